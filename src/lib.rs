@@ -1,0 +1,1 @@
+//! nwfilter: libvirt network filters, enforced with nftables over netlink.
