@@ -1,1 +1,12 @@
 //! nwfilter: libvirt network filters, enforced with nftables over netlink.
+#![deny(unsafe_code, missing_docs)]
+
+pub mod addr;
+pub mod diag;
+pub mod field;
+pub mod filter;
+pub mod ir;
+pub mod plan;
+pub mod program;
+pub mod span;
+pub mod vars;

@@ -1,0 +1,1 @@
+//! XML to [`Filter`](super::Filter).

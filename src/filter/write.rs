@@ -1,0 +1,1 @@
+//! [`Filter`](super::Filter) to XML.

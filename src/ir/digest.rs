@@ -1,0 +1,1 @@
+//! Names rules by their content.

@@ -1,0 +1,1 @@
+//! Prints rule sets as nft text.
