@@ -6,7 +6,10 @@
 //! what leads there. *Retire* takes away what packets still under way may be reading, and is sent when none
 //! of them is left.
 
-use crate::ir::{Bytes, Data, Datum, Family, Hook, KeyType, Name, Rule};
+use crate::ir::{Bytes, Chain, Data, Datum, Family, Hook, KeyType, Name, Role, Rule, Ruleset, Set, Table};
+use crate::layout::{BOUND, index_key};
+use imbl::ordmap::DiffItem;
+use std::sync::Arc;
 
 /// A change as batches, in the order in which they are sent; any may be empty.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -62,4 +65,208 @@ pub struct SetType {
     pub data: Data,
     /// Filled by rules.
     pub dynamic: bool,
+}
+
+/// What turns one rule set into another.
+///
+/// Sets and chains that somebody else fills or that are the same in both are not touched. The cost is that of
+/// what differs, if `new` was made out of `old`.
+pub fn plan(old: &Ruleset, new: &Ruleset) -> Plan {
+    let mut plan = Plan::default();
+    for (&family, table) in &new.tables {
+        let empty = Table::default();
+        let before = old.tables.get(&family);
+        if before.is_none() {
+            plan.prepare.push(Step { family, change: Change::AddTable });
+        }
+        Difference::of(before.unwrap_or(&empty), table).append_to(&mut plan, family);
+    }
+    for &family in old.tables.keys().filter(|family| !new.tables.contains_key(family)) {
+        plan.switch.push(Step { family, change: Change::DeleteTable });
+    }
+    plan
+}
+
+/// The changes of one table, by what must come before what.
+#[derive(Default)]
+struct Difference {
+    add_chains: Vec<Change>,
+    add_sets: Vec<Change>,
+    add_rules: Vec<Change>,
+    /// Elements no packet reads before the switch.
+    add_unread: Vec<Change>,
+    /// Elements that packets read at once.
+    add_read: Vec<Change>,
+    /// Elements of a map that lead elsewhere, and interfaces that are unbound.
+    redirect: Vec<Change>,
+    /// Chains whose rules change where packets walk them.
+    refill: Vec<Change>,
+    delete_elements: Vec<Change>,
+    empty_chains: Vec<Change>,
+    delete_chains: Vec<Change>,
+    delete_sets: Vec<Change>,
+}
+
+impl Difference {
+    fn of(old: &Table, new: &Table) -> Difference {
+        let mut difference = Difference::default();
+        for item in old.sets.diff(&new.sets) {
+            match item {
+                DiffItem::Add(name, set) => difference.add_set(name, set),
+                DiffItem::Remove(name, set) => difference.delete_set(name, set),
+                DiffItem::Update { old: (name, before), new: (_, after) } => {
+                    difference.change_elements(name, before, after, &Bindings { old, new });
+                }
+            }
+        }
+        for item in old.chains.diff(&new.chains) {
+            match item {
+                DiffItem::Add(name, chain) => difference.add_chain(name, chain),
+                DiffItem::Remove(name, _) => difference.delete_chain(name),
+                DiffItem::Update { old: (name, before), new: (_, after) } => {
+                    difference.refill(name, before, after);
+                }
+            }
+        }
+        difference
+    }
+
+    fn append_to(self, plan: &mut Plan, family: Family) {
+        // What a packet under way may still read waits for it, unless nothing else changes.
+        let waits = !self.refill.is_empty()
+            || self.redirect.iter().any(|change| matches!(change, Change::AddElements(..)));
+        let extend = |batch: &mut Vec<Step>, lists: Vec<Vec<Change>>| {
+            batch.extend(lists.into_iter().flatten().map(|change| Step { family, change }));
+        };
+        extend(&mut plan.prepare, vec![self.add_chains, self.add_sets, self.add_unread, self.add_rules]);
+        extend(&mut plan.switch, vec![self.add_read, self.redirect, self.refill]);
+        let last =
+            if waits && !self.delete_elements.is_empty() { &mut plan.retire } else { &mut plan.switch };
+        extend(last, vec![self.delete_elements, self.empty_chains, self.delete_chains, self.delete_sets]);
+    }
+
+    fn add_set(&mut self, name: &Name, set: &Set) {
+        self.add_sets.push(Change::AddSet(name.clone(), set.kind()));
+        let elements: Vec<(Bytes, Datum)> =
+            set.elements.iter().map(|(key, datum)| (key.clone(), datum.clone())).collect();
+        let list = if set.role == Role::Dispatch { &mut self.redirect } else { &mut self.add_unread };
+        push_elements(list, name, set, elements);
+    }
+
+    fn delete_set(&mut self, name: &Name, set: &Set) {
+        if set.role == Role::Foreign && !set.dynamic {
+            return; // What an administrator filled stays until he takes it away.
+        }
+        self.delete_sets.push(Change::DeleteSet(name.clone()));
+    }
+
+    fn add_chain(&mut self, name: &Name, chain: &Chain) {
+        self.add_chains.push(Change::AddChain(name.clone(), chain.hook.clone()));
+        self.add_rules.extend(chain.rules.iter().map(|rule| Change::AddRule(name.clone(), rule.clone())));
+    }
+
+    /// Its rules first, so that chains that lead to each other can be deleted in any order.
+    fn delete_chain(&mut self, name: &Name) {
+        self.empty_chains.push(Change::FlushChain(name.clone()));
+        self.delete_chains.push(Change::DeleteChain(name.clone()));
+    }
+
+    fn refill(&mut self, name: &Name, before: &Arc<Chain>, after: &Arc<Chain>) {
+        if before.rules == after.rules {
+            return;
+        }
+        self.refill.push(Change::FlushChain(name.clone()));
+        self.refill.extend(after.rules.iter().map(|rule| Change::AddRule(name.clone(), rule.clone())));
+    }
+
+    fn change_elements(&mut self, name: &Name, before: &Set, after: &Set, bindings: &Bindings) {
+        if after.role == Role::Foreign {
+            return;
+        }
+        let mut changes = Elements::default();
+        for item in before.elements.diff(&after.elements) {
+            match item {
+                DiffItem::Add(key, datum) => changes.add(key, datum, after.role, bindings),
+                DiffItem::Remove(key, _) => changes.remove(key, after.role, bindings),
+                DiffItem::Update { new: (key, datum), .. } => {
+                    changes.unbound.push(key.clone());
+                    changes.dispatched.push((key.clone(), datum.clone()));
+                }
+            }
+        }
+        push_elements(&mut self.add_unread, name, after, changes.unread);
+        push_elements(&mut self.add_read, name, after, changes.read);
+        push_removal(&mut self.redirect, name, after, changes.unbound);
+        push_elements(&mut self.redirect, name, after, changes.dispatched);
+        push_removal(&mut self.delete_elements, name, after, changes.left);
+    }
+}
+
+/// Which interfaces are bound before and after.
+struct Bindings<'a> {
+    old: &'a Table,
+    new: &'a Table,
+}
+
+impl Bindings<'_> {
+    fn bound(table: &Table, key: &Bytes) -> bool {
+        let index = key.get(..4).and_then(|index| index.try_into().ok()).map(u32::from_ne_bytes);
+        let bound = table.sets.get(BOUND);
+        index.is_some_and(|index| bound.is_some_and(|bound| bound.elements.contains_key(&index_key(index))))
+    }
+}
+
+/// The element changes of one set, sorted by when they may be seen.
+#[derive(Default)]
+struct Elements {
+    unread: Vec<(Bytes, Datum)>,
+    read: Vec<(Bytes, Datum)>,
+    unbound: Vec<Bytes>,
+    dispatched: Vec<(Bytes, Datum)>,
+    left: Vec<Bytes>,
+}
+
+impl Elements {
+    fn add(&mut self, key: &Bytes, datum: &Datum, role: Role, bindings: &Bindings) {
+        let element = (key.clone(), datum.clone());
+        match role {
+            Role::Dispatch => self.dispatched.push(element),
+            _ if Bindings::bound(bindings.old, key) => self.read.push(element),
+            _ => self.unread.push(element),
+        }
+    }
+
+    /// An interface that stays bound is dispatched twice before it is no longer dispatched the old way.
+    fn remove(&mut self, key: &Bytes, role: Role, bindings: &Bindings) {
+        match role {
+            Role::Dispatch if !Bindings::bound(bindings.new, key) => self.unbound.push(key.clone()),
+            _ => self.left.push(key.clone()),
+        }
+    }
+}
+
+fn push_elements(list: &mut Vec<Change>, name: &Name, set: &Set, elements: Vec<(Bytes, Datum)>) {
+    if !elements.is_empty() {
+        list.push(Change::AddElements(name.clone(), set.kind(), elements));
+    }
+}
+
+fn push_removal(list: &mut Vec<Change>, name: &Name, set: &Set, keys: Vec<Bytes>) {
+    if !keys.is_empty() {
+        list.push(Change::DeleteElements(name.clone(), set.kind(), keys));
+    }
+}
+
+impl Set {
+    /// What kind of set it is.
+    pub fn kind(&self) -> SetType {
+        SetType { key: self.key.clone(), data: self.data, dynamic: self.dynamic }
+    }
+}
+
+impl Plan {
+    /// Whether nothing changes.
+    pub fn is_empty(&self) -> bool {
+        self.prepare.is_empty() && self.switch.is_empty() && self.retire.is_empty()
+    }
 }

@@ -1,0 +1,271 @@
+//! How programs and members sit in our table: names, base chains, dispatch.
+//!
+//! The base chains lead a frame by the index of its interface to its program. A shared program is
+//! reached through the set of its members (`clean-traffic/members`) and an entry chain (`clean-traffic/out`)
+//! whose one rule goes to the chains of its current content; a private one through a verdict map. Chains of
+//! programs are named by their content (`clean-traffic/3fa9c1d2e4f5/out`), so that equal programs are one, a
+//! changed one never meets its old chains, and what an interrupted change left is recognised. Whoever is
+//! bound and was not dispatched is dropped.
+//!
+//! Everything here turns one [`Table`] into the next; nothing knows filters or the kernel.
+
+use crate::ir::{
+    Action, Bytes, Chain, Data, Datum, From, Hook, Key, KeyType, Match, Name, Point, Role, Rule, Set, SetRef,
+    Table, concat,
+};
+use crate::program::{IN, OUT, Program};
+use imbl::OrdMap;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// The set of all bound interfaces.
+pub const BOUND: &str = "bound";
+/// The map from the interface a frame came from to its private program.
+pub const FROM_GUEST: &str = "from-guest";
+/// The map from the interface a frame goes to to its private program.
+pub const TO_GUEST: &str = "to-guest";
+/// The set of bridges whose frames conntrack sees, by name.
+pub const TRACKED: &str = "tracked";
+/// The map from a bridge's name to its conntrack zone.
+pub const ZONES: &str = "zones";
+
+const PREROUTING: &str = "prerouting";
+const POSTROUTING: &str = "postrouting";
+const TRACKING: &str = "tracking";
+const MEMBERS: &str = "/members";
+/// Hexadecimal digits of a digest in the name of a chain.
+const DIGEST_DIGITS: usize = 12;
+const IPSETS: [&str; 2] = ["ipset.", "ipset6."];
+
+/// After bridge conntrack (-200), and never 0, where br_netfilter may steal a frame.
+const FILTER_PRIORITY: i32 = -150;
+/// Before bridge conntrack (-200).
+const TRACKING_PRIORITY: i32 = -300;
+
+/// How an interface's frames get to its program.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Entrance {
+    /// As a member of the shared program of this name.
+    Shared(Name),
+    /// Through the verdict map, to the program whose chains have this prefix.
+    Private(Name),
+}
+
+/// A table with everything but programs and members.
+pub fn skeleton() -> Table {
+    let mut table = Table::default();
+    let interfaces = || vec![KeyType::IfIndex];
+    table.sets.insert(BOUND.into(), set(interfaces(), Data::None, Role::Dispatch));
+    table.sets.insert(FROM_GUEST.into(), set(interfaces(), Data::Verdict, Role::Dispatch));
+    table.sets.insert(TO_GUEST.into(), set(interfaces(), Data::Verdict, Role::Dispatch));
+    refresh_dispatch(&mut table);
+    table
+}
+
+/// An empty named set.
+pub fn set(key: Vec<KeyType>, data: Data, role: Role) -> Set {
+    Set { key, data, role, dynamic: false, elements: OrdMap::new() }
+}
+
+/// The key of a set of interface indexes.
+pub fn index_key(index: u32) -> Bytes {
+    concat(&[&index.to_ne_bytes()])
+}
+
+/// What the elements of a set of this name decide, for sets found in the kernel.
+pub fn role_of(name: &str, dynamic: bool) -> Role {
+    let foreign = dynamic || IPSETS.iter().any(|prefix| name.starts_with(prefix));
+    let dispatch = name.ends_with(MEMBERS) || [BOUND, FROM_GUEST, TO_GUEST, TRACKED, ZONES].contains(&name);
+    match (foreign, dispatch) {
+        (true, _) => Role::Foreign,
+        (false, true) => Role::Dispatch,
+        (false, false) => Role::Variable,
+    }
+}
+
+/// Puts the chains and sets of a program into the table, if they are not there.
+pub fn place(table: &mut Table, prefix: &str, program: &Program) {
+    if table.chains.contains_key(&chain(prefix, OUT)) {
+        return;
+    }
+    let (chains, sets) = program.placed(prefix);
+    for (name, rules) in chains {
+        table.chains.insert(name, Arc::new(Chain { hook: None, rules }));
+    }
+    table.sets.extend(sets);
+    for (name, foreign) in &program.foreign {
+        table.sets.entry(name.clone()).or_insert_with(|| foreign.clone());
+    }
+}
+
+/// Takes the chains and sets of a program out of the table.
+pub fn displace(table: &mut Table, prefix: &str) {
+    let below = format!("{prefix}/");
+    let under = |name: &Name| name.starts_with(&below);
+    let chains: Vec<Name> = table.chains.keys().filter(|name| under(name)).cloned().collect();
+    let sets: Vec<Name> = table.sets.keys().filter(|name| under(name)).cloned().collect();
+    chains.iter().for_each(|name| drop(table.chains.remove(name)));
+    sets.iter().for_each(|name| drop(table.sets.remove(name)));
+}
+
+/// Lets the entry chains of a shared program lead to the program placed under a prefix.
+pub fn lead(table: &mut Table, shared: &str, prefix: &str) {
+    for side in [OUT, IN] {
+        let goto = Rule::new(vec![], Action::Goto(chain(prefix, side)));
+        table.chains.insert(chain(shared, side), Arc::new(Chain { hook: None, rules: vec![goto] }));
+    }
+    let members: Name = format!("{shared}{MEMBERS}").into();
+    if !table.sets.contains_key(&members) {
+        table.sets.insert(members, set(vec![KeyType::IfIndex], Data::None, Role::Dispatch));
+        refresh_dispatch(table);
+    }
+}
+
+/// Takes a shared program's dispatch away.
+pub fn mislead(table: &mut Table, shared: &str) {
+    table.sets.remove(&*format!("{shared}{MEMBERS}"));
+    for side in [OUT, IN] {
+        table.chains.remove(&chain(shared, side));
+    }
+    refresh_dispatch(table);
+}
+
+/// Binds an interface, or moves it to another program.
+pub fn enter(table: &mut Table, index: u32, entrance: &Entrance) {
+    leave(table, index);
+    insert(table, BOUND, index, Datum::None);
+    match entrance {
+        Entrance::Shared(name) => insert(table, &format!("{name}{MEMBERS}"), index, Datum::None),
+        Entrance::Private(prefix) => {
+            insert(table, FROM_GUEST, index, Datum::Goto(chain(prefix, OUT)));
+            insert(table, TO_GUEST, index, Datum::Goto(chain(prefix, IN)));
+        }
+    }
+}
+
+/// Takes an interface out of all dispatch.
+pub fn leave(table: &mut Table, index: u32) {
+    let key = index_key(index);
+    for (name, _) in table.sets.clone().iter().filter(|(_, set)| set.elements.contains_key(&key)) {
+        if role_of(name, false) == Role::Dispatch {
+            table.sets.get_mut(name).expect("listed above").elements.remove(&key);
+        }
+    }
+}
+
+/// How an interface's frames get to its program; none where it is not bound.
+pub fn entrance(table: &Table, index: u32) -> Option<Entrance> {
+    let key = index_key(index);
+    let shared = table.sets.iter().find_map(|(name, set)| {
+        let shared = name.strip_suffix(MEMBERS)?;
+        set.elements.contains_key(&key).then(|| Entrance::Shared(shared.into()))
+    });
+    let private = || match table.sets.get(FROM_GUEST)?.elements.get(&key)? {
+        Datum::Goto(chain) => chain.strip_suffix("/out").map(|prefix| Entrance::Private(prefix.into())),
+        _ => None,
+    };
+    shared.or_else(private)
+}
+
+/// The indexes of all bound interfaces.
+pub fn bound(table: &Table) -> Vec<u32> {
+    let index = |key: &Bytes| key[..].try_into().map(u32::from_ne_bytes).ok();
+    table.sets.get(BOUND).into_iter().flat_map(|set| set.elements.keys().filter_map(index)).collect()
+}
+
+/// Takes away programs that nothing leads to any more.
+pub fn sweep(table: &mut Table) {
+    let private = table.sets.get(FROM_GUEST).into_iter().flat_map(|map| map.elements.values());
+    let private = private.filter_map(|datum| if let Datum::Goto(chain) = datum { Some(chain) } else { None });
+    let entries = table.chains.iter().filter(|(name, _)| prefix_of(name).is_none());
+    let entries = entries.flat_map(|(_, chain)| &chain.rules);
+    let entries =
+        entries.filter_map(|rule| if let Action::Goto(chain) = &rule.action { Some(chain) } else { None });
+    let used: BTreeSet<&str> = private.chain(entries).filter_map(|chain| prefix_of(chain)).collect();
+    let placed: BTreeSet<&str> = table.chains.keys().filter_map(|name| prefix_of(name)).collect();
+    let left: Vec<String> = placed.difference(&used).map(|prefix| (*prefix).to_owned()).collect();
+    left.iter().for_each(|prefix| displace(table, prefix));
+}
+
+/// The prefix under which a program is placed: its filter's name and the digest of its content.
+pub fn prefix(filter: &str, digest: u64) -> Name {
+    format!("{filter}/{:0DIGEST_DIGITS$x}", digest >> 16).into()
+}
+
+/// The prefix of a program's chain or set; none for all that belongs to no program.
+pub fn prefix_of(name: &str) -> Option<&str> {
+    let filter = name.find('/')?;
+    let digest = name[filter + 1..].split('/').next()?;
+    let is_digest = digest.len() == DIGEST_DIGITS && digest.bytes().all(|b| b.is_ascii_hexdigit());
+    is_digest.then(|| &name[..filter + 1 + DIGEST_DIGITS])
+}
+
+fn insert(table: &mut Table, set: &str, index: u32, datum: Datum) {
+    let set = table.sets.get_mut(set).expect("the skeleton and `lead` make the sets of the dispatch");
+    set.elements.insert(index_key(index), datum);
+}
+
+fn chain(prefix: &str, side: &str) -> Name {
+    format!("{prefix}/{side}").into()
+}
+
+/// Writes the base chains anew, as the dispatch sets of the table demand.
+fn refresh_dispatch(table: &mut Table) {
+    for (name, point, from, side, map) in [
+        (PREROUTING, Point::Prerouting, From::Iif, OUT, FROM_GUEST),
+        (POSTROUTING, Point::Postrouting, From::Oif, IN, TO_GUEST),
+    ] {
+        let hook = Some(Hook { point, priority: FILTER_PRIORITY, device: None });
+        let rules = dispatch(table, from, side, map);
+        table.chains.insert(name.into(), Arc::new(Chain { hook, rules }));
+    }
+}
+
+fn dispatch(table: &Table, from: From, side: &str, map: &str) -> Vec<Rule> {
+    let member = |set: &Name| Match::Lookup {
+        keys: vec![Key::new(from)],
+        negated: false,
+        set: SetRef::Named(set.clone()),
+    };
+    let shared = table.sets.keys().filter_map(|set| {
+        let name = set.strip_suffix(MEMBERS)?;
+        Some(Rule::new(vec![member(set)], Action::Goto(chain(name, side))))
+    });
+    let private = Rule::new(vec![], Action::Dispatch(vec![Key::new(from)], map.into()));
+    let slipped = Rule::new(vec![member(&BOUND.into())], Action::Drop);
+    shared.chain([private, slipped]).collect()
+}
+
+/// Has conntrack see the frames of these bridges, each in a zone of its own, and no others; with no
+/// bridge at all, conntrack is not asked for.
+pub fn track(table: &mut Table, bridges: &[(String, u16)]) {
+    if bridges.is_empty() {
+        table.chains.remove(TRACKING);
+        table.sets.remove(TRACKED);
+        table.sets.remove(ZONES);
+        return;
+    }
+    let mut tracked = set(vec![KeyType::IfName], Data::None, Role::Dispatch);
+    let mut zones = set(vec![KeyType::IfName], Data::Zone, Role::Dispatch);
+    for (name, zone) in bridges {
+        tracked.elements.insert(name_key(name), Datum::None);
+        zones.elements.insert(name_key(name), Datum::Zone(*zone));
+    }
+    table.sets.insert(TRACKED.into(), tracked);
+    table.sets.insert(ZONES.into(), zones);
+    let bridge = || vec![Key::new(From::BridgeName)];
+    let elsewhere = Match::Lookup { keys: bridge(), negated: true, set: SetRef::Named(TRACKED.into()) };
+    let rules = vec![
+        Rule::new(vec![elsewhere], Action::Untracked),
+        Rule::new(vec![], Action::SetZone(bridge(), ZONES.into())),
+    ];
+    let hook = Some(Hook { point: Point::Prerouting, priority: TRACKING_PRIORITY, device: None });
+    table.chains.insert(TRACKING.into(), Arc::new(Chain { hook, rules }));
+}
+
+fn name_key(name: &str) -> Bytes {
+    let mut key = [0; 16];
+    let length = name.len().min(15);
+    key[..length].copy_from_slice(&name.as_bytes()[..length]);
+    key.into()
+}
