@@ -1,0 +1,298 @@
+//! Plans: applied to the old rule set they give the new one, and no batch of theirs opens before it closes.
+
+use imbl::OrdMap;
+use nwfilter::ir::{
+    Action, Chain, Data, Datum, Family, KeyType, Match, Name, Role, Rule, Ruleset, Set, SetRef, Table,
+};
+use nwfilter::ir::{From, Key, concat};
+use nwfilter::layout::{self, Entrance};
+use nwfilter::plan::{Change, Plan, Step, plan};
+use nwfilter::program::Program;
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// One thing an operator does; small numbers, so that they meet.
+#[derive(Clone, Debug)]
+enum Operation {
+    BindPrivate { index: u32, content: u8 },
+    BindShared { index: u32, shared: u8 },
+    Redefine { shared: u8, content: u8 },
+    Unbind { index: u32 },
+    SetAddress { index: u32, address: u8 },
+    Track { bridges: u8 },
+}
+
+fn operation() -> impl Strategy<Value = Operation> {
+    use Operation::*;
+    let (index, content, shared) = (1..6u32, 0..4u8, 0..3u8);
+    prop_oneof![
+        (index.clone(), content.clone()).prop_map(|(index, content)| BindPrivate { index, content }),
+        (index.clone(), shared.clone()).prop_map(|(index, shared)| BindShared { index, shared }),
+        (shared, content).prop_map(|(shared, content)| Redefine { shared, content }),
+        index.clone().prop_map(|index| Unbind { index }),
+        (index, 0..4u8).prop_map(|(index, address)| SetAddress { index, address }),
+        (0..4u8).prop_map(|bridges| Track { bridges }),
+    ]
+}
+
+/// A program whose content is a number: a chain that drops, and one that some contents lack.
+fn program(content: u8) -> Program {
+    let lookup = Match::Lookup {
+        keys: vec![Key::new(From::Iif), Key::field(nwfilter::field::Field::IpSaddr)],
+        negated: content % 2 == 1,
+        set: SetRef::Named("IP.ipv4".into()),
+    };
+    let mut chains: BTreeMap<Name, Vec<Rule>> = BTreeMap::new();
+    chains.insert("out".into(), vec![Rule::new(vec![lookup], Action::Jump("out/more".into()))]);
+    chains.insert("out/more".into(), vec![Rule::new(vec![Match::ether_type(content.into())], Action::Drop)]);
+    chains.insert(
+        "in".into(),
+        vec![Rule::new(vec![], if content == 3 { Action::Drop } else { Action::Accept })],
+    );
+    Program {
+        filter: "f".into(),
+        chains,
+        sets: BTreeMap::new(),
+        foreign: BTreeMap::new(),
+        slots: BTreeSet::new(),
+        stateful: false,
+    }
+}
+
+fn prefix(content: u8) -> Name {
+    layout::prefix("f", u64::from(content) << 16)
+}
+
+fn start() -> Table {
+    let mut table = layout::skeleton();
+    let key = vec![KeyType::IfIndex, KeyType::Ipv4];
+    table.sets.insert("IP.ipv4".into(), layout::set(key, Data::None, Role::Variable));
+    table
+}
+
+fn perform(table: &mut Table, operation: &Operation) {
+    match *operation {
+        Operation::BindPrivate { index, content } => {
+            layout::place(table, &prefix(content), &program(content));
+            layout::enter(table, index, &Entrance::Private(prefix(content)));
+        }
+        Operation::BindShared { index, shared } => {
+            let name: Name = format!("shared{shared}").into();
+            if !table.sets.contains_key(&*format!("{name}/members")) {
+                layout::place(table, &prefix(shared), &program(shared));
+                layout::lead(table, &name, &prefix(shared));
+            }
+            layout::enter(table, index, &Entrance::Shared(name));
+        }
+        Operation::Redefine { shared, content } => {
+            let name = format!("shared{shared}");
+            if table.sets.contains_key(&*format!("{name}/members")) {
+                layout::place(table, &prefix(content), &program(content));
+                layout::lead(table, &name, &prefix(content));
+            }
+        }
+        Operation::Unbind { index } => layout::leave(table, index),
+        Operation::SetAddress { index, address } => {
+            let set = table.sets.get_mut("IP.ipv4").expect("made at the start");
+            let key = concat(&[&index.to_ne_bytes(), &[10, 0, 0, address]]);
+            if set.elements.remove(&key).is_none() {
+                set.elements.insert(key, Datum::None);
+            }
+        }
+        Operation::Track { bridges } => {
+            let bridges: Vec<(String, u16)> = (0..bridges).map(|n| (format!("br{n}"), n.into())).collect();
+            layout::track(table, &bridges);
+        }
+    }
+    layout::sweep(table);
+}
+
+fn ruleset(table: &Table) -> Ruleset {
+    Ruleset { tables: [(Family::Bridge, table.clone())].into() }
+}
+
+/// What the kernel does with a batch, with the refusals that it would have.
+fn send(ruleset: &Ruleset, batch: &[Step]) -> Ruleset {
+    let mut after = ruleset.clone();
+    for Step { family, change } in batch {
+        if let Change::AddTable = change {
+            after.tables.entry(*family).or_default();
+            continue;
+        }
+        let table = after.tables.get_mut(family).expect("the table is made first");
+        match change.clone() {
+            Change::AddTable => {}
+            Change::DeleteTable => drop(after.tables.remove(family)),
+            Change::AddChain(name, hook) => {
+                let old = table.chains.insert(name, Arc::new(Chain { hook, rules: vec![] }));
+                assert!(old.is_none(), "a chain is made twice");
+            }
+            Change::DeleteChain(name) => {
+                let chain = table.chains.remove(&name).expect("a chain that is deleted exists");
+                assert!(chain.rules.is_empty(), "{name} is deleted with rules in it");
+                assert!(!targets(table).contains(&name), "{name} is deleted while something leads to it");
+            }
+            Change::FlushChain(name) => rules(table, &name).clear(),
+            Change::AddRule(name, rule) => {
+                for target in chain_targets(&rule) {
+                    assert!(
+                        table.chains.contains_key(&target),
+                        "a rule leads to {target}, which is not there"
+                    );
+                }
+                rules(table, &name).push(rule);
+            }
+            Change::AddSet(name, kind) => {
+                let set = Set {
+                    key: kind.key,
+                    data: kind.data,
+                    role: layout::role_of(&name, kind.dynamic),
+                    dynamic: kind.dynamic,
+                    elements: OrdMap::new(),
+                };
+                assert!(table.sets.insert(name, set).is_none(), "a set is made twice");
+            }
+            Change::DeleteSet(name) => assert!(table.sets.remove(&name).is_some()),
+            Change::AddElements(name, _, elements) => {
+                for (key, datum) in elements {
+                    let set = table.sets.get_mut(&name).expect("a set that is filled exists");
+                    assert!(set.elements.insert(key, datum).is_none(), "an element of {name} is added twice");
+                }
+            }
+            Change::DeleteElements(name, _, keys) => {
+                for key in keys {
+                    let set = table.sets.get_mut(&name).expect("a set that is emptied exists");
+                    assert!(
+                        set.elements.remove(&key).is_some(),
+                        "an element of {name} is deleted that is not there"
+                    );
+                }
+            }
+        }
+    }
+    after
+}
+
+fn rules<'a>(table: &'a mut Table, chain: &Name) -> &'a mut Vec<Rule> {
+    &mut Arc::make_mut(table.chains.get_mut(chain).expect("a chain that is filled exists")).rules
+}
+
+fn chain_targets(rule: &Rule) -> Vec<Name> {
+    match &rule.action {
+        Action::Jump(chain) | Action::Goto(chain) => vec![chain.clone()],
+        _ => vec![],
+    }
+}
+
+fn targets(table: &Table) -> BTreeSet<Name> {
+    let by_rules = table.chains.values().flat_map(|chain| chain.rules.iter().flat_map(chain_targets));
+    let data = table.sets.values().flat_map(|set| set.elements.values());
+    let by_maps =
+        data.filter_map(|datum| if let Datum::Goto(chain) = datum { Some(chain.clone()) } else { None });
+    by_rules.chain(by_maps).collect()
+}
+
+/// Where the frames of an interface go: through the dispatch to the rules of its program.
+fn seen_by_packets(table: &Table, index: u32) -> Vec<(Name, Vec<Rule>)> {
+    let Some(entrance) = layout::entrance(table, index) else { return vec![] };
+    let (Entrance::Shared(first) | Entrance::Private(first)) = entrance;
+    let mut found = Vec::new();
+    let mut open: Vec<Name> = vec![format!("{first}/out").into(), format!("{first}/in").into()];
+    while let Some(name) = open.pop() {
+        let chain = table.chains.get(&name).cloned().unwrap_or_default();
+        open.extend(chain.rules.iter().flat_map(chain_targets));
+        found.push((name, chain.rules.clone()));
+    }
+    found
+}
+
+/// Prepare changes nothing that a packet of a bound interface can meet.
+fn assert_prepare_is_unseen(old: &Ruleset, prepared: &Ruleset) {
+    let Some(before) = old.tables.get(&Family::Bridge) else { return };
+    let after = &prepared.tables[&Family::Bridge];
+    for index in layout::bound(before) {
+        assert_eq!(seen_by_packets(before, index), seen_by_packets(after, index));
+        let own = |table: &Table| -> Vec<_> {
+            let keys = table.sets["IP.ipv4"].elements.keys();
+            keys.filter(|key| key.starts_with(&index.to_ne_bytes())).cloned().collect()
+        };
+        assert_eq!(own(before), own(after), "the addresses of {index} change before the switch");
+    }
+}
+
+/// Once the switch is through, whoever is bound has a program, and retire changes no one's.
+fn assert_retire_is_unseen(switched: &Ruleset, new: &Ruleset, moved: impl Fn(u32) -> bool) {
+    let (switched, new) = (&switched.tables[&Family::Bridge], &new.tables[&Family::Bridge]);
+    assert_eq!(layout::bound(switched), layout::bound(new));
+    for index in layout::bound(new).into_iter().filter(|index| !moved(*index)) {
+        assert_eq!(seen_by_packets(switched, index), seen_by_packets(new, index));
+    }
+}
+
+fn check(old: &Ruleset, new: &Ruleset) -> Plan {
+    let plan = plan(old, new);
+    let prepared = send(old, &plan.prepare);
+    assert_prepare_is_unseen(old, &prepared);
+    let switched = send(&prepared, &plan.switch);
+    let retired = send(&switched, &plan.retire);
+    let dispatched_twice = |index| {
+        let table = &switched.tables[&Family::Bridge];
+        let key = layout::index_key(index);
+        let sets = table
+            .sets
+            .iter()
+            .filter(|(name, _)| name.ends_with("/members") || &***name == layout::FROM_GUEST);
+        sets.filter(|(_, set)| set.elements.contains_key(&key)).count() > 1
+    };
+    assert_retire_is_unseen(&switched, new, dispatched_twice);
+    assert_eq!(retired, *new);
+    plan
+}
+
+proptest! {
+    #[test]
+    fn a_plan_applied_to_the_old_gives_the_new(operations in prop::collection::vec(operation(), 0..12), more in prop::collection::vec(operation(), 1..6)) {
+        let mut table = start();
+        check(&Ruleset::default(), &ruleset(&table));
+        operations.iter().for_each(|operation| perform(&mut table, operation));
+        let old = ruleset(&table);
+        check(&Ruleset::default(), &old);
+        more.iter().for_each(|operation| perform(&mut table, operation));
+        check(&old, &ruleset(&table));
+    }
+}
+
+#[test]
+fn nothing_changes_without_a_difference() {
+    let mut table = start();
+    perform(&mut table, &Operation::BindShared { index: 1, shared: 0 });
+    assert!(plan(&ruleset(&table), &ruleset(&table)).is_empty());
+}
+
+#[test]
+fn a_redefinition_of_a_shared_program_switches_one_rule_a_direction() {
+    let mut table = start();
+    (1..5).for_each(|index| perform(&mut table, &Operation::BindShared { index, shared: 0 }));
+    let old = ruleset(&table);
+    perform(&mut table, &Operation::Redefine { shared: 0, content: 3 });
+    let plan = check(&old, &ruleset(&table));
+    let refilled = plan.switch.iter().filter(|step| matches!(step.change, Change::AddRule(..))).count();
+    assert_eq!((refilled, plan.retire.len()), (2, 0));
+    assert!(!plan.switch.iter().any(|step| matches!(step.change, Change::AddElements(..))));
+}
+
+#[test]
+fn a_move_to_a_shared_program_makes_before_it_breaks() {
+    let mut table = start();
+    perform(&mut table, &Operation::BindPrivate { index: 1, content: 0 });
+    let old = ruleset(&table);
+    perform(&mut table, &Operation::BindShared { index: 1, shared: 1 });
+    let plan = check(&old, &ruleset(&table));
+    let from_guest = |batch: &[Step]| {
+        batch.iter().any(
+            |step| matches!(&step.change, Change::DeleteElements(name, ..) if &**name == layout::FROM_GUEST),
+        )
+    };
+    assert!(!from_guest(&plan.switch) && from_guest(&plan.retire));
+}
