@@ -272,6 +272,10 @@ pub enum From {
     Iif,
     /// The index of the interface it goes out by (`meta oif`).
     Oif,
+    /// The name of the interface it came in by (`meta iifname`), padded to 16 bytes.
+    IifName,
+    /// The name of the interface it goes out by (`meta oifname`), padded to 16 bytes.
+    OifName,
     /// `meta protocol`. With a tagged frame this is the *inner* protocol: only a companion of a check of
     /// [`Field::EtherType`], to give the following match the context that nft itself would give it.
     Protocol,

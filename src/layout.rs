@@ -5,7 +5,7 @@
 //! whose one rule goes to the chains of its current content; a private one through a verdict map. Chains of
 //! programs are named by their content (`clean-traffic/3fa9c1d2e4f5/out`), so that equal programs are one, a
 //! changed one never meets its old chains, and what an interrupted change left is recognised. Whoever is
-//! bound and was not dispatched is dropped.
+//! bound and was not dispatched is dropped, and so is a link with the name of a binding that is not bound yet.
 //!
 //! Everything here turns one [`Table`] into the next; nothing knows filters or the kernel.
 
@@ -20,6 +20,8 @@ use std::sync::Arc;
 
 /// The set of all bound interfaces.
 pub const BOUND: &str = "bound";
+/// The set of names that bindings have: a link that takes such a name is shut until it is bound.
+pub const RESERVED: &str = "reserved";
 /// The map from the interface a frame came from to its private program.
 pub const FROM_GUEST: &str = "from-guest";
 /// The map from the interface a frame goes to to its private program.
@@ -56,6 +58,7 @@ pub fn skeleton() -> Table {
     let mut table = Table::default();
     let interfaces = || vec![KeyType::IfIndex];
     table.sets.insert(BOUND.into(), set(interfaces(), Data::None, Role::Dispatch));
+    table.sets.insert(RESERVED.into(), set(vec![KeyType::IfName], Data::None, Role::Dispatch));
     table.sets.insert(FROM_GUEST.into(), set(interfaces(), Data::Verdict, Role::Dispatch));
     table.sets.insert(TO_GUEST.into(), set(interfaces(), Data::Verdict, Role::Dispatch));
     refresh_dispatch(&mut table);
@@ -75,7 +78,8 @@ pub fn index_key(index: u32) -> Bytes {
 /// What the elements of a set of this name decide, for sets found in the kernel.
 pub fn role_of(name: &str, dynamic: bool) -> Role {
     let foreign = dynamic || IPSETS.iter().any(|prefix| name.starts_with(prefix));
-    let dispatch = name.ends_with(MEMBERS) || [BOUND, FROM_GUEST, TO_GUEST, TRACKED, ZONES].contains(&name);
+    let dispatch =
+        name.ends_with(MEMBERS) || [BOUND, RESERVED, FROM_GUEST, TO_GUEST, TRACKED, ZONES].contains(&name);
     match (foreign, dispatch) {
         (true, _) => Role::Foreign,
         (false, true) => Role::Dispatch,
@@ -211,29 +215,66 @@ fn chain(prefix: &str, side: &str) -> Name {
 
 /// Writes the base chains anew, as the dispatch sets of the table demand.
 fn refresh_dispatch(table: &mut Table) {
-    for (name, point, from, side, map) in [
-        (PREROUTING, Point::Prerouting, From::Iif, OUT, FROM_GUEST),
-        (POSTROUTING, Point::Postrouting, From::Oif, IN, TO_GUEST),
-    ] {
-        let hook = Some(Hook { point, priority: FILTER_PRIORITY, device: None });
-        let rules = dispatch(table, from, side, map);
-        table.chains.insert(name.into(), Arc::new(Chain { hook, rules }));
+    for side in SIDES {
+        let hook = Some(Hook { point: side.point, priority: FILTER_PRIORITY, device: None });
+        table.chains.insert(side.base.into(), Arc::new(Chain { hook, rules: dispatch(table, &side) }));
     }
 }
 
-fn dispatch(table: &Table, from: From, side: &str, map: &str) -> Vec<Rule> {
-    let member = |set: &Name| Match::Lookup {
+/// One direction: its base chain, and how its frames are told apart.
+struct Side {
+    base: &'static str,
+    point: Point,
+    index: From,
+    name: From,
+    chain: &'static str,
+    map: &'static str,
+}
+
+const SIDES: [Side; 2] = [
+    Side {
+        base: PREROUTING,
+        point: Point::Prerouting,
+        index: From::Iif,
+        name: From::IifName,
+        chain: OUT,
+        map: FROM_GUEST,
+    },
+    Side {
+        base: POSTROUTING,
+        point: Point::Postrouting,
+        index: From::Oif,
+        name: From::OifName,
+        chain: IN,
+        map: TO_GUEST,
+    },
+];
+
+fn dispatch(table: &Table, side: &Side) -> Vec<Rule> {
+    let is_in = |from, set: &str| Match::Lookup {
         keys: vec![Key::new(from)],
         negated: false,
-        set: SetRef::Named(set.clone()),
+        set: SetRef::Named(set.into()),
     };
     let shared = table.sets.keys().filter_map(|set| {
         let name = set.strip_suffix(MEMBERS)?;
-        Some(Rule::new(vec![member(set)], Action::Goto(chain(name, side))))
+        Some(Rule::new(vec![is_in(side.index, set)], Action::Goto(chain(name, side.chain))))
     });
-    let private = Rule::new(vec![], Action::Dispatch(vec![Key::new(from)], map.into()));
-    let slipped = Rule::new(vec![member(&BOUND.into())], Action::Drop);
-    shared.chain([private, slipped]).collect()
+    let private = Rule::new(vec![], Action::Dispatch(vec![Key::new(side.index)], side.map.into()));
+    let slipped = Rule::new(vec![is_in(side.index, BOUND)], Action::Drop);
+    let reserved = Rule::new(vec![is_in(side.name, RESERVED)], Action::Drop);
+    shared.chain([private, slipped, reserved]).collect()
+}
+
+/// Shuts every link of this name that is not bound.
+pub fn reserve(table: &mut Table, name: &str) {
+    let reserved = table.sets.get_mut(RESERVED).expect("the skeleton has it");
+    reserved.elements.insert(name_key(name), Datum::None);
+}
+
+/// Lets links of this name be.
+pub fn unreserve(table: &mut Table, name: &str) {
+    table.sets.get_mut(RESERVED).expect("the skeleton has it").elements.remove(&name_key(name));
 }
 
 /// Has conntrack see the frames of these bridges, each in a zone of its own, and no others; with no

@@ -79,6 +79,19 @@ impl SlotPart {
 }
 
 impl Program {
+    /// The program that lets nothing pass.
+    pub fn closed() -> Program {
+        let drop: fn() -> Vec<Rule> = || vec![Rule::new(Vec::new(), Action::Drop)];
+        Program {
+            filter: "drop-all".into(),
+            chains: [(OUT.into(), drop()), (IN.into(), drop())].into(),
+            sets: BTreeMap::new(),
+            foreign: BTreeMap::new(),
+            slots: BTreeSet::new(),
+            stateful: false,
+        }
+    }
+
     /// Its chains and sets with all their names under a prefix: `PREFIX/out`.
     pub fn placed(&self, prefix: &str) -> (BTreeMap<Name, Vec<Rule>>, BTreeMap<Name, Set>) {
         let under = |name: &Name| -> Name { format!("{prefix}/{name}").into() };
