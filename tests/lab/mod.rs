@@ -75,7 +75,13 @@ fn remount_sys() -> io::Result<()> {
     let private = libc::MS_REC | libc::MS_PRIVATE;
     // SAFETY: the strings end in NUL, the null pointers are allowed by mount(2) here.
     checked(unsafe {
-        libc::mount(ptr::null(), c"/".as_ptr(), ptr::null(), private, ptr::null())
+        libc::mount(
+            ptr::null(),
+            c"/".as_ptr(),
+            ptr::null(),
+            private,
+            ptr::null(),
+        )
     })?;
     let (kind, place) = (c"sysfs".as_ptr(), c"/sys".as_ptr());
     // SAFETY: as above.
@@ -83,5 +89,9 @@ fn remount_sys() -> io::Result<()> {
 }
 
 fn checked(answer: i32) -> io::Result<()> {
-    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if answer < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }

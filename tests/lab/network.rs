@@ -69,7 +69,11 @@ impl Network {
     pub fn new() -> Network {
         let bridge = Bridge::new("br0");
         let [guest, peer] = ["vnet0", "peer0"].map(|name| Network::port(&bridge, name));
-        Network { bridge, guest, peer }
+        Network {
+            bridge,
+            guest,
+            peer,
+        }
     }
 
     /// Another guest or peer on the bridge.
@@ -93,7 +97,9 @@ impl Network {
         let (sender, receiver) = self.ends(way);
         let frame = frame.into();
         drop((sender.drain(), receiver.drain()));
-        sender.send(&frame).unwrap_or_else(|why| panic!("{why}: tap refuses {frame:02x?}"));
+        sender
+            .send(&frame)
+            .unwrap_or_else(|why| panic!("{why}: tap refuses {frame:02x?}"));
         let (mut arrived, mut answers) = (receiver.drain(), sender.drain());
         match (arrived.pop(), answers.pop()) {
             (None, None) => Verdict::Drop,
@@ -188,7 +194,9 @@ fn burst(sender: &Tap, receiver: &Tap, [honest, forbidden]: [&[u8]; 2], count: &
 /// Gives frames still on their way, if there can be any, a moment to arrive.
 fn settle(receiver: &Tap, [honest, forbidden]: [&[u8]; 2], mut count: Flood) -> Flood {
     while count.honest_arrived < count.honest_sent {
-        let Some(late) = receiver.recv_within(Duration::from_millis(50)) else { break };
+        let Some(late) = receiver.recv_within(Duration::from_millis(50)) else {
+            break;
+        };
         count.arrival(&late, honest, forbidden);
     }
     count

@@ -15,7 +15,7 @@ pub struct Dhcp {
     pub server_name: [u8; 64],
     pub file: [u8; 128],
     pub cookie: bool,
-    options: Vec<u8>,
+    pub options: Vec<u8>,
 }
 
 /// A message of this type (1 discover, 2 offer, 3 request, 4 decline, 5 ack, 6 nak, 7 release,
@@ -77,7 +77,8 @@ impl Dhcp {
     /// Adds the lease time and the server's identity, as offers and acks have them.
     pub fn lease(self, seconds: u32, server: &str) -> Dhcp {
         let server: Ipv4Addr = server.parse().expect("an IPv4 address");
-        self.option(51, &seconds.to_be_bytes()).option(54, &server.octets())
+        self.option(51, &seconds.to_be_bytes())
+            .option(54, &server.octets())
     }
 
     /// The message.
