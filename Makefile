@@ -17,7 +17,7 @@ demo:
 
 test:
 	scripts/setup
-	$(CARGO) test $(AS_ROOT) --lib --bins --tests --examples
+	$(CARGO) test $(AS_ROOT) --tests --examples
 	$(CARGO) test $(AS_ROOT) --doc
 
 lint:

@@ -3,7 +3,7 @@
 //! One request, one acknowledgement, blocking; a refusal is a panic that names the request, since a
 //! lab that can not be set up proves nothing. The `try_` forms return the refusal.
 
-use std::io;
+use std::io::{self, Read};
 use std::net::Ipv4Addr;
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -309,10 +309,8 @@ fn request(kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
     message.extend(body);
     socket.send(&message)?;
 
-    let mut answer = Vec::with_capacity(8192);
-    let length = socket.recv(answer.spare_capacity_mut())?;
-    // SAFETY: the kernel filled `length` bytes of the spare capacity.
-    unsafe { answer.set_len(length) };
+    let mut answer = [0; 8192];
+    (&socket).read(&mut answer)?;
     assert_eq!(
         answer[4..6],
         NLMSG_ERROR.to_ne_bytes(),

@@ -16,7 +16,7 @@ mod tap;
 mod wire;
 
 pub use link::{Bridge, Link, PortOption, address, index_of, macvtap, veth};
-pub use network::{Flood, Network, Verdict, Way, flood};
+pub use network::{Flood, Network, Verdict, Way, flood, verdict};
 pub use tap::Tap;
 pub use wire::Wire;
 

@@ -9,6 +9,8 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::time::Duration;
 
+use rustix::buffer::spare_capacity;
+
 use super::link::Link;
 
 /// More than a tap carries at once.
@@ -54,15 +56,19 @@ impl Tap {
 
     /// The next frame that waits for the guest.
     pub fn recv(&self) -> Option<Vec<u8>> {
-        let mut frame = vec![0; LARGEST];
-        let length = self.recv_into(&mut frame)?;
-        frame.truncate(length);
+        let mut frame = Vec::with_capacity(LARGEST);
+        let read = rustix::io::read(&self.queue, spare_capacity(&mut frame));
+        self.understand(read.map_err(io::Error::from))?;
         Some(frame)
     }
 
     /// As `recv`, into a buffer that is kept: for those who count millions.
     pub fn recv_into(&self, buffer: &mut [u8]) -> Option<usize> {
-        match (&self.queue).read(buffer) {
+        self.understand((&self.queue).read(buffer))
+    }
+
+    fn understand(&self, read: io::Result<usize>) -> Option<usize> {
+        match read {
             Ok(length) => Some(length),
             Err(why) if why.kind() == io::ErrorKind::WouldBlock => None,
             // A tap that is down or gone has nothing to say.

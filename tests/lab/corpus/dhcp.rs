@@ -36,8 +36,7 @@ fn client() -> Vec<Case> {
     ]
 }
 
-/// The guest plays the server. From its own address clean-traffic has nothing to say to that;
-/// `no-dhcp-server`-like filters do.
+/// The guest plays the server. From its own address clean-traffic has nothing to say to that.
 fn rogue() -> Vec<Case> {
     let offer = || dhcp(2).your_ip(FOREIGN_IP).lease(HOUR, GUEST_IP);
     vec![

@@ -167,6 +167,8 @@ fn announcements() -> Vec<Case> {
         stops("A30k", "DRARP request", reverse_arp(5)),
         stops("A30l", "announcement from a foreign MAC", announce().from(FOREIGN_MAC)),
         stops("A30m", "announcement cut inside its target", announce().frame().length(14 + 20)),
+        stops("A30r", "announcement with hardware addresses of 8 bytes", announce().lengths(8, 4).frame()),
+        stops("A30s", "announcement of protocol type 0", announce().types(1, 0).frame()),
         stops("A30n", "QEMU's old EtherType 0x0835", announce().frame().kind(0x0835)),
         enters("A30o", "announcement that reaches the guest", announce().frame()),
         stays_out("A30p", "announcement of another guest", rarp_announce(PEER_MAC).frame()),
