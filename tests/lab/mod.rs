@@ -1,0 +1,97 @@
+//! A traffic lab: bridges, taps and frames inside a network namespace of the test's own thread.
+//!
+//! It turns "may this frame pass?" into an answer from the running kernel, without sleeps and
+//! without running a command. The namespace and all that was made in it goes when the thread
+//! ends. It knows nothing of filters: who loads rules, and how, is the test's affair.
+//! Needs root. Include it with `mod lab;`, from elsewhere with `#[path = "../tests/lab/mod.rs"]`.
+
+// Every binary that includes the lab uses a part of it.
+#![allow(dead_code, unused_imports)]
+
+pub mod corpus;
+pub mod frames;
+mod link;
+mod network;
+mod tap;
+mod wire;
+
+pub use link::{Bridge, Link, PortOption, address, index_of, macvtap, veth};
+pub use network::{Flood, Network, Verdict, Way, flood, verdict};
+pub use tap::Tap;
+pub use wire::Wire;
+
+use std::{fs, io, panic, ptr, thread};
+
+/// Runs `work` in a thread with a network namespace of its own and returns what it returns.
+///
+/// Threads started by `work` are in the same namespace. IPv6 is off and br_netfilter does not
+/// call iptables, so that nothing but the test puts or drops frames; `/sys` shows the namespace.
+///
+/// # Panics
+/// Where `work` does, and where the namespace is refused.
+pub fn in_fresh_netns<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    let lab = || {
+        enter_fresh_netns()
+            .unwrap_or_else(|why| panic!("no network namespace ({why}): run this as root"));
+        work()
+    };
+    match thread::scope(|scope| scope.spawn(lab).join()) {
+        Ok(answer) => answer,
+        Err(panicked) => panic::resume_unwind(panicked),
+    }
+}
+
+/// Writes a network setting of this namespace, e.g. `("bridge/bridge-nf-call-iptables", "1")`.
+///
+/// # Errors
+/// Where the kernel has no such setting or refuses the value.
+pub fn sysctl(name: &str, value: &str) -> io::Result<()> {
+    fs::write(format!("/proc/sys/net/{name}"), value)
+}
+
+fn enter_fresh_netns() -> io::Result<()> {
+    // SAFETY: unshare reads no memory.
+    checked(unsafe { libc::unshare(libc::CLONE_NEWNET | libc::CLONE_NEWNS) })?;
+    remount_sys()?;
+    let quiet = [
+        ("ipv6/conf/all/disable_ipv6", "1"),
+        ("ipv6/conf/default/disable_ipv6", "1"),
+        ("bridge/bridge-nf-call-iptables", "0"),
+        ("bridge/bridge-nf-call-ip6tables", "0"),
+        ("bridge/bridge-nf-call-arptables", "0"),
+    ];
+    for (name, value) in quiet {
+        match sysctl(name, value) {
+            // A kernel without IPv6 or br_netfilter has nothing to be silenced.
+            Err(absent) if absent.kind() == io::ErrorKind::NotFound => {}
+            outcome => outcome?,
+        }
+    }
+    Ok(())
+}
+
+/// sysfs shows the namespace it was mounted in; the one of the host would show the host's links.
+fn remount_sys() -> io::Result<()> {
+    let private = libc::MS_REC | libc::MS_PRIVATE;
+    // SAFETY: the strings end in NUL, the null pointers are allowed by mount(2) here.
+    checked(unsafe {
+        libc::mount(
+            ptr::null(),
+            c"/".as_ptr(),
+            ptr::null(),
+            private,
+            ptr::null(),
+        )
+    })?;
+    let (kind, place) = (c"sysfs".as_ptr(), c"/sys".as_ptr());
+    // SAFETY: as above.
+    checked(unsafe { libc::mount(kind, place, kind, 0, ptr::null()) })
+}
+
+fn checked(answer: i32) -> io::Result<()> {
+    if answer < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
