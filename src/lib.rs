@@ -1,1 +1,3 @@
 //! nwfilter: libvirt network filters, enforced with nftables over netlink.
+
+pub mod rpc;
