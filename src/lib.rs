@@ -11,3 +11,5 @@ pub mod plan;
 pub mod program;
 pub mod span;
 pub mod vars;
+
+pub mod rpc;

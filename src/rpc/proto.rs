@@ -1,0 +1,371 @@
+//! libvirt's protocol as far as a network filter daemon speaks it: frames and their headers, the filter
+//! calls (bytes to [`Request`]) and their results ([`Reply`] to bytes), and a program of our own.
+//!
+//! Procedure numbers, argument layouts and maxima are libvirt's (as of 12.8). Trailing bytes after the
+//! arguments are ignored, as libvirt does. Nothing here knows a connection; [`super::session`] does.
+//!
+//! Our own program, [`COMMAND`], is what the command `nwfilter` asks a running daemon. Its number lies in
+//! the range that RFC 5531 leaves to users and is none of libvirt's; version 1; strings and lists as above:
+//!
+//! | procedure | arguments | result |
+//! | --- | --- | --- |
+//! | 1 STATUS | | string json |
+//! | 2 APPLY | string binding xml | |
+//! | 3 REMOVE | string port device | |
+//! | 4 IPSET | string set, u32 verb (0 list, 1 add, 2 delete, 3 flush), string addresses<65536> | string<> |
+
+use super::error::Error;
+use super::xdr::{Malformed, Reader, Writer};
+use uuid::Uuid;
+
+/// libvirt's main program.
+pub const REMOTE: u32 = 0x2000_8086;
+/// Pings and pongs.
+pub const KEEPALIVE: u32 = 0x6b65_6570;
+/// The program of the command `nwfilter`.
+pub const COMMAND: u32 = 0x206e_7766;
+/// The only version of all three programs.
+pub const VERSION: u32 = 1;
+
+/// Bytes before the body of a frame, the length word included.
+pub const HEADER: usize = 28;
+/// The longest frame libvirt accepts, the length word included.
+pub const FRAME_MAX: usize = 33_554_436;
+/// The longest string of a call or a result.
+pub const STRING_MAX: usize = 4_194_304;
+/// The longest list of filters or bindings.
+pub const LIST_MAX: usize = 16_384;
+/// The longest list of addresses in one IPSET call.
+pub const ADDRESSES_MAX: usize = 65_536;
+
+/// What a frame is. Only the kinds a server must tell apart have a name.
+pub mod kind {
+    /// A call.
+    pub const CALL: i32 = 0;
+    /// The answer to a call.
+    pub const REPLY: i32 = 1;
+    /// Something nobody asked for: a ping, a pong.
+    pub const MESSAGE: i32 = 2;
+    /// A call whose arguments follow a count of file descriptors.
+    pub const CALL_WITH_FDS: i32 = 4;
+}
+
+/// How a call went.
+pub mod status {
+    /// Well.
+    pub const OK: i32 = 0;
+    /// An error is the body.
+    pub const ERROR: i32 = 1;
+}
+
+/// Procedures of [`KEEPALIVE`].
+pub mod keepalive {
+    /// Are you there?
+    pub const PING: i32 = 1;
+    /// I am.
+    pub const PONG: i32 = 2;
+}
+
+/// Procedures of [`COMMAND`].
+pub mod command {
+    /// What is bound and how it does, as JSON.
+    pub const STATUS: i32 = 1;
+    /// Bind an interface.
+    pub const APPLY: i32 = 2;
+    /// Release an interface.
+    pub const REMOVE: i32 = 3;
+    /// Look at or change a named set of addresses.
+    pub const IPSET: i32 = 4;
+}
+
+/// The head of a frame, without its length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    /// Which program the procedure belongs to.
+    pub program: u32,
+    /// The version of that program.
+    pub version: u32,
+    /// What is called.
+    pub procedure: i32,
+    /// One of [`kind`], or what a client made up.
+    pub kind: i32,
+    /// Tells which call a reply belongs to.
+    pub serial: u32,
+    /// One of [`status`], or what a client made up.
+    pub status: i32,
+}
+
+/// What a client wants of the engine.
+#[allow(missing_docs, reason = "fields are the arguments the variants name")]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// How many filters there are: [`Reply::Count`].
+    CountFilters,
+    /// The names of at most `max` filters: [`Reply::Names`].
+    ListFilterNames { max: usize },
+    /// All filters: [`Reply::Filters`], or [`Reply::Count`] where only their number is asked for.
+    ListAllFilters { need_results: bool, flags: u32 },
+    /// [`Reply::Filter`].
+    LookupFilterByName { name: String },
+    /// [`Reply::Filter`].
+    LookupFilterByUuid { uuid: Uuid },
+    /// [`Reply::Xml`].
+    FilterXml { uuid: Uuid, flags: u32 },
+    /// Define or redefine (flag 1: validate against the schema first): [`Reply::Filter`].
+    DefineFilter { xml: String, flags: u32 },
+    /// [`Reply::Done`].
+    UndefineFilter { uuid: Uuid },
+    /// All bindings: [`Reply::Bindings`], or [`Reply::Count`] where only their number is asked for.
+    ListAllBindings { need_results: bool, flags: u32 },
+    /// [`Reply::Binding`].
+    LookupBinding { portdev: String },
+    /// [`Reply::Xml`].
+    BindingXml { portdev: String, flags: u32 },
+    /// Bind an interface (flag 1: validate against the schema first): [`Reply::Binding`].
+    CreateBinding { xml: String, flags: u32 },
+    /// [`Reply::Done`].
+    DeleteBinding { portdev: String },
+    /// The daemon's state: [`Reply::Json`].
+    Status,
+    /// Bind an interface for the command: [`Reply::Done`].
+    Apply { xml: String },
+    /// Release an interface for the command: [`Reply::Done`].
+    Remove { portdev: String },
+    /// Look at or change a named set of addresses: [`Reply::Names`].
+    Ipset { name: String, verb: IpsetVerb, addresses: Vec<String> },
+}
+
+/// What is done to a named set of addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IpsetVerb {
+    /// Nothing, its addresses are asked for.
+    List = 0,
+    /// Addresses go in.
+    Add = 1,
+    /// Addresses go out.
+    Delete = 2,
+    /// All addresses go out.
+    Flush = 3,
+}
+
+/// What the engine answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// One filter.
+    Filter(FilterId),
+    /// All filters.
+    Filters(Vec<FilterId>),
+    /// One binding.
+    Binding(BindingId),
+    /// All bindings.
+    Bindings(Vec<BindingId>),
+    /// Names of filters, or addresses of a set.
+    Names(Vec<String>),
+    /// A number of filters or bindings.
+    Count(usize),
+    /// A document.
+    Xml(String),
+    /// The daemon's state.
+    Json(String),
+    /// Done, and nothing to tell.
+    Done,
+}
+
+/// A filter as libvirt's clients hold it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilterId {
+    /// Its name.
+    pub name: String,
+    /// Its UUID.
+    pub uuid: Uuid,
+}
+
+/// A binding as libvirt's clients hold it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BindingId {
+    /// The interface that is bound.
+    pub portdev: String,
+    /// The name of the filter it is bound to.
+    pub filter: String,
+}
+
+impl Header {
+    /// Reads the six words after the length.
+    pub fn read(from: &mut Reader) -> Result<Header, Malformed> {
+        Ok(Header {
+            program: from.u32()?,
+            version: from.u32()?,
+            procedure: from.i32()?,
+            kind: from.i32()?,
+            serial: from.u32()?,
+            status: from.i32()?,
+        })
+    }
+
+    /// The head of a call.
+    pub fn call(program: u32, procedure: i32, serial: u32) -> Header {
+        Header { program, version: VERSION, procedure, kind: kind::CALL, serial, status: status::OK }
+    }
+
+    /// A whole frame with this head and `body`.
+    pub fn frame(&self, body: &[u8]) -> Vec<u8> {
+        let length = HEADER + body.len();
+        let mut to = Writer::after(Vec::with_capacity(length));
+        to.u32(u32::try_from(length).expect("bodies are limited far below 4 GiB"));
+        to.u32(self.program).u32(self.version).i32(self.procedure);
+        to.i32(self.kind).u32(self.serial).i32(self.status);
+        to.fixed(body);
+        to.into_bytes()
+    }
+}
+
+/// A ping or a pong.
+pub fn keepalive_frame(procedure: i32) -> Vec<u8> {
+    let head = Header::call(KEEPALIVE, procedure, 0);
+    Header { kind: kind::MESSAGE, ..head }.frame(&[])
+}
+
+/// The frame that answers the call with this head.
+pub fn answer(call: &Header, result: Result<&[u8], &Error>) -> Vec<u8> {
+    let head = |status| Header { kind: kind::REPLY, status, ..*call };
+    match result {
+        Ok(body) => head(status::OK).frame(body),
+        Err(error) => {
+            let mut body = Writer::default();
+            error.write(&mut body);
+            head(status::ERROR).frame(&body.into_bytes())
+        }
+    }
+}
+
+/// Reads the arguments of a filter, binding or command procedure; `None` where it is none of these.
+pub fn request(program: u32, procedure: i32, body: &[u8]) -> Option<Result<Request, Malformed>> {
+    let from = &mut Reader::new(body);
+    match program {
+        REMOTE => remote_request(procedure, from).transpose(),
+        COMMAND => command_request(procedure, from).transpose(),
+        _ => None,
+    }
+}
+
+fn remote_request(procedure: i32, from: &mut Reader) -> Result<Option<Request>, Malformed> {
+    Ok(Some(match procedure {
+        175 => Request::LookupFilterByName { name: string(from)? },
+        176 => Request::LookupFilterByUuid { uuid: uuid(from)? },
+        177 => Request::FilterXml { uuid: filter(from)?.uuid, flags: from.u32()? },
+        178 => Request::CountFilters,
+        // A negative number becomes one beyond every maximum; the session refuses it by what was sent.
+        179 => Request::ListFilterNames { max: usize::try_from(from.i32()?).unwrap_or(usize::MAX) },
+        180 => Request::DefineFilter { xml: string(from)?, flags: 0 },
+        181 => Request::UndefineFilter { uuid: filter(from)?.uuid },
+        286 => Request::ListAllFilters { need_results: from.bool()?, flags: from.u32()? },
+        397 => Request::LookupBinding { portdev: string(from)? },
+        398 => Request::BindingXml { portdev: binding(from)?.portdev, flags: from.u32()? },
+        399 => Request::CreateBinding { xml: string(from)?, flags: from.u32()? },
+        400 => Request::DeleteBinding { portdev: binding(from)?.portdev },
+        401 => Request::ListAllBindings { need_results: from.bool()?, flags: from.u32()? },
+        431 => Request::DefineFilter { xml: string(from)?, flags: from.u32()? },
+        _ => return Ok(None),
+    }))
+}
+
+fn command_request(procedure: i32, from: &mut Reader) -> Result<Option<Request>, Malformed> {
+    Ok(Some(match procedure {
+        command::STATUS => Request::Status,
+        command::APPLY => Request::Apply { xml: string(from)? },
+        command::REMOVE => Request::Remove { portdev: string(from)? },
+        command::IPSET => Request::Ipset {
+            name: string(from)?,
+            verb: verb(from)?,
+            addresses: from.array(ADDRESSES_MAX, string)?,
+        },
+        _ => return Ok(None),
+    }))
+}
+
+fn verb(from: &mut Reader) -> Result<IpsetVerb, Malformed> {
+    Ok(match from.u32()? {
+        0 => IpsetVerb::List,
+        1 => IpsetVerb::Add,
+        2 => IpsetVerb::Delete,
+        3 => IpsetVerb::Flush,
+        _ => return Err(Malformed),
+    })
+}
+
+/// The body that answers `procedure` with `reply`; an error where the two do not fit or the reply is too big.
+pub fn result(program: u32, procedure: i32, reply: &Reply) -> Result<Vec<u8>, Error> {
+    let to = &mut Writer::default();
+    match (program, procedure, reply) {
+        (REMOTE, 175 | 176 | 180 | 431, Reply::Filter(it)) => write_filter(to, it),
+        (REMOTE, 397 | 399, Reply::Binding(it)) => write_binding(to, it),
+        (REMOTE, 177 | 398, Reply::Xml(text)) => to.string(short(text, STRING_MAX)?),
+        (REMOTE, 178, Reply::Count(count)) => write_count(to, *count),
+        (REMOTE, 179, Reply::Names(names)) => write_names(to, limited("nwfilters", names)?),
+        (REMOTE, 286, Reply::Filters(all)) => {
+            write_count(to.array(limited("nwfilters", all)?, write_filter), all.len())
+        }
+        (REMOTE, 401, Reply::Bindings(all)) => {
+            write_count(to.array(limited("nwfilter_bindings", all)?, write_binding), all.len())
+        }
+        (REMOTE, 286 | 401, Reply::Count(count)) => write_count(to.u32(0), *count),
+        (REMOTE, 181 | 400, Reply::Done) => to,
+        (COMMAND, command::STATUS, Reply::Json(text)) => to.string(short(text, FRAME_MAX - 64)?),
+        (COMMAND, command::IPSET, Reply::Names(names)) => write_names(to, names),
+        (COMMAND, command::APPLY | command::REMOVE, Reply::Done) => to,
+        _ => return Err(Error::internal("the answer does not fit the call")),
+    };
+    let body = std::mem::take(to).into_bytes();
+    if body.len() > FRAME_MAX - HEADER { Err(too_big()) } else { Ok(body) }
+}
+
+/// Appends a filter.
+pub fn write_filter<'a>(to: &'a mut Writer, filter: &FilterId) -> &'a mut Writer {
+    to.string(&filter.name).fixed(filter.uuid.as_bytes())
+}
+
+/// Appends a binding.
+pub fn write_binding<'a>(to: &'a mut Writer, binding: &BindingId) -> &'a mut Writer {
+    to.string(&binding.portdev).string(&binding.filter)
+}
+
+fn write_names<'a>(to: &'a mut Writer, names: &[String]) -> &'a mut Writer {
+    to.array(names, |to, name| to.string(name))
+}
+
+fn write_count(to: &mut Writer, count: usize) -> &mut Writer {
+    to.u32(u32::try_from(count).unwrap_or(u32::MAX))
+}
+
+fn short(text: &str, max: usize) -> Result<&str, Error> {
+    if text.len() > max { Err(too_big()) } else { Ok(text) }
+}
+
+fn limited<'a, T>(what: &str, items: &'a [T]) -> Result<&'a [T], Error> {
+    if items.len() <= LIST_MAX {
+        return Ok(items);
+    }
+    Err(Error::rpc(format!("Too many {what} '{}' for limit '{LIST_MAX}'", items.len())))
+}
+
+fn too_big() -> Error {
+    Error::rpc("Unable to encode message payload")
+}
+
+/// Reads a filter.
+pub fn filter(from: &mut Reader) -> Result<FilterId, Malformed> {
+    Ok(FilterId { name: string(from)?, uuid: uuid(from)? })
+}
+
+/// Reads a binding.
+pub fn binding(from: &mut Reader) -> Result<BindingId, Malformed> {
+    Ok(BindingId { portdev: string(from)?, filter: string(from)? })
+}
+
+fn string(from: &mut Reader) -> Result<String, Malformed> {
+    from.string(STRING_MAX).map(str::to_owned)
+}
+
+fn uuid(from: &mut Reader) -> Result<Uuid, Malformed> {
+    from.fixed().map(Uuid::from_bytes)
+}
