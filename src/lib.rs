@@ -6,6 +6,7 @@ pub mod diag;
 pub mod field;
 pub mod filter;
 pub mod ir;
+pub mod links;
 pub mod plan;
 pub mod program;
 pub mod span;
