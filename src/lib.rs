@@ -10,4 +10,5 @@ pub mod links;
 pub mod plan;
 pub mod program;
 pub mod span;
+pub mod store;
 pub mod vars;

@@ -275,7 +275,7 @@ fn what_is_lost_in_a_flood_is_found_again() {
 
         let mut links = BTreeMap::from([(renamed.index, renamed.clone()), (deleted.index, deleted.clone())]);
         let last = format!("r{round}");
-        while !links.get(&renamed.index).is_some_and(|link| link.name == last)
+        while links.get(&renamed.index).is_none_or(|link| link.name != last)
             || !links.values().any(|link| link.name == "deleted" && link.index != deleted.index)
         {
             match world.event().await {
