@@ -8,6 +8,8 @@ pub mod field;
 pub mod filter;
 pub mod ir;
 pub mod links;
+pub mod logging;
+pub mod notify;
 pub mod plan;
 pub mod program;
 pub mod span;
