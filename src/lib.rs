@@ -2,14 +2,19 @@
 #![deny(unsafe_code, missing_docs)]
 
 pub mod addr;
+pub mod config;
 pub mod diag;
 pub mod field;
 pub mod filter;
 pub mod ir;
 pub mod layout;
+pub mod links;
+pub mod logging;
+pub mod notify;
 pub mod plan;
 pub mod program;
 pub mod span;
+pub mod store;
 pub mod vars;
 
 pub mod rpc;
