@@ -103,3 +103,37 @@ impl fmt::Display for Diagnostic {
 }
 
 impl std::error::Error for Diagnostic {}
+
+/// The diagnostic that libvirt would report, which reports one: the first error, and where there is none
+/// the first of all. Reading keeps its diagnostics in libvirt's order.
+///
+/// Panics without diagnostics: a refusal has a reason.
+pub fn principal(diagnostics: &[Diagnostic]) -> &Diagnostic {
+    let error = diagnostics.iter().find(|found| found.severity == Severity::Error);
+    error.or(diagnostics.first()).expect("a refusal has a reason")
+}
+
+/// The name that was probably meant, if one is close enough.
+pub fn similar<'a>(entered: &str, names: &[&'a str]) -> Option<&'a str> {
+    let near = |name: &&'a str| (distance(entered, name), *name);
+    let allowed = if entered.len() < 5 { 1 } else { 2 };
+    names.iter().map(near).min().filter(|(distance, _)| *distance <= allowed).map(|(_, name)| name)
+}
+
+/// How many letters must be changed, added or left out to make one name of the other. Long names are
+/// far from all of ours.
+fn distance(from: &str, to: &str) -> usize {
+    if from.len() > 32 {
+        return from.len();
+    }
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (i, a) in from.bytes().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, b) in to.bytes().enumerate() {
+            let changed = diagonal + usize::from(a != b);
+            diagonal = row[j + 1];
+            row[j + 1] = changed.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[to.len()]
+}
