@@ -129,7 +129,7 @@ pub fn print(kind: Kind, value: &Value) -> String {
         Value::Prefix(length) => length.to_string(),
         Value::Bool(value) => value.to_string(),
         Value::Text(text) => text.clone(),
-        Value::States(bits) => names_of(*bits, &STATES).join(","),
+        Value::States(bits) => names_of(*bits, STATES).join(","),
         Value::TcpFlags { mask, flags } => format!("{}/{}", print_flags(*mask), print_flags(*flags)),
         Value::Sides(sides) => sides.iter().map(|side| side.name()).collect::<Vec<_>>().join(","),
     }
