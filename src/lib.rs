@@ -11,6 +11,7 @@ pub mod layout;
 pub mod links;
 pub mod logging;
 pub mod notify;
+pub mod number;
 pub mod plan;
 pub mod program;
 pub mod span;
@@ -18,3 +19,4 @@ pub mod store;
 pub mod vars;
 
 pub mod rpc;
+pub mod xml;
