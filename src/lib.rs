@@ -2,11 +2,13 @@
 #![deny(unsafe_code, missing_docs)]
 
 pub mod addr;
+pub mod compile;
 pub mod diag;
 pub mod field;
 pub mod filter;
 pub mod ir;
 pub mod plan;
 pub mod program;
+pub mod resolve;
 pub mod span;
 pub mod vars;
