@@ -4,7 +4,9 @@
 //! fault, the diagnostic carries it, so that the daemon can answer as libvirt does.
 
 use crate::span::Place;
+use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use std::fmt;
+use std::ops::Range;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -103,3 +105,162 @@ impl fmt::Display for Diagnostic {
 }
 
 impl std::error::Error for Diagnostic {}
+
+/// The diagnostic that libvirt would report, which reports one: the first error, and where there is none
+/// the first of all. Reading keeps its diagnostics in libvirt's order.
+///
+/// Panics without diagnostics: a refusal has a reason.
+pub fn principal(diagnostics: &[Diagnostic]) -> &Diagnostic {
+    let error = diagnostics.iter().find(|found| found.severity == Severity::Error);
+    error.or(diagnostics.first()).expect("a refusal has a reason")
+}
+
+/// More diagnostics than this are counted, not shown.
+const SHOWN: usize = 100;
+
+/// The diagnostics for people, in the order of the document: file, line, column, the text underlined,
+/// what was expected, and a way out.
+pub fn render(diagnostics: &[Diagnostic], color: bool) -> String {
+    let renderer = if color { Renderer::styled() } else { Renderer::plain() };
+    let mut sorted: Vec<&Diagnostic> = diagnostics.iter().collect();
+    sorted.sort_by_key(|found| found.place.as_ref().map(|place| (&place.source.name, place.span)));
+    let mut text = String::new();
+    for diagnostic in sorted.iter().take(SHOWN) {
+        text.push_str(&renderer.render(&[group(diagnostic)]));
+        text.push_str("\n\n");
+    }
+    if let Some(more @ 1..) = sorted.len().checked_sub(SHOWN) {
+        text.push_str(&format!("and {more} more\n"));
+    }
+    text
+}
+
+fn group(diagnostic: &Diagnostic) -> Group<'_> {
+    let level = match diagnostic.severity {
+        Severity::Error => Level::ERROR,
+        Severity::Warning => Level::WARNING,
+    };
+    let mut group = Group::with_title(level.primary_title(&diagnostic.message));
+    if let Some(place) = &diagnostic.place {
+        let (lines, span) = excerpt(place);
+        let (first, _) = place.source.line_column(u32::try_from(lines.start).unwrap_or(u32::MAX));
+        let annotation = AnnotationKind::Primary.span(span).label(diagnostic.label.as_str());
+        let snippet = Snippet::source(&place.source.text[lines]).line_start(first);
+        group = group.element(snippet.path(&place.source.name).annotation(annotation));
+    }
+    match &diagnostic.help {
+        Some(help) => group.element(Level::HELP.message(help)),
+        None => group,
+    }
+}
+
+/// The lines a place is on, as a range of the document, and the place within them. An element of many
+/// lines is shown by its first.
+fn excerpt(place: &Place) -> (Range<usize>, Range<usize>) {
+    let text = &place.source.text;
+    let inside = |mut offset: usize| {
+        offset = offset.min(text.len());
+        while !text.is_char_boundary(offset) {
+            offset -= 1;
+        }
+        offset
+    };
+    let start = inside(place.span.range().start);
+    let first = text[..start].rfind('\n').map_or(0, |newline| newline + 1);
+    let last = text[start..].find('\n').map_or(text.len(), |newline| start + newline);
+    let end = inside(place.span.range().end).clamp(start, last);
+    (first..last, start - first..end - first)
+}
+
+/// The name that was probably meant, if one is close enough.
+pub fn similar<'a>(entered: &str, names: &[&'a str]) -> Option<&'a str> {
+    let near = |name: &&'a str| (distance(entered, name), *name);
+    let allowed = if entered.len() < 5 { 1 } else { 2 };
+    names.iter().map(near).min().filter(|(distance, _)| *distance <= allowed).map(|(_, name)| name)
+}
+
+/// How many letters must be changed, added or left out to make one name of the other. Long names are
+/// far from all of ours.
+fn distance(from: &str, to: &str) -> usize {
+    if from.len() > 32 {
+        return from.len();
+    }
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (i, a) in from.bytes().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, b) in to.bytes().enumerate() {
+            let changed = diagonal + usize::from(a != b);
+            diagonal = row[j + 1];
+            row[j + 1] = changed.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[to.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::span::{Source, Span};
+    use expect_test::expect;
+
+    fn at(span: Range<usize>) -> Diagnostic {
+        let source = Source::new("a.xml", "<filter>\n  <rule\n  action='dorp'/>\n</filter>\n");
+        let place = Place { source, span: Span::new(span) };
+        Diagnostic::error(Code::XML_ERROR, "no such action").at(place, "expected drop")
+    }
+
+    #[test]
+    fn a_fault_is_shown_with_its_line_underlined() {
+        let shown = render(&[at(27..31).help("did you mean 'drop'?")], false);
+        expect![[r#"
+            error: no such action
+             --> a.xml:3:11
+              |
+            3 |   action='dorp'/>
+              |           ^^^^ expected drop
+              |
+              = help: did you mean 'drop'?
+
+        "#]]
+        .assert_eq(&shown);
+    }
+
+    #[test]
+    fn an_element_of_many_lines_is_shown_by_its_first() {
+        let shown = render(&[at(11..34)], false);
+        expect![[r#"
+            error: no such action
+             --> a.xml:2:3
+              |
+            2 |   <rule
+              |   ^^^^^ expected drop
+
+        "#]]
+        .assert_eq(&shown);
+    }
+
+    #[test]
+    fn every_span_can_be_shown() {
+        for span in [0..0, 44..44, 45..45, 500..900, 8..9, 9..9, 31..2] {
+            assert!(render(&[at(span.clone())], false).contains("no such action"), "{span:?}");
+        }
+        assert!(render(&vec![at(0..1); 101], true).ends_with("and 1 more\n"));
+    }
+
+    #[test]
+    fn the_first_error_is_the_principal_one() {
+        let faults = [Diagnostic::warning("a"), at(0..1), Diagnostic::error(Code::INTERNAL, "b")];
+        assert_eq!(principal(&faults).message, "no such action");
+        assert_eq!(principal(&faults[..1]).message, "a");
+    }
+
+    #[test]
+    fn only_a_close_name_is_meant() {
+        let names = ["srcportend", "dstportend", "ip"];
+        assert_eq!(similar("srcporttend", &names), Some("srcportend"));
+        assert_eq!(similar("dstportnd", &names), Some("dstportend"));
+        assert_eq!(similar("ix", &names), Some("ip"));
+        assert_eq!(similar("xyz", &names), None);
+        assert_eq!(similar(&"x".repeat(100_000), &names), None);
+    }
+}

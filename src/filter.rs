@@ -6,6 +6,7 @@
 
 pub mod read;
 pub mod schema;
+pub mod value;
 pub mod write;
 
 use crate::addr::Mac;
@@ -179,4 +180,36 @@ impl Filter {
             Entry::Rule(_) => None,
         })
     }
+}
+
+/// Every action with its name.
+pub const ACTIONS: &[(&str, Action)] = &[
+    ("drop", Action::Drop),
+    ("accept", Action::Accept),
+    ("reject", Action::Reject),
+    ("return", Action::Return),
+    ("continue", Action::Continue),
+];
+
+/// Every direction with its name.
+pub const DIRECTIONS: &[(&str, Direction)] =
+    &[("in", Direction::In), ("out", Direction::Out), ("inout", Direction::InOut)];
+
+impl Action {
+    /// Its name in documents.
+    pub fn name(self) -> &'static str {
+        named(ACTIONS, self)
+    }
+}
+
+impl Direction {
+    /// Its name in documents.
+    pub fn name(self) -> &'static str {
+        named(DIRECTIONS, self)
+    }
+}
+
+fn named<T: PartialEq>(table: &[(&'static str, T)], value: T) -> &'static str {
+    let row = table.iter().find(|(_, other)| *other == value);
+    row.expect("the table has a row for every value").0
 }

@@ -3,6 +3,7 @@
 //! A variable always holds a list. `$V` and `$V[@n]` walk it with iterator *n*, `$V[n]` takes one of
 //! it. Values are texts until a rule gives them a type.
 
+use crate::number;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -53,6 +54,73 @@ impl fmt::Display for Access {
             Index::Iterator(0) => write!(f, "${}", self.name),
             Index::Iterator(n) => write!(f, "${}[@{n}]", self.name),
             Index::Element(n) => write!(f, "${}[{n}]", self.name),
+        }
+    }
+}
+
+/// Iterators are numbered up to this one.
+const LAST_ITERATOR: u32 = 1000;
+
+/// Whether a text may name a variable; libvirt lets the empty name through.
+pub fn is_name(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
+/// Whether a text may be a variable's value.
+pub fn is_value(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.:".contains(&b))
+}
+
+impl Access {
+    /// Reads `$NAME`, `$NAME[n]` or `$NAME[@n]`, and hands back what stands behind the bracket, which
+    /// libvirt overlooks.
+    pub fn parse(text: &str) -> Option<(Access, &str)> {
+        let text = text.strip_prefix('$')?;
+        let end = text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(text.len());
+        let (name, rest) = text.split_at(end);
+        let access = |index| Access { name: name.to_owned(), index };
+        if rest.is_empty() {
+            return Some((access(Index::Iterator(0)), rest));
+        }
+        let inside = number::skip_space(rest.strip_prefix('[')?);
+        let iterator = inside.strip_prefix('@');
+        let (value, rest) = number::unsigned(iterator.unwrap_or(inside), 10)?;
+        let rest = number::skip_space(rest).strip_prefix(']')?;
+        let index = match iterator {
+            None => Index::Element(value),
+            Some(_) => Index::Iterator(u16::try_from(value).ok().filter(|_| value <= LAST_ITERATOR)?),
+        };
+        Some((access(index), rest))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_access_prints_as_it_was_read() {
+        for (text, printed, rest) in [
+            ("$IP", "$IP", ""),
+            ("$", "$", ""),
+            ("$9", "$9", ""),
+            ("$[1]", "$[1]", ""),
+            ("$IP[@0]", "$IP", ""),
+            ("$IP[ @ 12 ]", "$IP[@12]", ""),
+            ("$IP[@1000]", "$IP[@1000]", ""),
+            ("$IP[-1]", "$IP[4294967295]", ""),
+            ("$IP[3] and more", "$IP[3]", " and more"),
+        ] {
+            let (access, left) = Access::parse(text).expect(text);
+            assert_eq!((access.to_string().as_str(), left), (printed, rest), "{text}");
+        }
+    }
+
+    #[test]
+    fn anything_else_is_no_access() {
+        for text in ["", "IP", "$IP-X", "$IP ", "$ IP", "$IP[x]", "$IP[1", "$IP[@1001]", "$IP[]", "$5.00 fee"]
+        {
+            assert_eq!(Access::parse(text), None, "{text}");
         }
     }
 }
