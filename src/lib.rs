@@ -3,6 +3,7 @@
 
 pub mod addr;
 pub mod config;
+pub mod compile;
 pub mod diag;
 pub mod field;
 pub mod filter;
@@ -14,6 +15,7 @@ pub mod notify;
 pub mod number;
 pub mod plan;
 pub mod program;
+pub mod resolve;
 pub mod span;
 pub mod store;
 pub mod vars;

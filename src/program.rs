@@ -122,3 +122,56 @@ impl Program {
         placed
     }
 }
+
+/// A filter's or chain's name as nft can read it. Letters, digits, `_` and `-` stay as they are, any other byte becomes
+/// `.` and two hexadecimal digits; a name that does not begin with a letter gets `x._` before it, one that would grow
+/// too long for the kernel is written in another alphabet behind `x.-`. Different names stay different.
+pub fn printable(name: &str) -> String {
+    const LONGEST: usize = 180;
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    let escaped: String = name
+        .bytes()
+        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!(".{byte:02x}") })
+        .collect();
+    if escaped.len() > LONGEST {
+        return format!("x.-{}", sixty_four(name.as_bytes()));
+    }
+    let first = escaped.starts_with(|c: char| c.is_ascii_alphabetic());
+    if first { escaped } else { format!("x._{escaped}") }
+}
+
+/// Six bits a character, the last ones filled up with zeros.
+fn sixty_four(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut text = String::new();
+    for chunk in bytes.chunks(3) {
+        let bits = (0..3).fold(0u32, |bits, at| bits << 8 | u32::from(*chunk.get(at).unwrap_or(&0)));
+        let digits = (0..=chunk.len()).map(|at| ALPHABET[(bits >> (18 - 6 * at)) as usize & 63]);
+        text.extend(digits.map(char::from));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn different_names_print_differently_and_readably() {
+        let long = "\u{e4}".repeat(64);
+        let longer = format!("{}b", "\u{e4}".repeat(63));
+        let names =
+            ["clean-traffic", "a b", "a.20b", "a_b", "1a", "x._1a", "x.-", "", " ", &long, &longer, "\u{e4}"];
+        let printed: BTreeSet<String> = names.iter().map(|name| printable(name)).collect();
+        assert_eq!(printed.len(), names.len());
+        for text in &printed {
+            assert!(text.starts_with(|c: char| c.is_ascii_alphabetic()), "{text}");
+            assert!(text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b)), "{text}");
+            assert!(text.len() <= 180, "{text}");
+        }
+        assert_eq!(printable("clean-traffic"), "clean-traffic");
+        assert_eq!(printable("a b"), "a.20b");
+        assert_eq!(printable("1a"), "x._1a");
+    }
+}

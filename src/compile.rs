@@ -1,0 +1,178 @@
+//! A resolved filter made into a program: the chains that frames from and to a guest walk.
+//!
+//! Both layers are one walk: what the Ethernet layer accepts goes on to the IP layer's chains, where the program
+//! has any. Every walk ends in an explicit verdict. What the kernel can do is an argument; nothing here asks it.
+
+mod flow;
+mod layout;
+mod link;
+mod matches;
+mod notes;
+
+pub use notes::warnings;
+
+use crate::diag::Diagnostic;
+use crate::ir::{self, Action, Data, From, KeyType, Match, Name, Role, Set, SetRef, Verdict};
+use crate::program::{IN, OUT, Program, Slot, printable};
+use crate::resolve::Resolved;
+use imbl::OrdMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What a program is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// What the kernel can do.
+    pub features: Features,
+    /// Whether each rule of a filter counts the frames it matches.
+    pub counters: bool,
+}
+
+/// What programs need to know of the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Features {
+    /// Two registers can be compared, so that a frame's fields can be.
+    pub xor_registers: bool,
+    /// A frame from the guest can be rejected with an answer.
+    pub reject: bool,
+}
+
+/// The way of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Way {
+    FromGuest,
+    ToGuest,
+}
+
+/// What the parts of one program have in common while it is made.
+struct Build<'a> {
+    resolved: &'a Resolved,
+    options: Options,
+    program: Program,
+    diagnostics: Vec<Diagnostic>,
+}
+
+/// The program of a resolved filter.
+pub fn compile(resolved: &Resolved, options: &Options) -> Result<Program, Vec<Diagnostic>> {
+    let program = Program {
+        filter: resolved.filter.clone(),
+        chains: BTreeMap::new(),
+        sets: BTreeMap::new(),
+        foreign: BTreeMap::new(),
+        slots: BTreeSet::new(),
+        stateful: false,
+    };
+    let mut build = Build { resolved, options: *options, program, diagnostics: Vec::new() };
+    for way in [Way::FromGuest, Way::ToGuest] {
+        build.add_way(way);
+    }
+    let mut program = build.program;
+    prune(&mut program);
+    program.stateful = program.chains.values().flatten().any(is_stateful);
+    if build.diagnostics.is_empty() { Ok(program) } else { Err(build.diagnostics) }
+}
+
+fn is_stateful(rule: &ir::Rule) -> bool {
+    rule.matches
+        .iter()
+        .any(|part| matches!(part, Match::CtState { .. } | Match::CtDirection(_) | Match::ConnLimit { .. }))
+}
+
+/// Takes away what no frame reaches.
+fn prune(program: &mut Program) {
+    let mut reached = BTreeSet::new();
+    let mut open: Vec<Name> = vec![OUT.into(), IN.into()];
+    while let Some(name) = open.pop() {
+        if reached.insert(name.clone()) {
+            open.extend(program.chains[&name].iter().flat_map(|rule| targets(&rule.action)));
+        }
+    }
+    program.chains.retain(|name, _| reached.contains(name));
+    let sets: BTreeSet<Name> =
+        program.chains.values().flatten().flat_map(|rule| &rule.matches).filter_map(set_name).collect();
+    program.sets.retain(|name, _| sets.contains(name));
+    program.foreign.retain(|name, _| sets.contains(name));
+    program.slots.retain(|slot| sets.contains(&slot.set_name()));
+}
+
+fn targets(action: &Action) -> Vec<Name> {
+    match action {
+        Action::Jump(chain) | Action::Goto(chain) => vec![chain.clone()],
+        Action::Branch(_, map) => {
+            let chain = |verdict: &Verdict| match verdict {
+                Verdict::Jump(chain) | Verdict::Goto(chain) => Some(chain.clone()),
+                Verdict::Accept | Verdict::Drop => None,
+            };
+            map.values().filter_map(chain).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn set_name(part: &Match) -> Option<Name> {
+    match part {
+        Match::Lookup { set: SetRef::Named(name), .. } | Match::ConnLimit { set: name, .. } => {
+            Some(name.clone())
+        }
+        _ => None,
+    }
+}
+
+impl Way {
+    /// The chain that takes the frames of this way, and the beginning of the names of all others.
+    fn chain(self) -> &'static str {
+        match self {
+            Way::FromGuest => OUT,
+            Way::ToGuest => IN,
+        }
+    }
+
+    /// Where the index of the guest's interface is read.
+    fn index(self) -> From {
+        match self {
+            Way::FromGuest => From::Iif,
+            Way::ToGuest => From::Oif,
+        }
+    }
+
+    fn name(self, rest: &str) -> Name {
+        format!("{}/{rest}", self.chain()).into()
+    }
+}
+
+impl Build<'_> {
+    fn add_chain(&mut self, name: Name, rules: Vec<ir::Rule>) {
+        self.program.chains.insert(name, rules);
+    }
+
+    /// The set that members of the program fill.
+    fn slot_set(&mut self, slot: Slot) -> SetRef {
+        let name = slot.set_name();
+        self.program.slots.insert(slot);
+        SetRef::Named(name)
+    }
+
+    /// The set that stands for an ipset; a set has one type of key, so that there is one for each family.
+    fn ipset(&mut self, ipset: &str, kind: KeyType) -> SetRef {
+        let family = if kind == KeyType::Ipv6 { "ipset6" } else { "ipset" };
+        let name: Name = format!("{family}.{}", ipset_name(ipset)).into();
+        self.program.foreign.entry(name.clone()).or_insert_with(|| set(vec![kind], false));
+        SetRef::Named(name)
+    }
+
+    /// A new set that counts connections of each guest by address.
+    fn connections(&mut self, way: Way, kind: KeyType) -> Name {
+        let number = 1 + self.program.sets.keys().filter(|name| name.starts_with(way.chain())).count();
+        let name = way.name(&format!("connections-{number}"));
+        self.program.sets.insert(name.clone(), set(vec![KeyType::IfIndex, kind], true));
+        name
+    }
+}
+
+/// An ipset's name behind the family, where it may begin with anything.
+fn ipset_name(ipset: &str) -> String {
+    printable(&format!("i{ipset}"))[1..].to_owned()
+}
+
+fn set(key: Vec<KeyType>, dynamic: bool) -> Set {
+    Set { key, data: Data::None, role: Role::Foreign, dynamic, elements: OrdMap::new() }
+}

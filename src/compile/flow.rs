@@ -1,0 +1,147 @@
+//! Rules of the IP layer: which chains they stand in, with which ends exchanged and which state of connections.
+//!
+//! The placements are those of libvirt's iptables driver, host and forwarded traffic alike. A source MAC address is left
+//! out of a mirrored rule, and the rule with it where it said nothing else. A limit of connections holds only where the
+//! rule is as written.
+
+use super::link::with_context;
+use super::matches::{Matches, View, turn};
+use super::{Build, Way};
+use crate::field::Field;
+use crate::filter::schema::Layer;
+use crate::filter::{Action, Direction, state};
+use crate::ir::{self, CtDirection, From, Key, KeyType, Match};
+use crate::resolve::{Condition, Rule, Test};
+
+/// One chain that a rule stands in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Placement {
+    pub(super) way: Way,
+    /// Whether both ends are exchanged.
+    pub(super) mirrored: bool,
+    /// States of connections it asks for on its own account.
+    pub(super) states: Option<u8>,
+    /// The direction within the connection it asks for.
+    pub(super) direction: Option<CtDirection>,
+}
+
+/// All chains that a rule stands in.
+pub(super) fn placements(rule: &Rule) -> Vec<Placement> {
+    let stateful = rule.action == Action::Accept
+        && rule.statematch
+        && rule.direction != Direction::InOut
+        && !has_state(rule)
+        && !has_limit(rule);
+    let both_ways = rule.direction == Direction::InOut || !has_state(rule) && !has_icmp_type(rule);
+    let straight = |way, mirrored| Placement {
+        way,
+        mirrored,
+        states: stateful.then_some(state::NEW | state::ESTABLISHED),
+        direction: (stateful && !has_icmp_type(rule)).then_some(CtDirection::Original),
+    };
+    let reverse = |way| Placement {
+        way,
+        mirrored: true,
+        states: stateful.then_some(state::ESTABLISHED),
+        direction: stateful.then_some(CtDirection::Reply),
+    };
+    let mut all = match rule.direction {
+        Direction::Out => vec![straight(Way::FromGuest, false), reverse(Way::ToGuest)],
+        Direction::In => vec![straight(Way::ToGuest, false), reverse(Way::FromGuest)],
+        Direction::InOut => vec![straight(Way::ToGuest, false), reverse(Way::FromGuest)],
+    };
+    all.truncate(if both_ways { 2 } else { 1 });
+    all.retain(|place| !place.mirrored || !has_limit(rule) && says_more_than_its_sender(rule));
+    all
+}
+
+/// Whether the rule asks for states in so many words. Where `statematch` turns tracking off they mean nothing.
+fn has_state(rule: &Rule) -> bool {
+    rule.statematch && rule.tests().any(|test| matches!(test, Test::State(_)))
+}
+
+fn has_limit(rule: &Rule) -> bool {
+    rule.tests().any(|test| matches!(test, Test::ConnLimit(_)))
+}
+
+fn has_icmp_type(rule: &Rule) -> bool {
+    let types = [Field::IcmpType, Field::Icmp6Type];
+    rule.tests().any(|test| test.fields().iter().any(|field| types.contains(field)))
+}
+
+/// False where a rule names a source MAC address and nothing else that a mirrored rule keeps before its state.
+fn says_more_than_its_sender(rule: &Rule) -> bool {
+    let sender = |condition: &Condition| condition.fields().contains(&Field::EtherSaddr);
+    let more = |condition: &Condition| match condition {
+        Condition::Is(Test::State(_) | Test::Ipset(..)) => false,
+        Condition::NoneOf(tests)
+            if tests.iter().all(|test| matches!(test, Test::State(_) | Test::Ipset(..))) =>
+        {
+            false
+        }
+        condition => !condition.is_about(Field::EtherSaddr),
+    };
+    !rule.conditions.iter().any(sender) || rule.conditions.iter().any(more)
+}
+
+impl Build<'_> {
+    /// The rules of the IP layer for frames of one family that go one way.
+    pub(super) fn flow_rules(&mut self, layer: Layer, way: Way) -> Vec<ir::Rule> {
+        let of_layer = |rule: &&Rule| rule.protocol.is_some_and(|protocol| protocol.layer == layer);
+        let resolved = self.resolved;
+        let mut rules = Vec::new();
+        for rule in resolved.ip.iter().filter(of_layer) {
+            for place in placements(rule).into_iter().filter(|place| place.way == way) {
+                rules.extend(self.flow_rule(rule, place));
+            }
+        }
+        rules
+    }
+
+    fn flow_rule(&mut self, rule: &Rule, place: Placement) -> Vec<ir::Rule> {
+        let Some(protocol) = rule.protocol else { return Vec::new() };
+        if rule.action == Action::Continue && !self.options.counters {
+            return Vec::new();
+        }
+        let address = if protocol.layer == Layer::Ipv6 { KeyType::Ipv6 } else { KeyType::Ipv4 };
+        let view =
+            View { way: place.way, mirrored: place.mirrored, ip_layer: true, upper: From::L4Proto, address };
+        let wanted = |condition: &Condition| {
+            let sender = view.mirrored && condition.is_about(Field::EtherSaddr);
+            !sender && (rule.statematch || !is_state(condition))
+        };
+        let mut fixed = Matches::new();
+        if let Some(number) = protocol.ip_protocol {
+            fixed.push((turn::UPPER, Match::equals(Key::new(From::L4Proto), &[number])));
+        }
+        fixed.extend(place.states.map(|states| (turn::STATE, Match::CtState { states, negated: false })));
+        fixed.extend(place.direction.map(|direction| (turn::DIRECTION, Match::CtDirection(direction))));
+        let action = self.flow_action(rule, place.way);
+        let alternatives = self.alternatives(rule, view, &wanted);
+        let finish = |mut found: Matches| {
+            found.extend(fixed.iter().cloned());
+            self.ir_rule(rule, with_context(found, protocol.ether_type), action.clone())
+        };
+        alternatives.into_iter().map(finish).collect()
+    }
+
+    /// Nothing comes after the IP layer, so that to return is to accept.
+    fn flow_action(&self, rule: &Rule, way: Way) -> ir::Action {
+        let ether_type = rule.protocol.and_then(|protocol| protocol.ether_type);
+        let protocol = rule.protocol.and_then(|protocol| protocol.ip_protocol);
+        match rule.action {
+            Action::Drop => ir::Action::Drop,
+            Action::Accept | Action::Return => ir::Action::Accept,
+            Action::Reject => self.rejection(way, ether_type, protocol),
+            Action::Continue => ir::Action::Continue,
+        }
+    }
+}
+
+fn is_state(condition: &Condition) -> bool {
+    match condition {
+        Condition::Is(test) => matches!(test, Test::State(_)),
+        Condition::NoneOf(tests) => tests.iter().any(|test| matches!(test, Test::State(_))),
+        Condition::Member(..) => false,
+    }
+}

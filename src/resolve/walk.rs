@@ -1,0 +1,162 @@
+//! The tree of references below a filter: every rule in document order, with the variables it sees.
+//!
+//! A variable of the referring side wins over a parameter of the reference. Loops and missing filters are told; the
+//! size of what comes out is bounded, however filters refer to each other.
+
+use super::Library;
+use crate::diag::{Code, Diagnostic};
+use crate::filter::{Entry, Filter, Include, Rule};
+use crate::ir::{Name, Origin};
+use crate::span::{Place, Span};
+use crate::vars::Vars;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Rules that a tree may come to, with all values of its variables.
+pub(super) const RULES: usize = 16_384;
+
+/// References that may be followed.
+const REFERENCES: usize = 8_192;
+
+/// How deep references may be nested.
+const DEPTH: usize = 64;
+
+/// A rule where the walk met it.
+pub(super) struct Instance {
+    pub(super) filter: Arc<Filter>,
+    pub(super) rule: Arc<Rule>,
+    pub(super) vars: Arc<Vars>,
+    /// Which of the filter's rules, from 1.
+    number: u32,
+}
+
+struct Walk<'a> {
+    library: Library<'a>,
+    path: Vec<String>,
+    references: usize,
+    instances: Vec<Instance>,
+    diagnostics: BTreeSet<Diagnostic>,
+}
+
+/// All rules below the filter `root`, depth first.
+pub(super) fn walk(library: Library<'_>, root: &str, vars: &Vars) -> Result<Vec<Instance>, Vec<Diagnostic>> {
+    let mut walk = Walk {
+        library,
+        path: Vec::new(),
+        references: 0,
+        instances: Vec::new(),
+        diagnostics: BTreeSet::new(),
+    };
+    match library(root) {
+        Some(filter) => walk.enter(&filter, Arc::new(vars.clone())),
+        None => _ = walk.diagnostics.insert(absent(root)),
+    }
+    if walk.diagnostics.is_empty() { Ok(walk.instances) } else { Err(walk.diagnostics.into_iter().collect()) }
+}
+
+/// Whether the references of a new definition lead back to the filter itself. Each filter is looked at once;
+/// references to filters that are not there lead nowhere.
+pub fn introduces_loop(library: Library<'_>, new: &Filter) -> bool {
+    let mut state = BTreeMap::from([(new.name.clone(), Visit::Open)]);
+    let mut open: Vec<(String, Vec<String>)> = vec![(new.name.clone(), names(new))];
+    while let Some((name, references)) = open.last_mut() {
+        let Some(next) = references.pop() else {
+            state.insert(std::mem::take(name), Visit::Done);
+            open.pop();
+            continue;
+        };
+        match state.get(&next) {
+            Some(Visit::Open) => return true,
+            Some(Visit::Done) => {}
+            None => {
+                let references = library(&next).map_or(Vec::new(), |filter| names(&filter));
+                state.insert(next.clone(), Visit::Open);
+                open.push((next, references));
+            }
+        }
+    }
+    false
+}
+
+enum Visit {
+    Open,
+    Done,
+}
+
+fn names(filter: &Filter) -> Vec<String> {
+    filter.references().map(str::to_owned).collect()
+}
+
+fn absent(name: &str) -> Diagnostic {
+    Diagnostic::error(Code::INTERNAL, format!("referenced filter '{name}' is missing"))
+}
+
+impl Walk<'_> {
+    fn enter(&mut self, filter: &Arc<Filter>, vars: Arc<Vars>) {
+        self.path.push(filter.name.clone());
+        let mut number = 0;
+        for entry in &filter.entries {
+            match entry {
+                Entry::Rule(rule) => {
+                    number += 1;
+                    let (filter, rule) = (filter.clone(), rule.clone());
+                    self.instances.push(Instance { filter, rule, vars: vars.clone(), number });
+                }
+                Entry::Include(include) => self.follow(filter, include, &vars),
+            }
+            if self.is_too_large(filter) {
+                break;
+            }
+        }
+        self.path.pop();
+    }
+
+    fn follow(&mut self, from: &Filter, include: &Include, vars: &Arc<Vars>) {
+        self.references += 1;
+        let name = &include.filter;
+        let fault = if self.path.contains(name) {
+            let message = format!("filter '{name}' refers to itself: {} -> {name}", self.path.join(" -> "));
+            Diagnostic::error(Code::OPERATION_FAILED, message)
+        } else if self.path.len() >= DEPTH {
+            Diagnostic::error(Code::INTERNAL, format!("references are nested more than {DEPTH} deep"))
+        } else {
+            match (self.library)(name) {
+                Some(filter) => return self.enter(&filter, scope(include, vars)),
+                None => absent(name).help("define that filter first"),
+            }
+        };
+        self.diagnostics.insert(fault.at(place(from, include.span), "referred to here"));
+    }
+
+    fn is_too_large(&mut self, filter: &Filter) -> bool {
+        let large = self.references > REFERENCES || self.instances.len() > RULES;
+        if large && self.diagnostics.is_empty() {
+            let message = format!("the tree of references is too large, reached in filter '{}'", filter.name);
+            self.diagnostics.insert(Diagnostic::error(Code::INTERNAL, message));
+        }
+        large
+    }
+}
+
+fn scope(include: &Include, vars: &Arc<Vars>) -> Arc<Vars> {
+    if include.params.0.is_empty() { vars.clone() } else { Arc::new(include.params.overlaid(vars)) }
+}
+
+impl Instance {
+    pub(super) fn in_root(&self) -> bool {
+        self.filter.chain == "root"
+    }
+
+    pub(super) fn place(&self, span: Span) -> Place {
+        place(&self.filter, span)
+    }
+
+    pub(super) fn origin(&self) -> Origin {
+        let filter: Name = self.filter.name.as_str().into();
+        Origin { filter, rule: self.number, place: self.place(self.rule.span) }
+    }
+}
+
+fn place(filter: &Filter, span: Span) -> Place {
+    Place { source: filter.source.clone(), span }
+}
