@@ -36,6 +36,10 @@ pub struct Resolved {
     pub chains: BTreeMap<String, Vec<Rule>>,
     /// The rules of the IP layer, which knows no chains, in order.
     pub ip: Vec<Rule>,
+    /// Every variable that a rule reads.
+    pub reads: BTreeSet<String>,
+    /// Those whose values are constants of the rules, in some rule at least.
+    pub folded: BTreeSet<String>,
 }
 
 /// One place of the Ethernet layer's root chain.
@@ -168,13 +172,35 @@ pub fn resolve(
     let binding = (mode == Mode::Slots).then_some(vars);
     let mut placed = Vec::new();
     let mut diagnostics = Vec::new();
+    let mut folded = BTreeSet::new();
     for instance in &instances {
         match conditions::expand(instance, binding, walk::RULES - placed.len()) {
-            Ok(rules) => placed.extend(rules.into_iter().map(|rule| (instance, rule))),
+            Ok(rules) => {
+                folded.extend(constants(instance, rules.first()));
+                placed.extend(rules.into_iter().map(|rule| (instance, rule)));
+            }
             Err(found) => diagnostics.extend(found),
         }
     }
-    if diagnostics.is_empty() { Ok(arrange(root, placed)) } else { Err(diagnostics) }
+    if !diagnostics.is_empty() {
+        return Err(diagnostics);
+    }
+    let reads = instances.iter().flat_map(accesses).map(|access| access.name.clone()).collect();
+    let arranged = arrange(root, placed);
+    Ok(Resolved { reads, folded, ..arranged })
+}
+
+fn accesses(instance: &Instance) -> impl Iterator<Item = &Access> {
+    instance.rule.matches.iter().filter_map(groups::access)
+}
+
+/// The variables of a rule that are not, each time it reads them, part of a slot.
+fn constants(instance: &Instance, expanded: Option<&Rule>) -> BTreeSet<String> {
+    let parts: Vec<&SlotPart> =
+        expanded.into_iter().flat_map(Rule::slots).flat_map(|slot| &slot.parts).collect();
+    let in_slots = |name: &str| parts.iter().filter(|part| part.variable == name).count();
+    let read = |name: &str| accesses(instance).filter(|access| access.name == name).count();
+    accesses(instance).map(|access| access.name.clone()).filter(|name| read(name) > in_slots(name)).collect()
 }
 
 /// The variables that the filter tree reads and these variables do not hold, in order. An interface's
@@ -194,11 +220,10 @@ pub fn unresolvable(missing: &BTreeSet<Access>) -> Diagnostic {
 }
 
 fn lacking(instances: &[Instance]) -> BTreeSet<Access> {
-    let accesses = instances.iter().flat_map(|instance| {
-        let accesses = instance.rule.matches.iter().filter_map(groups::access);
-        accesses.filter(|access| !is_available(access, &instance.vars))
-    });
-    accesses.cloned().collect()
+    let lacking = instances
+        .iter()
+        .flat_map(|instance| accesses(instance).filter(|access| !is_available(access, &instance.vars)));
+    lacking.cloned().collect()
 }
 
 fn is_available(access: &Access, vars: &Vars) -> bool {
@@ -239,6 +264,8 @@ fn arrange(root: &str, placed: Vec<(&Instance, Rule)>) -> Resolved {
         root: steps.into_iter().map(|(_, step)| step).collect(),
         chains: chains.into_iter().map(|(name, rules)| (name, in_order(rules))).collect(),
         ip: ip.into_iter().map(|(_, rule)| rule).collect(),
+        reads: BTreeSet::new(),
+        folded: BTreeSet::new(),
     }
 }
 
@@ -254,6 +281,13 @@ impl Resolved {
 }
 
 impl Rule {
+    fn slots(&self) -> impl Iterator<Item = &Slot> {
+        self.conditions.iter().filter_map(|condition| match condition {
+            Condition::Member(_, Members::Slot(slot)) => Some(slot),
+            _ => None,
+        })
+    }
+
     /// The tests it makes, those that must not hold among them.
     pub fn tests(&self) -> impl Iterator<Item = &Test> {
         self.conditions.iter().flat_map(|condition| match condition {
