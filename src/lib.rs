@@ -2,10 +2,12 @@
 #![deny(unsafe_code, missing_docs)]
 
 pub mod addr;
+pub mod apply;
 pub mod diag;
 pub mod field;
 pub mod filter;
 pub mod ir;
+pub mod nft;
 pub mod plan;
 pub mod program;
 pub mod span;
