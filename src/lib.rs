@@ -4,6 +4,7 @@
 pub mod addr;
 pub mod config;
 pub mod compile;
+pub mod apply;
 pub mod diag;
 pub mod field;
 pub mod filter;
@@ -13,6 +14,7 @@ pub mod links;
 pub mod logging;
 pub mod notify;
 pub mod number;
+pub mod nft;
 pub mod plan;
 pub mod program;
 pub mod resolve;

@@ -1,0 +1,506 @@
+//! Our batches against the kernel, with nft as the judge: what we send must list as what nft loads from our text.
+//!
+//! Every test steps into a network namespace of its own thread, needs root, and leaves nothing behind.
+
+use nwfilter::apply::{Kernel, Refused, Stage};
+use nwfilter::field::Field;
+use nwfilter::ir::*;
+use nwfilter::nft::Ownership;
+use nwfilter::plan::{Change, Plan, SetType, Step};
+use nwfilter::span::{Place, Source, Span};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+
+/// Runs in a fresh network namespace; none, with a line that says so, where that needs rights we have not.
+fn in_namespace(body: impl FnOnce() + Send) {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            // SAFETY: unshare takes a flag and touches no memory.
+            if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
+                println!("skipped: a network namespace needs root");
+                return;
+            }
+            body();
+        });
+        if let Err(panic) = thread.join() {
+            std::panic::resume_unwind(panic);
+        }
+    });
+}
+
+fn run(program: &str, arguments: &[&str], input: &str) -> Output {
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{program}: {error}"));
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+fn nft(arguments: &str, input: &str) -> String {
+    let output = run("nft", &arguments.split(' ').collect::<Vec<_>>(), input);
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "nft {arguments}: {err}\n{input}");
+    out.into_owned()
+}
+
+/// The rule set as people read it, and its bytecode without what differs by nature: notes, the order of a set.
+fn listing() -> String {
+    let bytecode = nft("--debug=netlink -s list ruleset", "");
+    let (mut lines, mut elements) = (Vec::new(), Vec::new());
+    for line in bytecode.lines().filter(|line| !line.trim_start().starts_with("userdata")) {
+        match line.trim_start().starts_with("element") {
+            true => elements.extend(line.split("[end]").map(str::trim).filter(|item| !item.is_empty())),
+            false if line.is_empty() => {}
+            false => lines.push(number_free(line)),
+        }
+    }
+    elements.sort_unstable();
+    nft("-s list ruleset", "") + &lines.join("\n") + &elements.join("\n")
+}
+
+/// Constant sets and rules are numbered in the order in which they were made.
+fn number_free(line: &str) -> String {
+    let rule = line.contains(" nwfilter ");
+    let words =
+        line.split(' ').map(|word| match rule || word.starts_with("__set") || word.starts_with("__map") {
+            true => word.trim_end_matches(|c: char| c.is_ascii_digit()),
+            false => word,
+        });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+fn name(text: &str) -> Name {
+    text.into()
+}
+
+fn step(family: Family, change: Change) -> Step {
+    Step { family, change }
+}
+
+fn set_type(set: &Set) -> SetType {
+    SetType { key: set.key.clone(), data: set.data, dynamic: set.dynamic }
+}
+
+/// Everything of a rule set, made in an order the kernel takes.
+fn steps(ruleset: &Ruleset) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for (family, table) in &ruleset.tables {
+        let mut add = |change| steps.push(step(*family, change));
+        add(Change::AddTable);
+        table.sets.iter().for_each(|(name, set)| add(Change::AddSet(name.clone(), set_type(set))));
+        for (name, chain) in &table.chains {
+            add(Change::AddChain(name.clone(), chain.hook.clone()));
+        }
+        for (name, set) in table.sets.iter().filter(|(_, set)| !set.elements.is_empty()) {
+            let elements = set.elements.iter().map(|(key, datum)| (key.clone(), datum.clone())).collect();
+            add(Change::AddElements(name.clone(), set_type(set), elements));
+        }
+        for (name, chain) in &table.chains {
+            chain.rules.iter().for_each(|rule| add(Change::AddRule(name.clone(), rule.clone())));
+        }
+    }
+    steps
+}
+
+fn prepare(steps: Vec<Step>) -> Plan {
+    Plan { prepare: steps, ..Plan::default() }
+}
+
+fn set(key: &[KeyType], data: Data, elements: &[(&[u8], Datum)]) -> Set {
+    let elements = elements.iter().map(|(key, datum)| (Bytes::from(*key), datum.clone())).collect();
+    Set { key: key.to_vec(), data, role: Role::Variable, dynamic: false, elements }
+}
+
+fn f(field: Field) -> Key {
+    Key::field(field)
+}
+
+fn eq(field: Field, value: &[u8]) -> Match {
+    Match::equals(f(field), value)
+}
+
+fn ne(field: Field, value: &[u8]) -> Match {
+    Match::Compare { key: f(field), negated: true, value: value.into() }
+}
+
+fn masked(field: Field, mask: &[u8], negated: bool, value: &[u8]) -> Match {
+    Match::Compare { key: Key::masked(field, mask), negated, value: value.into() }
+}
+
+fn range(key: Key, negated: bool, from: &[u8], to: &[u8]) -> Match {
+    Match::Range { key, negated, from: from.into(), to: to.into() }
+}
+
+fn one_of(keys: Vec<Key>, types: &[KeyType], negated: bool, values: &[&[u8]]) -> Match {
+    let values: BTreeSet<Bytes> = values.iter().map(|value| Bytes::from(*value)).collect();
+    Match::Lookup { keys, negated, set: SetRef::Anonymous(types.to_vec(), values) }
+}
+
+fn within(keys: Vec<Key>, negated: bool, set: &str) -> Match {
+    Match::Lookup { keys, negated, set: SetRef::Named(name(set)) }
+}
+
+fn is(from: From, value: &[u8]) -> Match {
+    Match::equals(Key::new(from), value)
+}
+
+fn index(number: u32) -> [u8; 4] {
+    number.to_ne_bytes()
+}
+
+fn element(parts: &[&[u8]]) -> Bytes {
+    concat(parts)
+}
+
+fn origin(filter: &str, rule: u32) -> Option<Origin> {
+    let source = Source::new("clean.xml", "<filter>\n  <rule/>\n</filter>");
+    Some(Origin { filter: name(filter), rule, place: Place { source, span: Span::new(11..18) } })
+}
+
+const MAC: [u8; 6] = [0x52, 0x54, 0, 1, 2, 3];
+const OTHER: [u8; 6] = [0x52, 0x54, 0, 1, 2, 4];
+const IP: [u8; 4] = [10, 1, 2, 3];
+const IP2: [u8; 4] = [10, 1, 2, 9];
+const IPV4: [u8; 2] = [8, 0];
+const ARP: [u8; 2] = [8, 6];
+const RARP: [u8; 2] = [0x80, 0x35];
+const VLAN: [u8; 2] = [0x81, 0];
+const IPV6: [u8; 2] = [0x86, 0xdd];
+
+fn ip6(last: u8) -> [u8; 16] {
+    let mut address = [0; 16];
+    (address[0], address[1], address[15]) = (0xfe, 0x80, last);
+    address
+}
+
+/// The matches that every family has words for, in a frame whose protocol is known to be IPv4 and so on.
+fn matches() -> Vec<Vec<Match>> {
+    use Field::*;
+    let proto = |value: &[u8; 2]| is(From::Protocol, value);
+    let l4 = |number: u8| is(From::L4Proto, &[number]);
+    let ip4 = || eq(EtherType, &IPV4);
+    let port = |number: u16| number.to_be_bytes();
+    let mut all = vec![
+        vec![eq(EtherSaddr, &MAC)],
+        vec![ne(EtherSaddr, &MAC)],
+        vec![eq(EtherType, &RARP)],
+        vec![ne(EtherType, &IPV4)],
+        vec![eq(EtherSaddr, &MAC), eq(EtherDaddr, &OTHER)],
+        vec![ne(EtherSaddr, &MAC), ne(EtherDaddr, &OTHER)],
+        vec![ne(EtherDaddr, &MAC), eq(EtherType, &ARP), ne(EtherSaddr, &OTHER)],
+        vec![ip4(), eq(EtherSaddr, &MAC), eq(IpSaddr, &IP), eq(IpDaddr, &IP2)],
+        vec![masked(EtherSaddr, &[255, 255, 255, 0, 0, 0], false, &[0x52, 0x54, 0, 0, 0, 0])],
+        vec![masked(EtherDaddr, &[1, 0, 0, 0, 0, 0], true, &[1, 0, 0, 0, 0, 0])],
+        vec![masked(EtherDaddr, &[255; 6], true, &MAC)],
+        vec![one_of(vec![f(EtherSaddr)], &[KeyType::Ether], false, &[&MAC, &OTHER])],
+        vec![one_of(vec![f(EtherSaddr)], &[KeyType::Ether], true, &[&MAC, &OTHER])],
+        vec![one_of(vec![f(EtherSaddr)], &[KeyType::Ether], true, &[&MAC])],
+        vec![one_of(vec![f(EtherType)], &[KeyType::EtherType], false, &[&IPV4, &ARP, &RARP])],
+        vec![range(f(EtherSaddr), false, &MAC, &OTHER)],
+        vec![range(f(EtherSaddr), true, &MAC, &OTHER)],
+        vec![eq(EtherType, &VLAN), eq(VlanId, &[0, 5])],
+        vec![eq(EtherType, &VLAN), ne(VlanId, &[0, 5]), eq(VlanType, &IPV4)],
+        vec![eq(EtherType, &VLAN), range(f(VlanId), false, &[0, 5], &[0, 9])],
+        vec![eq(EtherType, &VLAN), masked(VlanId, &[0, 0x0f], false, &[0, 5])],
+        vec![eq(EtherType, &VLAN), one_of(vec![f(VlanId)], &[KeyType::Port], false, &[&[0, 5], &[0, 6]])],
+        vec![eq(EtherType, &VLAN), eq(EtherSaddr, &MAC), eq(VlanId, &[0, 5])],
+        vec![eq(VlanId, &[0, 5])],
+        vec![eq(StpHeader, &[0x42, 0x42, 3, 0, 0, 0]), eq(StpType, &[0x80])],
+        vec![masked(StpFlags, &[0x0f], false, &[1]), range(f(StpRootPriority), false, &[0, 1], &[0x80, 0])],
+        vec![
+            range(f(StpPort), true, &[0, 1], &[0, 9]),
+            eq(StpRootAddress, &MAC),
+            ne(StpRootCost, &[0, 0, 0, 4]),
+        ],
+        vec![
+            eq(StpSenderPriority, &[0, 1]),
+            masked(StpSenderAddress, &[255, 0, 0, 0, 0, 0], true, &[2, 0, 0, 0, 0, 0]),
+        ],
+        vec![
+            eq(StpAge, &[0, 1]),
+            eq(StpMaxAge, &[0, 2]),
+            eq(StpHelloTime, &[0, 3]),
+            eq(StpForwardDelay, &[0, 4]),
+        ],
+        vec![
+            eq(EtherType, &ARP),
+            eq(ArpHtype, &[0, 1]),
+            eq(ArpPtype, &IPV4),
+            eq(ArpHlen, &[6]),
+            eq(ArpPlen, &[4]),
+        ],
+        vec![eq(EtherType, &ARP), eq(ArpOperation, &[0, 1]), eq(ArpSaddrEther, &MAC), eq(ArpSaddrIp, &IP)],
+        vec![eq(EtherType, &ARP), ne(ArpOperation, &[0, 9]), eq(ArpDaddrEther, &MAC), ne(ArpDaddrIp, &IP)],
+        vec![eq(EtherType, &ARP), masked(ArpSaddrIp, &[255, 255, 255, 0], false, &[10, 1, 2, 0])],
+        vec![
+            eq(EtherType, &ARP),
+            one_of(vec![f(ArpOperation)], &[KeyType::Port], false, &[&[0, 1], &[0, 7]]),
+        ],
+        vec![eq(EtherType, &RARP), eq(ArpOperation, &[0, 3]), eq(ArpSaddrIp, &IP)],
+        vec![proto(&ARP), eq(ArpSaddrIp, &IP)],
+        vec![ip4(), ne(IpSaddr, &IP), ne(IpDaddr, &IP2)],
+        vec![ip4(), proto(&IPV4), eq(IpSaddr, &IP)],
+        vec![proto(&IPV4), eq(IpSaddr, &IP)],
+        vec![eq(EtherSaddr, &MAC), proto(&IPV4), eq(IpSaddr, &IP)],
+        vec![proto(&IPV4), eq(EtherSaddr, &MAC), eq(IpSaddr, &IP)],
+        vec![proto(&IPV4)],
+        vec![eq(IpSaddr, &IP)],
+        vec![masked(IpSaddr, &[255, 0, 0, 0], false, &[10, 0, 0, 0]), eq(Ip6Saddr, &ip6(1))],
+        vec![one_of(vec![f(IpSaddr)], &[KeyType::Ipv4], false, &[&IP, &IP2])],
+        vec![eq(IpProtocol, &[6]), range(f(IpSaddr), false, &IP, &IP2), range(f(IpDaddr), true, &IP, &IP2)],
+        vec![ip4(), range(f(IpSaddr), false, &IP, &IP2), range(f(IpDaddr), true, &IP, &IP2)],
+        vec![ip4(), eq(IpProtocol, &[17]), eq(ThDport, &port(53))],
+        vec![ip4(), eq(IpDscp, &[0x14])],
+        vec![ip4(), ne(IpDscp, &[0x14]), range(f(IpDscp), false, &[0x14], &[0x1c])],
+        vec![ip4(), one_of(vec![f(IpDscp)], &[KeyType::IpProtocol], false, &[&[0x14], &[0x1c]])],
+        vec![eq(EtherType, &IPV6), eq(Ip6Dscp, &[1, 0x40])],
+        vec![eq(EtherType, &IPV6), eq(Ip6Saddr, &ip6(1)), ne(Ip6Daddr, &ip6(2))],
+        vec![
+            eq(EtherType, &IPV6),
+            range(f(Ip6Saddr), false, &ip6(1), &ip6(5)),
+            range(f(Ip6Daddr), true, &ip6(1), &ip6(5)),
+        ],
+        vec![eq(EtherType, &IPV6), one_of(vec![f(Ip6Saddr)], &[KeyType::Ipv6], true, &[&ip6(1), &ip6(5)])],
+        vec![eq(Ip6Saddr, &ip6(1))],
+        vec![ip4(), l4(6), eq(ThSport, &port(80)), eq(ThDport, &port(81))],
+        vec![ip4(), l4(6), eq(ThDport, &port(80)), eq(ThSport, &port(81)), eq(EtherSaddr, &MAC)],
+        vec![ip4(), l4(17), ne(ThSport, &port(80)), ne(ThDport, &port(81))],
+        vec![
+            l4(132),
+            range(f(ThDport), false, &port(1000), &port(2000)),
+            range(f(ThSport), true, &port(1), &port(5)),
+        ],
+        vec![l4(17), one_of(vec![f(ThDport)], &[KeyType::Port], false, &[&port(53), &port(67)])],
+        vec![eq(ThDport, &port(80))],
+        vec![ip4(), l4(6), masked(TcpFlags, &[0x17], false, &[2])],
+        vec![ip4(), l4(6), masked(TcpFlags, &[0x12], true, &[0x12])],
+        vec![l4(6), masked(TcpFlags, &[0x3f], false, &[0])],
+        vec![l4(6), masked(TcpFlags, &[0x02], false, &[2])],
+        vec![l4(6), eq(TcpFlags, &[2])],
+        vec![
+            l4(6),
+            one_of(vec![Key::masked(TcpFlags, &[0x12])], &[KeyType::IpProtocol], false, &[&[2], &[0x10]]),
+        ],
+        vec![masked(TcpFlags, &[0x12], false, &[2])],
+        vec![ip4(), l4(6), Match::TcpOption { kind: 5, negated: false }],
+        vec![l4(6), Match::TcpOption { kind: 254, negated: true }],
+        vec![ip4(), l4(1), eq(IcmpType, &[8])],
+        vec![ip4(), l4(1), eq(IcmpType, &[8]), eq(IcmpCode, &[0])],
+        vec![ip4(), l4(1), ne(IcmpType, &[8]), ne(IcmpCode, &[1])],
+        vec![ip4(), l4(1), eq(IcmpType, &[3]), range(f(IcmpCode), false, &[1], &[3])],
+        vec![ip4(), l4(1), one_of(vec![f(IcmpType)], &[KeyType::IpProtocol], false, &[&[8], &[13]])],
+        vec![eq(IcmpType, &[8])],
+        vec![eq(EtherType, &IPV6), l4(58), eq(Icmp6Type, &[128]), eq(Icmp6Code, &[0])],
+        vec![
+            eq(EtherType, &IPV6),
+            l4(58),
+            one_of(vec![f(Icmp6Type)], &[KeyType::IpProtocol], false, &[&[135], &[136]]),
+        ],
+        vec![l4(99)],
+        vec![one_of(
+            vec![Key::new(From::L4Proto)],
+            &[KeyType::IpProtocol],
+            false,
+            &[&[6], &[17], &[50], &[51], &[58], &[2], &[136], &[99]],
+        )],
+        vec![one_of(vec![Key::new(From::Protocol)], &[KeyType::EtherType], true, &[&IPV4, &RARP])],
+        vec![is(From::Iif, &index(5)), is(From::Oif, &index(6))],
+        vec![Match::Compare { key: Key::new(From::Iif), negated: true, value: index(5).as_slice().into() }],
+        vec![one_of(vec![Key::new(From::Iif)], &[KeyType::IfIndex], false, &[&index(5), &index(600)])],
+        vec![one_of(
+            vec![Key::new(From::Iif), f(ThDport)],
+            &[KeyType::IfIndex, KeyType::Port],
+            false,
+            &[&element(&[&index(5), &port(80)]), &element(&[&index(6), &port(81)])],
+        )],
+        vec![one_of(
+            vec![Key::new(From::L4Proto), f(ThDport)],
+            &[KeyType::IpProtocol, KeyType::Port],
+            false,
+            &[&element(&[&[6], &port(80)])],
+        )],
+        vec![within(vec![Key::new(From::Iif)], false, "bound")],
+        vec![within(vec![Key::new(From::Oif)], true, "bound")],
+        vec![proto(&IPV4), within(vec![f(IpSaddr)], false, "addresses")],
+        vec![proto(&IPV4), within(vec![Key::new(From::Oif), f(IpDaddr)], true, "IP.ipv4")],
+        vec![
+            proto(&IPV4),
+            within(vec![Key::new(From::Iif), Key::masked(IpSaddr, &[255, 255, 255, 0])], false, "IP.ipv4"),
+        ],
+        vec![proto(&IPV6), within(vec![Key::new(From::Iif), f(Ip6Saddr)], false, "IP.ipv6")],
+        vec![within(vec![Key::new(From::Iif), f(ThDport)], false, "ports")],
+    ];
+    for bits in [1u32, 7, 8, 9, 16, 20, 24, 31, 32] {
+        let mask = (!0u32 << (32 - bits)).to_be_bytes();
+        let net = (u32::from_be_bytes(IP) & u32::from_be_bytes(mask)).to_be_bytes();
+        all.push(vec![ip4(), masked(IpSaddr, &mask, false, &net)]);
+        all.push(vec![ip4(), masked(IpDaddr, &mask, true, &net)]);
+    }
+    all.push(vec![ip4(), masked(IpSaddr, &[255, 0, 255, 0], false, &[10, 0, 2, 0])]);
+    all.push(vec![ip4(), masked(IpSaddr, &[0; 4], false, &[0; 4])]);
+    for bits in [10, 64, 100, 128] {
+        let mask = (!0u128 << (128 - bits)).to_be_bytes();
+        let net = (u128::from_be_bytes(ip6(1)) & u128::from_be_bytes(mask)).to_be_bytes();
+        all.push(vec![eq(EtherType, &IPV6), masked(Ip6Saddr, &mask, bits == 64, &net)]);
+    }
+    all
+}
+
+/// Matches with words in the bridge family alone: a link-layer field together with a named set.
+fn bridge_matches() -> Vec<Vec<Match>> {
+    use Field::*;
+    vec![
+        vec![
+            eq(EtherType, &IPV4),
+            one_of(
+                vec![Key::new(From::Iif), f(EtherSaddr), f(IpSaddr)],
+                &[KeyType::IfIndex, KeyType::Ether, KeyType::Ipv4],
+                false,
+                &[&element(&[&index(5), &MAC, &IP]), &element(&[&index(6), &OTHER, &IP2])],
+            ),
+        ],
+        vec![eq(EtherType, &IPV4), within(vec![Key::new(From::Iif), f(IpSaddr)], false, "IP.ipv4")],
+        vec![
+            eq(EtherType, &IPV4),
+            one_of(
+                vec![Key::masked(IpSaddr, &[255, 255, 0, 0]), Key::masked(IpDaddr, &[255, 0, 255, 0])],
+                &[KeyType::Ipv4; 2],
+                true,
+                &[&element(&[&[10, 1, 0, 0], &[10, 0, 2, 0]])],
+            ),
+        ],
+        vec![within(vec![Key::new(From::Iif), f(EtherSaddr)], false, "MAC.ether")],
+        vec![within(vec![Key::new(From::Oif), f(EtherDaddr)], true, "MAC.ether")],
+        vec![within(
+            vec![Key::new(From::Iif), Key::masked(EtherSaddr, &[255, 255, 255, 0, 0, 0])],
+            false,
+            "MAC.ether",
+        )],
+        vec![eq(EtherType, &ARP), within(vec![Key::new(From::Iif), f(ArpSaddrIp)], true, "IP.ipv4")],
+        vec![eq(EtherType, &VLAN), is(From::Protocol, &IPV4), eq(IpSaddr, &IP)],
+    ]
+}
+
+fn actions() -> Vec<Action> {
+    let bytes = |value: &[u8]| Bytes::from(value);
+    let x = || name("x/out");
+    vec![
+        Action::Accept,
+        Action::Drop,
+        Action::Return,
+        Action::Continue,
+        Action::Jump(x()),
+        Action::Goto(x()),
+        Action::Untracked,
+        Action::Dispatch(vec![Key::new(From::Iif)], name("from-guest")),
+        Action::Branch(
+            f(Field::EtherType),
+            BTreeMap::from([
+                (bytes(&IPV4), Verdict::Jump(x())),
+                (bytes(&ARP), Verdict::Goto(x())),
+                (bytes(&RARP), Verdict::Drop),
+                (bytes(&IPV6), Verdict::Accept),
+            ]),
+        ),
+        Action::Branch(Key::new(From::L4Proto), BTreeMap::from([(bytes(&[6]), Verdict::Jump(x()))])),
+        Action::Branch(
+            Key::new(From::Iif),
+            BTreeMap::from([(bytes(&index(7)), Verdict::Accept), (bytes(&index(800)), Verdict::Drop)]),
+        ),
+    ]
+}
+
+fn sets() -> Vec<(&'static str, Set)> {
+    use KeyType::*;
+    let none = Datum::None;
+    let port = 80u16.to_be_bytes();
+    vec![
+        ("bound", set(&[IfIndex], Data::None, &[(&index(5), none.clone()), (&index(600), none.clone())])),
+        ("addresses", set(&[Ipv4], Data::None, &[(&IP, none.clone())])),
+        ("MAC.ether", set(&[IfIndex, Ether], Data::None, &[(&element(&[&index(5), &MAC]), none.clone())])),
+        ("IP.ipv4", set(&[IfIndex, Ipv4], Data::None, &[(&element(&[&index(5), &IP]), none.clone())])),
+        ("IP.ipv6", set(&[IfIndex, Ipv6], Data::None, &[(&element(&[&index(5), &ip6(1)]), none.clone())])),
+        ("ports", set(&[IfIndex, Port], Data::None, &[(&element(&[&index(5), &port]), none.clone())])),
+        (
+            "all.kinds",
+            set(
+                &[IfName, EtherType, IpProtocol],
+                Data::None,
+                &[(&element(&[b"br0\0\0\0\0\0\0\0\0\0\0\0\0\0", &ARP, &[6]]), none)],
+            ),
+        ),
+        ("empty", set(&[IfName], Data::None, &[])),
+        ("from-guest", set(&[IfIndex], Data::Verdict, &[(&index(5), Datum::Goto(name("x/out")))])),
+        ("zones", set(&[IfIndex], Data::Zone, &[(&index(5), Datum::Zone(7)), (&index(6), Datum::Zone(900))])),
+    ]
+}
+
+fn table_of(rules: Vec<Rule>, hook: Hook) -> Table {
+    let mut table = Table::default();
+    table.sets.extend(sets().into_iter().map(|(text, set)| (name(text), set)));
+    table.chains.insert(name("x/out"), Chain::default().into());
+    table.chains.insert(name("base"), Chain { hook: Some(hook), rules: Vec::new() }.into());
+    for (number, rule) in rules.into_iter().enumerate() {
+        table.chains.insert(name(&format!("c{number:03}")), Chain { hook: None, rules: vec![rule] }.into());
+    }
+    table
+}
+
+/// Our batch, and nft with our text, must leave the same in the kernel.
+fn check(kernel: &Kernel, ruleset: &Ruleset) {
+    kernel.apply(prepare(steps(ruleset))).unwrap_or_else(|refused| panic!("{refused}"));
+    let ours = listing();
+    nft("flush ruleset", "");
+    nft("-f -", &ruleset.to_string());
+    let theirs = listing();
+    nft("flush ruleset", "");
+    if ours != theirs {
+        let differing = ours.lines().zip(theirs.lines()).find(|(ours, theirs)| ours != theirs);
+        let text = std::env::temp_dir().join("nwfilter-ours.txt");
+        std::fs::write(&text, &ours).unwrap();
+        std::fs::write(text.with_file_name("nwfilter-theirs.txt"), &theirs).unwrap();
+        panic!("listings differ (both are in {}): {differing:?}", text.display());
+    }
+    assert!(ours.len() > 200, "something was listed: {ours}");
+}
+
+fn rules(matches: Vec<Vec<Match>>) -> Vec<Rule> {
+    let one = |(number, matches): (usize, Vec<Match>)| {
+        let mut rule = Rule::new(matches, Action::Accept);
+        rule.counter = number % 2 == 0;
+        rule.origin = if number % 3 == 0 { origin("clean-traffic", number as u32) } else { None };
+        rule
+    };
+    let acting = actions().into_iter().map(|action| Rule::new(vec![], action));
+    matches.into_iter().enumerate().map(one).chain(acting).collect()
+}
+
+fn hook(point: Point, device: Option<&str>) -> Hook {
+    Hook { point, priority: -150, device: device.map(str::to_string) }
+}
+
+#[test]
+fn a_bridge_rule_is_what_nft_makes_of_its_text() {
+    in_namespace(|| {
+        let kernel = Kernel::open(Ownership::Shared).unwrap();
+        let rules = rules([matches(), bridge_matches()].concat());
+        let table = table_of(rules, hook(Point::Prerouting, None));
+        check(&kernel, &Ruleset { tables: BTreeMap::from([(Family::Bridge, table)]) });
+    });
+}
+
+#[test]
+fn a_netdev_rule_is_what_nft_makes_of_its_text() {
+    in_namespace(|| {
+        let kernel = Kernel::open(Ownership::Shared).unwrap();
+        for point in [Point::Ingress, Point::Egress] {
+            let table = table_of(rules(matches()), hook(point, Some("lo")));
+            check(&kernel, &Ruleset { tables: BTreeMap::from([(Family::Netdev, table)]) });
+        }
+    });
+}
