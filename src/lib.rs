@@ -3,6 +3,7 @@
 
 pub mod addr;
 pub mod config;
+pub mod confine;
 pub mod diag;
 pub mod field;
 pub mod filter;
