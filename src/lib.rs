@@ -5,6 +5,7 @@ pub mod addr;
 pub mod config;
 pub mod compile;
 pub mod apply;
+pub mod confine;
 pub mod diag;
 pub mod field;
 pub mod filter;

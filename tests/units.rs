@@ -1,0 +1,120 @@
+//! The systemd units as systemd itself reads them, and what they promise.
+
+use nwfilter::config::Config;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+const UNITS: [&str; 3] = ["nwfilterd.service", "nwfilterd.socket", "nwfilterd-ro.socket"];
+
+fn unit(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/systemd").join(name);
+    fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+fn value<'a>(unit: &'a str, key: &str) -> &'a str {
+    let line = unit.lines().rev().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+    line.unwrap_or_else(|| panic!("no {key}"))
+}
+
+/// The units, copied to where an executable stands for the daemon, and the tool that reads them, if it is there.
+fn analyze(arguments: &[&str]) -> Option<Output> {
+    let directory = tempfile::tempdir().unwrap();
+    let place = |name: &str| directory.path().join(name);
+    for name in UNITS {
+        fs::write(place(name), unit(name).replace("/usr/sbin/nwfilterd", "/bin/true")).unwrap();
+    }
+    let units: Vec<PathBuf> = UNITS.map(place).into();
+    let mut command = Command::new("systemd-analyze");
+    command.args(arguments).args(if arguments[0] == "verify" { &units[..] } else { &units[..1] });
+    let path = format!("{}:", directory.path().display());
+    match command.env("SYSTEMD_UNIT_PATH", path).env("SYSTEMD_LOG_LEVEL", "warning").output() {
+        Ok(output) => Some(output),
+        Err(_) => {
+            println!("skipped: systemd-analyze is not installed");
+            None
+        }
+    }
+}
+
+#[test]
+fn systemd_understands_every_line() {
+    let Some(output) = analyze(&["verify", "--man=no"]) else { return };
+    let text = String::from_utf8(output.stderr).unwrap();
+    let ours = text.lines().filter(|line| line.contains("nwfilterd"));
+    // systemd before 253 says this of the second Type= and keeps the first.
+    let strange: Vec<_> = ours.filter(|line| !line.ends_with("ignoring: notify-reload")).collect();
+    assert!(strange.is_empty(), "{strange:#?}");
+    assert!(output.status.success(), "{text}");
+}
+
+#[test]
+fn the_sandbox_leaves_little_exposed() {
+    let threshold = "20";
+    let Some(output) = analyze(&["security", "--offline=true", "--threshold", threshold]) else { return };
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "exposure above {threshold} of 100: {text}");
+    println!("{}", text.lines().rfind(|line| line.contains("exposure")).unwrap_or_default());
+}
+
+#[test]
+fn the_sockets_are_where_libvirt_looks_and_only_root_can_change_things() {
+    let runtime = Config::default().runtime_dir;
+    let (socket, read_only) = (unit("nwfilterd.socket"), unit("nwfilterd-ro.socket"));
+    assert_eq!(Path::new(value(&socket, "ListenStream")), runtime.join("virtnwfilterd-sock"));
+    assert_eq!(Path::new(value(&read_only, "ListenStream")), runtime.join("virtnwfilterd-sock-ro"));
+    let mode = |unit: &str| u32::from_str_radix(value(unit, "SocketMode"), 8).unwrap();
+    assert_eq!(mode(&socket), Config::default().socket_mode.0);
+    assert_eq!(mode(&read_only), Config::default().socket_ro_mode.0);
+}
+
+#[test]
+fn the_service_may_write_where_the_daemon_does() {
+    let (service, config) = (unit("nwfilterd.service"), Config::default());
+    let under = |root: &str, key: &str| Path::new(root).join(value(&service, key));
+    assert_eq!(under("/etc", "ConfigurationDirectory"), config.filter_dir);
+    assert_eq!(Path::new(value(&service, "ReadWritePaths")), config.filter_dir);
+    assert_eq!(under("/var/lib", "StateDirectory"), config.state_dir);
+    assert_eq!(under("/run", "RuntimeDirectory"), config.runtime_dir);
+    assert_eq!(value(&service, "RuntimeDirectoryPreserve"), "yes", "others' sockets stay");
+    assert_eq!(value(&service, "CapabilityBoundingSet"), "CAP_NET_ADMIN CAP_NET_RAW");
+}
+
+/// The calls of a group of systemd's, groups in it included.
+fn group(name: &str, listing: &str) -> Vec<String> {
+    let of_group =
+        listing.lines().skip_while(|line| *line != name).skip(1).take_while(|line| line.starts_with(' '));
+    let members = of_group.map(str::trim).filter(|line| !line.starts_with('#'));
+    let calls =
+        |member: &str| if member.starts_with('@') { group(member, listing) } else { vec![member.into()] };
+    members.flat_map(calls).collect()
+}
+
+#[test]
+fn the_units_filter_lets_through_what_the_daemons_own_does() {
+    let Ok(output) = Command::new("systemd-analyze").arg("syscall-filter").output() else {
+        println!("skipped: systemd-analyze is not installed");
+        return;
+    };
+    let listing = String::from_utf8(output.stdout).unwrap();
+    let mut allowed = Vec::new();
+    for filter in unit("nwfilterd.service").lines().filter_map(|line| line.strip_prefix("SystemCallFilter="))
+    {
+        let (minus, names) = filter.strip_prefix('~').map_or((false, filter), |names| (true, names));
+        let calls = names.split(' ').flat_map(|name| match name.starts_with('@') {
+            true => group(name, &listing),
+            false => vec![name.to_owned()],
+        });
+        let calls: Vec<String> = calls.collect();
+        assert!(calls.len() > 1, "{filter}");
+        if minus { allowed.retain(|call| !calls.contains(call)) } else { allowed.extend(calls) }
+    }
+    let source = include_str!("../src/confine/calls.rs");
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let ours: Vec<&str> =
+        source.split("SYS_").skip(1).filter_map(|rest| rest.split(|c| !is_name(c)).next()).collect();
+    assert!(ours.len() > 100);
+    let missing: Vec<_> =
+        ours.iter().filter(|call| !allowed.iter().any(|allowed| allowed == *call)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
