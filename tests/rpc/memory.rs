@@ -133,6 +133,6 @@ fn answers_nobody_reads_are_bounded_and_one_socket_does_not_starve_the_other() {
     }
     let held = process.memory("VmHWM") - before;
     println!("1600 calls for a megabyte each, none of it read: held {held} kB");
-    // 64 of them, a few at the moment of being encoded, and what the allocator keeps.
-    assert!(held < 160 << 10, "{held} kB held");
+    // 64 MB of room, 64 of the engine's places, and what the allocator keeps.
+    assert!(held < 224 << 10, "{held} kB held");
 }
