@@ -81,8 +81,8 @@ struct Pending {
 
 struct Outgoing {
     frame: Vec<u8>,
-    /// Held by the answer of a call until it is sent.
-    slot: Option<OwnedSemaphorePermit>,
+    /// What the answer of a call takes up until it is sent: room for its bytes, or else its call's place.
+    place: Option<OwnedSemaphorePermit>,
 }
 
 enum Event {
@@ -137,7 +137,7 @@ impl Connection {
                     self.handing = None;
                     self.pending.push(pending);
                 }
-                Event::Answered(head, slot, answer) => self.send(respond(&head, answer), Some(slot)),
+                Event::Answered(head, slot, answer) => self.answer(respond(&head, answer), slot),
                 Event::Granted(room) => {
                     self.claiming = None;
                     self.room = Some(room);
@@ -226,7 +226,7 @@ impl Connection {
 
     /// Calls read whose answers are not sent.
     fn outstanding(&self) -> usize {
-        self.unanswered() + self.outgoing.iter().filter(|it| it.slot.is_some()).count()
+        self.unanswered() + self.outgoing.iter().filter(|it| it.place.is_some()).count()
     }
 
     fn may_take(&self) -> bool {
@@ -237,11 +237,18 @@ impl Connection {
         self.may_take() && self.claiming.is_none()
     }
 
-    fn send(&mut self, frame: Vec<u8>, slot: Option<OwnedSemaphorePermit>) {
+    /// A client that does not read takes up room, and a place of the engine's only when there is no room.
+    fn answer(&mut self, frame: Vec<u8>, slot: OwnedSemaphorePermit) {
+        let bytes = u32::try_from(frame.len()).expect("frames are limited far below 4 GiB");
+        let room = self.pool.bytes.clone().try_acquire_many_owned(bytes);
+        self.send(frame, Some(room.unwrap_or(slot)));
+    }
+
+    fn send(&mut self, frame: Vec<u8>, place: Option<OwnedSemaphorePermit>) {
         if self.outgoing.is_empty() {
             self.sent_since = Instant::now();
         }
-        self.outgoing.push_back(Outgoing { frame, slot });
+        self.outgoing.push_back(Outgoing { frame, place });
     }
 
     /// Reads what there is, once; false at the end of the stream.

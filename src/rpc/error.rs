@@ -209,19 +209,19 @@ impl Error {
         let domain = Domain::from_number(from.i32()?).unwrap_or(Domain::None);
         let message = from.option(text)?.unwrap_or_default();
         from.i32()?;
-        from.option(object)?;
+        from.option(|from| object(from).and_then(|()| from.i32()))?;
         let (str1, str2) = (from.option(text)?, from.option(text)?);
         from.option(text)?;
         let (int1, int2) = (from.i32()?, from.i32()?);
+        from.option(object)?;
         Ok(Error { code, domain, message, str1, str2, int1, int2 })
     }
 }
 
-/// The virtual machine an error may name: never sent by this daemon, skipped when read.
+/// Name and UUID of the virtual machine or the network an error may be about: never sent by this daemon.
 fn object(from: &mut Reader) -> Result<(), Malformed> {
     from.string(super::proto::STRING_MAX)?;
-    from.fixed::<16>()?;
-    from.i32().map(drop)
+    from.fixed::<16>().map(drop)
 }
 
 /// Appends as much of `text` as is sent: C clients end at a NUL, nobody reads beyond 64 KiB.

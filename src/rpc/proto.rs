@@ -209,14 +209,25 @@ impl Header {
 
     /// A whole frame with this head and `body`.
     pub fn frame(&self, body: &[u8]) -> Vec<u8> {
-        let length = HEADER + body.len();
-        let mut to = Writer::after(Vec::with_capacity(length));
-        to.u32(u32::try_from(length).expect("bodies are limited far below 4 GiB"));
-        to.u32(self.program).u32(self.version).i32(self.procedure);
-        to.i32(self.kind).u32(self.serial).i32(self.status);
-        to.fixed(body);
-        to.into_bytes()
+        let mut to = self.begin();
+        to.raw(body);
+        finish(to)
     }
+
+    /// A frame with this head and no length yet: the body is to be appended.
+    fn begin(&self) -> Writer {
+        let mut to = Writer::default();
+        to.u32(0).u32(self.program).u32(self.version).i32(self.procedure);
+        to.i32(self.kind).u32(self.serial).i32(self.status);
+        to
+    }
+}
+
+fn finish(frame: Writer) -> Vec<u8> {
+    let mut bytes = frame.into_bytes();
+    let length = u32::try_from(bytes.len()).expect("bodies are limited far below 4 GiB");
+    bytes[..4].copy_from_slice(&length.to_be_bytes());
+    bytes
 }
 
 /// A ping or a pong.
@@ -225,17 +236,15 @@ pub fn keepalive_frame(procedure: i32) -> Vec<u8> {
     Header { kind: kind::MESSAGE, ..head }.frame(&[])
 }
 
-/// The frame that answers the call with this head.
-pub fn answer(call: &Header, result: Result<&[u8], &Error>) -> Vec<u8> {
-    let head = |status| Header { kind: kind::REPLY, status, ..*call };
-    match result {
-        Ok(body) => head(status::OK).frame(body),
-        Err(error) => {
-            let mut body = Writer::default();
-            error.write(&mut body);
-            head(status::ERROR).frame(&body.into_bytes())
-        }
+/// The frame that answers a call with what `write` appends, or with the error it ends in.
+pub fn answer(call: &Header, write: impl FnOnce(&mut Writer) -> Result<(), Error>) -> Vec<u8> {
+    let begin = |status| Header { kind: kind::REPLY, status, ..*call }.begin();
+    let mut frame = begin(status::OK);
+    if let Err(error) = write(&mut frame) {
+        frame = begin(status::ERROR);
+        error.write(&mut frame);
     }
+    finish(frame)
 }
 
 /// Reads the arguments of a filter, binding or command procedure; `None` where it is none of these.
@@ -293,10 +302,9 @@ fn verb(from: &mut Reader) -> Result<IpsetVerb, Malformed> {
     })
 }
 
-/// The body that answers `procedure` with `reply`; an error where the two do not fit or the reply is too big.
-pub fn result(program: u32, procedure: i32, reply: &Reply) -> Result<Vec<u8>, Error> {
-    let to = &mut Writer::default();
-    match (program, procedure, reply) {
+/// Appends the body that answers `call` with `reply`; an error where the two do not fit or the reply is too big.
+pub fn result(to: &mut Writer, call: &Header, reply: &Reply) -> Result<(), Error> {
+    let to = match (call.program, call.procedure, reply) {
         (REMOTE, 175 | 176 | 180 | 431, Reply::Filter(it)) => write_filter(to, it),
         (REMOTE, 397 | 399, Reply::Binding(it)) => write_binding(to, it),
         (REMOTE, 177 | 398, Reply::Xml(text)) => to.string(short(text, STRING_MAX)?),
@@ -315,8 +323,7 @@ pub fn result(program: u32, procedure: i32, reply: &Reply) -> Result<Vec<u8>, Er
         (COMMAND, command::APPLY | command::REMOVE, Reply::Done) => to,
         _ => return Err(Error::internal("the answer does not fit the call")),
     };
-    let body = std::mem::take(to).into_bytes();
-    if body.len() > FRAME_MAX - HEADER { Err(too_big()) } else { Ok(body) }
+    if to.size() > FRAME_MAX { Err(too_big()) } else { Ok(()) }
 }
 
 /// Appends a filter.

@@ -33,9 +33,9 @@ pub struct Limits {
     pub clients: usize,
     /// Unanswered calls of one client; the next is not read before one is answered and sent.
     pub requests: usize,
-    /// Calls of all clients that the engine has or whose answers are not sent.
+    /// Calls of all clients that the engine has at a time, and answers not sent that found no room.
     pub calls: usize,
-    /// Bytes of frames over 4 KiB that are held at a time.
+    /// Room for frames over 4 KiB and for answers not sent, in bytes.
     pub bytes: usize,
     /// From the first byte of a frame, or the connection, to the last byte of the frame.
     pub frame_deadline: Duration,
@@ -53,9 +53,9 @@ pub(super) struct Pool {
     pub access: Access,
     pub limits: Limits,
     pub calls: mpsc::Sender<Call>,
-    /// One permit a call, from before the engine gets it until its answer is sent.
+    /// One permit a call, from before the engine gets it until it answers, or longer where there is no room.
     pub slots: Arc<Semaphore>,
-    /// One permit a byte of long frames.
+    /// One permit a byte of long frames and of answers not sent.
     pub bytes: Arc<Semaphore>,
     clients: Arc<Semaphore>,
     connected: watch::Sender<usize>,

@@ -155,7 +155,7 @@ impl Session {
                 Err(Error::rpc(format!("Cannot find program {program} version {version}")))
             }
         };
-        step.unwrap_or_else(|error| Step::Send(proto::answer(head, Err(&error))))
+        step.unwrap_or_else(|error| Step::Send(proto::answer(head, |_| Err(error))))
     }
 
     fn dispatch(&mut self, now: Duration, head: &Header, body: &[u8]) -> Result<Step, Error> {
@@ -172,7 +172,10 @@ impl Session {
         }
         let answer = self.own_call(now, head.procedure, &mut Reader::new(body))?;
         let Some(body) = answer else { return Err(self.foreign_call(head)) };
-        let frame = proto::answer(head, Ok(&body.into_bytes()));
+        let frame = proto::answer(head, |to| {
+            to.raw(&body.into_bytes());
+            Ok(())
+        });
         Ok(if head.procedure == 2 { Step::Last(frame) } else { Step::Send(frame) })
     }
 
@@ -300,10 +303,7 @@ impl Pulse {
 
 /// The frame that tells the client what the engine answered.
 pub fn respond(head: &Header, answer: Result<proto::Reply, Error>) -> Vec<u8> {
-    match answer.and_then(|reply| proto::result(head.program, head.procedure, &reply)) {
-        Ok(body) => proto::answer(head, Ok(&body)),
-        Err(error) => proto::answer(head, Err(&error)),
-    }
+    proto::answer(head, |to| proto::result(to, head, &answer?))
 }
 
 fn pong(head: &Header) -> Step {

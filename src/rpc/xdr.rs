@@ -112,21 +112,26 @@ impl<'a> Reader<'a> {
 }
 
 impl Writer {
-    /// Starts with `bytes` already written.
-    pub fn after(bytes: Vec<u8>) -> Self {
-        Writer { bytes }
-    }
-
     /// What was written.
     pub fn into_bytes(self) -> Vec<u8> {
         self.bytes
     }
 
-    /// Bytes as they are; their number must be a multiple of four.
-    pub fn fixed(&mut self, bytes: &[u8]) -> &mut Self {
-        debug_assert!(bytes.len().is_multiple_of(4), "XDR units are four bytes");
-        self.bytes.extend_from_slice(bytes);
+    /// How many bytes were written.
+    pub fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// What somebody else encoded.
+    pub fn raw(&mut self, encoded: &[u8]) -> &mut Self {
+        self.bytes.extend_from_slice(encoded);
         self
+    }
+
+    /// Bytes as they are (`N` a multiple of four).
+    pub fn fixed<const N: usize>(&mut self, bytes: &[u8; N]) -> &mut Self {
+        const { assert!(N.is_multiple_of(4), "XDR units are four bytes") };
+        self.raw(bytes)
     }
 
     /// An unsigned 32-bit number.
@@ -161,6 +166,7 @@ impl Writer {
 
     /// A string, padded to a multiple of four bytes.
     pub fn string(&mut self, text: &str) -> &mut Self {
+        self.bytes.reserve(text.len() + 8);
         self.length(text.len());
         self.bytes.extend_from_slice(text.as_bytes());
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);

@@ -134,7 +134,10 @@ proptest! {
         let error = Error::new(code, domain, detail);
         let mut to = Writer::default();
         error.write(&mut to);
-        prop_assert_eq!(Error::read(&mut Reader::new(&to.into_bytes())).unwrap(), error);
+        let bytes = to.into_bytes();
+        let mut from = Reader::new(&bytes);
+        prop_assert_eq!(Error::read(&mut from).unwrap(), error);
+        prop_assert_eq!(from.remaining(), 0);
     }
 }
 
