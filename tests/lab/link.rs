@@ -86,14 +86,17 @@ impl Bridge {
     }
 
     /// Switches VLAN filtering; ports then carry untagged frames only.
-    pub fn set_vlan_filtering(&self, on: bool) {
+    ///
+    /// # Errors
+    /// EOPNOTSUPP where the kernel is built without it.
+    pub fn set_vlan_filtering(&self, on: bool) -> io::Result<()> {
         let data = attribute(IFLA_BR_VLAN_FILTERING, &[u8::from(on)]);
         let info = [
             attribute(IFLA_INFO_KIND, b"bridge\0"),
             attribute(IFLA_INFO_DATA, &data),
         ];
         self.link
-            .change("vlan filtering", &attribute(IFLA_LINKINFO, &info.concat()));
+            .try_change(&attribute(IFLA_LINKINFO, &info.concat()))
     }
 }
 
@@ -209,12 +212,16 @@ impl Link {
     }
 
     fn change(self, what: &str, attributes: &[u8]) {
+        self.try_change(attributes)
+            .unwrap_or_else(|why| panic!("{what} of {}: {why}", self.name()));
+    }
+
+    fn try_change(self, attributes: &[u8]) -> io::Result<()> {
         request(
             libc::RTM_NEWLINK,
             0,
             &[&header(self.0, 0, 0), attributes].concat(),
         )
-        .unwrap_or_else(|why| panic!("{what} of {}: {why}", self.name()));
     }
 }
 
@@ -330,7 +337,8 @@ fn request(kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
     socket.send(&message)?;
 
     let mut answer = [0; 8192];
-    (&socket).read(&mut answer)?;
+    let length = (&socket).read(&mut answer)?;
+    assert!(length >= 20, "an acknowledgement holds a header and a code");
     assert_eq!(
         answer[4..6],
         NLMSG_ERROR.to_ne_bytes(),

@@ -99,6 +99,12 @@ impl Network {
         verdict(sender, receiver, &frame.into())
     }
 
+    /// Sends the frame and returns what arrives at the other end, whatever it is.
+    pub fn send(&self, way: Way, frame: impl Into<Vec<u8>>) -> Vec<Vec<u8>> {
+        let (sender, receiver) = self.ends(way);
+        send(sender, receiver, &frame.into())
+    }
+
     /// Whether the frame arrives.
     pub fn passes(&self, way: Way, frame: impl Into<Vec<u8>>) -> bool {
         self.verdict(way, frame) == Verdict::Accept
@@ -130,17 +136,21 @@ impl Network {
 /// # Panics
 /// Where the tap refuses the frame, it arrives changed, or more arrives than was sent.
 pub fn verdict(sender: &Tap, receiver: &Tap, frame: &[u8]) -> Verdict {
-    drop((sender.drain(), receiver.drain()));
-    sender
-        .send(frame)
-        .unwrap_or_else(|why| panic!("{why}: the tap refuses {frame:02x?}"));
-    let (mut arrived, mut answers) = (receiver.drain(), sender.drain());
+    let (mut arrived, mut answers) = (send(sender, receiver, frame), sender.drain());
     match (arrived.pop(), answers.pop()) {
         (None, None) => Verdict::Drop,
         (None, Some(answer)) if answers.is_empty() => Verdict::Reject(answer),
         (Some(same), None) if same == frame && arrived.is_empty() => Verdict::Accept,
         strange => panic!("sent {frame:02x?}; arrived and answered: {strange:02x?}"),
     }
+}
+
+fn send(sender: &Tap, receiver: &Tap, frame: &[u8]) -> Vec<Vec<u8>> {
+    drop((sender.drain(), receiver.drain()));
+    sender
+        .send(frame)
+        .unwrap_or_else(|why| panic!("{why}: the tap refuses {frame:02x?}"));
+    receiver.drain()
 }
 
 /// Sends both frames in turn at full rate while `work` runs in the calling thread, and counts.
