@@ -3,8 +3,11 @@
 //! One request, one acknowledgement, blocking; a refusal is a panic that names the request, since a
 //! lab that can not be set up proves nothing. The `try_` forms return the refusal.
 
+use std::fs::{read_to_string, remove_file};
 use std::io::{self, Read};
 use std::net::Ipv4Addr;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -59,7 +62,8 @@ impl Bridge {
     /// The address of every bridge of the lab, so that frames can name it.
     pub const MAC: Mac = [0x02, 0, 0, 0, 0, 0xfe];
 
-    /// Makes the bridge and sets it up.
+    /// Makes the bridge, down. Set it up after its first port: a bridge that is up without a carrier
+    /// gets its transmit queue from a work queue of the kernel, and until then the host is mute.
     pub fn new(name: &str) -> Bridge {
         let settings = [
             attribute(IFLA_BR_STP_STATE, &0u32.to_ne_bytes()),
@@ -72,7 +76,6 @@ impl Bridge {
             &[attribute(IFLA_ADDRESS, &Bridge::MAC)],
             &settings.concat(),
         );
-        link.up();
         Bridge { link }
     }
 
@@ -83,14 +86,17 @@ impl Bridge {
     }
 
     /// Switches VLAN filtering; ports then carry untagged frames only.
-    pub fn set_vlan_filtering(&self, on: bool) {
+    ///
+    /// # Errors
+    /// EOPNOTSUPP where the kernel is built without it.
+    pub fn set_vlan_filtering(&self, on: bool) -> io::Result<()> {
         let data = attribute(IFLA_BR_VLAN_FILTERING, &[u8::from(on)]);
         let info = [
             attribute(IFLA_INFO_KIND, b"bridge\0"),
             attribute(IFLA_INFO_DATA, &data),
         ];
         self.link
-            .change("vlan filtering", &attribute(IFLA_LINKINFO, &info.concat()));
+            .try_change(&attribute(IFLA_LINKINFO, &info.concat()))
     }
 }
 
@@ -123,6 +129,22 @@ impl Link {
     /// Sets the link up.
     pub fn up(self) {
         self.set_flags(libc::IFF_UP as u32);
+    }
+
+    /// Waits until a veth, macvtap or bridge sends what it is given: it gets its queue from a work
+    /// queue of the kernel, some time after its carrier. A tap is ready as soon as it is up.
+    ///
+    /// # Panics
+    /// Where it has no carrier for two seconds.
+    pub fn ready(self) {
+        let state = format!("/sys/class/net/{}/operstate", self.name());
+        let limit = Instant::now() + Duration::from_secs(2);
+        while read_to_string(&state).unwrap_or_default().trim() != "up" {
+            assert!(Instant::now() < limit, "{} has no carrier", self.name());
+            sleep(Duration::from_millis(1));
+        }
+        // The state is set before the queue, both under the lock that this request has to take.
+        self.up();
     }
 
     /// Sets the link down.
@@ -190,12 +212,16 @@ impl Link {
     }
 
     fn change(self, what: &str, attributes: &[u8]) {
+        self.try_change(attributes)
+            .unwrap_or_else(|why| panic!("{what} of {}: {why}", self.name()));
+    }
+
+    fn try_change(self, attributes: &[u8]) -> io::Result<()> {
         request(
             libc::RTM_NEWLINK,
             0,
             &[&header(self.0, 0, 0), attributes].concat(),
         )
-        .unwrap_or_else(|why| panic!("{what} of {}: {why}", self.name()));
     }
 }
 
@@ -206,7 +232,7 @@ pub fn veth(name: &str, peer: &str) -> (Link, Link) {
     (link, Link::named(peer))
 }
 
-/// Makes a macvtap in bridge mode over `lower`, sets it up, and opens it.
+/// Makes a macvtap in bridge mode over `lower`, which is up, sets it up too, and opens it.
 ///
 /// # Errors
 /// Where the kernel has no macvtap.
@@ -219,6 +245,7 @@ pub fn macvtap(name: &str, lower: Link, mac: Mac) -> io::Result<Tap> {
     let mode = attribute(IFLA_MACVLAN_MODE, &BRIDGE_MODE.to_ne_bytes());
     let link = try_create(name, "macvtap", &general, &mode)?;
     link.up();
+    link.ready();
     let node = DeviceNode::of(link)?;
     Tap::of_macvtap(link, &node.0)
 }
@@ -251,7 +278,7 @@ impl DeviceNode {
     fn of(link: Link) -> io::Result<DeviceNode> {
         let index = link.index();
         let numbers = format!("/sys/class/net/{}/macvtap/tap{index}/dev", link.name());
-        let numbers = std::fs::read_to_string(numbers)?;
+        let numbers = read_to_string(numbers)?;
         let (major, minor) = numbers
             .trim()
             .split_once(':')
@@ -270,7 +297,7 @@ impl DeviceNode {
 
 impl Drop for DeviceNode {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
+        let _ = remove_file(&self.0);
     }
 }
 
@@ -310,7 +337,8 @@ fn request(kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
     socket.send(&message)?;
 
     let mut answer = [0; 8192];
-    (&socket).read(&mut answer)?;
+    let length = (&socket).read(&mut answer)?;
+    assert!(length >= 20, "an acknowledgement holds a header and a code");
     assert_eq!(
         answer[4..6],
         NLMSG_ERROR.to_ne_bytes(),

@@ -3,6 +3,7 @@
 //! A bridge forwards from tap to tap inside write(2), so the answer is there when the send returns:
 //! no wait, no marker frame. `flood` asks the same question for as long as some other work lasts.
 
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -71,6 +72,7 @@ impl Network {
     pub fn new() -> Network {
         let bridge = Bridge::new("br0");
         let [guest, peer] = ["vnet0", "peer0"].map(|name| Network::port(&bridge, name));
+        bridge.link.up();
         Network {
             bridge,
             guest,
@@ -95,6 +97,12 @@ impl Network {
     pub fn verdict(&self, way: Way, frame: impl Into<Vec<u8>>) -> Verdict {
         let (sender, receiver) = self.ends(way);
         verdict(sender, receiver, &frame.into())
+    }
+
+    /// Sends the frame and returns what arrives at the other end, whatever it is.
+    pub fn send(&self, way: Way, frame: impl Into<Vec<u8>>) -> Vec<Vec<u8>> {
+        let (sender, receiver) = self.ends(way);
+        send(sender, receiver, &frame.into())
     }
 
     /// Whether the frame arrives.
@@ -128,11 +136,7 @@ impl Network {
 /// # Panics
 /// Where the tap refuses the frame, it arrives changed, or more arrives than was sent.
 pub fn verdict(sender: &Tap, receiver: &Tap, frame: &[u8]) -> Verdict {
-    drop((sender.drain(), receiver.drain()));
-    sender
-        .send(frame)
-        .unwrap_or_else(|why| panic!("{why}: the tap refuses {frame:02x?}"));
-    let (mut arrived, mut answers) = (receiver.drain(), sender.drain());
+    let (mut arrived, mut answers) = (send(sender, receiver, frame), sender.drain());
     match (arrived.pop(), answers.pop()) {
         (None, None) => Verdict::Drop,
         (None, Some(answer)) if answers.is_empty() => Verdict::Reject(answer),
@@ -141,11 +145,19 @@ pub fn verdict(sender: &Tap, receiver: &Tap, frame: &[u8]) -> Verdict {
     }
 }
 
+fn send(sender: &Tap, receiver: &Tap, frame: &[u8]) -> Vec<Vec<u8>> {
+    drop((sender.drain(), receiver.drain()));
+    sender
+        .send(frame)
+        .unwrap_or_else(|why| panic!("{why}: the tap refuses {frame:02x?}"));
+    receiver.drain()
+}
+
 /// Sends both frames in turn at full rate while `work` runs in the calling thread, and counts.
 ///
 /// One thread sends a burst and reads what came of it, so no queue can overflow and no frame be
-/// lost but by a verdict. One burst at least follows the end of the work. What the sender's tap
-/// refuses, while it is down, does not count as sent.
+/// lost but by a verdict. A burst comes before the work and another after it. What the sender's
+/// tap refuses, while it is down, does not count as sent.
 pub fn flood<T>(
     sender: &Tap,
     receiver: &Tap,
@@ -156,9 +168,12 @@ pub fn flood<T>(
     assert_ne!(honest, forbidden, "the two frames must be told apart");
     drop(receiver.drain());
     let done = AtomicBool::new(false);
+    let running = Barrier::new(2);
+    let mut count = Flood::default();
+    burst(sender, receiver, [honest, forbidden], &mut count);
     thread::scope(|scope| {
         let pump = scope.spawn(|| {
-            let mut count = Flood::default();
+            running.wait();
             loop {
                 // Read before the burst, so that one burst follows the end of the work.
                 let last = done.load(Ordering::Acquire);
@@ -168,6 +183,7 @@ pub fn flood<T>(
                 }
             }
         });
+        running.wait();
         let finally = Finally(&done);
         let answer = work();
         drop(finally);
