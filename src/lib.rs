@@ -2,9 +2,9 @@
 #![deny(unsafe_code, missing_docs)]
 
 pub mod addr;
-pub mod config;
-pub mod compile;
 pub mod apply;
+pub mod compile;
+pub mod config;
 pub mod confine;
 pub mod diag;
 pub mod field;
@@ -13,15 +13,14 @@ pub mod ir;
 pub mod layout;
 pub mod links;
 pub mod logging;
+pub mod nft;
 pub mod notify;
 pub mod number;
-pub mod nft;
 pub mod plan;
 pub mod program;
 pub mod resolve;
+pub mod rpc;
 pub mod span;
 pub mod store;
 pub mod vars;
-
-pub mod rpc;
 pub mod xml;
