@@ -36,6 +36,11 @@ pub struct Features {
     pub reject: bool,
 }
 
+impl Features {
+    /// A kernel that can do everything.
+    pub const ALL: Features = Features { xor_registers: true, reject: true };
+}
+
 /// The way of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Way {

@@ -171,6 +171,16 @@ pub fn entrance(table: &Table, index: u32) -> Option<Entrance> {
     shared.or_else(private)
 }
 
+/// Where the program is placed that members of a shared one are led to.
+pub fn led(table: &Table, shared: &str) -> Option<Name> {
+    let entry = table.chains.get(&chain(shared, OUT))?;
+    let target = entry
+        .rules
+        .iter()
+        .find_map(|rule| if let Action::Goto(chain) = &rule.action { Some(chain) } else { None });
+    prefix_of(target?).map(Name::from)
+}
+
 /// The indexes of all bound interfaces.
 pub fn bound(table: &Table) -> Vec<u32> {
     let index = |key: &Bytes| key[..].try_into().map(u32::from_ne_bytes).ok();

@@ -6,6 +6,8 @@
 //! what leads there. *Retire* takes away what packets still under way may be reading, and is sent when none
 //! of them is left.
 
+mod text;
+
 use crate::ir::{Bytes, Chain, Data, Datum, Family, Hook, KeyType, Name, Role, Rule, Ruleset, Set, Table};
 use crate::layout::{BOUND, index_key};
 use imbl::ordmap::DiffItem;

@@ -107,10 +107,7 @@ fn every_case_of_the_corpus_is_another_one() {
     let cases = corpus();
     assert!(cases.len() >= 120);
     let ids: BTreeSet<_> = cases.iter().map(|case| case.id).collect();
-    let frames: BTreeSet<_> = cases
-        .iter()
-        .map(|case| (case.way == Way::ToGuest, &case.frame))
-        .collect();
+    let frames: BTreeSet<_> = cases.iter().map(|case| (case.way == Way::ToGuest, &case.frame)).collect();
     assert_eq!((ids.len(), frames.len()), (cases.len(), cases.len()));
 }
 
@@ -141,10 +138,7 @@ fn a_tap_takes_14_bytes_and_more() {
             assert_eq!(why.raw_os_error(), Some(libc::EINVAL), "{refused} bytes");
         }
         for length in [14, 15, 59, 60, 1514, 9014, 65_514] {
-            assert!(
-                network.passes(Way::FromGuest, frame(length)),
-                "{length} bytes"
-            );
+            assert!(network.passes(Way::FromGuest, frame(length)), "{length} bytes");
         }
     });
 }
@@ -186,37 +180,14 @@ fn a_flood_counts_every_frame() {
     let open = counted(|| {});
     assert!(open.honest_sent > 1000, "{open:?}");
     let (honest_arrived, forbidden_arrived) = (open.honest_sent, open.forbidden_sent);
-    assert_eq!(
-        open,
-        Flood {
-            honest_arrived,
-            forbidden_arrived,
-            strange: 0,
-            answers: 0,
-            ..open
-        }
-    );
+    assert_eq!(open, Flood { honest_arrived, forbidden_arrived, strange: 0, answers: 0, ..open });
 
     let filtered = counted(|| nft(CLEAN_TRAFFIC));
     let honest_arrived = filtered.honest_sent;
-    assert_eq!(
-        filtered,
-        Flood {
-            honest_arrived,
-            forbidden_arrived: 0,
-            ..filtered
-        }
-    );
+    assert_eq!(filtered, Flood { honest_arrived, forbidden_arrived: 0, ..filtered });
 
     let shut = counted(|| nft_rule("prerouting", "drop"));
-    assert_eq!(
-        shut,
-        Flood {
-            honest_arrived: 0,
-            forbidden_arrived: 0,
-            ..shut
-        }
-    );
+    assert_eq!(shut, Flood { honest_arrived: 0, forbidden_arrived: 0, ..shut });
 }
 
 #[test]
@@ -242,10 +213,7 @@ fn the_host_answers_what_the_builders_make() {
         let host = "10.0.0.254";
         lab::address(network.bridge.link, Ipv4Addr::new(10, 0, 0, 254), 24);
         let ask = |frame: Frame| {
-            network
-                .guest
-                .send(&Vec::from(frame.to(Bridge::MAC)))
-                .unwrap();
+            network.guest.send(&Vec::from(frame.to(Bridge::MAC))).unwrap();
             network.guest.recv()
         };
         let answer = ask(arp_request(GUEST_IP, host).frame()).expect("the host answers ARP");
@@ -259,11 +227,7 @@ fn the_host_answers_what_the_builders_make() {
         let reset = ask(tcp(here(), 1234, 9, SYN)).expect("the host refuses connections");
         assert_eq!((reset[23], reset[47]), (6, RST | ACK));
         assert!(ask(ping(here().options(&[148, 4, 0, 0]))).is_some());
-        for spoiled in [
-            here().bad_checksum(),
-            here().claim(4, 4),
-            here().total_length(10),
-        ] {
+        for spoiled in [here().bad_checksum(), here().claim(4, 4), here().total_length(10)] {
             assert_eq!(ask(ping(spoiled.clone())), None, "{spoiled:?}");
         }
     });
@@ -276,42 +240,22 @@ fn udp_goes_between_guest_and_host() {
         lab::address(network.bridge.link, Ipv4Addr::new(10, 0, 0, 254), 24);
         let host = UdpSocket::bind("10.0.0.254:80").unwrap();
         host.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
-        let parts = [
-            ip(GUEST_IP, "10.0.0.254").fragment(0, true),
-            ip(GUEST_IP, "10.0.0.254").fragment(2, false),
-        ];
-        let whole = Vec::from(udp_with(
-            ip(GUEST_IP, "10.0.0.254"),
-            1234,
-            80,
-            b"sixteen and more",
-        ));
+        let parts =
+            [ip(GUEST_IP, "10.0.0.254").fragment(0, true), ip(GUEST_IP, "10.0.0.254").fragment(2, false)];
+        let whole = Vec::from(udp_with(ip(GUEST_IP, "10.0.0.254"), 1234, 80, b"sixteen and more"));
         for (header, part) in parts.into_iter().zip([&whole[34..50], &whole[50..]]) {
             let frame = header.carry(17, part).to(Bridge::MAC);
             network.guest.send(&Vec::from(frame)).unwrap();
         }
         let mut heard = [0; 64];
-        let (length, guest) = host
-            .recv_from(&mut heard)
-            .expect("fragments are put together");
+        let (length, guest) = host.recv_from(&mut heard).expect("fragments are put together");
         assert_eq!(&heard[..length], b"sixteen and more");
 
         host.send_to(b"hello", guest).unwrap();
-        let question = network
-            .guest
-            .recv_within(Duration::from_secs(2))
-            .expect("the host asks");
+        let question = network.guest.recv_within(Duration::from_secs(2)).expect("the host asks");
         assert_eq!(question[12..14], ethertype::ARP.to_be_bytes());
-        network
-            .guest
-            .send(&Vec::from(
-                arp_reply(GUEST_IP, "10.0.0.254").frame().to(Bridge::MAC),
-            ))
-            .unwrap();
-        let answer = network
-            .guest
-            .recv_within(Duration::from_secs(2))
-            .expect("the host answers");
+        network.guest.send(&Vec::from(arp_reply(GUEST_IP, "10.0.0.254").frame().to(Bridge::MAC))).unwrap();
+        let answer = network.guest.recv_within(Duration::from_secs(2)).expect("the host answers");
         assert!(answer.ends_with(b"hello"), "{answer:02x?}");
     });
 }
@@ -326,10 +270,7 @@ fn the_host_answers_ipv6_as_well() {
         let here = || ip6("fe80::5054:ff:fe00:1", host);
         // The host has things of its own to say: reports of the groups it joins.
         let answer_to = |frame: Frame| {
-            network
-                .guest
-                .send(&Vec::from(frame.to(Bridge::MAC)))
-                .unwrap();
+            network.guest.send(&Vec::from(frame.to(Bridge::MAC))).unwrap();
             std::iter::from_fn(|| network.guest.recv_within(Duration::from_millis(50)))
                 .find(|frame| matches!(frame[54], 129 | 136))
         };
@@ -354,19 +295,10 @@ fn every_namespace_is_its_own_and_links_keep_their_index() {
         link.down();
         link.rename("renamed");
         link.up();
-        assert_eq!(
-            (link.name().as_str(), lab::index_of("vnet0")),
-            ("renamed", None)
-        );
-        assert!(
-            network.passes(Way::FromGuest, own()),
-            "a rename keeps the port"
-        );
+        assert_eq!((link.name().as_str(), lab::index_of("vnet0")), ("renamed", None));
+        assert!(network.passes(Way::FromGuest, own()), "a rename keeps the port");
         link.set_master(None);
-        assert!(
-            !network.passes(Way::FromGuest, own()),
-            "the guest left the bridge"
-        );
+        assert!(!network.passes(Way::FromGuest, own()), "the guest left the bridge");
         network.bridge.add(link);
         assert!(network.passes(Way::FromGuest, own()));
         link.delete();
@@ -407,19 +339,11 @@ fn nothing_more_passes_with_br_netfilter_or_vlan_filtering() {
             nft(CLEAN_TRAFFIC);
             let stopped = |case: &Case| case.verdict_under_clean_traffic == Verdict::Drop;
             let leaks = |case: &Case| !network.send(case.way, &case.frame[..]).is_empty();
-            let ids = corpus()
-                .into_iter()
-                .filter(|case| stopped(case) && leaks(case));
+            let ids = corpus().into_iter().filter(|case| stopped(case) && leaks(case));
             ids.map(|case| case.id).collect()
         })
     };
     let none: [&str; 0] = [];
-    assert_eq!(
-        leaks(|_| lab::sysctl("bridge/bridge-nf-call-iptables", "1")),
-        none
-    );
-    assert_eq!(
-        leaks(|network| network.bridge.set_vlan_filtering(true)),
-        none
-    );
+    assert_eq!(leaks(|_| lab::sysctl("bridge/bridge-nf-call-iptables", "1")), none);
+    assert_eq!(leaks(|network| network.bridge.set_vlan_filtering(true)), none);
 }

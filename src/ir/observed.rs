@@ -47,6 +47,8 @@ pub struct ObservedRule {
     pub comment: Option<String>,
     /// Packets and bytes that it counted.
     pub counter: Option<(u64, u64)>,
+    /// The chain that it goes to for good, whatever else it says.
+    pub goto: Option<Name>,
 }
 
 /// One set or map.

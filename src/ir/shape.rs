@@ -87,6 +87,8 @@ pub(crate) enum Meta {
     Protocol,
     NfProto,
     L4Proto,
+    IifName,
+    OifName,
     BridgeName,
 }
 
@@ -245,6 +247,8 @@ fn operand(family: Family, context: Context, key: &Key) -> Operand {
         From::Oif => Operand::meta(Meta::Oif, "oif", Style::Index),
         From::Protocol => Operand::meta(Meta::Protocol, "meta protocol", Style::EtherType),
         From::L4Proto => Operand::meta(Meta::L4Proto, "meta l4proto", Style::Protocol),
+        From::IifName => Operand::meta(Meta::IifName, "iifname", Style::Name),
+        From::OifName => Operand::meta(Meta::OifName, "oifname", Style::Name),
         From::BridgeName => Operand::meta(Meta::BridgeName, "meta ibrname", Style::Name),
     };
     let mask = key.mask.as_ref().filter(|mask| mask.iter().any(|byte| *byte != 0xff));
@@ -410,7 +414,7 @@ impl Operand {
             Source::Meta(Meta::Iif | Meta::Oif) => 4,
             Source::Meta(Meta::Protocol) => 2,
             Source::Meta(Meta::NfProto | Meta::L4Proto) => 1,
-            Source::Meta(Meta::BridgeName) => 16,
+            Source::Meta(Meta::BridgeName | Meta::IifName | Meta::OifName) => 16,
         }
     }
 }

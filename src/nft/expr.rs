@@ -457,6 +457,8 @@ fn meta_key(meta: Meta) -> i32 {
         Meta::Protocol => libc::NFT_META_PROTOCOL,
         Meta::NfProto => libc::NFT_META_NFPROTO,
         Meta::L4Proto => libc::NFT_META_L4PROTO,
+        Meta::IifName => libc::NFT_META_IIFNAME,
+        Meta::OifName => libc::NFT_META_OIFNAME,
         Meta::BridgeName => libc::NFT_META_BRI_IIFNAME,
     }
 }

@@ -54,6 +54,15 @@ pub enum Support {
     Inconclusive,
 }
 
+impl std::convert::From<Features> for crate::compile::Features {
+    fn from(found: Features) -> crate::compile::Features {
+        crate::compile::Features {
+            xor_registers: found.xor_registers.is_yes(),
+            reject: found.bridge_reject.is_yes(),
+        }
+    }
+}
+
 impl Support {
     /// Whether it may be used.
     pub fn is_yes(self) -> bool {

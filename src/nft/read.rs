@@ -146,7 +146,15 @@ fn read_rule(rule: &[u8]) -> ObservedRule {
         digest: note(notes, UDATA_DIGEST).filter(|value| value.len() == 8).and_then(long),
         comment: note(notes, UDATA_COMMENT).map(text),
         counter: attributes(expressions).find_map(|(_, expression)| read_counter(expression)),
+        goto: attributes(expressions).find_map(|(_, expression)| read_goto(expression)),
     }
+}
+
+fn read_goto(expression: &[u8]) -> Option<Name> {
+    attribute(expression, EXPR_NAME).filter(|name| text(name) == "immediate")?;
+    let verdict = attribute(attribute(attribute(expression, EXPR_DATA)?, IMMEDIATE_DATA)?, DATA_VERDICT)?;
+    let is_goto = attribute(verdict, VERDICT_CODE).and_then(number)?.cast_signed() == libc::NFT_GOTO;
+    is_goto.then(|| named(verdict, VERDICT_CHAIN)).flatten()
 }
 
 fn read_counter(expression: &[u8]) -> Option<(u64, u64)> {

@@ -46,14 +46,7 @@ pub struct Case {
 
 /// Every case.
 pub fn corpus() -> Vec<Case> {
-    [
-        link::cases(),
-        arp::cases(),
-        ipv4::cases(),
-        ipv6::cases(),
-        dhcp::cases(),
-    ]
-    .concat()
+    [link::cases(), arp::cases(), ipv4::cases(), ipv6::cases(), dhcp::cases()].concat()
 }
 
 /// A frame that the guest sends and the filter accepts.
@@ -78,20 +71,10 @@ fn stays_out(id: &'static str, what: &'static str, frame: Frame) -> Case {
 
 /// A frame that no bridge forwards, from whichever side.
 fn eaten(id: &'static str, what: &'static str, frame: Frame) -> Case {
-    Case {
-        eaten_by_bridge: true,
-        ..stops(id, what, frame)
-    }
+    Case { eaten_by_bridge: true, ..stops(id, what, frame) }
 }
 
 fn case(id: &'static str, what: &'static str, frame: Frame, way: Way, verdict: Verdict) -> Case {
     let frame = frame.into();
-    Case {
-        id,
-        what,
-        way,
-        frame,
-        verdict_under_clean_traffic: verdict,
-        eaten_by_bridge: false,
-    }
+    Case { id, what, way, frame, verdict_under_clean_traffic: verdict, eaten_by_bridge: false }
 }

@@ -60,14 +60,7 @@ pub struct Frame {
 /// A frame of this EtherType from the guest to its peer.
 pub fn ether(kind: u16, body: impl Into<Vec<u8>>) -> Frame {
     let body = body.into();
-    Frame {
-        to: PEER_MAC,
-        from: GUEST_MAC,
-        tags: Vec::new(),
-        kind,
-        body,
-        length: None,
-    }
+    Frame { to: PEER_MAC, from: GUEST_MAC, tags: Vec::new(), kind, body, length: None }
 }
 
 /// An 802.3 frame: a length instead of an EtherType, then the LLC header.
@@ -89,16 +82,8 @@ impl Frame {
 
     /// Turns the frame round: from the peer, and to the guest unless it is for a group.
     pub fn inbound(self) -> Frame {
-        let to = if self.to[0] & 1 == 1 {
-            self.to
-        } else {
-            GUEST_MAC
-        };
-        Frame {
-            from: PEER_MAC,
-            to,
-            ..self
-        }
+        let to = if self.to[0] & 1 == 1 { self.to } else { GUEST_MAC };
+        Frame { from: PEER_MAC, to, ..self }
     }
 
     /// Puts an 802.1Q tag outside of what is there.
@@ -124,11 +109,7 @@ impl Frame {
         body.extend(organisation);
         body.extend(self.kind.to_be_bytes());
         body.extend(&self.body);
-        Frame {
-            kind: body.len() as u16,
-            body,
-            ..self
-        }
+        Frame { kind: body.len() as u16, body, ..self }
     }
 
     /// Overwrites bytes of the body.
@@ -145,10 +126,7 @@ impl Frame {
 
     /// Cuts the frame off, or fills it up with zeroes, at this many bytes in all.
     pub fn length(self, bytes: usize) -> Frame {
-        Frame {
-            length: Some(bytes),
-            ..self
-        }
+        Frame { length: Some(bytes), ..self }
     }
 
     /// Fills up to the 60 bytes that a real card would send.

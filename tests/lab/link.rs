@@ -70,12 +70,7 @@ impl Bridge {
             attribute(IFLA_BR_AGEING_TIME, &0u32.to_ne_bytes()),
             attribute(IFLA_BR_MCAST_SNOOPING, &[0]),
         ];
-        let link = create(
-            name,
-            "bridge",
-            &[attribute(IFLA_ADDRESS, &Bridge::MAC)],
-            &settings.concat(),
-        );
+        let link = create(name, "bridge", &[attribute(IFLA_ADDRESS, &Bridge::MAC)], &settings.concat());
         Bridge { link }
     }
 
@@ -91,12 +86,8 @@ impl Bridge {
     /// EOPNOTSUPP where the kernel is built without it.
     pub fn set_vlan_filtering(&self, on: bool) -> io::Result<()> {
         let data = attribute(IFLA_BR_VLAN_FILTERING, &[u8::from(on)]);
-        let info = [
-            attribute(IFLA_INFO_KIND, b"bridge\0"),
-            attribute(IFLA_INFO_DATA, &data),
-        ];
-        self.link
-            .try_change(&attribute(IFLA_LINKINFO, &info.concat()))
+        let info = [attribute(IFLA_INFO_KIND, b"bridge\0"), attribute(IFLA_INFO_DATA, &data)];
+        self.link.try_change(&attribute(IFLA_LINKINFO, &info.concat()))
     }
 }
 
@@ -119,10 +110,7 @@ impl Link {
         let mut name = [0u8; libc::IF_NAMESIZE];
         // SAFETY: the buffer is as long as if_indextoname demands.
         unsafe { libc::if_indextoname(self.0, name.as_mut_ptr().cast()) };
-        let length = name
-            .iter()
-            .position(|&byte| byte == 0)
-            .unwrap_or(name.len());
+        let length = name.iter().position(|&byte| byte == 0).unwrap_or(name.len());
         String::from_utf8_lossy(&name[..length]).into_owned()
     }
 
@@ -161,10 +149,7 @@ impl Link {
     /// Sets or clears an option of a bridge port.
     pub fn set_port(self, option: PortOption, on: bool) {
         let data = attribute(option as u16, &[u8::from(on)]);
-        let info = [
-            attribute(IFLA_INFO_SLAVE_KIND, b"bridge\0"),
-            attribute(IFLA_INFO_SLAVE_DATA, &data),
-        ];
+        let info = [attribute(IFLA_INFO_SLAVE_KIND, b"bridge\0"), attribute(IFLA_INFO_SLAVE_DATA, &data)];
         self.change("port option", &attribute(IFLA_LINKINFO, &info.concat()));
     }
 
@@ -191,10 +176,7 @@ impl Link {
     /// Moves the link into the namespace behind this descriptor.
     pub fn move_to(self, namespace: &impl std::os::fd::AsRawFd) {
         const IFLA_NET_NS_FD: u16 = 28;
-        self.change(
-            "namespace",
-            &attribute(IFLA_NET_NS_FD, &namespace.as_raw_fd().to_ne_bytes()),
-        );
+        self.change("namespace", &attribute(IFLA_NET_NS_FD, &namespace.as_raw_fd().to_ne_bytes()));
     }
 
     /// Deletes the link.
@@ -203,25 +185,16 @@ impl Link {
     }
 
     fn set_flags(self, flags: u32) {
-        request(
-            libc::RTM_NEWLINK,
-            0,
-            &header(self.0, flags, libc::IFF_UP as u32),
-        )
-        .unwrap_or_else(|why| panic!("{} up or down: {why}", self.name()));
+        request(libc::RTM_NEWLINK, 0, &header(self.0, flags, libc::IFF_UP as u32))
+            .unwrap_or_else(|why| panic!("{} up or down: {why}", self.name()));
     }
 
     fn change(self, what: &str, attributes: &[u8]) {
-        self.try_change(attributes)
-            .unwrap_or_else(|why| panic!("{what} of {}: {why}", self.name()));
+        self.try_change(attributes).unwrap_or_else(|why| panic!("{what} of {}: {why}", self.name()));
     }
 
     fn try_change(self, attributes: &[u8]) -> io::Result<()> {
-        request(
-            libc::RTM_NEWLINK,
-            0,
-            &[&header(self.0, 0, 0), attributes].concat(),
-        )
+        request(libc::RTM_NEWLINK, 0, &[&header(self.0, 0, 0), attributes].concat())
     }
 }
 
@@ -238,10 +211,7 @@ pub fn veth(name: &str, peer: &str) -> (Link, Link) {
 /// Where the kernel has no macvtap.
 pub fn macvtap(name: &str, lower: Link, mac: Mac) -> io::Result<Tap> {
     const BRIDGE_MODE: u32 = 4;
-    let general = [
-        attribute(IFLA_LINK, &lower.index().to_ne_bytes()),
-        attribute(IFLA_ADDRESS, &mac),
-    ];
+    let general = [attribute(IFLA_LINK, &lower.index().to_ne_bytes()), attribute(IFLA_ADDRESS, &mac)];
     let mode = attribute(IFLA_MACVLAN_MODE, &BRIDGE_MODE.to_ne_bytes());
     let link = try_create(name, "macvtap", &general, &mode)?;
     link.up();
@@ -279,10 +249,7 @@ impl DeviceNode {
         let index = link.index();
         let numbers = format!("/sys/class/net/{}/macvtap/tap{index}/dev", link.name());
         let numbers = read_to_string(numbers)?;
-        let (major, minor) = numbers
-            .trim()
-            .split_once(':')
-            .expect("sysfs writes major:minor");
+        let (major, minor) = numbers.trim().split_once(':').expect("sysfs writes major:minor");
         let device = libc::makedev(
             major.parse().expect("a number from sysfs"),
             minor.parse().expect("a number from sysfs"),
@@ -306,11 +273,7 @@ fn create(name: &str, kind: &str, general: &[Vec<u8>], data: &[u8]) -> Link {
 }
 
 fn try_create(name: &str, kind: &str, general: &[Vec<u8>], data: &[u8]) -> io::Result<Link> {
-    let info = [
-        attribute(IFLA_INFO_KIND, &text(kind)),
-        attribute(IFLA_INFO_DATA, data),
-    ]
-    .concat();
+    let info = [attribute(IFLA_INFO_KIND, &text(kind)), attribute(IFLA_INFO_DATA, data)].concat();
     let body = [
         header(0, 0, 0),
         attribute(IFLA_IFNAME, &text(name)),
@@ -323,11 +286,7 @@ fn try_create(name: &str, kind: &str, general: &[Vec<u8>], data: &[u8]) -> io::R
 
 /// Sends one rtnetlink request in this thread's namespace and reads its acknowledgement.
 fn request(kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
-    let socket = Socket::new(
-        Domain::from(libc::AF_NETLINK),
-        Type::RAW,
-        Some(Protocol::from(0)),
-    )?;
+    let socket = Socket::new(Domain::from(libc::AF_NETLINK), Type::RAW, Some(Protocol::from(0)))?;
     let flags = flags | (libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16;
     let mut message = ((16 + body.len()) as u32).to_ne_bytes().to_vec();
     message.extend(kind.to_ne_bytes());
@@ -339,11 +298,7 @@ fn request(kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
     let mut answer = [0; 8192];
     let length = (&socket).read(&mut answer)?;
     assert!(length >= 20, "an acknowledgement holds a header and a code");
-    assert_eq!(
-        answer[4..6],
-        NLMSG_ERROR.to_ne_bytes(),
-        "rtnetlink acknowledges a request"
-    );
+    assert_eq!(answer[4..6], NLMSG_ERROR.to_ne_bytes(), "rtnetlink acknowledges a request");
     match i32::from_ne_bytes(answer[16..20].try_into().expect("four bytes")) {
         0 => Ok(()),
         code => Err(io::Error::from_raw_os_error(-code)),
@@ -353,10 +308,7 @@ fn request(kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
 /// struct ifinfomsg
 fn header(index: u32, flags: u32, change: u32) -> Vec<u8> {
     let fields = [0, index, flags, change];
-    fields
-        .iter()
-        .flat_map(|field| field.to_ne_bytes())
-        .collect()
+    fields.iter().flat_map(|field| field.to_ne_bytes()).collect()
 }
 
 fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {

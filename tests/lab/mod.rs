@@ -31,8 +31,7 @@ use std::{fs, io, panic, ptr, thread};
 /// Where `work` does, and where the namespace is refused.
 pub fn in_fresh_netns<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     let lab = || {
-        enter_fresh_netns()
-            .unwrap_or_else(|why| panic!("no network namespace ({why}): run this as root"));
+        enter_fresh_netns().unwrap_or_else(|why| panic!("no network namespace ({why}): run this as root"));
         work()
     };
     match thread::scope(|scope| scope.spawn(lab).join()) {
@@ -74,24 +73,12 @@ fn enter_fresh_netns() -> io::Result<()> {
 fn remount_sys() -> io::Result<()> {
     let private = libc::MS_REC | libc::MS_PRIVATE;
     // SAFETY: the strings end in NUL, the null pointers are allowed by mount(2) here.
-    checked(unsafe {
-        libc::mount(
-            ptr::null(),
-            c"/".as_ptr(),
-            ptr::null(),
-            private,
-            ptr::null(),
-        )
-    })?;
+    checked(unsafe { libc::mount(ptr::null(), c"/".as_ptr(), ptr::null(), private, ptr::null()) })?;
     let (kind, place) = (c"sysfs".as_ptr(), c"/sys".as_ptr());
     // SAFETY: as above.
     checked(unsafe { libc::mount(kind, place, kind, 0, ptr::null()) })
 }
 
 fn checked(answer: i32) -> io::Result<()> {
-    if answer < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -73,11 +73,7 @@ impl Network {
         let bridge = Bridge::new("br0");
         let [guest, peer] = ["vnet0", "peer0"].map(|name| Network::port(&bridge, name));
         bridge.link.up();
-        Network {
-            bridge,
-            guest,
-            peer,
-        }
+        Network { bridge, guest, peer }
     }
 
     /// Another guest or peer on the bridge.
@@ -147,9 +143,7 @@ pub fn verdict(sender: &Tap, receiver: &Tap, frame: &[u8]) -> Verdict {
 
 fn send(sender: &Tap, receiver: &Tap, frame: &[u8]) -> Vec<Vec<u8>> {
     drop((sender.drain(), receiver.drain()));
-    sender
-        .send(frame)
-        .unwrap_or_else(|why| panic!("{why}: the tap refuses {frame:02x?}"));
+    sender.send(frame).unwrap_or_else(|why| panic!("{why}: the tap refuses {frame:02x?}"));
     receiver.drain()
 }
 

@@ -32,10 +32,7 @@ impl Tap {
         let queue = open_queue("/dev/net/tun").expect("/dev/net/tun opens");
         let flags = libc::IFF_TAP | libc::IFF_NO_PI;
         attach(&queue, name, flags as i16).unwrap_or_else(|why| panic!("tap {name}: {why}"));
-        Tap {
-            link: Link::named(name),
-            queue,
-        }
+        Tap { link: Link::named(name), queue }
     }
 
     /// The queue of a macvtap, found at the device node `path`.
@@ -79,11 +76,8 @@ impl Tap {
 
     /// The next frame, waiting for it no longer than `limit`.
     pub fn recv_within(&self, limit: Duration) -> Option<Vec<u8>> {
-        self.recv().or_else(|| {
-            super::wire::readable(self.queue.as_raw_fd(), limit)
-                .then(|| self.recv())
-                .flatten()
-        })
+        self.recv()
+            .or_else(|| super::wire::readable(self.queue.as_raw_fd(), limit).then(|| self.recv()).flatten())
     }
 
     /// Everything that waits for the guest.
@@ -107,21 +101,14 @@ impl Tap {
 }
 
 fn open_queue(path: &str) -> io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(path)
+    OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(path)
 }
 
 fn attach(queue: &File, name: &str, flags: i16) -> io::Result<()> {
     const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
     // SAFETY: an ifreq of zeroes is valid.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    assert!(
-        name.len() < request.ifr_name.len(),
-        "{name} is too long for an interface"
-    );
+    assert!(name.len() < request.ifr_name.len(), "{name} is too long for an interface");
     for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
         *to = from as libc::c_char;
     }

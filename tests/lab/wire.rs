@@ -21,12 +21,8 @@ impl Wire {
     pub fn open(link: &Link) -> Wire {
         let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))
             .expect("root may open packet sockets");
-        socket
-            .bind(&every_frame_of(link))
-            .expect("the interface exists");
-        socket
-            .set_nonblocking(true)
-            .expect("sockets can be nonblocking");
+        socket.bind(&every_frame_of(link)).expect("the interface exists");
+        socket.set_nonblocking(true).expect("sockets can be nonblocking");
         Wire(socket)
     }
 
@@ -53,21 +49,13 @@ impl Wire {
 
     /// The next frame, waiting for it no longer than `limit`.
     pub fn recv_within(&self, limit: Duration) -> Option<Vec<u8>> {
-        self.recv().or_else(|| {
-            readable(self.0.as_raw_fd(), limit)
-                .then(|| self.recv())
-                .flatten()
-        })
+        self.recv().or_else(|| readable(self.0.as_raw_fd(), limit).then(|| self.recv()).flatten())
     }
 }
 
 /// Whether the descriptor has something to read before `limit` has passed.
 pub(super) fn readable(fd: RawFd, limit: Duration) -> bool {
-    let mut wait = libc::pollfd {
-        fd,
-        events: libc::POLLIN,
-        revents: 0,
-    };
+    let mut wait = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
     let milliseconds = limit.as_millis().try_into().unwrap_or(i32::MAX);
     // SAFETY: one pollfd is given and counted as one.
     unsafe { libc::poll(&mut wait, 1, milliseconds) == 1 }

@@ -36,12 +36,7 @@ pub fn arp_request(sender: &str, target: &str) -> Arp {
 
 /// `sender` is at the guest: told to the peer as `target`.
 pub fn arp_reply(sender: &str, target: &str) -> Arp {
-    Arp {
-        to: PEER_MAC,
-        operation: 2,
-        target_mac: PEER_MAC,
-        ..arp_request(sender, target)
-    }
+    Arp { to: PEER_MAC, operation: 2, target_mac: PEER_MAC, ..arp_request(sender, target) }
 }
 
 /// What QEMU sends for a guest that has just arrived.
@@ -73,43 +68,27 @@ impl Arp {
 
     /// Sets the sender's IP address.
     pub fn sender_ip(self, sender: &str) -> Arp {
-        Arp {
-            sender_ip: sender.parse().expect("an IPv4 address"),
-            ..self
-        }
+        Arp { sender_ip: sender.parse().expect("an IPv4 address"), ..self }
     }
 
     /// Sets the target's IP address.
     pub fn target_ip(self, target: &str) -> Arp {
-        Arp {
-            target_ip: target.parse().expect("an IPv4 address"),
-            ..self
-        }
+        Arp { target_ip: target.parse().expect("an IPv4 address"), ..self }
     }
 
     /// Sets hardware and protocol type.
     pub fn types(self, hardware: u16, protocol: u16) -> Arp {
-        Arp {
-            hardware,
-            protocol,
-            ..self
-        }
+        Arp { hardware, protocol, ..self }
     }
 
     /// Claims other address lengths; the addresses stay where they are.
     pub fn lengths(self, hardware: u8, protocol: u8) -> Arp {
-        Arp {
-            lengths: [hardware, protocol],
-            ..self
-        }
+        Arp { lengths: [hardware, protocol], ..self }
     }
 
     /// Sends it as RARP.
     pub fn rarp(self) -> Arp {
-        Arp {
-            ethertype: ethertype::RARP,
-            ..self
-        }
+        Arp { ethertype: ethertype::RARP, ..self }
     }
 
     /// The frame around it.

@@ -32,12 +32,7 @@ pub fn icmp6(net: Ip6, kind: u8, code: u8, rest: &[u8]) -> Frame {
 /// A neighbour solicitation (135) or advertisement (136) with flags, target and options.
 pub fn neighbour(net: Ip6, kind: u8, flags: u8, target: &str, options: &[u8]) -> Frame {
     let target: Ipv6Addr = target.parse().expect("an IPv6 address");
-    icmp6(
-        net,
-        kind,
-        0,
-        &[&[flags, 0, 0, 0], &target.octets()[..], options].concat(),
-    )
+    icmp6(net, kind, 0, &[&[flags, 0, 0, 0], &target.octets()[..], options].concat())
 }
 
 /// A router advertisement with these options.
@@ -103,13 +98,7 @@ impl Bpdu {
         body.extend(self.root_cost.to_be_bytes());
         body.extend(self.sender_priority.to_be_bytes());
         body.extend(self.sender);
-        let tail = [
-            self.port,
-            self.age,
-            self.max_age,
-            self.hello_time,
-            self.forward_delay,
-        ];
+        let tail = [self.port, self.age, self.max_age, self.hello_time, self.forward_delay];
         body.extend(tail.iter().flat_map(|value| value.to_be_bytes()));
         llc(0x42, 0x42, 0x03, body).to(Bpdu::GROUP)
     }

@@ -77,8 +77,7 @@ impl Dhcp {
     /// Adds the lease time and the server's identity, as offers and acks have them.
     pub fn lease(self, seconds: u32, server: &str) -> Dhcp {
         let server: Ipv4Addr = server.parse().expect("an IPv4 address");
-        self.option(51, &seconds.to_be_bytes())
-            .option(54, &server.octets())
+        self.option(51, &seconds.to_be_bytes()).option(54, &server.octets())
     }
 
     /// The message.

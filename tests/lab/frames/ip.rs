@@ -71,18 +71,12 @@ impl Ip4 {
     /// Makes it a fragment at `offset` (in units of eight bytes), the last one or not.
     pub fn fragment(self, offset: u16, more: bool) -> Ip4 {
         let bits = offset | u16::from(more) << 13;
-        Ip4 {
-            fragment: bits | self.fragment & 0x4000,
-            ..self
-        }
+        Ip4 { fragment: bits | self.fragment & 0x4000, ..self }
     }
 
     /// Sets the bit that forbids fragments.
     pub fn do_not_fragment(self) -> Ip4 {
-        Ip4 {
-            fragment: self.fragment | 0x4000,
-            ..self
-        }
+        Ip4 { fragment: self.fragment | 0x4000, ..self }
     }
 
     /// Adds options, filled up to whole words.
@@ -94,34 +88,22 @@ impl Ip4 {
 
     /// Claims a version and a header length (in words).
     pub fn claim(self, version: u8, words: u8) -> Ip4 {
-        Ip4 {
-            first_byte: Some(version << 4 | words),
-            ..self
-        }
+        Ip4 { first_byte: Some(version << 4 | words), ..self }
     }
 
     /// Claims a total length.
     pub fn total_length(self, total: u16) -> Ip4 {
-        Ip4 {
-            total: Some(total),
-            ..self
-        }
+        Ip4 { total: Some(total), ..self }
     }
 
     /// Claims another protocol than is carried.
     pub fn protocol(self, protocol: u8) -> Ip4 {
-        Ip4 {
-            protocol: Some(protocol),
-            ..self
-        }
+        Ip4 { protocol: Some(protocol), ..self }
     }
 
     /// Makes the header checksum wrong.
     pub fn bad_checksum(self) -> Ip4 {
-        Ip4 {
-            spoiled: true,
-            ..self
-        }
+        Ip4 { spoiled: true, ..self }
     }
 
     /// The header with what it carries, as bytes: for tunnels and quoted packets.
@@ -187,18 +169,12 @@ impl Ip6 {
 
     /// Claims another version.
     pub fn version(self, version: u8) -> Ip6 {
-        Ip6 {
-            first_byte: version << 4,
-            ..self
-        }
+        Ip6 { first_byte: version << 4, ..self }
     }
 
     /// Claims a payload length.
     pub fn payload_length(self, length: u16) -> Ip6 {
-        Ip6 {
-            length: Some(length),
-            ..self
-        }
+        Ip6 { length: Some(length), ..self }
     }
 
     /// The headers with what they carry, as bytes.
@@ -226,21 +202,13 @@ impl Ip6 {
 
     fn link_destination(&self) -> Mac {
         let [.., a, b, c, d] = self.destination.octets();
-        if self.destination.is_multicast() {
-            [0x33, 0x33, a, b, c, d]
-        } else {
-            PEER_MAC
-        }
+        if self.destination.is_multicast() { [0x33, 0x33, a, b, c, d] } else { PEER_MAC }
     }
 }
 
 /// The length byte of an options header and its options.
 pub fn option_header(options: &[u8]) -> Vec<u8> {
-    assert_eq!(
-        options.len() % 8,
-        6,
-        "options fill whole units of eight bytes"
-    );
+    assert_eq!(options.len() % 8, 6, "options fill whole units of eight bytes");
     [&[(options.len() / 8) as u8], options].concat()
 }
 
@@ -260,10 +228,12 @@ impl Net {
     /// The frame, with any payload.
     pub fn carry(self, protocol: u8, payload: &[u8]) -> Frame {
         match self {
-            Net::V4(header) => ether(ethertype::IPV4, header.packet(protocol, payload))
-                .to(header.link_destination()),
-            Net::V6(header) => ether(ethertype::IPV6, header.packet(protocol, payload))
-                .to(header.link_destination()),
+            Net::V4(header) => {
+                ether(ethertype::IPV4, header.packet(protocol, payload)).to(header.link_destination())
+            }
+            Net::V6(header) => {
+                ether(ethertype::IPV6, header.packet(protocol, payload)).to(header.link_destination())
+            }
         }
     }
 

@@ -19,8 +19,7 @@ pub fn udp(net: impl Into<Net>, source: u16, destination: u16) -> Frame {
 
 /// A UDP datagram with this content.
 pub fn udp_with(net: impl Into<Net>, source: u16, destination: u16, data: &[u8]) -> Frame {
-    net.into()
-        .carry_summed(17, udp_bytes(source, destination, data), 6)
+    net.into().carry_summed(17, udp_bytes(source, destination, data), 6)
 }
 
 /// A UDP datagram without checksum, as bytes: what `carry(17, ..)` wants.
@@ -69,42 +68,22 @@ pub fn sctp(net: impl Into<Net>, source: u16, destination: u16) -> Frame {
 
 /// An ESP packet.
 pub fn esp(net: impl Into<Net>, index: u32) -> Frame {
-    net.into().carry(
-        50,
-        &[&index.to_be_bytes(), &1u32.to_be_bytes(), WORDS].concat(),
-    )
+    net.into().carry(50, &[&index.to_be_bytes(), &1u32.to_be_bytes(), WORDS].concat())
 }
 
 /// An authentication header around UDP.
 pub fn ah(net: impl Into<Net>, index: u32) -> Frame {
-    let header = [
-        &[17, 4, 0, 0],
-        &index.to_be_bytes()[..],
-        &1u32.to_be_bytes(),
-        &[0; 12],
-    ];
-    net.into().carry(
-        51,
-        &[&header.concat(), &udp_bytes(1234, 80, WORDS)[..]].concat(),
-    )
+    let header = [&[17, 4, 0, 0], &index.to_be_bytes()[..], &1u32.to_be_bytes(), &[0; 12]];
+    net.into().carry(51, &[&header.concat(), &udp_bytes(1234, 80, WORDS)[..]].concat())
 }
 
 fn words<const N: usize>(values: [u16; N]) -> Vec<u8> {
-    values
-        .iter()
-        .flat_map(|value| value.to_be_bytes())
-        .collect()
+    values.iter().flat_map(|value| value.to_be_bytes()).collect()
 }
 
 fn crc32c(bytes: &[u8]) -> u32 {
     let step = |crc: u32, _| {
-        if crc & 1 == 1 {
-            crc >> 1 ^ 0x82f6_3b78
-        } else {
-            crc >> 1
-        }
+        if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 }
     };
-    !bytes
-        .iter()
-        .fold(!0, |crc, &byte| (0..8).fold(crc ^ u32::from(byte), step))
+    !bytes.iter().fold(!0, |crc, &byte| (0..8).fold(crc ^ u32::from(byte), step))
 }

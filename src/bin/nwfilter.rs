@@ -1,0 +1,7 @@
+//! The command `nwfilter`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    nwfilter::cli::main()
+}

@@ -1,0 +1,215 @@
+//! The command `nwfilter`: its arguments, and what becomes of them.
+//!
+//! Everything works without the daemon, from any directory. The kernel itself is the memory: what is bound is read
+//! from our tables. Where the daemon runs, it owns the tables and is asked to do the change.
+
+mod documents;
+mod enforce;
+mod ipset;
+mod print;
+mod status;
+
+use crate::addr::Mac;
+use crate::diag::{Code, Diagnostic, Severity, render};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Network filters for virtual machine interfaces: check them, compile them, enforce them.
+#[derive(Debug, Parser)]
+#[command(name = "nwfilter", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Say what is wrong with filters and bindings, and where.
+    Check {
+        /// Documents; `-` is the standard input.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// Where filters that they refer to are looked up.
+        #[arg(long, default_value = FILTERS)]
+        dir: PathBuf,
+    },
+    /// Print a filter or binding the way libvirt does.
+    Fmt {
+        /// The document; `-` is the standard input.
+        file: PathBuf,
+        /// Write it back instead.
+        #[arg(long)]
+        write: bool,
+    },
+    /// Print the program that a filter compiles to.
+    Compile {
+        #[command(flatten)]
+        filter: FilterArgs,
+        /// The program that many interfaces share, with sets in the place of variables.
+        #[arg(long)]
+        slots: bool,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Bind an interface to a filter, or change its binding.
+    Apply(BindArgs),
+    /// Print what `apply` would change, and change nothing.
+    Plan(BindArgs),
+    /// Unbind an interface. Its frames are no longer filtered.
+    Remove {
+        /// The interface.
+        #[arg(long, required_unless_present = "index")]
+        dev: Option<String>,
+        /// Its index instead, for one that is gone.
+        #[arg(long, conflicts_with = "dev")]
+        index: Option<u32>,
+    },
+    /// Show the bound interfaces, their programs and counters.
+    Status {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Look at and change the sets of addresses that filters refer to with `ipset`.
+    Ipset {
+        #[command(subcommand)]
+        verb: ipset::Verb,
+    },
+    /// Print completions for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write the man pages.
+    Man {
+        /// Into this directory.
+        #[arg(long, default_value = ".")]
+        dir: PathBuf,
+    },
+}
+
+/// Where filters are looked up: libvirt's own directory.
+const FILTERS: &str = "/etc/libvirt/nwfilter";
+
+#[derive(Debug, Args)]
+struct FilterArgs {
+    /// The name of the filter.
+    #[arg(long)]
+    filter: String,
+    /// A variable and its value, `IP=10.0.0.1`; again for a list.
+    #[arg(long = "param", value_name = "NAME=VALUE", value_parser = parameter)]
+    params: Vec<(String, String)>,
+    /// Where filters are looked up. Standard filters that are not there are taken from this program.
+    #[arg(long, default_value = FILTERS)]
+    dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct BindArgs {
+    /// The interface.
+    #[arg(long)]
+    dev: String,
+    /// The guest's MAC address.
+    #[arg(long)]
+    mac: Mac,
+    #[command(flatten)]
+    filter: FilterArgs,
+    /// Count the frames of every rule.
+    #[arg(long)]
+    counters: bool,
+}
+
+/// Why a command did not do what it was told.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Documents or values are at fault.
+    Faults(Vec<Diagnostic>),
+    /// The host is: no such interface, no permission, a refusal of the kernel.
+    Host(String),
+}
+
+type Outcome = Result<(), Failure>;
+
+/// Runs the command line of this process. The exit code is 0 for done, 1 for documents or values at fault, 2 for a
+/// wrong command line, 3 for anything the host refuses.
+pub fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Faults(faults)) => {
+            show(&faults);
+            ExitCode::from(1)
+        }
+        Err(Failure::Host(reason)) => {
+            let _ = writeln!(io::stderr(), "error: {reason}");
+            ExitCode::from(3)
+        }
+    }
+}
+
+fn run(command: Command) -> Outcome {
+    match command {
+        Command::Check { files, dir } => documents::check(&files, &dir),
+        Command::Fmt { file, write } => documents::format(&file, write),
+        Command::Compile { filter, slots, json } => print::compile(&filter, slots, json),
+        Command::Apply(arguments) => enforce::apply(&arguments),
+        Command::Plan(arguments) => enforce::plan(&arguments),
+        Command::Remove { dev, index } => enforce::remove(dev.as_deref(), index),
+        Command::Status { json } => status::show(json),
+        Command::Ipset { verb } => ipset::run(&verb),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "nwfilter", &mut io::stdout());
+            Ok(())
+        }
+        Command::Man { dir } => clap_mangen::generate_to(Cli::command(), &dir)
+            .map_err(|error| Failure::host(&dir.display(), &error)),
+    }
+}
+
+/// Prints diagnostics where people look for them.
+fn show(diagnostics: &[Diagnostic]) {
+    let text = render(diagnostics, io::stderr().is_terminal());
+    let _ = io::stderr().write_all(text.as_bytes());
+}
+
+/// Prints to the standard output; a reader that went away is nobody's fault.
+fn print(text: &str) {
+    let _ = io::stdout().write_all(text.as_bytes());
+}
+
+/// Says something that is no failure.
+fn note(text: &str) {
+    let _ = writeln!(io::stderr(), "note: {text}");
+}
+
+fn parameter(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    if name.is_empty() || !name.chars().all(plain) {
+        return Err(format!("{name:?} can not name a variable: letters, digits and _ can"));
+    }
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+impl Failure {
+    fn fault(error: &dyn std::error::Error) -> Failure {
+        Failure::Faults(vec![Diagnostic::error(Code::INVALID_ARG, error.to_string())])
+    }
+
+    fn host(what: &dyn std::fmt::Display, error: &dyn std::error::Error) -> Failure {
+        Failure::Host(format!("{what}: {error}"))
+    }
+}
+
+impl From<Vec<Diagnostic>> for Failure {
+    fn from(faults: Vec<Diagnostic>) -> Failure {
+        Failure::Faults(faults)
+    }
+}
+
+/// Whether any of these stands in the way.
+fn has_errors(diagnostics: &[Diagnostic]) -> bool {
+    diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error)
+}

@@ -1,0 +1,136 @@
+//! `apply`, `plan` and `remove`: one interface, its program, and the kernel.
+//!
+//! The program is always folded: nobody is there to look after a shared one. What is bound already is read from the
+//! kernel, so that several runs see each other. Where the daemon runs, it is asked.
+
+use super::print::with_faults_of;
+use super::{BindArgs, Failure, Outcome, note, print};
+use crate::apply::Kernel;
+use crate::binding::{self, Binding};
+use crate::compile::{Options, compile};
+use crate::ir::digest::digest;
+use crate::ir::{Family, Ruleset, Table};
+use crate::layout::{self, Entrance};
+use crate::links;
+use crate::nft::Ownership;
+use crate::plan::plan as difference;
+use crate::program::{Program, printable};
+use crate::recall::recall;
+use crate::resolve::{Mode, resolve};
+use crate::span::{Source, Span};
+use crate::vars::Vars;
+use uuid::Uuid;
+
+/// Binds an interface.
+pub(super) fn apply(arguments: &BindArgs) -> Outcome {
+    if let Some(mut daemon) = super::status::daemon()? {
+        let binding = binding::write(&as_binding(arguments));
+        return daemon.apply(&binding).map_err(|failure| Failure::host(&arguments.dev, &failure));
+    }
+    let kernel =
+        Kernel::open(Ownership::OwnedAndKept).map_err(|error| Failure::host(&"netfilter", &error))?;
+    let (old, new) = change(&kernel, arguments)?;
+    commit(&kernel, &old, &new)
+}
+
+/// Prints what `apply` would do.
+pub(super) fn plan(arguments: &BindArgs) -> Outcome {
+    let kernel =
+        Kernel::open(Ownership::OwnedAndKept).map_err(|error| Failure::host(&"netfilter", &error))?;
+    let (old, new) = change(&kernel, arguments)?;
+    print(&difference(&old, &new).to_string());
+    Ok(())
+}
+
+/// Unbinds an interface.
+pub(super) fn remove(dev: Option<&str>, index: Option<u32>) -> Outcome {
+    if let (Some(mut daemon), Some(dev)) = (super::status::daemon()?, dev) {
+        return daemon.remove(dev).map_err(|failure| Failure::host(&dev, &failure));
+    }
+    let kernel =
+        Kernel::open(Ownership::OwnedAndKept).map_err(|error| Failure::host(&"netfilter", &error))?;
+    let index = match (index, dev) {
+        (Some(index), _) => index,
+        (None, dev) => link(dev.unwrap_or_default())?,
+    };
+    let (old, mut table) = bridge(&kernel)?;
+    if layout::entrance(&table, index).is_none() {
+        return Err(Failure::Host(format!(
+            "{}: not bound",
+            dev.map_or(format!("index {index}"), str::to_owned)
+        )));
+    }
+    layout::leave(&mut table, index);
+    dev.iter().for_each(|dev| layout::unreserve(&mut table, dev));
+    layout::sweep(&mut table);
+    commit(&kernel, &old, &ruleset(table))
+}
+
+/// The rule sets before and after.
+fn change(kernel: &Kernel, arguments: &BindArgs) -> Result<(Ruleset, Ruleset), Failure> {
+    let program = program(kernel, arguments)?;
+    let index = link(&arguments.dev)?;
+    let (old, mut table) = bridge(kernel)?;
+    let prefix = layout::prefix(&printable(&program.filter), digest(&program.chains));
+    layout::place(&mut table, &prefix, &program);
+    layout::enter(&mut table, index, &Entrance::Private(prefix));
+    layout::reserve(&mut table, &arguments.dev);
+    layout::sweep(&mut table);
+    Ok((old, ruleset(table)))
+}
+
+fn program(kernel: &Kernel, arguments: &BindArgs) -> Result<Program, Failure> {
+    let library = arguments.filter.library()?;
+    let lookup = |name: &str| library.get(name);
+    let options = Options { features: kernel.features().into(), counters: arguments.counters };
+    let resolved = resolve(&lookup, &arguments.filter.filter, &vars(arguments), Mode::Fold);
+    let program = resolved.and_then(|resolved| compile(&resolved, &options));
+    program.map_err(|faults| with_faults_of(library.faults, faults))
+}
+
+/// The variables of the binding, with the guest's MAC address among them.
+fn vars(arguments: &BindArgs) -> Vars {
+    let mut vars = arguments.filter.vars();
+    if vars.values("MAC").is_none() {
+        vars.push("MAC", arguments.mac.to_string());
+    }
+    vars
+}
+
+fn as_binding(arguments: &BindArgs) -> Binding {
+    Binding {
+        owner_name: arguments.dev.clone(),
+        owner_uuid: Uuid::nil(),
+        portdev: arguments.dev.clone(),
+        linkdev: None,
+        mac: arguments.mac,
+        filter: arguments.filter.filter.clone(),
+        params: vars(arguments),
+        filter_span: Span::default(),
+        source: Source::new("command line", ""),
+    }
+}
+
+fn link(dev: &str) -> Result<u32, Failure> {
+    let found = links::by_name(dev).map_err(|error| Failure::host(&dev, &error))?;
+    found.map(|link| link.index).ok_or_else(|| Failure::Host(format!("{dev}: no such interface")))
+}
+
+/// What is in force, and our table of it to work on.
+fn bridge(kernel: &Kernel) -> Result<(Ruleset, Table), Failure> {
+    let observed = kernel.observe().map_err(|error| Failure::host(&"netfilter", &error))?;
+    let old = recall(&observed, &Ruleset::default());
+    let table = old.tables.get(&Family::Bridge).cloned().unwrap_or_else(layout::skeleton);
+    Ok((old, table))
+}
+
+/// Puts the difference in force; litter is worth a word.
+fn commit(kernel: &Kernel, old: &Ruleset, new: &Ruleset) -> Outcome {
+    let applied = kernel.apply(difference(old, new)).map_err(|refused| Failure::Host(refused.to_string()))?;
+    applied.litter.iter().for_each(|refusal| note(&refusal.to_string()));
+    Ok(())
+}
+
+fn ruleset(table: Table) -> Ruleset {
+    Ruleset { tables: [(Family::Bridge, table)].into() }
+}

@@ -1,0 +1,67 @@
+//! `ipset`: sets of addresses by name.
+
+use super::{Failure, Outcome, print, status};
+use crate::apply::Kernel;
+use crate::ipset::{Fault, perform};
+use crate::nft::Ownership;
+use crate::rpc::IpsetVerb;
+use clap::Subcommand;
+
+/// What is done to a set.
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Put addresses into a set.
+    Add {
+        /// The set.
+        name: String,
+        /// IPv4 and IPv6 addresses.
+        #[arg(required = true)]
+        addresses: Vec<String>,
+    },
+    /// Take addresses out of a set.
+    Del {
+        /// The set.
+        name: String,
+        /// IPv4 and IPv6 addresses.
+        #[arg(required = true)]
+        addresses: Vec<String>,
+    },
+    /// Print the addresses of a set.
+    List {
+        /// The set.
+        name: String,
+    },
+    /// Take all addresses out of a set.
+    Flush {
+        /// The set.
+        name: String,
+    },
+}
+
+/// Does it, by way of the daemon where that runs.
+pub(super) fn run(verb: &Verb) -> Outcome {
+    let (name, what, addresses) = match verb {
+        Verb::Add { name, addresses } => (name, IpsetVerb::Add, addresses.as_slice()),
+        Verb::Del { name, addresses } => (name, IpsetVerb::Delete, addresses.as_slice()),
+        Verb::List { name } => (name, IpsetVerb::List, [].as_slice()),
+        Verb::Flush { name } => (name, IpsetVerb::Flush, [].as_slice()),
+    };
+    let after = match status::daemon()? {
+        Some(mut daemon) => {
+            daemon.ipset(name, what, addresses).map_err(|failure| Failure::host(name, &failure))?
+        }
+        None => here(name, what, addresses)?,
+    };
+    if what == IpsetVerb::List {
+        after.iter().for_each(|address| print(&format!("{address}\n")));
+    }
+    Ok(())
+}
+
+fn here(name: &str, verb: IpsetVerb, addresses: &[String]) -> Result<Vec<String>, Failure> {
+    let kernel = Kernel::open(Ownership::Shared).map_err(|error| Failure::host(&"netfilter", &error))?;
+    perform(&kernel, name, verb, addresses).map_err(|fault| match fault {
+        Fault::Address(_) | Fault::Name(_) => Failure::fault(&fault),
+        Fault::Refused(_) | Fault::Kernel(_) => Failure::Host(fault.to_string()),
+    })
+}

@@ -1,0 +1,76 @@
+//! `compile`: the program a filter comes to, as text or as JSON.
+
+use super::{Failure, FilterArgs, Outcome, print};
+use crate::compile::{Features, Options, compile as to_program};
+use crate::ir::text::RuleText;
+use crate::ir::{Family, Rule};
+use crate::library::Library;
+use crate::program::Program;
+use crate::resolve::{Mode, resolve};
+use crate::vars::Vars;
+use serde_json::{Value, json};
+
+/// Prints the program of a filter.
+pub(super) fn compile(arguments: &FilterArgs, slots: bool, as_json: bool) -> Outcome {
+    let library = arguments.library()?;
+    let mode = if slots { Mode::Slots } else { Mode::Fold };
+    let lookup = |name: &str| library.get(name);
+    let options = Options { features: Features::ALL, counters: false };
+    let resolved = resolve(&lookup, &arguments.filter, &arguments.vars(), mode);
+    let program = resolved.and_then(|resolved| to_program(&resolved, &options));
+    let program = program.map_err(|faults| with_faults_of(library.faults, faults))?;
+    if as_json {
+        print(&format!("{:#}\n", json_of(&program)));
+    } else {
+        print(&program.to_string());
+    }
+    Ok(())
+}
+
+/// What is wrong with files of the directory may be why something is missing.
+pub(super) fn with_faults_of(
+    mut directory: Vec<crate::diag::Diagnostic>,
+    faults: Vec<crate::diag::Diagnostic>,
+) -> Failure {
+    directory.retain(|fault| fault.severity == crate::diag::Severity::Error);
+    directory.extend(faults);
+    Failure::Faults(directory)
+}
+
+fn json_of(program: &Program) -> Value {
+    let chain = |(name, rules): (&crate::ir::Name, &Vec<Rule>)| json!({ "name": **name, "rules": rules.iter().map(rule).collect::<Vec<_>>() });
+    json!({
+        "filter": program.filter,
+        "stateful": program.stateful,
+        "slots": program.slots.iter().map(|slot| slot.set_name().to_string()).collect::<Vec<_>>(),
+        "ipsets": program.foreign.keys().map(ToString::to_string).collect::<Vec<_>>(),
+        "chains": program.chains.iter().map(chain).collect::<Vec<_>>(),
+    })
+}
+
+fn rule(rule: &Rule) -> Value {
+    let text = RuleText(Family::Bridge, rule).to_string();
+    let origin = rule.origin.as_ref();
+    json!({
+        "nft": text,
+        "filter": origin.map(|origin| origin.filter.to_string()),
+        "rule": origin.map(|origin| origin.rule),
+        "place": origin.map(|origin| origin.place.line_column()),
+    })
+}
+
+impl FilterArgs {
+    /// The filters of the directory and the standard ones.
+    pub(super) fn library(&self) -> Result<Library, Failure> {
+        Library::load(&self.dir).map_err(|error| Failure::host(&self.dir.display(), &error))
+    }
+
+    /// The variables of the command line.
+    pub(super) fn vars(&self) -> Vars {
+        let mut vars = Vars::default();
+        for (name, value) in &self.params {
+            vars.push(name, value);
+        }
+        vars
+    }
+}

@@ -1,0 +1,96 @@
+//! `status`: what is enforced now, as a table or as JSON.
+
+use super::{Failure, Outcome, print};
+use crate::apply::Kernel;
+use crate::links;
+use crate::nft::Ownership;
+use crate::rpc::client::Client;
+use crate::rpc::listen::NAME;
+use crate::status::{Interface, Status};
+use std::io::ErrorKind;
+use std::path::Path;
+use std::time::Duration;
+
+/// Where the daemon's sockets are, unless `NWFILTER_RUNTIME_DIR` says otherwise.
+const RUNTIME: &str = "/run/libvirt";
+
+/// The daemon may be committing thousands of rules.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A connection to the daemon; none where it does not run.
+pub(super) fn daemon() -> Result<Option<Client>, Failure> {
+    let directory = std::env::var_os("NWFILTER_RUNTIME_DIR").unwrap_or_else(|| RUNTIME.into());
+    let socket = Path::new(&directory).join(NAME);
+    match Client::connect(&socket, PATIENCE) {
+        Ok(client) => Ok(Some(client)),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => Ok(None),
+        Err(error) => Err(Failure::host(&socket.display(), &error)),
+    }
+}
+
+/// Prints the status.
+pub(super) fn show(as_json: bool) -> Outcome {
+    let status = match daemon()? {
+        Some(mut daemon) => {
+            let json = daemon.status().map_err(|failure| Failure::host(&"nwfilterd", &failure))?;
+            serde_json::from_str(&json).map_err(|error| Failure::host(&"nwfilterd", &error))?
+        }
+        None => here()?,
+    };
+    if as_json {
+        print(&format!("{:#}\n", serde_json::json!(status)));
+    } else {
+        print(&table(&status));
+    }
+    Ok(())
+}
+
+fn here() -> Result<Status, Failure> {
+    let kernel = Kernel::open(Ownership::Shared).map_err(|error| Failure::host(&"netfilter", &error))?;
+    let observed = kernel.observe().map_err(|error| Failure::host(&"netfilter", &error))?;
+    let links = links::snapshot().map_err(|error| Failure::host(&"links", &error))?;
+    let names = links.into_iter().map(|link| (link.index, link.name)).collect();
+    Ok(Status::of(&observed, &names))
+}
+
+fn table(status: &Status) -> String {
+    let mut lines = vec![["INTERFACE", "INDEX", "FILTER", "PROGRAM", ""].map(str::to_owned)];
+    lines.extend(status.interfaces.iter().map(line));
+    let widths: Vec<usize> = (0..5)
+        .map(|column| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0))
+        .collect();
+    let mut text = String::new();
+    for line in &lines {
+        let cells = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+        text.push('\n');
+    }
+    for program in &status.programs {
+        for counter in &program.counters {
+            let rule = counter.rule.as_deref().unwrap_or("-");
+            let (chain, packets, bytes) = (&counter.chain, counter.packets, counter.bytes);
+            text.push_str(&format!("{} {chain} {rule}: {packets} frames, {bytes} bytes\n", program.name));
+        }
+    }
+    for (name, length) in &status.ipsets {
+        text.push_str(&format!("ipset {name}: {length} addresses\n"));
+    }
+    text
+}
+
+fn line(interface: &Interface) -> [String; 5] {
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
+    let note = match (&interface.closed, interface.index, interface.shared) {
+        (Some(why), ..) => format!("closed: {why}"),
+        (None, None, _) => "waits for its interface".into(),
+        (None, Some(_), true) => "shared".into(),
+        (None, Some(_), false) => String::new(),
+    };
+    [
+        or_dash(interface.name.clone()),
+        or_dash(interface.index.map(|index| index.to_string())),
+        interface.filter.clone(),
+        or_dash(interface.program.clone()),
+        note,
+    ]
+}

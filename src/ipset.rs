@@ -1,0 +1,125 @@
+//! The sets of addresses that filters refer to by name: what the kernel calls them, and how they are filled.
+//!
+//! A filter's `ipset` is a set of our own table. It exists once a program refers to it or somebody fills it,
+//! empty at first, and stays with what is in it when the last program goes. IPv4 and IPv6 addresses of one name sit in two sets.
+
+use crate::apply::{Kernel, Refused};
+use crate::ir::{Bytes, Data, Datum, Family, KeyType, Name, Role, Ruleset, Set};
+use crate::layout;
+use crate::plan::{Change, Plan, Step};
+use crate::program::printable;
+use crate::recall::recall;
+use crate::rpc::IpsetVerb;
+use imbl::OrdMap;
+use std::collections::BTreeSet;
+use std::io;
+use std::net::IpAddr;
+
+/// Why a set was not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// Not an address.
+    #[error("{0:?} is no IPv4 or IPv6 address")]
+    Address(String),
+    /// A name that libvirt would not take either.
+    #[error("{0:?} can not name a set: 1 to 31 letters, digits and _.:+- can, and spaces")]
+    Name(String),
+    /// The kernel did not take it.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The kernel could not be asked.
+    #[error("netfilter: {0}")]
+    Kernel(#[from] io::Error),
+}
+
+/// The two families of addresses, each with what the names of its sets begin with.
+const FAMILIES: [(KeyType, &str); 2] = [(KeyType::Ipv4, "ipset."), (KeyType::Ipv6, "ipset6.")];
+
+/// What the kernel calls the set of this name for addresses of this type.
+pub fn set_name(name: &str, kind: KeyType) -> Name {
+    let (_, prefix) = FAMILIES[usize::from(kind == KeyType::Ipv6)];
+    format!("{prefix}{}", printable(name)).into()
+}
+
+/// The name a set is shown under; none where it is not one of these.
+pub fn shown(set: &str) -> Option<String> {
+    FAMILIES.iter().find_map(|(_, prefix)| set.strip_prefix(prefix)).map(str::to_owned)
+}
+
+/// An empty set for addresses of this type.
+pub fn empty(kind: KeyType) -> Set {
+    Set { key: vec![kind], data: Data::None, role: Role::Foreign, dynamic: false, elements: OrdMap::new() }
+}
+
+/// Looks at or changes a set, and returns its addresses after that. All addresses are taken, or none.
+pub fn perform(
+    kernel: &Kernel,
+    name: &str,
+    verb: IpsetVerb,
+    addresses: &[String],
+) -> Result<Vec<String>, Fault> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_.:+- ".contains(c);
+    if name.is_empty() || name.len() > 31 || !name.chars().all(plain) {
+        return Err(Fault::Name(name.to_owned()));
+    }
+    let named: Vec<IpAddr> = addresses
+        .iter()
+        .map(|text| text.parse().map_err(|_| Fault::Address(text.clone())))
+        .collect::<Result<_, _>>()?;
+    let observed = recall(&kernel.observe()?, &Ruleset::default());
+    let table = observed.tables.get(&Family::Bridge);
+    let mut after = Vec::new();
+    let mut steps =
+        if table.is_none() { crate::plan::plan(&observed, &with_skeleton()).prepare } else { Vec::new() };
+    for (kind, _) in FAMILIES {
+        let set = set_name(name, kind);
+        let found = table.and_then(|table| table.sets.get(&set));
+        let before: BTreeSet<Bytes> =
+            found.into_iter().flat_map(|set| set.elements.keys().cloned()).collect();
+        let named: BTreeSet<Bytes> = named.iter().filter_map(|address| key(*address, kind)).collect();
+        let wanted = match verb {
+            IpsetVerb::List => before.clone(),
+            IpsetVerb::Add => before.union(&named).cloned().collect(),
+            IpsetVerb::Delete => before.difference(&named).cloned().collect(),
+            IpsetVerb::Flush => BTreeSet::new(),
+        };
+        steps.extend(changes(&set, kind, found.is_some(), &before, &wanted));
+        after.extend(wanted.iter().filter_map(|key| address(key)).map(|address| address.to_string()));
+    }
+    kernel.apply(Plan { switch: steps, ..Plan::default() })?;
+    Ok(after)
+}
+
+fn with_skeleton() -> Ruleset {
+    Ruleset { tables: [(Family::Bridge, layout::skeleton())].into() }
+}
+
+fn changes(
+    set: &Name,
+    kind: KeyType,
+    exists: bool,
+    before: &BTreeSet<Bytes>,
+    wanted: &BTreeSet<Bytes>,
+) -> Vec<Step> {
+    let of = empty(kind).kind();
+    let add: Vec<(Bytes, Datum)> = wanted.difference(before).map(|key| (key.clone(), Datum::None)).collect();
+    let delete: Vec<Bytes> = before.difference(wanted).cloned().collect();
+    let make = (!exists && !add.is_empty()).then(|| Change::AddSet(set.clone(), of.clone()));
+    let add = (!add.is_empty()).then(|| Change::AddElements(set.clone(), of.clone(), add));
+    let delete = (!delete.is_empty()).then(|| Change::DeleteElements(set.clone(), of, delete));
+    let changes = [make, add, delete].into_iter().flatten();
+    changes.map(|change| Step { family: Family::Bridge, change }).collect()
+}
+
+fn key(address: IpAddr, kind: KeyType) -> Option<Bytes> {
+    match (address, kind) {
+        (IpAddr::V4(address), KeyType::Ipv4) => Some(address.octets().as_slice().into()),
+        (IpAddr::V6(address), KeyType::Ipv6) => Some(address.octets().as_slice().into()),
+        _ => None,
+    }
+}
+
+fn address(key: &Bytes) -> Option<IpAddr> {
+    let v4 = || <[u8; 4]>::try_from(&key[..]).map(IpAddr::from).ok();
+    v4().or_else(|| <[u8; 16]>::try_from(&key[..]).map(IpAddr::from).ok())
+}

@@ -1,0 +1,107 @@
+//! What is enforced now, for people and programs: bound interfaces, their programs, counters.
+//!
+//! Made of what is in the kernel and, where the daemon runs, of what it knows besides. Pure; printing is the command's.
+
+use crate::ir::observed::{Observed, ObservedTable};
+use crate::ir::{Family, Ruleset};
+use crate::layout::{self, Entrance};
+use crate::recall::recall;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Everything `nwfilter status` shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Bound interfaces and, from the daemon, bindings that wait for theirs.
+    pub interfaces: Vec<Interface>,
+    /// Programs in the kernel.
+    pub programs: Vec<Program>,
+    /// The named sets that filters refer to, with the number of their addresses.
+    pub ipsets: BTreeMap<String, usize>,
+}
+
+/// One bound interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interface {
+    /// Its name; none where the link is gone.
+    pub name: Option<String>,
+    /// Its index; none where a binding waits for its link.
+    pub index: Option<u32>,
+    /// The name of its filter as nft prints it, or as the binding has it.
+    pub filter: String,
+    /// The program its frames enter.
+    pub program: Option<String>,
+    /// Whether other interfaces share that program.
+    pub shared: bool,
+    /// Why it lets nothing pass, where that is so.
+    pub closed: Option<String>,
+}
+
+/// One program.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Program {
+    /// Its name in the kernel.
+    pub name: String,
+    /// Its rules that count.
+    pub counters: Vec<Counter>,
+}
+
+/// What one rule counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counter {
+    /// The rule's chain.
+    pub chain: String,
+    /// The rule of the filter it comes from.
+    pub rule: Option<String>,
+    /// Frames.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+impl Status {
+    /// What our bridge table says, with the names of links by index.
+    pub fn of(observed: &Observed, names: &BTreeMap<u32, String>) -> Status {
+        let ruleset = recall(observed, &Ruleset::default());
+        let (Some(table), Some(found)) =
+            (ruleset.tables.get(&Family::Bridge), observed.families.get(&Family::Bridge))
+        else {
+            return Status::default();
+        };
+        let interface = |index: u32| {
+            let entrance = layout::entrance(table, index);
+            let (program, shared) = match &entrance {
+                Some(Entrance::Shared(name)) => (layout::led(table, name), true),
+                Some(Entrance::Private(prefix)) => (Some(prefix.clone()), false),
+                None => (None, false),
+            };
+            let filter =
+                program.as_deref().and_then(|prefix| prefix.split('/').next()).unwrap_or_default().to_owned();
+            let name = names.get(&index).cloned();
+            let program = program.map(|prefix| prefix.to_string());
+            Interface { name, index: Some(index), filter, program, shared, closed: None }
+        };
+        let ipset = |(name, set): (&crate::ir::Name, &crate::ir::Set)| {
+            Some((crate::ipset::shown(name)?, set.elements.len()))
+        };
+        Status {
+            interfaces: layout::bound(table).into_iter().map(interface).collect(),
+            programs: programs(found),
+            ipsets: table.sets.iter().filter_map(ipset).collect(),
+        }
+    }
+}
+
+fn programs(table: &ObservedTable) -> Vec<Program> {
+    let mut programs: BTreeMap<&str, Vec<Counter>> = BTreeMap::new();
+    for (name, chain) in &table.chains {
+        let Some(prefix) = layout::prefix_of(name) else { continue };
+        let counters = chain.rules.iter().filter_map(|rule| {
+            let (packets, bytes) = rule.counter?;
+            let chain = name[prefix.len() + 1..].to_owned();
+            Some(Counter { chain, rule: rule.comment.clone(), packets, bytes })
+        });
+        programs.entry(prefix).or_default().extend(counters);
+    }
+    programs.into_iter().map(|(name, counters)| Program { name: name.to_owned(), counters }).collect()
+}
