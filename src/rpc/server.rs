@@ -135,6 +135,9 @@ impl Pool {
     }
 
     async fn accept(&self, socket: &UnixListener) -> io::Result<(UnixStream, Place)> {
+        if self.clients.available_permits() == 0 {
+            tracing::warn!(limit = self.limits.clients, access = ?self.access, "all places for clients are taken");
+        }
         let permit = self.clients.clone().acquire_owned().await.expect("it is never closed");
         let (stream, _) = socket.accept().await?;
         self.connected.send_modify(|count| *count += 1);
