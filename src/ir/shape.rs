@@ -293,6 +293,8 @@ impl Context {
             TcpFlags => self.transport == Some(6),
             IcmpType | IcmpCode => self.transport == Some(1),
             Icmp6Type | Icmp6Code => self.transport == Some(58),
+            // The IP stack's hooks see no ARP.
+            _ if family == Family::Inet && network == Some(ARP) => false,
             _ => network.is_some() && self.network == network,
         }
     }
