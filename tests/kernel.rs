@@ -2,7 +2,7 @@
 //!
 //! Every test steps into a network namespace of its own thread, needs root, and leaves nothing behind.
 
-use nwfilter::apply::{Kernel, Refused, Stage};
+use nwfilter::apply::{Kernel, Stage};
 use nwfilter::field::Field;
 use nwfilter::ir::*;
 use nwfilter::nft::Ownership;
@@ -502,5 +502,377 @@ fn a_netdev_rule_is_what_nft_makes_of_its_text() {
             let table = table_of(rules(matches()), hook(point, Some("lo")));
             check(&kernel, &Ruleset { tables: BTreeMap::from([(Family::Netdev, table)]) });
         }
+    });
+}
+
+/// What only the IP stack's own tables have: connection state, answers, counted connections.
+fn inet_rules() -> Vec<Rule> {
+    use Field::*;
+    let state = |states, negated| Match::CtState { states, negated };
+    let limit = |above, negated| Match::ConnLimit {
+        set: name("counted"),
+        keys: vec![Key::new(From::Iif), f(IpSaddr)],
+        above,
+        negated,
+    };
+    let ip4 = || is(From::Protocol, &IPV4);
+    let mut rules: Vec<Rule> = [
+        vec![state(1, false)],
+        vec![state(2 | 4, false)],
+        vec![state(1 | 2, true)],
+        vec![state(8, true)],
+        vec![Match::CtDirection(CtDirection::Original)],
+        vec![Match::CtDirection(CtDirection::Reply), state(2, false)],
+        vec![ip4(), limit(5, false)],
+        vec![ip4(), limit(1, true)],
+        vec![ip4(), eq(IpSaddr, &IP), limit(5, false), eq(IpDaddr, &IP2)],
+    ]
+    .map(|matches| Rule::new(matches, Action::Drop))
+    .into();
+    rules.push(Rule::new(vec![is(From::L4Proto, &[6])], Action::Reject(Reject::TcpReset)));
+    rules.push(Rule::new(vec![], Action::Reject(Reject::PortUnreachable)));
+    rules.push(Rule::new(vec![], Action::SetZone(vec![Key::new(From::Iif)], name("zones"))));
+    rules
+}
+
+#[test]
+fn an_inet_rule_is_what_nft_makes_of_its_text() {
+    in_namespace(|| {
+        let kernel = Kernel::open(Ownership::Shared).unwrap();
+        let rules = [rules(matches()), inet_rules()].concat();
+        let mut table = table_of(rules, hook(Point::Input, None));
+        let counted = set(&[KeyType::IfIndex, KeyType::Ipv4], Data::None, &[]);
+        table.sets.insert(name("counted"), Set { dynamic: true, role: Role::Foreign, ..counted });
+        check(&kernel, &Ruleset { tables: BTreeMap::from([(Family::Inet, table)]) });
+    });
+}
+
+#[test]
+fn two_fields_are_compared_where_the_kernel_can_and_nft_still_lists() {
+    in_namespace(|| {
+        let kernel = Kernel::open(Ownership::Shared).unwrap();
+        if !kernel.features().xor_registers.is_yes() {
+            return println!("skipped: this kernel can not compare two fields");
+        }
+        let same = |left, right, negated| Match::Same { left: f(left), right: f(right), negated };
+        let rules = vec![
+            Rule::new(
+                vec![eq(Field::EtherType, &ARP), same(Field::ArpSaddrIp, Field::ArpDaddrIp, false)],
+                Action::Drop,
+            ),
+            Rule::new(vec![same(Field::EtherSaddr, Field::ArpSaddrEther, true)], Action::Drop),
+            Rule::new(vec![same(Field::Ip6Saddr, Field::Ip6Daddr, true)], Action::Drop),
+        ];
+        let table = table_of(rules, hook(Point::Prerouting, None));
+        kernel.apply(prepare(steps(&Ruleset { tables: BTreeMap::from([(Family::Bridge, table)]) }))).unwrap();
+        let listed = nft("--debug=netlink list ruleset", "");
+        assert!(listed.contains("bitwise reg 1"), "{listed}");
+    });
+}
+
+#[test]
+fn twenty_thousand_elements_arrive_and_leave() {
+    in_namespace(|| {
+        let kernel = Kernel::open(Ownership::Shared).unwrap();
+        let key = |number: u32| element(&[&index(number), &MAC, &number.to_be_bytes()]);
+        let elements = (0..20_000).map(|number| (key(number), Datum::None));
+        let kind = set(&[KeyType::IfIndex, KeyType::Ether, KeyType::Ipv4], Data::None, &[]);
+        let mut table = Table::default();
+        table.sets.insert(name("many"), Set { elements: elements.collect(), ..kind.clone() });
+        kernel.apply(prepare(steps(&Ruleset { tables: BTreeMap::from([(Family::Bridge, table)]) }))).unwrap();
+        let seen =
+            || kernel.observe().unwrap().families[&Family::Bridge].sets[&name("many")].elements.clone();
+        assert_eq!(seen().len(), 20_000);
+        assert!(seen().contains_key(&key(19_999)));
+        let leave = (1..20_000).map(key).collect();
+        let delete = Change::DeleteElements(name("many"), set_type(&kind), leave);
+        kernel.apply(prepare(vec![step(Family::Bridge, delete)])).unwrap();
+        assert_eq!(seen().into_keys().collect::<Vec<_>>(), [key(0)]);
+    });
+}
+
+#[test]
+fn a_constant_set_may_be_longer_than_a_message() {
+    in_namespace(|| {
+        let kernel = Kernel::open(Ownership::Shared).unwrap();
+        let values: BTreeSet<Bytes> = (0..5000u32).map(|n| Bytes::from(n.to_be_bytes().as_slice())).collect();
+        let set = SetRef::Anonymous(vec![KeyType::Ipv4], values);
+        let lookup = Match::Lookup { keys: vec![f(Field::IpSaddr)], negated: false, set };
+        let rule = Rule::new(vec![is(From::Protocol, &IPV4), lookup], Action::Drop);
+        let table = table_of(vec![rule], hook(Point::Prerouting, None));
+        check(&kernel, &Ruleset { tables: BTreeMap::from([(Family::Bridge, table)]) });
+    });
+}
+
+/// A rule that jumps to a chain that is not there.
+fn lost_rule(number: u32) -> Change {
+    let rule = Rule { origin: origin("broken", number), ..Rule::new(vec![], Action::Jump(name("nowhere"))) };
+    Change::AddRule(name("base"), rule)
+}
+
+#[test]
+fn a_batch_with_three_faults_names_all_three_and_changes_nothing() {
+    in_namespace(|| {
+        let kernel = Kernel::open(Ownership::Shared).unwrap();
+        let table = table_of(rules(matches()), hook(Point::Prerouting, None));
+        kernel.apply(prepare(steps(&Ruleset { tables: BTreeMap::from([(Family::Bridge, table)]) }))).unwrap();
+        let before = listing();
+        let bridge = |change| step(Family::Bridge, change);
+        let plan = prepare(vec![
+            bridge(lost_rule(1)),
+            bridge(Change::AddRule(name("base"), Rule::new(vec![], Action::Accept))),
+            bridge(lost_rule(2)),
+            bridge(Change::DeleteSet(name("no.such.set"))),
+        ]);
+        let refused = kernel.apply(plan).unwrap_err();
+        assert_eq!(refused.stage, Stage::Prepare);
+        let refusals: Vec<_> =
+            refused.refusals.iter().map(|refusal| (refusal.step, refusal.errno())).collect();
+        let missing = Some(libc::ENOENT);
+        assert_eq!(refusals, [(Some(0), missing), (Some(2), missing), (Some(3), missing)], "{refused}");
+        let text = refused.to_string();
+        for said in [
+            "clean.xml:2:3: rule broken:1: a rule of chain base",
+            "rule broken:2",
+            "set no.such.set in table bridge nwfilter: refused by the kernel: No such file",
+        ] {
+            assert!(text.contains(said), "{said:?} in {text}");
+        }
+        assert_eq!(listing(), before);
+    });
+}
+
+#[test]
+fn a_refused_switch_takes_back_what_prepare_made() {
+    in_namespace(|| {
+        let kernel = Kernel::open(Ownership::Shared).unwrap();
+        let table = table_of(rules(matches()), hook(Point::Prerouting, None));
+        kernel.apply(prepare(steps(&Ruleset { tables: BTreeMap::from([(Family::Bridge, table)]) }))).unwrap();
+        let before = listing();
+        let bridge = |change| step(Family::Bridge, change);
+        let kind = SetType { key: vec![KeyType::IfIndex], data: Data::Verdict, dynamic: false };
+        let jump = |to: &str| Rule::new(vec![], Action::Jump(name(to)));
+        let plan = Plan {
+            prepare: vec![
+                bridge(Change::AddChain(name("new/a"), None)),
+                bridge(Change::AddChain(name("new/b"), None)),
+                bridge(Change::AddSet(name("new.map"), kind.clone())),
+                bridge(Change::AddRule(
+                    name("new/b"),
+                    Rule::new(vec![], Action::Dispatch(vec![Key::new(From::Iif)], name("new.map"))),
+                )),
+                bridge(Change::AddRule(name("new/a"), jump("new/b"))),
+                bridge(Change::AddElements(
+                    name("new.map"),
+                    kind,
+                    vec![(index(9).as_slice().into(), Datum::Goto(name("x/out")))],
+                )),
+            ],
+            switch: vec![bridge(Change::AddRule(name("base"), jump("new/a"))), bridge(lost_rule(7))],
+            retire: vec![bridge(Change::DeleteChain(name("x/out")))],
+        };
+        let refused = kernel.apply(plan).unwrap_err();
+        assert_eq!(
+            (refused.stage, refused.refusals.len(), refused.litter.len()),
+            (Stage::Switch, 1, 0),
+            "{refused:?}"
+        );
+        assert_eq!(listing(), before);
+    });
+}
+
+#[test]
+fn what_no_kernel_could_be_told_is_refused_before_anything_is_sent() {
+    in_namespace(|| {
+        let kernel = Kernel::open(Ownership::Shared).unwrap();
+        let check = |matches: Vec<Match>, said: &str| {
+            let rule = Rule { origin: origin("long", 3), ..Rule::new(matches, Action::Accept) };
+            let change = Change::AddRule(name("base"), rule);
+            let plan = Plan {
+                switch: vec![step(Family::Bridge, change)],
+                ..prepare(vec![step(Family::Bridge, Change::AddTable)])
+            };
+            let refused = kernel.apply(plan).unwrap_err();
+            assert!(refused.to_string().contains(said), "{said:?} in {refused}");
+            assert!(refused.to_string().contains("rule long:3"), "{refused}");
+            assert_eq!(nft("list ruleset", ""), "");
+        };
+        check(vec![eq(Field::EtherSaddr, &[1; 80])], "80 bytes");
+        check(vec![eq(Field::EtherSaddr, &[])], "0 bytes");
+        check(vec![masked(Field::IpSaddr, &[255, 0], false, &[1, 2, 3, 4])], "mask of 2 bytes");
+        check(vec![ne(Field::ThDport, &[0, 80]); 70], "expressions");
+        check(vec![one_of(vec![f(Field::EtherSaddr)], &[KeyType::Ether], false, &[])], "empty");
+        check(vec![within(vec![f(Field::Ip6Saddr); 5], false, "bound")], "key of 80 bytes");
+    });
+}
+
+#[test]
+fn a_failing_retire_is_told_and_is_no_failure() {
+    in_namespace(|| {
+        let kernel = Kernel::open(Ownership::Shared).unwrap();
+        let plan = Plan {
+            switch: vec![step(Family::Bridge, Change::AddTable)],
+            retire: vec![step(Family::Bridge, Change::DeleteChain(name("nowhere")))],
+            ..Plan::default()
+        };
+        assert_eq!(kernel.apply(plan.clone()).unwrap().litter.len(), 1);
+        let later =
+            kernel.submit(plan, nwfilter::apply::Retire::AfterAnswer).blocking_recv().unwrap().unwrap();
+        assert_eq!(later.litter, []);
+        assert_eq!(kernel.apply(Plan::default()).unwrap().litter.len(), 1, "told with the next answer");
+    });
+}
+
+/// A small table whose every part can be told again.
+fn small() -> Ruleset {
+    let rule = Rule {
+        counter: true,
+        origin: origin("clean-traffic", 1),
+        ..Rule::new(vec![eq(Field::EtherSaddr, &MAC)], Action::Accept)
+    };
+    let table = table_of(vec![rule, Rule::new(vec![], Action::Drop)], hook(Point::Prerouting, None));
+    Ruleset { tables: BTreeMap::from([(Family::Bridge, table)]) }
+}
+
+#[test]
+fn what_is_read_back_is_what_was_sent() {
+    in_namespace(|| {
+        let kernel = Kernel::open(Ownership::Shared).unwrap();
+        let mut ruleset = small();
+        let device = table_of(vec![], hook(Point::Egress, Some("lo")));
+        ruleset.tables.insert(Family::Netdev, device);
+        kernel.apply(prepare(steps(&ruleset))).unwrap();
+        let observed = kernel.observe().unwrap();
+        assert_eq!(observed.families.keys().collect::<Vec<_>>(), ruleset.tables.keys().collect::<Vec<_>>());
+        for (family, table) in &ruleset.tables {
+            let seen = &observed.families[family];
+            assert!(!seen.owner && seen.port.is_none());
+            assert_eq!(seen.chains.keys().collect::<Vec<_>>(), table.chains.keys().collect::<Vec<_>>());
+            for (name, chain) in &table.chains {
+                let digests: Vec<_> = chain.rules.iter().map(|rule| Some(digest::rule(rule))).collect();
+                assert_eq!(
+                    seen.chains[name].rules.iter().map(|rule| rule.digest).collect::<Vec<_>>(),
+                    digests
+                );
+                assert_eq!(seen.chains[name].hook, chain.hook);
+            }
+            for (name, set) in &table.sets {
+                assert_eq!(seen.sets[name].ty, set_type(set), "{name}");
+                let elements: BTreeMap<_, _> = set.elements.clone().into_iter().collect();
+                assert_eq!(seen.sets[name].elements, elements, "{name}");
+            }
+            assert_eq!(seen.sets.len(), table.sets.len());
+        }
+        let rule = &observed.families[&Family::Bridge].chains[&name("c000")].rules[0];
+        assert_eq!((rule.comment.as_deref(), rule.counter), (Some("clean-traffic:1"), Some((0, 0))));
+    });
+}
+
+#[test]
+fn an_owned_table_outlives_a_flush_and_its_owner_and_is_adopted() {
+    in_namespace(|| {
+        let kernel = Kernel::open(Ownership::OwnedAndKept).unwrap();
+        if !kernel.features().owner_persist.is_yes() {
+            return println!("skipped: this kernel has no owned tables that stay");
+        }
+        kernel.apply(prepare(steps(&small()))).unwrap();
+        let seen = kernel.observe().unwrap();
+        let table = &seen.families[&Family::Bridge];
+        assert_eq!((table.owner, table.port), (true, Some(kernel.port())));
+        let before = listing();
+        nft("flush ruleset", "");
+        assert_eq!(listing(), before, "a flush by others");
+
+        // Another of us may not touch it as long as we live, and is told so.
+        let other = Kernel::open(Ownership::OwnedAndKept).unwrap();
+        let chain = Change::AddChain(name("intruder"), None);
+        let refused = other
+            .apply(prepare(vec![step(Family::Bridge, Change::AddTable), step(Family::Bridge, chain.clone())]))
+            .unwrap_err();
+        assert_eq!(refused.refusals[0].errno(), Some(libc::EPERM), "{refused}");
+        assert!(refused.to_string().contains("another process may own the table"), "{refused}");
+
+        drop(kernel);
+        while other.observe().unwrap().families[&Family::Bridge].port.is_some() {
+            std::thread::yield_now();
+        }
+        let unowned = |text: &str| {
+            text.lines()
+                .filter(|line| !line.contains("flags") && !line.contains("progname"))
+                .collect::<Vec<_>>()
+                .join("\n")
+        };
+        assert_eq!(unowned(&listing()), unowned(&before), "our end");
+        other
+            .apply(prepare(vec![step(Family::Bridge, Change::AddTable), step(Family::Bridge, chain)]))
+            .unwrap();
+        let adopted = other.observe().unwrap();
+        assert_eq!(adopted.families[&Family::Bridge].port, Some(other.port()));
+        assert_eq!(adopted.families[&Family::Bridge].chains.len(), table.chains.len() + 1);
+        nft("flush ruleset", "");
+        assert_eq!(other.observe().unwrap(), adopted);
+    });
+}
+
+#[test]
+fn a_shared_table_that_is_there_is_used_as_it_is() {
+    in_namespace(|| {
+        nft("-f -", "add table bridge nwfilter\nadd chain bridge nwfilter old\n");
+        let kernel = Kernel::open(Ownership::OwnedAndKept).unwrap();
+        kernel
+            .apply(prepare(vec![
+                step(Family::Bridge, Change::AddTable),
+                step(Family::Bridge, Change::AddChain(name("new"), None)),
+            ]))
+            .unwrap();
+        let table = &kernel.observe().unwrap().families[&Family::Bridge];
+        assert!(!table.owner);
+        assert_eq!(table.chains.keys().map(|name| &**name).collect::<Vec<_>>(), ["new", "old"]);
+    });
+}
+
+#[test]
+fn probes_leave_nothing_behind_and_agree_with_nft() {
+    in_namespace(|| {
+        let kernel = Kernel::open(Ownership::Shared).unwrap();
+        let features = kernel.features();
+        assert_eq!(nft("list tables", ""), "");
+        let check = |what: &str, support: nwfilter::nft::probe::Support, text: &str| {
+            let accepted = run("nft", &["-f", "-"], text).status.success();
+            nft("flush ruleset", "");
+            assert_eq!(support.is_yes(), accepted, "{what}: {support}");
+        };
+        let bridge = |rule: &str| {
+            format!("table bridge t {{ chain c {{ type filter hook prerouting priority 0; {rule}\n }} }}\n")
+        };
+        check("bridge ct", features.bridge_ct, &bridge("ct state new accept"));
+        check("bridge reject", features.bridge_reject, &bridge("reject with icmpx port-unreachable"));
+        check("bridge meta", features.bridge_meta, &bridge("meta ibrname br0 accept"));
+        check("connlimit", features.connlimit, &bridge("ct count over 5 accept"));
+        check("tcp option", features.tcp_option, &bridge("tcp option 5 exists accept"));
+        check("inet ct", features.inet_ct, &bridge("ct state new accept").replace("bridge", "inet"));
+        let egress = "table netdev t { chain c { type filter hook egress device lo priority 0; } }\n";
+        check("egress", features.netdev_egress, egress);
+    });
+}
+
+#[test]
+fn a_commit_by_others_is_heard_and_our_own_is_not() {
+    use nwfilter::nft::watch::{Event, Watch};
+    in_namespace(|| {
+        let kernel = Kernel::open(Ownership::Shared).unwrap();
+        let mut watch = Watch::open(Some(kernel.port())).unwrap();
+        kernel.apply(prepare(steps(&small()))).unwrap();
+        nft("-f -", "add table inet other\n");
+        assert_eq!(watch.next_event().unwrap(), None, "our commit, and another's of another table");
+        nft("-f -", "add chain bridge nwfilter intruder\n");
+        let event = watch.next_event().unwrap();
+        assert!(
+            matches!(&event, Some(Event::Foreign { name, portid, .. }) if name == "nft" && *portid != kernel.port()),
+            "{event:?}"
+        );
+        nft("flush ruleset", "");
+        assert!(matches!(watch.next_event().unwrap(), Some(Event::Foreign { .. })));
+        assert_eq!(watch.next_event().unwrap(), None);
     });
 }
