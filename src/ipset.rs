@@ -84,7 +84,7 @@ pub fn perform(
             IpsetVerb::Flush => BTreeSet::new(),
         };
         steps.extend(changes(&set, kind, found.is_some(), &before, &wanted));
-        after.extend(wanted.iter().filter_map(|key| address(key)).map(|address| address.to_string()));
+        after.extend(wanted.iter().filter_map(address).map(|address| address.to_string()));
     }
     kernel.apply(Plan { switch: steps, ..Plan::default() })?;
     Ok(after)

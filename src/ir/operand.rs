@@ -45,6 +45,8 @@ pub(crate) enum Meta {
     Protocol,
     NfProto,
     L4Proto,
+    IifName,
+    OifName,
     BridgeName,
 }
 
@@ -101,6 +103,8 @@ pub(crate) fn operand(family: Family, context: Context, key: &Key) -> Operand {
         From::Oif => Operand::meta(Meta::Oif, "oif", Style::Index),
         From::Protocol => Operand::meta(Meta::Protocol, "meta protocol", Style::EtherType),
         From::L4Proto => Operand::meta(Meta::L4Proto, "meta l4proto", Style::Protocol),
+        From::IifName => Operand::meta(Meta::IifName, "iifname", Style::Name),
+        From::OifName => Operand::meta(Meta::OifName, "oifname", Style::Name),
         From::BridgeName => Operand::meta(Meta::BridgeName, "meta ibrname", Style::Name),
     };
     let all_ones = |mask: &Bytes| mask.len() == operand.length() && mask.iter().all(|byte| *byte == 0xff);
@@ -186,7 +190,7 @@ impl Operand {
             Source::Meta(Meta::Iif | Meta::Oif) => 4,
             Source::Meta(Meta::Protocol) => 2,
             Source::Meta(Meta::NfProto | Meta::L4Proto) => 1,
-            Source::Meta(Meta::BridgeName) => 16,
+            Source::Meta(Meta::BridgeName | Meta::IifName | Meta::OifName) => 16,
         }
     }
 }
