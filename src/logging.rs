@@ -3,6 +3,7 @@
 //! Records of libraries that use the `log` crate are taken along. Fields go to the journal as fields
 //! (`NWFILTER_GUEST=`). The level can be changed while the program runs.
 
+use crate::config::LogLevel;
 use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, BorrowedFd};
 use tracing_subscriber::filter::LevelFilter;
@@ -16,8 +17,8 @@ use tracing_subscriber::{fmt, reload};
 pub struct Level(reload::Handle<LevelFilter, Registry>);
 
 /// Starts logging, once in a process. Falls back to standard error when journald does not answer.
-pub fn start(level: LevelFilter) -> io::Result<Level> {
-    let (level, handle) = reload::Layer::new(level);
+pub fn start(level: impl Into<LevelFilter>) -> io::Result<Level> {
+    let (level, handle) = reload::Layer::new(level.into());
     let journal = journal_reads(io::stderr().as_fd()).then(journal).flatten();
     let output = journal.unwrap_or_else(|| text(io::stderr().is_terminal()));
     let subscriber = tracing_subscriber::registry().with(level).with(output);
@@ -27,9 +28,22 @@ pub fn start(level: LevelFilter) -> io::Result<Level> {
 
 impl Level {
     /// Logs from this level on. Records of the `log` crate keep the level of the start at most.
-    pub fn set(&self, level: LevelFilter) {
+    pub fn set(&self, level: impl Into<LevelFilter>) {
+        let level = level.into();
         // It fails only when the log is gone, and then nothing is logged at any level.
         let _ = self.0.modify(|filter| *filter = level);
+    }
+}
+
+impl From<LogLevel> for LevelFilter {
+    fn from(level: LogLevel) -> LevelFilter {
+        match level {
+            LogLevel::Error => LevelFilter::ERROR,
+            LogLevel::Warn => LevelFilter::WARN,
+            LogLevel::Info => LevelFilter::INFO,
+            LogLevel::Debug => LevelFilter::DEBUG,
+            LogLevel::Trace => LevelFilter::TRACE,
+        }
     }
 }
 

@@ -2,13 +2,13 @@
 //!
 //! Each case runs in a process of its own, since what it tests belongs to a whole process.
 
+use nwfilter::config::LogLevel;
 use nwfilter::logging;
 use nwfilter::notify::{self, State};
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::process::{Command, Output, Stdio};
 use tracing::Level;
-use tracing_subscriber::filter::LevelFilter;
 
 const CHILD: &str = "NWFILTER_TEST_CHILD";
 
@@ -97,11 +97,11 @@ fn a_socket_of_systemd_is_taken_over_with_its_name() {
 #[test]
 fn logs_at_two_levels() {
     if is_child() {
-        let level = logging::start(LevelFilter::INFO).unwrap();
-        assert!(logging::start(LevelFilter::INFO).is_err(), "the log is started once");
+        let level = logging::start(LogLevel::Info).unwrap();
+        assert!(logging::start(LogLevel::Info).is_err(), "the log is started once");
         tracing::info!(guest = "vnet0", index = 7, "bound");
         tracing::debug!("before");
-        level.set(LevelFilter::DEBUG);
+        level.set(LogLevel::Debug);
         tracing::debug!("after");
         assert!(tracing::enabled!(Level::DEBUG));
     }
@@ -118,7 +118,7 @@ fn the_log_goes_to_standard_error_with_fields_and_its_level_can_change() {
 #[test]
 fn uses_a_library_that_logs() {
     if is_child() {
-        logging::start(LevelFilter::TRACE).unwrap();
+        logging::start(LogLevel::Trace).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let (connection, handle, messages) = rtnetlink::new_connection().unwrap();

@@ -116,7 +116,7 @@ const FREE: &[c_long] = &[
     libc::SYS_clone3,
 ];
 
-/// The same under the names that only the oldest architecture has.
+/// The same under names that not every architecture has.
 #[cfg(target_arch = "x86_64")]
 const FREE_HERE: &[c_long] = &[
     libc::SYS_access,
@@ -136,8 +136,9 @@ const FREE_HERE: &[c_long] = &[
     libc::SYS_time,
     libc::SYS_unlink,
 ];
+/// `renameat`, by which the C library renames there, and which the libc crate does not name.
 #[cfg(target_arch = "aarch64")]
-const FREE_HERE: &[c_long] = &[libc::SYS_renameat];
+const FREE_HERE: &[c_long] = &[38];
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 const FREE_HERE: &[c_long] = &[];
 
