@@ -2,6 +2,7 @@
 #![deny(unsafe_code, missing_docs)]
 
 pub mod addr;
+pub mod binding;
 pub mod diag;
 pub mod field;
 pub mod filter;
