@@ -8,7 +8,6 @@ pub mod cli;
 pub mod compile;
 pub mod config;
 pub mod confine;
-pub mod binding;
 pub mod diag;
 pub mod field;
 pub mod filter;
