@@ -44,6 +44,30 @@ pub enum Request {
     Ipset { name: String, verb: IpsetVerb, addresses: Vec<String> },
 }
 
+impl Request {
+    /// What it asks for, in a word, for logs.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Request::CountFilters => "count-filters",
+            Request::ListFilterNames { .. } => "list-filter-names",
+            Request::ListAllFilters { .. } => "list-filters",
+            Request::LookupFilterByName { .. } | Request::LookupFilterByUuid { .. } => "lookup-filter",
+            Request::FilterXml { .. } => "filter-xml",
+            Request::DefineFilter { .. } => "define-filter",
+            Request::UndefineFilter { .. } => "undefine-filter",
+            Request::ListAllBindings { .. } => "list-bindings",
+            Request::LookupBinding { .. } => "lookup-binding",
+            Request::BindingXml { .. } => "binding-xml",
+            Request::CreateBinding { .. } => "create-binding",
+            Request::DeleteBinding { .. } => "delete-binding",
+            Request::Status => "status",
+            Request::Apply { .. } => "apply",
+            Request::Remove { .. } => "remove",
+            Request::Ipset { .. } => "ipset",
+        }
+    }
+}
+
 /// What is done to a named set of addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IpsetVerb {
