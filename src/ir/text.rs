@@ -1,10 +1,10 @@
 //! Prints rule sets as nft text.
 //!
 //! What is printed for a whole rule set, `nft -f` (1.0.6 was tried) loads to the bytecode that our own batch holds.
-//! There are exceptions: nft has no words for two fields compared with each other
-//! ([`Match::Same`](crate::ir::Match)); outside of the bridge family it adds a check of its own to a link-layer field
-//! that is looked up in a named set; it joins neighbouring fields across a counted connection, which therefore
-//! belongs behind all other matches.
+//! There are exceptions. nft has no words for two fields compared with each other
+//! ([`Match::Same`](crate::ir::Match)). It looks nothing up in a named set that has to go by its raw bytes: a link-layer
+//! field outside of the bridge family, or one whose protocol no match before it has asked for. And it joins
+//! neighbouring fields across a counted connection, which therefore belongs behind all other matches.
 //! The order is that of the rule set, so equal rule sets print equally.
 
 use crate::field::Base;

@@ -30,7 +30,7 @@ pub struct Features {
     pub connlimit: Support,
     /// Conntrack zones set by rules (`CONFIG_NF_CONNTRACK_ZONES`).
     pub zones: Support,
-    /// Two fields compared with each other (6.13).
+    /// Two fields compared with each other (6.13). nft 1.0.6 aborts when it is to list such a rule.
     pub xor_registers: Support,
     /// TCP options.
     pub tcp_option: Support,
