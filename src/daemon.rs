@@ -17,7 +17,7 @@ use crate::links::{self, LinkEvent};
 use crate::nft::Ownership;
 use crate::nft::watch::Watch;
 use crate::notify;
-use crate::plan::{Plan, plan};
+use crate::plan::{Change as PlanChange, Plan, Step, plan};
 use crate::recall::recall;
 use crate::rpc::{self, Call, Error, Reply};
 use crate::store::{Fault, Store};
@@ -107,6 +107,13 @@ fn system(what: &'static str) -> impl Fn(io::Error) -> Failure {
     move |error| Failure::System(what, error)
 }
 
+/// Whether tables that an earlier daemon left are made ours.
+#[derive(PartialEq, Eq)]
+enum Adopt {
+    Yes,
+    No,
+}
+
 /// Where events come from.
 struct Inputs {
     calls: mpsc::Receiver<Call>,
@@ -160,7 +167,7 @@ impl Daemon {
         let firewall = start::define_all(Firewall::new(policy), found);
         let state = State::restore(firewall, start::read_bindings(&bindings)?, links, config.grace);
         let mut daemon = Daemon { config, kernel, filters, bindings, state, started: Instant::now() };
-        daemon.heal().await?;
+        daemon.heal(Adopt::Yes).await?;
         Ok(daemon)
     }
 
@@ -192,8 +199,8 @@ impl Daemon {
         }
     }
 
-    /// Takes the kernel from whatever it holds to what must be in force.
-    async fn heal(&mut self) -> Result<bool, Failure> {
+    /// Takes the kernel from whatever it holds to what must be in force. Whether there was a difference.
+    async fn heal(&mut self, adopt: Adopt) -> Result<bool, Failure> {
         let observed = self
             .kernel
             .submit_observe()
@@ -201,8 +208,13 @@ impl Daemon {
             .map_err(|_| gone())?
             .map_err(system("rules can not be read"))?;
         let wanted = self.state.firewall().ruleset();
-        let difference = plan(&recall(&observed, &wanted), &wanted);
+        let mut difference = plan(&recall(&observed, &wanted), &wanted);
         let differs = !difference.is_empty();
+        if adopt == Adopt::Yes {
+            let tables =
+                observed.families.keys().map(|family| Step { family: *family, change: PlanChange::AddTable });
+            difference.prepare.splice(0..0, tables);
+        }
         self.commit(difference).await.map_err(|refused| Failure::Kernel(refused.to_string()))?;
         Ok(differs)
     }
@@ -210,7 +222,7 @@ impl Daemon {
     /// Somebody else changed our rules.
     async fn meet(&mut self, who: &str) {
         let began = Instant::now();
-        match self.heal().await {
+        match self.heal(Adopt::No).await {
             Ok(true) => {
                 warn!(by = who, took = ?began.elapsed(), "rules were changed by somebody else, and are restored")
             }
