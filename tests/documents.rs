@@ -643,11 +643,9 @@ fn a_port_device_has_the_name_of_an_interface() {
 
 #[test]
 fn a_binding_survives_its_status_document() {
-    let document = format!(
-        "<filterbinding><owner><name>a&lt;&#13;\n b</name><uuid>5c6d49afb0716127b4ec6f8ed4b55335</uuid></owner>\
+    let document = "<filterbinding><owner><name>a&lt;&#13;\n b</name><uuid>5c6d49afb0716127b4ec6f8ed4b55335</uuid></owner>\
          <portdev name='vnet-7%'/><linkdev name='eth0'/><mac address='52:54:0:7b:35:93'/><filterref filter='x&amp;y'>\
-         <parameter name='IP' value='10.1.1.1'/><parameter name='IP' value='::1'/></filterref><backend name='nftables'/></filterbinding>"
-    );
+         <parameter name='IP' value='10.1.1.1'/><parameter name='IP' value='::1'/></filterref><backend name='nftables'/></filterbinding>";
     let (binding, warnings) = binding::read(&Source::new("b.xml", document)).unwrap();
     assert!(warnings.is_empty(), "{warnings:?}");
     assert_eq!(binding.owner_name, "a<\r\n b");
