@@ -4,6 +4,7 @@
 pub mod addr;
 pub mod compile;
 pub mod diag;
+pub mod eval;
 pub mod field;
 pub mod filter;
 pub mod ir;

@@ -19,7 +19,7 @@ use crate::field::Field;
 use crate::filter::schema::{Layer, Protocol};
 use crate::filter::{Action, Direction, Filter, Side};
 use crate::ir::{Bytes, KeyType, Origin};
-use crate::program::{Slot, SlotPart};
+use crate::program::Slot;
 use crate::vars::{Access, Index, Vars};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -73,6 +73,8 @@ pub enum Condition {
     NoneOf(Vec<Test>),
     /// The fields, taken together, are one of the members.
     Member(Vec<Part>, Members),
+    /// The field is none of the values that each member of the program puts into the slot.
+    NoMember(Part, Slot),
 }
 
 /// One field of a [`Condition::Member`].
@@ -259,7 +261,7 @@ impl Rule {
         self.conditions.iter().flat_map(|condition| match condition {
             Condition::Is(test) => std::slice::from_ref(test),
             Condition::NoneOf(tests) => tests,
-            Condition::Member(..) => &[],
+            Condition::Member(..) | Condition::NoMember(..) => &[],
         })
     }
 }
@@ -290,12 +292,7 @@ impl Condition {
             Condition::Is(test) => test.fields(),
             Condition::NoneOf(tests) => tests.iter().flat_map(Test::fields).collect(),
             Condition::Member(parts, _) => parts.iter().map(|part| part.field).collect(),
+            Condition::NoMember(part, _) => vec![part.field],
         }
-    }
-}
-
-impl Part {
-    fn slot_part(&self, variable: &str) -> SlotPart {
-        SlotPart { variable: variable.to_owned(), kind: self.kind, prefix: self.prefix }
     }
 }

@@ -147,18 +147,24 @@ fn shape(rule: &Rule) -> Matches {
     let fields: Vec<Field> = rule.conditions.iter().flat_map(Condition::fields).collect();
     let reads = |wanted: &[Field]| fields.iter().any(|field| wanted.contains(field));
     let mut shape = Matches::new();
-    if reads(&[ArpSaddrEther, ArpSaddrIp, ArpDaddrEther, ArpDaddrIp]) {
-        shape.push((turn::SHAPE, equals(ArpHlen, &[6])));
-        shape.push((turn::SHAPE, equals(ArpPlen, &[4])));
+    let (ether, ip) = (reads(&[ArpSaddrEther, ArpDaddrEther]), reads(&[ArpSaddrIp, ArpDaddrIp]));
+    // Addresses are those of Ethernet and IPv4, as for ebtables, unless the rule itself names their kinds.
+    for (field, value, asked) in [
+        (ArpHtype, &[0, 1][..], ether && !reads(&[ArpHtype])),
+        (ArpPtype, &[8, 0], ip && !reads(&[ArpPtype])),
+        (ArpHlen, &[6], ether || ip),
+        (ArpPlen, &[4], ether || ip),
+    ] {
+        shape.extend(asked.then(|| (turn::SHAPE, equals(field, value))));
     }
     let config = fields.iter().any(|field| is_bpdu(*field) && *field != StpType);
     if config || reads(&[StpType]) {
-        shape.push((turn::LINK, equals(StpHeader, &BPDU)));
+        shape.push((turn::ETHER_TYPE, equals(StpHeader, &BPDU)));
     }
     if config {
         // Only a configuration BPDU has these fields. ebtables lets other BPDUs match without a look at
         // them, which would make the rule broader than it is written.
-        shape.push((turn::LINK, equals(StpType, &[0])));
+        shape.push((turn::ETHER_TYPE, equals(StpType, &[0])));
     }
     shape
 }
