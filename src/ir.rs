@@ -4,6 +4,8 @@
 //! counter leads back to a line of XML. [`text`] prints a rule set, [`digest`] names it by its content.
 
 pub mod digest;
+pub mod observed;
+pub(crate) mod shape;
 pub mod text;
 
 use crate::field::Field;

@@ -3,12 +3,14 @@
 
 pub mod addr;
 pub mod compile;
+pub mod apply;
 pub mod diag;
 pub mod eval;
 pub mod field;
 pub mod filter;
 pub mod ir;
 pub mod number;
+pub mod nft;
 pub mod plan;
 pub mod program;
 pub mod resolve;

@@ -1,1 +1,437 @@
 //! Prints rule sets as nft text.
+//!
+//! What is printed for a whole rule set, `nft -f` (1.0.6 was tried) loads to the bytecode that our own batch holds.
+//! There are exceptions: nft has no words for two fields compared with each other
+//! ([`Match::Same`](crate::ir::Match)); outside of the bridge family it adds a check of its own to a link-layer field
+//! that is looked up in a named set; it joins neighbouring fields across a counted connection, which therefore
+//! belongs behind all other matches.
+//! The order is that of the rule set, so equal rule sets print equally.
+
+use crate::addr::Mac;
+use crate::field::Base;
+use crate::ir::shape::{Operand, Shape, Source, Style, Test, shape};
+use crate::ir::{
+    Action, Bytes, Chain, CtDirection, Data, Datum, Family, Hook, KeyType, Origin, Point, Reject, Rule,
+    Ruleset, Set, SetRef, TABLE, Table, Verdict,
+};
+use crate::program::Program;
+use std::fmt::{self, Display, Formatter};
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+/// A table with the family it belongs to, for printing.
+#[derive(Clone, Copy, Debug)]
+pub struct TableText<'a>(pub Family, pub &'a Table);
+
+/// A rule as it reads in a table of a family, with its comment.
+#[derive(Clone, Copy, Debug)]
+pub struct RuleText<'a>(pub Family, pub &'a Rule);
+
+/// A chain by its name, as it reads in a table of a family.
+#[derive(Clone, Copy, Debug)]
+pub struct ChainText<'a>(pub Family, pub &'a str, pub &'a Chain);
+
+/// A set or map by its name.
+#[derive(Clone, Copy, Debug)]
+pub struct SetText<'a>(pub &'a str, pub &'a Set);
+
+/// How many elements a set that rules fill may hold.
+pub(crate) const DYNAMIC_SIZE: u32 = 65535;
+
+/// Bytes of a comment, the closing zero included, that nft reads back.
+const COMMENT: usize = 127;
+
+impl Display for Ruleset {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        for (family, table) in &self.tables {
+            TableText(*family, table).fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl Display for TableText<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let TableText(family, table) = self;
+        writeln!(f, "table {family} {TABLE} {{")?;
+        for (name, set) in &table.sets {
+            SetText(name, set).fmt(f)?;
+        }
+        for (name, chain) in &table.chains {
+            ChainText(*family, name, chain).fmt(f)?;
+        }
+        writeln!(f, "}}")
+    }
+}
+
+/// A program reads as in a table of the bridge family, without the skeleton that leads into it.
+impl Display for Program {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        for (name, set) in self.foreign.iter().chain(&self.sets) {
+            SetText(name, set).fmt(f)?;
+        }
+        for slot in &self.slots {
+            let (key, elements) = (slot.key(), Default::default());
+            let set =
+                Set { key, data: Data::None, role: crate::ir::Role::Variable, dynamic: false, elements };
+            SetText(&slot.set_name(), &set).fmt(f)?;
+        }
+        for (name, rules) in &self.chains {
+            ChainText(Family::Bridge, name, &Chain { hook: None, rules: rules.clone() }).fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl Display for SetText<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let SetText(name, set) = self;
+        let kind = if set.data == Data::None { "set" } else { "map" };
+        writeln!(f, "\t{kind} {name} {{")?;
+        writeln!(f, "\t\t{}", set_type(&set.key, set.data))?;
+        if set.dynamic {
+            writeln!(f, "\t\tsize {DYNAMIC_SIZE}\n\t\tflags dynamic")?;
+        }
+        if !set.elements.is_empty() && !set.dynamic {
+            let elements = set.elements.iter().map(|(key, datum)| element(&set.key, key, datum));
+            writeln!(f, "\t\telements = {{ {} }}", joined(elements, ", "))?;
+        }
+        writeln!(f, "\t}}")
+    }
+}
+
+fn set_type(key: &[KeyType], data: Data) -> String {
+    let types = |name: fn(KeyType) -> &'static str| joined(key.iter().map(|part| name(*part)), " . ");
+    match data {
+        Data::None => format!("type {}", types(type_name)),
+        Data::Verdict => format!("type {} : verdict", types(type_name)),
+        // The type of a zone has no name, only an expression has it.
+        Data::Zone => format!("typeof {} : ct zone", types(type_example)),
+    }
+}
+
+fn type_name(part: KeyType) -> &'static str {
+    match part {
+        KeyType::IfIndex => "iface_index",
+        KeyType::IfName => "ifname",
+        KeyType::Ether => "ether_addr",
+        KeyType::Ipv4 => "ipv4_addr",
+        KeyType::Ipv6 => "ipv6_addr",
+        KeyType::Port => "inet_service",
+        KeyType::EtherType => "ether_type",
+        KeyType::IpProtocol => "inet_proto",
+    }
+}
+
+fn type_example(part: KeyType) -> &'static str {
+    match part {
+        KeyType::IfIndex => "iif",
+        KeyType::IfName => "meta ibrname",
+        KeyType::Ether => "ether saddr",
+        KeyType::Ipv4 => "ip saddr",
+        KeyType::Ipv6 => "ip6 saddr",
+        KeyType::Port => "th sport",
+        KeyType::EtherType => "ether type",
+        KeyType::IpProtocol => "meta l4proto",
+    }
+}
+
+fn element(types: &[KeyType], key: &[u8], datum: &Datum) -> String {
+    let lengths = types.iter().map(|part| part.length());
+    let parts = split(key, lengths).zip(types).map(|(bytes, part)| value(style_of(*part), 0, bytes));
+    let key = joined(parts, " . ");
+    match datum {
+        Datum::None => key,
+        Datum::Goto(chain) => format!("{key} : goto {chain}"),
+        Datum::Zone(zone) => format!("{key} : {zone}"),
+    }
+}
+
+fn style_of(part: KeyType) -> Style {
+    match part {
+        KeyType::IfIndex => Style::Index,
+        KeyType::IfName => Style::Name,
+        KeyType::Ether => Style::Ether,
+        KeyType::Ipv4 => Style::Ipv4,
+        KeyType::Ipv6 => Style::Ipv6,
+        KeyType::Port => Style::Port,
+        KeyType::EtherType => Style::EtherType,
+        KeyType::IpProtocol => Style::Protocol,
+    }
+}
+
+/// The parts of a key, without the padding between them.
+pub(crate) fn split(key: &[u8], lengths: impl Iterator<Item = usize>) -> impl Iterator<Item = &[u8]> {
+    let mut at = 0;
+    lengths.map(move |length| {
+        let part = key.get(at..at + length).unwrap_or_default();
+        at += length.next_multiple_of(4);
+        part
+    })
+}
+
+impl Display for ChainText<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let ChainText(family, name, chain) = self;
+        writeln!(f, "\tchain {name} {{")?;
+        if let Some(hook) = &chain.hook {
+            writeln!(f, "\t\t{hook}")?;
+        }
+        for rule in &chain.rules {
+            writeln!(f, "\t\t{}", RuleText(*family, rule))?;
+        }
+        writeln!(f, "\t}}")
+    }
+}
+
+impl Display for Hook {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "type filter hook {}", self.point)?;
+        if let Some(device) = &self.device {
+            write!(f, " device \"{device}\"")?;
+        }
+        write!(f, " priority {}; policy accept;", self.priority)
+    }
+}
+
+impl Display for Point {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Point::Prerouting => "prerouting",
+            Point::Input => "input",
+            Point::Forward => "forward",
+            Point::Output => "output",
+            Point::Postrouting => "postrouting",
+            Point::Ingress => "ingress",
+            Point::Egress => "egress",
+        })
+    }
+}
+
+impl Display for Family {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Family::Bridge => "bridge",
+            Family::Inet => "inet",
+            Family::Netdev => "netdev",
+        })
+    }
+}
+
+impl Display for RuleText<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let RuleText(family, rule) = self;
+        let Shape { terms, keys } = shape(*family, rule);
+        let mut words: Vec<String> =
+            terms.iter().filter(|term| !term.implied).map(|term| test(&term.test)).collect();
+        if rule.counter {
+            words.push("counter".into());
+        }
+        words.extend(action(&rule.action, &keys));
+        if words.is_empty() {
+            words.push("continue".into());
+        }
+        if let Some(origin) = &rule.origin {
+            words.push(format!("comment \"{}\"", comment(origin)));
+        }
+        f.write_str(&words.join(" "))
+    }
+}
+
+/// What a rule's comment in the kernel says: `filter:rule`, cut so that nft can read it back.
+pub fn comment(origin: &Origin) -> String {
+    let number = format!(":{}", origin.rule);
+    // nft knows no escape inside of quotes.
+    let mut text: String =
+        origin.filter.chars().map(|c| if c == '"' || c.is_control() { '\'' } else { c }).collect();
+    if text.len() + number.len() > COMMENT {
+        let mut end = COMMENT - number.len() - 2;
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
+        text.push_str("..");
+    }
+    text + &number
+}
+
+fn test(test: &Test) -> String {
+    match test {
+        Test::Compare { left, negated, value } => {
+            let operator = match (negated, shows_mask(left) || left.style == Style::TcpFlags) {
+                (true, _) => "!= ",
+                (false, true) => "== ",
+                (false, false) => "",
+            };
+            format!("{} {operator}{}", name(left), of(left, value))
+        }
+        Test::Prefix { left, negated, value, bits } => {
+            format!("{} {}{}/{bits}", bare_name(left), not(*negated), of(left, value))
+        }
+        Test::Range { left, negated, from, to } => {
+            let operator = if *negated || !shows_mask(left) { not(*negated) } else { "== " };
+            format!("{} {operator}{}-{}", name(left), of(left, from), of(left, to))
+        }
+        Test::Lookup { keys, negated, set } => {
+            format!("{} {}{}", names(keys), not(*negated), set_ref(keys, set))
+        }
+        Test::Same { left, right, negated } => {
+            format!("{} {} {}", name(left), if *negated { "!=" } else { "==" }, name(right))
+        }
+        Test::TcpOption { kind, negated } => {
+            format!("tcp option {kind} {}", if *negated { "missing" } else { "exists" })
+        }
+        Test::CtState { states, negated: false } => format!("ct state {}", ct_states(*states, ",")),
+        Test::CtState { states, negated: true } => format!("ct state & ({}) == 0", ct_states(*states, " | ")),
+        Test::CtDirection(CtDirection::Original) => "ct direction original".into(),
+        Test::CtDirection(CtDirection::Reply) => "ct direction reply".into(),
+        Test::ConnLimit { set, keys, above, negated } => {
+            let over = if *negated { "" } else { "over " };
+            format!("add @{set} {{ {} ct count {over}{above} }}", names(keys))
+        }
+    }
+}
+
+fn not(negated: bool) -> &'static str {
+    if negated { "!= " } else { "" }
+}
+
+fn ct_states(states: u32, separator: &str) -> String {
+    let names = [(1, "invalid"), (2, "established"), (4, "related"), (8, "new")];
+    joined(names.iter().filter(|(bit, _)| states & bit != 0).map(|(_, name)| name), separator)
+}
+
+fn shows_mask(operand: &Operand) -> bool {
+    operand.mask.is_some() && !operand.mask_in_name
+}
+
+fn names(keys: &[Operand]) -> String {
+    joined(keys.iter().map(name), " . ")
+}
+
+fn name(operand: &Operand) -> String {
+    match &operand.mask {
+        Some(mask) if shows_mask(operand) => format!("{} & {}", bare_name(operand), of(operand, mask)),
+        _ => bare_name(operand),
+    }
+}
+
+fn bare_name(operand: &Operand) -> String {
+    match (operand.name, operand.source) {
+        (Some(name), _) => name.into(),
+        (None, Source::Payload { base, offset, length }) => {
+            let base = match base {
+                Base::Link => "ll",
+                Base::Network => "nh",
+                Base::Transport => "th",
+            };
+            format!("@{base},{},{}", offset * 8, length * 8)
+        }
+        (None, Source::Meta(_)) => unreachable!("what is no header field always has its name"),
+    }
+}
+
+fn set_ref(keys: &[Operand], set: &SetRef) -> String {
+    match set {
+        SetRef::Named(name) => format!("@{name}"),
+        SetRef::Anonymous(_, values) => {
+            format!("{{ {} }}", joined(values.iter().map(|value| concatenated(keys, value)), ", "))
+        }
+    }
+}
+
+fn concatenated(keys: &[Operand], bytes: &Bytes) -> String {
+    let lengths = keys.iter().map(Operand::length);
+    joined(split(bytes, lengths).zip(keys).map(|(part, operand)| of(operand, part)), " . ")
+}
+
+fn action(action: &Action, keys: &[Operand]) -> Option<String> {
+    Some(match action {
+        Action::Accept => "accept".into(),
+        Action::Drop => "drop".into(),
+        Action::Reject(Reject::PortUnreachable) => "reject with icmpx port-unreachable".into(),
+        Action::Reject(Reject::TcpReset) => "reject with tcp reset".into(),
+        Action::Return => "return".into(),
+        Action::Continue => return None,
+        Action::Jump(chain) => format!("jump {chain}"),
+        Action::Goto(chain) => format!("goto {chain}"),
+        Action::Dispatch(_, map) => format!("{} vmap @{map}", names(keys)),
+        Action::Branch(_, targets) if targets.is_empty() => return None,
+        Action::Branch(_, targets) => {
+            let target = |(value, target): (&Bytes, &Verdict)| {
+                format!("{} : {}", concatenated(keys, value), verdict(target))
+            };
+            format!("{} vmap {{ {} }}", names(keys), joined(targets.iter().map(target), ", "))
+        }
+        Action::SetZone(_, map) => format!("ct zone set {} map @{map}", names(keys)),
+        Action::Untracked => "notrack".into(),
+    })
+}
+
+fn verdict(verdict: &Verdict) -> String {
+    match verdict {
+        Verdict::Accept => "accept".into(),
+        Verdict::Drop => "drop".into(),
+        Verdict::Jump(chain) => format!("jump {chain}"),
+        Verdict::Goto(chain) => format!("goto {chain}"),
+    }
+}
+
+fn of(operand: &Operand, bytes: &[u8]) -> String {
+    value(operand.style, operand.shift, bytes)
+}
+
+fn value(style: Style, shift: u32, bytes: &[u8]) -> String {
+    let number = || bytes.iter().fold(0u128, |number, byte| number << 8 | u128::from(*byte));
+    match (style, bytes) {
+        (Style::Index, [a, b, c, d]) => u32::from_ne_bytes([*a, *b, *c, *d]).to_string(),
+        (Style::Ether, [a, b, c, d, e, f]) => Mac([*a, *b, *c, *d, *e, *f]).to_string(),
+        (Style::Ipv4, [a, b, c, d]) => Ipv4Addr::new(*a, *b, *c, *d).to_string(),
+        (Style::Ipv6, bytes) if bytes.len() == 16 => Ipv6Addr::from_bits(number()).to_string(),
+        (Style::Name, bytes) => {
+            let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+            format!("\"{}\"", String::from_utf8_lossy(&bytes[..end]))
+        }
+        (Style::EtherType, [_, _]) => word(&ETHER_TYPES, number()).unwrap_or(format!("{:#06x}", number())),
+        (Style::Protocol, [_]) => word(&PROTOCOLS, number()).unwrap_or(number().to_string()),
+        (Style::ArpOperation, [_, _]) => word(&OPERATIONS, number()).unwrap_or(number().to_string()),
+        (Style::NfProto, [_]) => word(&[(2, "ipv4"), (10, "ipv6")], number()).unwrap_or(number().to_string()),
+        (Style::Dscp, _) => format!("{:#04x}", number() >> shift),
+        (Style::TcpFlags, [_]) => flags(number()),
+        (Style::Raw, _) => format!("{:#x}", number()),
+        _ => (number() >> shift).to_string(),
+    }
+}
+
+const ETHER_TYPES: [(u128, &str); 4] = [(0x0800, "ip"), (0x0806, "arp"), (0x8100, "8021q"), (0x86dd, "ip6")];
+/// Only those that are words of nft's own grammar; other names it would look up in `/etc/protocols`.
+const PROTOCOLS: [(u128, &str); 9] = [
+    (1, "icmp"),
+    (2, "igmp"),
+    (6, "tcp"),
+    (17, "udp"),
+    (50, "esp"),
+    (51, "ah"),
+    (58, "icmpv6"),
+    (132, "sctp"),
+    (136, "udplite"),
+];
+const OPERATIONS: [(u128, &str); 2] = [(1, "request"), (2, "reply")];
+const TCP_FLAGS: [(u128, &str); 8] =
+    [(1, "fin"), (2, "syn"), (4, "rst"), (8, "psh"), (16, "ack"), (32, "urg"), (64, "ecn"), (128, "cwr")];
+
+fn word(words: &[(u128, &str)], number: u128) -> Option<String> {
+    words.iter().find(|(value, _)| *value == number).map(|(_, word)| (*word).to_string())
+}
+
+fn flags(bits: u128) -> String {
+    let set: Vec<&str> = TCP_FLAGS.iter().filter(|(bit, _)| bits & bit != 0).map(|(_, name)| *name).collect();
+    match set.as_slice() {
+        [] => "0x0".into(),
+        [single] => (*single).into(),
+        several => format!("({})", several.join(" | ")),
+    }
+}
+
+fn joined(parts: impl Iterator<Item = impl Display>, separator: &str) -> String {
+    parts.map(|part| part.to_string()).collect::<Vec<_>>().join(separator)
+}

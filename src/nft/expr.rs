@@ -1,0 +1,538 @@
+//! Rules as nf_tables bytecode: the expressions of matches and actions.
+//!
+//! The bytecode is what nft 1.0.6 makes of the rule's text, joined comparisons included, so that a rule looks and
+//! costs the same whoever loaded it. A rule the kernel's limits do not admit is refused here: more than 128
+//! expressions, or an operand that fills more than its register.
+
+use super::message::Attributes;
+use super::notes::Notes;
+use super::uapi::*;
+use crate::field::Base;
+use crate::ir::shape::{Meta, Operand, Shape, Source, Style, Term, Test, joinable, shape};
+use crate::ir::{Action, Bytes, CtDirection, Family, Name, Reject, Rule, SetRef, Verdict};
+use std::collections::BTreeMap;
+
+/// The most expressions the kernel takes in one rule (`NFT_RULE_MAXEXPRS`).
+const MOST: usize = 128;
+/// Bytes of one full register, and of all of them.
+const REGISTER: usize = 16;
+const REGISTERS: usize = 64;
+/// Where values are loaded, and where the second of two is.
+const FIRST: u32 = libc::NFT_REG_1 as u32;
+const SECOND: u32 = libc::NFT_REG_2 as u32;
+const VERDICT: u32 = libc::NFT_REG_VERDICT as u32;
+
+/// A rule's bytecode, and the constant sets it needs.
+#[derive(Debug, Default)]
+pub(super) struct Code {
+    /// The list of expressions.
+    pub(super) attributes: Attributes,
+    /// The sets it looks up, in the order of their numbers.
+    pub(super) sets: Vec<Constant>,
+    count: usize,
+    first_set: u32,
+    fault: Option<String>,
+}
+
+/// A set or map that only one rule reads.
+#[derive(Debug)]
+pub(super) struct Constant {
+    /// By what its rule refers to it.
+    pub(super) id: u32,
+    /// nft's number for the type of its key.
+    pub(super) key_type: u32,
+    /// Bytes of its key.
+    pub(super) key_length: usize,
+    /// The notes by which nft lists it.
+    pub(super) notes: Vec<u8>,
+    /// Its keys, with a verdict each where it is a map.
+    pub(super) elements: Vec<(Bytes, Option<Verdict>)>,
+}
+
+/// The bytecode of a rule; its constant sets are numbered from `first_set`.
+pub(super) fn code(family: Family, rule: &Rule, first_set: u32) -> Result<Code, String> {
+    let Shape { terms, keys } = shape(family, rule);
+    let mut code = Code { first_set, ..Code::default() };
+    for term in joined(terms) {
+        code.test(&term.test);
+    }
+    if rule.counter {
+        code.expression("counter", |data| {
+            data.u64(COUNTER_BYTES, 0);
+            data.u64(COUNTER_PACKETS, 0);
+        });
+    }
+    code.action(&rule.action, &keys);
+    if code.count == 0 {
+        code.verdict(libc::NFT_CONTINUE, None);
+    }
+    if code.count > MOST {
+        return Err(format!("{} expressions, the kernel takes {MOST} in one rule", code.count));
+    }
+    match code.fault.take() {
+        Some(fault) => Err(fault),
+        None => Ok(code),
+    }
+}
+
+/// Joins comparisons of neighbouring fields, as nft does: sorted by their place, each run up to a statement that
+/// is no match for itself.
+fn joined(terms: Vec<Term>) -> Vec<Term> {
+    let mut slots: Vec<Option<Term>> = terms.into_iter().map(Some).collect();
+    let is_statement = |slot: &Option<Term>| matches!(slot, Some(Term { test: Test::ConnLimit { .. }, .. }));
+    let mut start = 0;
+    while start < slots.len() {
+        let end = slots[start..].iter().position(is_statement).map_or(slots.len(), |at| start + at);
+        join_run(&mut slots[start..end]);
+        start = end + 1;
+    }
+    slots.into_iter().flatten().collect()
+}
+
+fn join_run(slots: &mut [Option<Term>]) {
+    let place = |slot: &Option<Term>| slot.as_ref().and_then(|term| term.test.whole(false));
+    let mut order: Vec<usize> = (0..slots.len()).filter(|at| place(&slots[*at]).is_some()).collect();
+    order.sort_by_key(|at| place(&slots[*at]).map(|(base, offset, _)| (base, offset)));
+    let mut order = order.into_iter();
+    let Some(mut last) = order.next() else { return };
+    for this in order {
+        let (first, second) = (place(&slots[last]), place(&slots[this]));
+        let joins = first.zip(second).is_some_and(|(first, second)| joinable(first, second));
+        if !joins {
+            last = this;
+            continue;
+        }
+        let (Some(low), Some(high)) = (slots[last].take(), slots[this].take()) else { continue };
+        // What tells the next protocol keeps its place; otherwise the first field keeps its own.
+        let keep = if tells_protocol(&high) { this } else { last };
+        slots[keep] = Some(join(low, high));
+        last = keep;
+    }
+}
+
+fn tells_protocol(term: &Term) -> bool {
+    matches!(&term.test, Test::Compare { left, .. } if left.tells_protocol)
+}
+
+fn join(low: Term, high: Term) -> Term {
+    match (low.test, high.test) {
+        (Test::Compare { mut left, value, negated, .. }, Test::Compare { left: right, value: rest, .. }) => {
+            if let (Source::Payload { length, .. }, Source::Payload { length: more, .. }) =
+                (&mut left.source, right.source)
+            {
+                *length += more;
+            }
+            left.tells_protocol = right.tells_protocol;
+            let value: Bytes = value.iter().chain(rest.iter()).copied().collect();
+            Term { test: Test::Compare { left, negated, value }, implied: false }
+        }
+        _ => unreachable!("only comparisons have a place"),
+    }
+}
+
+impl Code {
+    fn expression(&mut self, name: &str, fill: impl FnOnce(&mut Attributes)) {
+        self.count += 1;
+        self.attributes.nest(LIST_ITEM, |item| {
+            item.text(EXPR_NAME, name);
+            item.nest(EXPR_DATA, fill);
+        });
+    }
+
+    fn refuse(&mut self, fault: impl Into<String>) {
+        self.fault.get_or_insert(fault.into());
+    }
+
+    fn test(&mut self, test: &Test) {
+        match test {
+            Test::Compare { left, negated, value } => {
+                self.load(left, FIRST);
+                self.compare(left, *negated, value);
+            }
+            Test::Prefix { left, negated, value, bits } => self.prefix(left, *negated, value, *bits),
+            Test::Range { left, negated, from, to } => self.range(left, *negated, from, to),
+            Test::Lookup { keys, negated, set } => self.lookup(keys, *negated, set),
+            Test::Same { left, right, negated } => self.same(left, right, *negated),
+            Test::TcpOption { kind, negated } => {
+                self.tcp_option(*kind);
+                self.cmp(libc::NFT_CMP_EQ, &[u8::from(!negated)]);
+            }
+            Test::CtState { states, negated } => {
+                self.ct(libc::NFT_CT_STATE);
+                self.bitwise(FIRST, &states.to_ne_bytes());
+                self.cmp(if *negated { libc::NFT_CMP_EQ } else { libc::NFT_CMP_NEQ }, &[0; 4]);
+            }
+            Test::CtDirection(direction) => {
+                self.ct(libc::NFT_CT_DIRECTION);
+                self.cmp(libc::NFT_CMP_EQ, &[u8::from(*direction == CtDirection::Reply)]);
+            }
+            Test::ConnLimit { set, keys, above, negated } => self.connlimit(set, keys, *above, *negated),
+        }
+    }
+
+    fn compare(&mut self, left: &Operand, negated: bool, value: &[u8]) {
+        if value.len() != left.length() {
+            self.refuse(format!("a value of {} bytes for a field of {}", value.len(), left.length()));
+        }
+        self.cmp(if negated { libc::NFT_CMP_NEQ } else { libc::NFT_CMP_EQ }, value);
+    }
+
+    /// A prefix of whole bytes is a shorter load.
+    fn prefix(&mut self, left: &Operand, negated: bool, value: &[u8], bits: u32) {
+        let bytes = bits as usize / 8;
+        match (left.source, value.get(..bytes)) {
+            (Source::Payload { base, offset, .. }, Some(start)) if bits > 0 && bits.is_multiple_of(8) => {
+                let source = Source::Payload { base, offset, length: bytes as u32 };
+                let shorter = Operand { source, mask: None, ..left.clone() };
+                self.load(&shorter, FIRST);
+                self.compare(&shorter, negated, start);
+            }
+            _ => {
+                self.load(left, FIRST);
+                self.compare(left, negated, value);
+            }
+        }
+    }
+
+    fn range(&mut self, left: &Operand, negated: bool, from: &[u8], to: &[u8]) {
+        if from.len() != left.length() || to.len() != left.length() {
+            self.refuse(format!(
+                "bounds of {} and {} bytes for a field of {}",
+                from.len(),
+                to.len(),
+                left.length()
+            ));
+        }
+        self.load(left, FIRST);
+        if !negated {
+            self.cmp(libc::NFT_CMP_GTE, from);
+            self.cmp(libc::NFT_CMP_LTE, to);
+            return;
+        }
+        self.expression("range", |data| {
+            data.u32(1, FIRST);
+            data.u32(2, libc::NFT_RANGE_NEQ as u32);
+            data.nest(3, |value| value.put(DATA_VALUE, from));
+            data.nest(4, |value| value.put(DATA_VALUE, to));
+        });
+    }
+
+    fn lookup(&mut self, keys: &[Operand], negated: bool, set: &SetRef) {
+        self.load_all(keys);
+        let (name, id) = match set {
+            SetRef::Named(name) => (&**name, None),
+            SetRef::Anonymous(_, values) => {
+                let elements = values.iter().map(|value| (value.clone(), None)).collect();
+                ("__set%d", Some(self.constant(keys, elements)))
+            }
+        };
+        self.look(name, id, None, negated);
+    }
+
+    fn constant(&mut self, keys: &[Operand], elements: Vec<(Bytes, Option<Verdict>)>) -> u32 {
+        let key_length = key_length(keys);
+        if elements.is_empty() {
+            self.refuse("an empty constant set");
+        }
+        if let Some((odd, _)) = elements.iter().find(|(key, _)| key.len() != key_length) {
+            self.refuse(format!("an element of {} bytes in a set of keys of {key_length}", odd.len()));
+        }
+        let id = self.first_set + self.sets.len() as u32;
+        let key_type = match keys {
+            [single] => data_type(single.style),
+            several => several.iter().fold(0, |types, key| types << 6 | sized_type(key)),
+        };
+        self.sets.push(Constant { id, key_type, key_length, notes: constant_notes(keys), elements });
+        id
+    }
+
+    fn look(&mut self, set: &str, id: Option<u32>, target: Option<u32>, negated: bool) {
+        self.expression("lookup", |data| {
+            data.text(1, set);
+            data.u32(2, FIRST);
+            if let Some(register) = target {
+                data.u32(3, register);
+            }
+            if let Some(id) = id {
+                data.u32(4, id);
+            }
+            if negated {
+                data.u32(5, libc::NFT_LOOKUP_F_INV as u32);
+            }
+        });
+    }
+
+    fn same(&mut self, left: &Operand, right: &Operand, negated: bool) {
+        let length = left.length();
+        if right.length() != length || length > REGISTER {
+            self.refuse(format!("fields of {length} and {} bytes compared with each other", right.length()));
+        }
+        self.load(left, FIRST);
+        self.load(right, SECOND);
+        self.expression("bitwise", |data| {
+            data.u32(1, FIRST);
+            data.u32(2, FIRST);
+            data.u32(3, length as u32);
+            data.u32(6, BITWISE_XOR);
+            data.u32(8, SECOND);
+        });
+        self.cmp(if negated { libc::NFT_CMP_NEQ } else { libc::NFT_CMP_EQ }, &vec![0; length]);
+    }
+
+    fn tcp_option(&mut self, kind: u8) {
+        self.expression("exthdr", |data| {
+            data.u32(1, FIRST);
+            data.put(2, &[kind]);
+            data.u32(3, 0);
+            data.u32(4, 1);
+            data.u32(5, EXTHDR_F_PRESENT);
+            data.u32(6, EXTHDR_OP_TCPOPT);
+        });
+    }
+
+    fn connlimit(&mut self, set: &str, keys: &[Operand], above: u32, negated: bool) {
+        self.load_all(keys);
+        self.expression("dynset", |data| {
+            data.text(1, set);
+            data.u32(3, libc::NFT_DYNSET_OP_ADD as u32);
+            data.u32(4, FIRST);
+            data.nest(7, |inner| {
+                inner.text(EXPR_NAME, "connlimit");
+                inner.nest(EXPR_DATA, |data| {
+                    data.u32(1, above);
+                    data.u32(2, if negated { 0 } else { CONNLIMIT_F_INV });
+                });
+            });
+        });
+    }
+
+    /// Loads keys behind each other, each from a word of its own, as the kernel concatenates them.
+    fn load_all(&mut self, keys: &[Operand]) {
+        if key_length(keys) > REGISTERS {
+            self.refuse(format!("a key of {} bytes, the registers hold {REGISTERS}", key_length(keys)));
+            return;
+        }
+        let mut words = 0;
+        for key in keys {
+            self.load(key, register(words));
+            words += key.length().div_ceil(4) as u32;
+        }
+    }
+
+    fn load(&mut self, operand: &Operand, register: u32) {
+        match operand.source {
+            Source::Payload { base, offset, length } => {
+                let base = match base {
+                    Base::Link => libc::NFT_PAYLOAD_LL_HEADER,
+                    Base::Network => libc::NFT_PAYLOAD_NETWORK_HEADER,
+                    Base::Transport => libc::NFT_PAYLOAD_TRANSPORT_HEADER,
+                };
+                self.expression("payload", |data| {
+                    data.u32(1, register);
+                    data.u32(2, base as u32);
+                    data.u32(3, offset);
+                    data.u32(4, length);
+                });
+            }
+            Source::Meta(meta) => self.expression("meta", |data| {
+                data.u32(2, meta_key(meta) as u32);
+                data.u32(1, register);
+            }),
+        }
+        if let Some(mask) = &operand.mask {
+            if mask.len() != operand.length() {
+                self.refuse(format!("a mask of {} bytes for a field of {}", mask.len(), operand.length()));
+            }
+            self.bitwise(register, mask);
+        }
+    }
+
+    fn ct(&mut self, key: i32) {
+        self.expression("ct", |data| {
+            data.u32(2, key as u32);
+            data.u32(1, FIRST);
+        });
+    }
+
+    fn bitwise(&mut self, register: u32, mask: &[u8]) {
+        self.expression("bitwise", |data| {
+            data.u32(1, register);
+            data.u32(2, register);
+            data.u32(3, mask.len() as u32);
+            data.nest(4, |value| value.put(DATA_VALUE, mask));
+            data.nest(5, |value| value.put(DATA_VALUE, &vec![0; mask.len()]));
+        });
+    }
+
+    fn cmp(&mut self, operator: i32, value: &[u8]) {
+        if value.is_empty() || value.len() > REGISTER {
+            self.refuse(format!("a comparison with {} bytes", value.len()));
+        }
+        self.expression("cmp", |data| {
+            data.u32(1, FIRST);
+            data.u32(2, operator as u32);
+            data.nest(3, |nested| nested.put(DATA_VALUE, value));
+        });
+    }
+
+    fn action(&mut self, action: &Action, keys: &[Operand]) {
+        match action {
+            Action::Accept => self.verdict(libc::NF_ACCEPT, None),
+            Action::Drop => self.verdict(libc::NF_DROP, None),
+            Action::Return => self.verdict(libc::NFT_RETURN, None),
+            Action::Continue => {}
+            Action::Jump(chain) => self.verdict(libc::NFT_JUMP, Some(chain)),
+            Action::Goto(chain) => self.verdict(libc::NFT_GOTO, Some(chain)),
+            Action::Reject(reject) => self.reject(*reject),
+            Action::Dispatch(_, map) => {
+                self.load_all(keys);
+                self.look(map, None, Some(VERDICT), false);
+            }
+            Action::Branch(_, targets) if targets.is_empty() => {}
+            Action::Branch(_, targets) => self.branch(keys, targets),
+            Action::SetZone(_, map) => {
+                self.load_all(keys);
+                self.look(map, None, Some(FIRST), false);
+                self.expression("ct", |data| {
+                    data.u32(2, libc::NFT_CT_ZONE as u32);
+                    data.u32(4, FIRST);
+                });
+            }
+            Action::Untracked => self.expression("notrack", |_| {}),
+        }
+    }
+
+    fn branch(&mut self, keys: &[Operand], targets: &BTreeMap<Bytes, Verdict>) {
+        self.load_all(keys);
+        let elements = targets.iter().map(|(value, target)| (value.clone(), Some(target.clone()))).collect();
+        let id = self.constant(keys, elements);
+        self.look("__map%d", Some(id), Some(VERDICT), false);
+    }
+
+    fn verdict(&mut self, verdict: i32, chain: Option<&Name>) {
+        self.expression("immediate", |data| {
+            data.u32(1, VERDICT);
+            data.nest(2, |value| put_verdict(value, verdict, chain));
+        });
+    }
+
+    fn reject(&mut self, reject: Reject) {
+        let (kind, code) = match reject {
+            Reject::PortUnreachable => (libc::NFT_REJECT_ICMPX_UNREACH, libc::NFT_REJECT_ICMPX_PORT_UNREACH),
+            Reject::TcpReset => (libc::NFT_REJECT_TCP_RST, 0),
+        };
+        self.expression("reject", |data| {
+            data.u32(1, kind as u32);
+            data.put(2, &[code as u8]);
+        });
+    }
+}
+
+/// A verdict as the value of an attribute.
+pub(super) fn put_verdict(attributes: &mut Attributes, verdict: i32, chain: Option<&Name>) {
+    attributes.nest(DATA_VERDICT, |data| {
+        data.u32(VERDICT_CODE, verdict as u32);
+        if let Some(chain) = chain {
+            data.text(VERDICT_CHAIN, chain);
+        }
+    });
+}
+
+/// The register that begins at a word: a full one where it can, else one of four bytes.
+fn register(words: u32) -> u32 {
+    if words.is_multiple_of(4) { FIRST + words / 4 } else { libc::NFT_REG32_00 as u32 + words }
+}
+
+fn key_length(keys: &[Operand]) -> usize {
+    match keys {
+        [single] => single.length(),
+        several => several.iter().map(|key| key.length().next_multiple_of(4)).sum(),
+    }
+}
+
+fn meta_key(meta: Meta) -> i32 {
+    match meta {
+        Meta::Iif => libc::NFT_META_IIF,
+        Meta::Oif => libc::NFT_META_OIF,
+        Meta::Protocol => libc::NFT_META_PROTOCOL,
+        Meta::NfProto => libc::NFT_META_NFPROTO,
+        Meta::L4Proto => libc::NFT_META_L4PROTO,
+        Meta::BridgeName => libc::NFT_META_BRI_IIFNAME,
+    }
+}
+
+/// How nft is to list the keys: in which byte order, and raw bytes as what they are.
+fn constant_notes(keys: &[Operand]) -> Vec<u8> {
+    let order = match keys {
+        [Operand { style: Style::Index, .. }] => HOST_ORDER,
+        [_] => NETWORK_ORDER,
+        _ => NO_ORDER,
+    };
+    let notes = Notes::default().number(UDATA_KEY_ORDER, order);
+    let raw = |key: &Operand| key.name.is_none() && key.mask.is_none();
+    let told = |key: &Operand| raw(key) || matches!(key.source, Source::Meta(_)) && key.mask.is_none();
+    match keys {
+        keys if !keys.iter().any(raw) || !keys.iter().all(told) => notes.0,
+        [single] => notes.bytes(UDATA_KEY_TYPEOF, &typeof_note(single).0).0,
+        several => {
+            let parts = (0..)
+                .zip(several)
+                .fold(Notes::default(), |parts, (number, key)| parts.bytes(number, &typeof_note(key).0));
+            notes.bytes(UDATA_KEY_TYPEOF, &Notes::typeof_expression(TYPEOF_CONCAT, parts).0).0
+        }
+    }
+}
+
+fn typeof_note(key: &Operand) -> Notes {
+    match key.source {
+        Source::Meta(meta) => {
+            Notes::typeof_expression(TYPEOF_META, Notes::default().number(0, meta_key(meta) as u32))
+        }
+        Source::Payload { base, offset, length } => {
+            let base = match base {
+                Base::Link => 1,
+                Base::Network => 2,
+                Base::Transport => 3,
+            };
+            let fields = [0, 0, base, offset * 8, length * 8];
+            let raw = (0..).zip(fields).fold(Notes::default(), |raw, (kind, value)| raw.number(kind, value));
+            Notes::typeof_expression(TYPEOF_PAYLOAD, raw)
+        }
+    }
+}
+
+/// In a concatenation nft 1.0.6 aborts on a type without a size of its own, so raw bytes get one that has it.
+fn sized_type(key: &Operand) -> u32 {
+    match (key.style, key.length()) {
+        (Style::Raw | Style::Number | Style::Dscp, 1) => data_type(Style::Protocol),
+        (Style::Raw | Style::Number, 2) => data_type(Style::Port),
+        (Style::Raw, 4) => data_type(Style::Ipv4),
+        (Style::Raw, 6) => data_type(Style::Ether),
+        (Style::Raw, 16) => data_type(Style::Ipv6),
+        (style, _) => data_type(style),
+    }
+}
+
+/// nft's number for a data type: the kernel keeps it, nft lists by it.
+fn data_type(style: Style) -> u32 {
+    match style {
+        Style::NfProto => 2,
+        Style::Raw | Style::Number => 4,
+        Style::Ipv4 => 7,
+        Style::Ipv6 => 8,
+        Style::Ether => 9,
+        Style::EtherType => 10,
+        Style::ArpOperation => 11,
+        Style::Protocol => 12,
+        Style::Port => 13,
+        Style::IcmpType => 14,
+        Style::TcpFlags => 15,
+        Style::Index => 20,
+        Style::Hardware => 21,
+        Style::Icmp6Type => 29,
+        Style::IcmpCode => 32,
+        Style::Icmp6Code => 33,
+        Style::Name => 41,
+        Style::Dscp => 36,
+    }
+}

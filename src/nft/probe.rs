@@ -1,0 +1,209 @@
+//! What the running kernel can do, found out by a transaction that is always aborted.
+//!
+//! All probes go in one batch, into scratch tables of their own name, followed by a message that no kernel can
+//! accept: nothing is ever committed. The kernel answers for every message it dislikes, and so:
+//!
+//! | the probe's messages | the answer is |
+//! | --- | --- |
+//! | none refused | yes |
+//! | one refused as unknown or unsupported | no |
+//! | one refused otherwise (no memory, no right), or its scratch table was refused | inconclusive |
+
+use super::object::Encoder;
+use super::reply::Refusal;
+use super::{Encoded, uapi};
+use crate::field::Field;
+use crate::ir::{Action, Data, Family, From, Hook, Key, KeyType, Match, Name, Point, Reject, Rule};
+use crate::plan::{Change, SetType, Step};
+use std::fmt::{self, Display, Formatter};
+
+/// What the kernel can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Features {
+    /// Connection state in the bridge family (`CONFIG_NF_CONNTRACK_BRIDGE`).
+    pub bridge_ct: Support,
+    /// Reject in the bridge family, at prerouting and input (`CONFIG_NFT_BRIDGE_REJECT`).
+    pub bridge_reject: Support,
+    /// The name of the bridge (`CONFIG_NFT_BRIDGE_META`).
+    pub bridge_meta: Support,
+    /// Connections counted in a set, in the bridge family (`CONFIG_NFT_CONNLIMIT`).
+    pub connlimit: Support,
+    /// Conntrack zones set by rules (`CONFIG_NF_CONNTRACK_ZONES`).
+    pub zones: Support,
+    /// Two fields compared with each other (6.13).
+    pub xor_registers: Support,
+    /// TCP options.
+    pub tcp_option: Support,
+    /// Tables that are ours alone and stay when we go (6.9).
+    pub owner_persist: Support,
+    /// Frames to one device (`CONFIG_NETFILTER_EGRESS`).
+    pub netdev_egress: Support,
+    /// Connection state in the inet family.
+    pub inet_ct: Support,
+}
+
+/// The answer to one question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Support {
+    /// The kernel took it.
+    Yes,
+    /// The kernel does not know it.
+    No,
+    /// The kernel refused for another reason.
+    #[default]
+    Inconclusive,
+}
+
+impl Support {
+    /// Whether it may be used.
+    pub fn is_yes(self) -> bool {
+        self == Support::Yes
+    }
+}
+
+impl Display for Support {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Support::Yes => "yes",
+            Support::No => "no",
+            Support::Inconclusive => "inconclusive",
+        })
+    }
+}
+
+/// What the scratch tables are called, and the one that only the question about owners makes.
+const SCRATCH: &str = "nwfilter.probe";
+const OWNED: &str = "nwfilter.probe.owned";
+/// A table that no kernel has.
+const NEVER: &str = "nwfilter.probe.never";
+
+/// The batch that asks everything, and how its answer is read.
+pub struct Questions {
+    /// What is to be sent.
+    pub encoded: Encoded,
+    /// The steps it is made of, for the reading of refusals.
+    pub steps: Vec<Step>,
+    /// For each step its question; none for the scratch tables that all questions need.
+    asks: Vec<Option<Question>>,
+}
+
+/// Where the answer to a question goes.
+type Question = fn(&mut Features) -> &mut Support;
+
+/// All questions as one batch.
+pub fn questions() -> Questions {
+    let scaffold = scaffold().into_iter().map(|step| (None, step));
+    let asked = probes().into_iter().map(|(question, step)| (Some(question), step));
+    let (asks, steps): (Vec<_>, Vec<_>) = scaffold.chain(asked).unzip();
+    let mut encoder = Encoder::new(SCRATCH);
+    for (index, step) in steps.iter().enumerate() {
+        let owned = matches!(step.change, Change::AddTable) && asks[index].is_some();
+        encoder.table = if owned { OWNED } else { SCRATCH };
+        let flags = if owned { uapi::TABLE_F_OWNER | uapi::TABLE_F_PERSIST } else { 0 };
+        encoder.step(index, step, flags).expect("a probe is small");
+    }
+    encoder.table = NEVER;
+    let never = Step { family: Family::Bridge, change: Change::DeleteTable };
+    encoder.step(steps.len(), &never, 0).expect("a deletion is small");
+    Questions { encoded: Encoded { messages: encoder.messages }, steps, asks }
+}
+
+impl Questions {
+    /// Reads the answer. An answer without any refusal is no answer: the last message is always refused.
+    pub fn answers(&self, refusals: &[Refusal]) -> Features {
+        let mut features = Features::default();
+        let scaffold = self.asks.iter().take_while(|ask| ask.is_none()).count();
+        let refused_at = |refusal: &Refusal| refusal.step.unwrap_or(0);
+        if refusals.is_empty() || refusals.iter().any(|refusal| refused_at(refusal) < scaffold) {
+            return features;
+        }
+        for ask in self.asks.iter().flatten() {
+            *ask(&mut features) = Support::Yes;
+        }
+        for refusal in refusals {
+            if let Some(Some(ask)) = self.asks.get(refused_at(refusal)) {
+                *ask(&mut features) = worse(*ask(&mut features), meaning(refusal.errno()));
+            }
+        }
+        features
+    }
+}
+
+fn worse(one: Support, other: Support) -> Support {
+    match (one, other) {
+        (Support::No, _) | (_, Support::No) => Support::No,
+        (Support::Yes, other) => other,
+        (Support::Inconclusive, _) => Support::Inconclusive,
+    }
+}
+
+/// What an error number means for a message that is right in itself.
+fn meaning(errno: Option<i32>) -> Support {
+    match errno {
+        Some(
+            libc::ENOENT
+            | libc::EOPNOTSUPP
+            | libc::EPROTO
+            | libc::EPROTONOSUPPORT
+            | libc::EAFNOSUPPORT
+            | libc::EINVAL,
+        ) => Support::No,
+        _ => Support::Inconclusive,
+    }
+}
+
+fn scaffold() -> Vec<Step> {
+    let hook = |priority| Some(Hook { point: Point::Prerouting, priority, device: None });
+    let counted = SetType { key: vec![KeyType::IfIndex, KeyType::Ipv4], data: Data::None, dynamic: true };
+    let zones = SetType { key: vec![KeyType::IfIndex], data: Data::Zone, dynamic: false };
+    [
+        (Family::Bridge, Change::AddTable),
+        (Family::Bridge, Change::AddChain(name("c"), hook(0))),
+        (Family::Bridge, Change::AddSet(name("counted"), counted)),
+        (Family::Bridge, Change::AddSet(name("zones"), zones)),
+        (Family::Netdev, Change::AddTable),
+        (Family::Inet, Change::AddTable),
+        (Family::Inet, Change::AddChain(name("c"), hook(0))),
+    ]
+    .map(|(family, change)| Step { family, change })
+    .into()
+}
+
+fn probes() -> Vec<(Question, Step)> {
+    let rule = |matches, action| Change::AddRule(name("c"), Rule::new(matches, action));
+    let asks = |part| rule(vec![part], Action::Continue);
+    let state = || asks(Match::CtState { states: 1, negated: false });
+    let limit = Match::ConnLimit {
+        set: name("counted"),
+        keys: vec![Key::new(From::Iif), Key::field(Field::IpSaddr)],
+        above: 1,
+        negated: false,
+    };
+    let same = Match::Same {
+        left: Key::field(Field::ArpSaddrIp),
+        right: Key::field(Field::ArpDaddrIp),
+        negated: false,
+    };
+    let reject = rule(vec![], Action::Reject(Reject::PortUnreachable));
+    let zone = rule(vec![], Action::SetZone(vec![Key::new(From::Iif)], name("zones")));
+    let option = Match::TcpOption { kind: 5, negated: false };
+    let egress = Some(Hook { point: Point::Egress, priority: 0, device: Some("lo".into()) });
+    let bridge_name = Match::equals(Key::new(From::BridgeName), &[0; 16]);
+    let all: [(Question, Family, Change); 10] = [
+        (|f| &mut f.bridge_ct, Family::Bridge, state()),
+        (|f| &mut f.bridge_reject, Family::Bridge, reject),
+        (|f| &mut f.bridge_meta, Family::Bridge, asks(bridge_name)),
+        (|f| &mut f.connlimit, Family::Bridge, asks(limit)),
+        (|f| &mut f.zones, Family::Bridge, zone),
+        (|f| &mut f.xor_registers, Family::Bridge, asks(same)),
+        (|f| &mut f.tcp_option, Family::Bridge, asks(option)),
+        (|f| &mut f.inet_ct, Family::Inet, state()),
+        (|f| &mut f.owner_persist, Family::Bridge, Change::AddTable),
+        (|f| &mut f.netdev_egress, Family::Netdev, Change::AddChain(name("c"), egress)),
+    ];
+    all.into_iter().map(|(question, family, change)| (question, Step { family, change })).collect()
+}
+
+fn name(text: &str) -> Name {
+    text.into()
+}

@@ -1,0 +1,236 @@
+//! Reads our tables back: requests for dumps, and what they say, as an [`Observed`].
+//!
+//! A dump comes from any kernel and is read without trust: what is malformed or unknown is left out, nothing
+//! panics, and nothing is allocated beyond what was received.
+
+use super::message::{Attributes, Message};
+use super::notes::note;
+use super::object::type_number;
+use super::reply::{Received, attribute, attributes, body, long, number, text};
+use super::uapi::*;
+use crate::ir::observed::{Observed, ObservedChain, ObservedRule, ObservedSet, ObservedTable};
+use crate::ir::{Bytes, Data, Datum, Family, Hook, KeyType, Name, Point, TABLE};
+use crate::plan::SetType;
+use std::collections::BTreeMap;
+use std::io;
+
+/// A way to ask the kernel for a dump: a request without its number, answered by the messages of the dump.
+///
+/// A dump that was interrupted by a change is to be repeated, not handed on.
+pub trait Dump {
+    /// Asks, and hands every message of the answer on.
+    fn dump(&mut self, request: &Request, each: &mut dyn FnMut(&Received<'_>)) -> io::Result<()>;
+}
+
+/// A request for a dump or a single answer.
+#[derive(Clone, Debug)]
+pub struct Request(Message);
+
+impl Request {
+    /// The request as it is sent.
+    pub fn bytes(&self, sequence: u32) -> Vec<u8> {
+        self.0.bytes(sequence)
+    }
+
+    fn dump(kind: i32, family: u8, fill: impl FnOnce(&mut Attributes)) -> Request {
+        let mut attributes = Attributes::default();
+        fill(&mut attributes);
+        let flags = libc::NLM_F_DUMP as u16;
+        Request(Message { kind: kind as u16, flags, family, attributes, step: 0 })
+    }
+
+    /// For the number of the rule set's generation: one answer, no dump.
+    pub fn generation() -> Request {
+        let kind = libc::NFT_MSG_GETGEN as u16;
+        let flags = libc::NLM_F_ACK as u16;
+        Request(Message { kind, flags, family: 0, attributes: Attributes::default(), step: 0 })
+    }
+}
+
+/// How often the whole is read again because it changed meanwhile.
+const ATTEMPTS: usize = 16;
+
+/// Reads all our tables, as they were at one moment.
+pub fn observe(link: &mut dyn Dump) -> io::Result<Observed> {
+    for _ in 0..ATTEMPTS {
+        let before = generation(link)?;
+        let observed = observe_once(link);
+        if generation(link)? == before {
+            return observed;
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::ResourceBusy, "the rule set does not stop changing"))
+}
+
+/// Which of our tables exist, and whether they have an owner: what little must be known before a change.
+pub fn tables(link: &mut dyn Dump) -> io::Result<BTreeMap<Family, ObservedTable>> {
+    let mut families = BTreeMap::new();
+    link.dump(&Request::dump(libc::NFT_MSG_GETTABLE, 0, |_| {}), &mut |message| {
+        let attributes = body(message);
+        if attribute(attributes, TABLE_NAME).map(text).as_deref() == Some(TABLE)
+            && let Some(family) = message.payload.first().and_then(|number| family_of(*number))
+        {
+            let flags = attribute(attributes, TABLE_FLAGS).and_then(number).unwrap_or(0);
+            let port = attribute(attributes, TABLE_OWNER).and_then(number);
+            let table = ObservedTable { owner: flags & TABLE_F_OWNER != 0, port, ..Default::default() };
+            families.insert(family, table);
+        }
+    })?;
+    Ok(families)
+}
+
+fn generation(link: &mut dyn Dump) -> io::Result<Option<u32>> {
+    let mut generation = None;
+    link.dump(&Request::generation(), &mut |message| {
+        generation = attribute(body(message), GEN_ID).and_then(number).or(generation);
+    })?;
+    Ok(generation)
+}
+
+fn observe_once(link: &mut dyn Dump) -> io::Result<Observed> {
+    let mut families = tables(link)?;
+    for (family, table) in &mut families {
+        let number = super::message::family_number(*family);
+        read_chains(link, number, table)?;
+        read_rules(link, number, table)?;
+        read_sets(link, number, table)?;
+    }
+    Ok(Observed { families })
+}
+
+fn read_chains(link: &mut dyn Dump, family: u8, table: &mut ObservedTable) -> io::Result<()> {
+    let request = Request::dump(libc::NFT_MSG_GETCHAIN, family, |a| a.text(CHAIN_TABLE, TABLE));
+    link.dump(&request, &mut |message| {
+        let attributes = body(message);
+        if let Some(name) = ours(attributes, CHAIN_TABLE).then(|| named(attributes, CHAIN_NAME)).flatten() {
+            let hook = attribute(attributes, CHAIN_HOOK).and_then(|hook| read_hook(family, hook));
+            table.chains.insert(name, ObservedChain { hook, rules: Vec::new() });
+        }
+    })
+}
+
+fn read_hook(family: u8, hook: &[u8]) -> Option<Hook> {
+    let point = match (i32::from(family), attribute(hook, HOOK_NUMBER).and_then(number)?.cast_signed()) {
+        (libc::NFPROTO_NETDEV, libc::NF_NETDEV_INGRESS) => Point::Ingress,
+        (libc::NFPROTO_NETDEV, libc::NF_NETDEV_EGRESS) => Point::Egress,
+        (libc::NFPROTO_INET, libc::NF_INET_INGRESS) => Point::Ingress,
+        (_, libc::NF_INET_PRE_ROUTING) => Point::Prerouting,
+        (_, libc::NF_INET_LOCAL_IN) => Point::Input,
+        (_, libc::NF_INET_FORWARD) => Point::Forward,
+        (_, libc::NF_INET_LOCAL_OUT) => Point::Output,
+        (_, libc::NF_INET_POST_ROUTING) => Point::Postrouting,
+        _ => return None,
+    };
+    let priority = attribute(hook, HOOK_PRIORITY).and_then(number)?.cast_signed();
+    let listed = || attributes(attribute(hook, HOOK_DEVICES)?).next().map(|(_, device)| text(device));
+    let device = attribute(hook, HOOK_DEVICE).map(text).or_else(listed);
+    Some(Hook { point, priority, device })
+}
+
+fn read_rules(link: &mut dyn Dump, family: u8, table: &mut ObservedTable) -> io::Result<()> {
+    let request = Request::dump(libc::NFT_MSG_GETRULE, family, |a| a.text(RULE_TABLE, TABLE));
+    link.dump(&request, &mut |message| {
+        let attributes = body(message);
+        let chain = ours(attributes, RULE_TABLE).then(|| named(attributes, RULE_CHAIN)).flatten();
+        if let Some(chain) = chain.and_then(|chain| table.chains.get_mut(&chain)) {
+            chain.rules.push(read_rule(attributes));
+        }
+    })
+}
+
+fn read_rule(rule: &[u8]) -> ObservedRule {
+    let notes = attribute(rule, RULE_USERDATA).unwrap_or_default();
+    let expressions = attribute(rule, RULE_EXPRESSIONS).unwrap_or_default();
+    ObservedRule {
+        handle: attribute(rule, RULE_HANDLE).and_then(long).unwrap_or(0),
+        digest: note(notes, UDATA_DIGEST).filter(|value| value.len() == 8).and_then(long),
+        comment: note(notes, UDATA_COMMENT).map(text),
+        counter: attributes(expressions).find_map(|(_, expression)| read_counter(expression)),
+    }
+}
+
+fn read_counter(expression: &[u8]) -> Option<(u64, u64)> {
+    attribute(expression, EXPR_NAME).filter(|name| text(name) == "counter")?;
+    let data = attribute(expression, EXPR_DATA)?;
+    let count = |kind| attribute(data, kind).and_then(long);
+    Some((count(COUNTER_PACKETS)?, count(COUNTER_BYTES)?))
+}
+
+fn read_sets(link: &mut dyn Dump, family: u8, table: &mut ObservedTable) -> io::Result<()> {
+    let request = Request::dump(libc::NFT_MSG_GETSET, family, |a| a.text(SET_TABLE, TABLE));
+    link.dump(&request, &mut |message| {
+        let attributes = body(message);
+        let flags = attribute(attributes, SET_FLAGS).and_then(number).unwrap_or(0).cast_signed();
+        let is_named = flags & libc::NFT_SET_ANONYMOUS == 0 && ours(attributes, SET_TABLE);
+        if let Some(name) = is_named.then(|| named(attributes, SET_NAME)).flatten() {
+            let ty = read_type(attributes, flags);
+            table.sets.insert(name, ObservedSet { ty, elements: BTreeMap::new() });
+        }
+    })?;
+    for (name, set) in table.sets.iter_mut().filter(|(_, set)| !set.ty.dynamic) {
+        let request = Request::dump(libc::NFT_MSG_GETSETELEM, family, |a| {
+            a.text(LIST_TABLE, TABLE);
+            a.text(LIST_SET, name);
+        });
+        link.dump(&request, &mut |message| {
+            let list = attribute(body(message), LIST_ELEMENTS).unwrap_or_default();
+            set.elements
+                .extend(attributes(list).filter_map(|(_, element)| read_element(element, set.ty.data)));
+        })?;
+    }
+    Ok(())
+}
+
+fn read_type(set: &[u8], flags: i32) -> SetType {
+    let key = attribute(set, SET_KEY_TYPE).and_then(number).and_then(key_types).unwrap_or_default();
+    let data = match attribute(set, SET_DATA_TYPE).and_then(number) {
+        _ if flags & libc::NFT_SET_MAP == 0 => Data::None,
+        Some(kind) if kind == libc::NFT_DATA_VERDICT => Data::Verdict,
+        _ => Data::Zone,
+    };
+    SetType { key, data, dynamic: flags & libc::NFT_SET_EVAL != 0 }
+}
+
+/// The parts of a concatenated type: six bits each, the first part highest.
+fn key_types(mut number: u32) -> Option<Vec<KeyType>> {
+    use KeyType::*;
+    let mut parts = Vec::new();
+    while number != 0 {
+        let known = [IfIndex, IfName, Ether, Ipv4, Ipv6, Port, EtherType, IpProtocol];
+        parts.push(known.into_iter().find(|part| type_number(*part) == number & 0x3f)?);
+        number >>= 6;
+    }
+    parts.reverse();
+    Some(parts)
+}
+
+fn read_element(element: &[u8], data: Data) -> Option<(Bytes, Datum)> {
+    let key = attribute(attribute(element, ELEM_KEY)?, DATA_VALUE)?;
+    let value = || attribute(element, ELEM_DATA);
+    let datum = match data {
+        Data::None => Datum::None,
+        Data::Verdict => {
+            let verdict = attribute(value()?, DATA_VERDICT)?;
+            Datum::Goto(named(verdict, VERDICT_CHAIN)?)
+        }
+        Data::Zone => {
+            Datum::Zone(u16::from_ne_bytes(attribute(value()?, DATA_VALUE)?.get(..2)?.try_into().ok()?))
+        }
+    };
+    Some((key.into(), datum))
+}
+
+/// Old kernels dump all tables, whatever was asked for.
+fn ours(attributes: &[u8], table: u16) -> bool {
+    attribute(attributes, table).map(text).as_deref() == Some(TABLE)
+}
+
+fn named(attributes: &[u8], kind: u16) -> Option<Name> {
+    attribute(attributes, kind).map(|name| text(name).into())
+}
+
+fn family_of(number: u8) -> Option<Family> {
+    [Family::Bridge, Family::Inet, Family::Netdev]
+        .into_iter()
+        .find(|family| super::message::family_number(*family) == number)
+}
