@@ -89,7 +89,7 @@ impl<'a> Walk<'a, '_> {
             match &rule.action {
                 Action::Accept => return Some((End::Accept, rule)),
                 Action::Drop => return Some((End::Drop, rule)),
-                Action::Reject(_) => return Some((End::Reject, rule)),
+                Action::Reject(_) => return Some((self.headers.rejection(), rule)),
                 Action::Return => return None,
                 Action::Goto(chain) => return self.chain(chain),
                 Action::Jump(chain) => match self.chain(chain) {
@@ -210,6 +210,11 @@ const IPV4: u16 = 0x0800;
 const IPV6: u16 = 0x86dd;
 
 impl Headers {
+    /// Only packets of IP are answered.
+    fn rejection(&self) -> End {
+        if matches!(self.protocol, IPV4 | IPV6) { End::Reject } else { End::Drop }
+    }
+
     fn of(bytes: &[u8]) -> Headers {
         let word = |at: usize| bytes.get(at..at + 2).map_or(0, |two| u16::from_be_bytes([two[0], two[1]]));
         // The device takes one tag off before any chain sees the frame.

@@ -2,15 +2,15 @@
 #![deny(unsafe_code, missing_docs)]
 
 pub mod addr;
-pub mod compile;
 pub mod apply;
+pub mod compile;
 pub mod diag;
 pub mod eval;
 pub mod field;
 pub mod filter;
 pub mod ir;
-pub mod number;
 pub mod nft;
+pub mod number;
 pub mod plan;
 pub mod program;
 pub mod resolve;

@@ -111,7 +111,7 @@ fn a_source_mac_is_left_out_of_mirrored_rules() {
 #[test]
 fn a_limit_of_connections_holds_where_the_rule_is_as_written() {
     let counted = |set: &str, index: &str| {
-        format!("meta protocol ip add @{set}/connections-1 {{ {index} . ip saddr ct count over 2 }} drop")
+        format!("add @{set}/connections-1 {{ {index} . ip saddr ct count over 2 }} drop")
     };
     for (direction, out, into) in [
         ("out", counted("out", "iif"), String::new()),
@@ -226,6 +226,27 @@ fn the_end_of_a_chain_returns_and_accept_leaves_the_layer() {
     assert!(guest.passes("out", &frame([1; 4])));
     assert!(!guest.passes("out", &frame([2; 4])), "returned, then dropped by the root chain");
     assert!(!guest.passes("out", &frame([3; 4])), "fell off the end, then dropped by the root chain");
+}
+
+#[test]
+fn a_chain_drops_what_its_returns_can_not_be_told_of() {
+    let sub = |chain: &str, inner: &str| {
+        format!(
+            "<filter name='g' chain='{chain}'><rule action='return' direction='out'>{inner}</rule>\
+             <rule action='drop' direction='out'/></filter>"
+        )
+    };
+    let root = "<filter name='f'><filterref filter='g'/></filter>".to_owned();
+    let later = ether(PEER, MAC, 0x0800, &fragment([9; 4], [1; 4], 17, 3, &udp(1, 2)));
+    for (chain, inner, frame) in [
+        ("ipv4", "<ip protocol='udp' dstportstart='2'/>", later),
+        ("ipv4", "<ip dscp='9'/>", ether(PEER, MAC, 0x0800, &[0x45])),
+        ("ipv6", "<ipv6 protocol='udp'/>", ether(PEER, MAC, 0x86dd, &[0x60])),
+    ] {
+        let shelf = Shelf::new(&[root.clone(), sub(chain, inner)]);
+        let guest = Guest::new(&shelf, "f", &Vars::default(), Mode::Slots, &ABLE);
+        assert!(!guest.passes("out", &frame), "{inner}");
+    }
 }
 
 #[test]
@@ -346,7 +367,7 @@ fn lists_are_walked_in_step_or_crossed_and_each_combination_stands_once() {
     };
     assert_eq!(
         fold("<tcp srcipaddr='$A' dstportstart='$B'/>"),
-        ["meta l4proto tcp ip saddr . th dport { 1.1.1.1 . 80, 2.2.2.2 . 90 } drop"]
+        ["meta protocol ip meta l4proto tcp ip saddr . th dport { 1.1.1.1 . 80, 2.2.2.2 . 90 } drop"]
     );
     assert_eq!(
         fold("<tcp srcipaddr='$A[@1]' dstportstart='$B[@2]'/>"),
@@ -414,7 +435,6 @@ fn what_can_not_be_enforced_as_written_is_refused() {
             "inout",
             "STP filtering in inout direction with source MAC address set is not supported",
         ),
-        ("<ip protocol='$P' dstportstart='1'/>", "out", "IP rule with port specification requires protocol"),
         (
             "<ip match='no' protocol='6'/><ip dstportstart='1'/>",
             "out",
@@ -461,9 +481,9 @@ fn variables_in_odd_places_are_read() {
     let values = [("S", "NEW"), ("F", "SYN/SYN"), ("G", "true"), ("C", "words"), ("N", "set"), ("D", "dst")];
     for (inner, chain, expected) in [
         ("<all state='$S'/>", "out/ip/v4", "ct state new drop"),
-        ("<tcp flags='$F'/>", "out/ip/v4", "meta l4proto tcp tcp flags syn / syn drop"),
+        ("<tcp flags='$F'/>", "out/ip/v4", "meta l4proto tcp tcp flags & syn == syn drop"),
         ("<all comment='$C' dscp='1'/>", "out/ip/v4", "ip dscp 0x01 drop"),
-        ("<all ipset='$N' ipsetflags='$D'/>", "out/ip/v4", "meta protocol ip ip daddr @ipset.set drop"),
+        ("<all ipset='$N' ipsetflags='$D'/>", "out/ip/v4", "ip daddr @ipset.set drop"),
     ] {
         let values: Vec<_> = values.map(|(name, value)| (name, value.to_owned())).to_vec();
         let values: Vec<(&str, &str)> = values.iter().map(|(name, value)| (*name, value.as_str())).collect();

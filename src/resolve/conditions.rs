@@ -62,7 +62,7 @@ fn rule(instance: &Instance, conditions: Vec<Condition>) -> Rule {
 }
 
 /// The lists that an iterator of the rule walks, in the order of the attributes.
-fn lists<'a>(instance: &'a Instance, iterator: u16) -> Vec<&'a [String]> {
+fn lists(instance: &Instance, iterator: u16) -> Vec<&[String]> {
     let accesses = instance.rule.matches.iter().filter_map(access);
     let mine = accesses.filter(|access| access.index == Index::Iterator(iterator));
     mine.map(|access| instance.vars.values(&access.name).unwrap_or_default()).collect()

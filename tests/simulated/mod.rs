@@ -60,7 +60,11 @@ pub fn filter(body: &str) -> String {
 impl Guest {
     pub fn new(shelf: &Shelf, root: &str, vars: &Vars, mode: Mode, options: &Options) -> Guest {
         let resolved = shelf.resolve(root, vars, mode).unwrap_or_else(|faults| panic!("{faults:?}"));
-        let program = compile(&resolved, options).unwrap_or_else(|faults| panic!("{faults:?}"));
+        Guest::resolved(&resolved, vars, options)
+    }
+
+    pub fn resolved(resolved: &Resolved, vars: &Vars, options: &Options) -> Guest {
+        let program = compile(resolved, options).unwrap_or_else(|faults| panic!("{faults:?}"));
         let index = INDEX.to_ne_bytes();
         let elements = |slot| {
             let values = slot_values(slot, vars).expect("values were read before");
