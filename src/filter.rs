@@ -6,6 +6,8 @@
 
 pub mod read;
 pub mod schema;
+pub mod strict;
+pub mod validate;
 pub mod value;
 pub mod write;
 

@@ -4,6 +4,7 @@
 pub mod addr;
 pub mod apply;
 pub mod compile;
+pub mod binding;
 pub mod diag;
 pub mod eval;
 pub mod field;

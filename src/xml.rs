@@ -91,6 +91,11 @@ impl<'a> Element<'a> {
         self.node.tag_name().name()
     }
 
+    /// Its namespace, which ours have not.
+    pub fn namespace(self) -> Option<&'a str> {
+        self.node.tag_name().namespace()
+    }
+
     /// Its child elements in order.
     pub fn children(self) -> impl Iterator<Item = Element<'a>> {
         self.node.children().filter(Node::is_element).map(move |node| Element { node, source: self.source })
