@@ -5,8 +5,10 @@
 
 pub mod digest;
 pub mod observed;
+pub(crate) mod operand;
 pub(crate) mod shape;
 pub mod text;
+pub(crate) mod value;
 
 use crate::field::Field;
 use crate::span::Place;

@@ -3,7 +3,9 @@
 //! A batch is built whole before any of it is sent, and every message leads back to its step, so that a refusal
 //! names the filter's rule. Knows rule sets and plans, and nothing of filters or bindings.
 
+mod constant;
 mod expr;
+mod join;
 mod message;
 mod notes;
 mod object;

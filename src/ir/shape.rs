@@ -1,12 +1,13 @@
 //! What a rule loads and compares, resolved: the form between the IR, its text and its bytecode.
 //!
-//! Text and bytecode must say the same, so what both depend on is decided once, here: whether a field can go by
-//! its nft name or only as raw bytes (`@nh,96,32`), which bits count, which prefix is a shorter load, and which
-//! match nft would generate by itself. A name is used exactly where nft, reading it, adds no match of its own.
+//! Text and bytecode must say the same, so what both depend on is decided once, here: what is read
+//! and by which name, which prefix is a shorter load, which match nft would generate by itself, and which tests it
+//! would join.
 
-use crate::field::{Base, Field};
+use crate::field::Base;
 use crate::filter::state;
-use crate::ir::{Action, Bytes, CtDirection, Family, From, Key, Match, Name, Rule, SetRef};
+use crate::ir::operand::{Context, IPV4, IPV6, Meta, Operand, Source, Style, operand, operands};
+use crate::ir::{Action, Bytes, CtDirection, Family, Key, Match, Name, Rule, SetRef};
 
 /// A rule, resolved for the tables of one family.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,84 +48,6 @@ pub(crate) enum Test {
     CtDirection(CtDirection),
     /// Too many connections.
     ConnLimit { set: Name, keys: Vec<Operand>, above: u32, negated: bool },
-}
-
-/// Something that is loaded into a register, and how its values read.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Operand {
-    /// Where it comes from.
-    pub(crate) source: Source,
-    /// The bits that count, where not all do.
-    pub(crate) mask: Option<Bytes>,
-    /// Whether nft's name alone implies the mask.
-    pub(crate) mask_in_name: bool,
-    /// How far values are shifted within the loaded bytes.
-    pub(crate) shift: u32,
-    /// nft's name, where it can be used.
-    pub(crate) name: Option<&'static str>,
-    /// How a value is written.
-    pub(crate) style: Style,
-    /// Whether nft takes the field for one that tells the protocol of the next header.
-    pub(crate) tells_protocol: bool,
-    /// The network protocol whose header it is part of.
-    pub(crate) network: Option<u16>,
-}
-
-/// From where something is loaded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Source {
-    /// Bytes of a header.
-    Payload { base: Base, offset: u32, length: u32 },
-    /// A property of the packet.
-    Meta(Meta),
-}
-
-/// The properties of a packet that we read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Meta {
-    Iif,
-    Oif,
-    Protocol,
-    NfProto,
-    L4Proto,
-    BridgeName,
-}
-
-/// How a value of an operand is written, and which of nft's data types it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Style {
-    Raw,
-    Index,
-    Name,
-    Ether,
-    Ipv4,
-    Ipv6,
-    EtherType,
-    ArpOperation,
-    Hardware,
-    Number,
-    Protocol,
-    NfProto,
-    Port,
-    Dscp,
-    TcpFlags,
-    IcmpType,
-    IcmpCode,
-    Icmp6Type,
-    Icmp6Code,
-}
-
-const IPV4: u16 = 0x0800;
-const ARP: u16 = 0x0806;
-const VLAN: u16 = 0x8100;
-const IPV6: u16 = 0x86dd;
-
-/// What the matches so far have established, as nft keeps track of it.
-#[derive(Clone, Copy, Default)]
-struct Context {
-    link: Option<u16>,
-    network: Option<u16>,
-    transport: Option<u8>,
 }
 
 /// Resolves a rule for the tables of a family.
@@ -229,76 +152,7 @@ fn kernel_states(states: u8) -> u32 {
     bits.iter().filter(|(ours, _)| states & ours != 0).map(|(_, kernel)| kernel).sum()
 }
 
-fn operands(family: Family, context: Context, keys: &[Key]) -> Vec<Operand> {
-    let mut operands: Vec<Operand> = keys.iter().map(|key| operand(family, context, key)).collect();
-    if operands.len() > 1 {
-        // In a concatenation nft would shift such a field down; by its raw name it stays in place.
-        operands.iter_mut().filter(|operand| operand.shift > 0).for_each(Operand::make_raw);
-    }
-    operands
-}
-
-fn operand(family: Family, context: Context, key: &Key) -> Operand {
-    let mut operand = match key.from {
-        From::Field(field) => header_field(family, context, field),
-        From::Iif => Operand::meta(Meta::Iif, "iif", Style::Index),
-        From::Oif => Operand::meta(Meta::Oif, "oif", Style::Index),
-        From::Protocol => Operand::meta(Meta::Protocol, "meta protocol", Style::EtherType),
-        From::L4Proto => Operand::meta(Meta::L4Proto, "meta l4proto", Style::Protocol),
-        From::BridgeName => Operand::meta(Meta::BridgeName, "meta ibrname", Style::Name),
-    };
-    let mask = key.mask.as_ref().filter(|mask| mask.iter().any(|byte| *byte != 0xff));
-    if let Some(mask) = mask {
-        if operand.mask.is_some() {
-            operand.make_raw();
-        }
-        operand.mask = Some(match &operand.mask {
-            Some(own) => own.iter().zip(mask.iter()).map(|(a, b)| a & b).collect(),
-            None => mask.clone(),
-        });
-    }
-    operand
-}
-
-fn header_field(family: Family, context: Context, field: Field) -> Operand {
-    let layout = field.layout();
-    let network = network_of(field);
-    let mut operand = Operand {
-        source: Source::Payload { base: layout.base, offset: layout.offset, length: layout.length },
-        mask: layout.mask.map(Bytes::from),
-        mask_in_name: layout.mask.is_some(),
-        shift: layout.shift,
-        name: layout.nft,
-        style: style_of(field),
-        tells_protocol: matches!(field, Field::EtherType | Field::VlanType | Field::IpProtocol),
-        network,
-    };
-    if !context.lets_name(family, field, network) {
-        operand.make_raw();
-    }
-    operand
-}
-
 impl Context {
-    /// Whether nft takes the field's name without adding a match on the protocol around it.
-    ///
-    /// Outside of the bridge family it checks `meta iiftype` before any link-layer field, which at an
-    /// egress hook can never hold: there these fields are always raw.
-    fn lets_name(self, family: Family, field: Field, network: Option<u16>) -> bool {
-        use Field::*;
-        match field {
-            EtherDaddr | EtherSaddr | EtherType => family == Family::Bridge,
-            VlanId | VlanType => family == Family::Bridge && self.link == Some(VLAN),
-            ThSport | ThDport => true,
-            TcpFlags => self.transport == Some(6),
-            IcmpType | IcmpCode => self.transport == Some(1),
-            Icmp6Type | Icmp6Code => self.transport == Some(58),
-            // The IP stack's hooks see no ARP.
-            _ if family == Family::Inet && network == Some(ARP) => false,
-            _ => network.is_some() && self.network == network,
-        }
-    }
-
     fn learn(&mut self, test: &Test) {
         let Test::Compare { left, negated: false, value } = test else { return };
         if left.mask.is_some() || left.name.is_none() {
@@ -343,13 +197,15 @@ impl Test {
             }
     }
 
-    /// The bytes of a header that a comparison takes whole, and its value: what can be joined with its neighbour.
+    /// The bytes of a header that a comparison takes whole: what can be joined with its neighbour.
     pub(crate) fn whole(&self, negation: bool) -> Option<(Base, u32, u32)> {
-        match self {
-            Test::Compare { left: Operand { source, mask: None, .. }, negated, .. }
-                if *negated == negation =>
+        let Test::Compare { left: Operand { source, mask: None, .. }, negated, value } = self else {
+            return None;
+        };
+        match *source {
+            Source::Payload { base, offset, length }
+                if *negated == negation && value.len() == length as usize =>
             {
-                let Source::Payload { base, offset, length } = *source else { return None };
                 Some((base, offset, length))
             }
             _ => None,
@@ -381,76 +237,6 @@ pub(crate) fn joinable(first: (Base, u32, u32), second: (Base, u32, u32)) -> boo
     let ((base, offset, length), (other, next, more)) = (first, second);
     let neighbours = base == other && offset + length == next && length + more <= 16;
     neighbours && (base == Base::Link || length + more <= 4 || length > 4 || more > 4)
-}
-
-impl Operand {
-    fn meta(meta: Meta, name: &'static str, style: Style) -> Operand {
-        Operand {
-            source: Source::Meta(meta),
-            mask: None,
-            mask_in_name: false,
-            shift: 0,
-            name: Some(name),
-            style,
-            tells_protocol: false,
-            network: None,
-        }
-    }
-
-    fn make_raw(&mut self) {
-        self.name = None;
-        self.style = Style::Raw;
-        self.shift = 0;
-        self.mask_in_name = false;
-        self.tells_protocol = false;
-    }
-
-    /// Bytes of a value.
-    pub(crate) fn length(&self) -> usize {
-        match self.source {
-            Source::Payload { length, .. } => length as usize,
-            Source::Meta(Meta::Iif | Meta::Oif) => 4,
-            Source::Meta(Meta::Protocol) => 2,
-            Source::Meta(Meta::NfProto | Meta::L4Proto) => 1,
-            Source::Meta(Meta::BridgeName) => 16,
-        }
-    }
-}
-
-fn network_of(field: Field) -> Option<u16> {
-    use Field::*;
-    match field {
-        ArpHtype | ArpPtype | ArpHlen | ArpPlen | ArpOperation | ArpSaddrEther | ArpSaddrIp
-        | ArpDaddrEther | ArpDaddrIp => Some(ARP),
-        IpDscp | IpProtocol | IpSaddr | IpDaddr => Some(IPV4),
-        Ip6Dscp | Ip6Saddr | Ip6Daddr => Some(IPV6),
-        _ => None,
-    }
-}
-
-fn style_of(field: Field) -> Style {
-    use Field::*;
-    match field {
-        EtherDaddr | EtherSaddr | ArpSaddrEther | ArpDaddrEther => Style::Ether,
-        EtherType | VlanType | ArpPtype => Style::EtherType,
-        ArpHtype => Style::Hardware,
-        VlanId | ArpHlen | ArpPlen => Style::Number,
-        ArpOperation => Style::ArpOperation,
-        ArpSaddrIp | ArpDaddrIp | IpSaddr | IpDaddr => Style::Ipv4,
-        Ip6Saddr | Ip6Daddr => Style::Ipv6,
-        IpDscp | Ip6Dscp => Style::Dscp,
-        IpProtocol => Style::Protocol,
-        ThSport | ThDport => Style::Port,
-        TcpFlags => Style::TcpFlags,
-        IcmpType => Style::IcmpType,
-        IcmpCode => Style::IcmpCode,
-        Icmp6Type => Style::Icmp6Type,
-        Icmp6Code => Style::Icmp6Code,
-        StpType | StpFlags | StpRootPriority | StpRootAddress | StpRootCost | StpSenderPriority
-        | StpSenderAddress | StpPort | StpAge | StpMaxAge | StpHelloTime | StpForwardDelay | StpHeader => {
-            Style::Raw
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,22 +1,22 @@
 //! Prints rule sets as nft text.
 //!
 //! What is printed for a whole rule set, `nft -f` (1.0.6 was tried) loads to the bytecode that our own batch holds.
-//! There are exceptions: nft has no words for two fields compared with each other
-//! ([`Match::Same`](crate::ir::Match)); outside of the bridge family it adds a check of its own to a link-layer field
-//! that is looked up in a named set; it joins neighbouring fields across a counted connection, which therefore
-//! belongs behind all other matches.
+//! There are exceptions. nft has no words for two fields compared with each other
+//! ([`Match::Same`](crate::ir::Match)). It looks nothing up in a named set that has to go by its raw bytes: a link-layer
+//! field outside of the bridge family, or one whose protocol no match before it has asked for. And it joins
+//! neighbouring fields across a counted connection, which therefore belongs behind all other matches.
 //! The order is that of the rule set, so equal rule sets print equally.
 
-use crate::addr::Mac;
 use crate::field::Base;
-use crate::ir::shape::{Operand, Shape, Source, Style, Test, shape};
+use crate::ir::operand::{Operand, Source, Style};
+use crate::ir::shape::{Shape, Test, shape};
+use crate::ir::value::{split, style_of, value};
 use crate::ir::{
     Action, Bytes, Chain, CtDirection, Data, Datum, Family, Hook, KeyType, Origin, Point, Reject, Rule,
     Ruleset, Set, SetRef, TABLE, Table, Verdict,
 };
 use crate::program::Program;
 use std::fmt::{self, Display, Formatter};
-use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// A table with the family it belongs to, for printing.
 #[derive(Clone, Copy, Debug)]
@@ -144,29 +144,6 @@ fn element(types: &[KeyType], key: &[u8], datum: &Datum) -> String {
         Datum::Goto(chain) => format!("{key} : goto {chain}"),
         Datum::Zone(zone) => format!("{key} : {zone}"),
     }
-}
-
-fn style_of(part: KeyType) -> Style {
-    match part {
-        KeyType::IfIndex => Style::Index,
-        KeyType::IfName => Style::Name,
-        KeyType::Ether => Style::Ether,
-        KeyType::Ipv4 => Style::Ipv4,
-        KeyType::Ipv6 => Style::Ipv6,
-        KeyType::Port => Style::Port,
-        KeyType::EtherType => Style::EtherType,
-        KeyType::IpProtocol => Style::Protocol,
-    }
-}
-
-/// The parts of a key, without the padding between them.
-pub(crate) fn split(key: &[u8], lengths: impl Iterator<Item = usize>) -> impl Iterator<Item = &[u8]> {
-    let mut at = 0;
-    lengths.map(move |length| {
-        let part = key.get(at..at + length).unwrap_or_default();
-        at += length.next_multiple_of(4);
-        part
-    })
 }
 
 impl Display for ChainText<'_> {
@@ -380,58 +357,76 @@ fn of(operand: &Operand, bytes: &[u8]) -> String {
     value(operand.style, operand.shift, bytes)
 }
 
-fn value(style: Style, shift: u32, bytes: &[u8]) -> String {
-    let number = || bytes.iter().fold(0u128, |number, byte| number << 8 | u128::from(*byte));
-    match (style, bytes) {
-        (Style::Index, [a, b, c, d]) => u32::from_ne_bytes([*a, *b, *c, *d]).to_string(),
-        (Style::Ether, [a, b, c, d, e, f]) => Mac([*a, *b, *c, *d, *e, *f]).to_string(),
-        (Style::Ipv4, [a, b, c, d]) => Ipv4Addr::new(*a, *b, *c, *d).to_string(),
-        (Style::Ipv6, bytes) if bytes.len() == 16 => Ipv6Addr::from_bits(number()).to_string(),
-        (Style::Name, bytes) => {
-            let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
-            format!("\"{}\"", String::from_utf8_lossy(&bytes[..end]))
-        }
-        (Style::EtherType, [_, _]) => word(&ETHER_TYPES, number()).unwrap_or(format!("{:#06x}", number())),
-        (Style::Protocol, [_]) => word(&PROTOCOLS, number()).unwrap_or(number().to_string()),
-        (Style::ArpOperation, [_, _]) => word(&OPERATIONS, number()).unwrap_or(number().to_string()),
-        (Style::NfProto, [_]) => word(&[(2, "ipv4"), (10, "ipv6")], number()).unwrap_or(number().to_string()),
-        (Style::Dscp, _) => format!("{:#04x}", number() >> shift),
-        (Style::TcpFlags, [_]) => flags(number()),
-        (Style::Raw, _) => format!("{:#x}", number()),
-        _ => (number() >> shift).to_string(),
-    }
-}
-
-const ETHER_TYPES: [(u128, &str); 4] = [(0x0800, "ip"), (0x0806, "arp"), (0x8100, "8021q"), (0x86dd, "ip6")];
-/// Only those that are words of nft's own grammar; other names it would look up in `/etc/protocols`.
-const PROTOCOLS: [(u128, &str); 9] = [
-    (1, "icmp"),
-    (2, "igmp"),
-    (6, "tcp"),
-    (17, "udp"),
-    (50, "esp"),
-    (51, "ah"),
-    (58, "icmpv6"),
-    (132, "sctp"),
-    (136, "udplite"),
-];
-const OPERATIONS: [(u128, &str); 2] = [(1, "request"), (2, "reply")];
-const TCP_FLAGS: [(u128, &str); 8] =
-    [(1, "fin"), (2, "syn"), (4, "rst"), (8, "psh"), (16, "ack"), (32, "urg"), (64, "ecn"), (128, "cwr")];
-
-fn word(words: &[(u128, &str)], number: u128) -> Option<String> {
-    words.iter().find(|(value, _)| *value == number).map(|(_, word)| (*word).to_string())
-}
-
-fn flags(bits: u128) -> String {
-    let set: Vec<&str> = TCP_FLAGS.iter().filter(|(bit, _)| bits & bit != 0).map(|(_, name)| *name).collect();
-    match set.as_slice() {
-        [] => "0x0".into(),
-        [single] => (*single).into(),
-        several => format!("({})", several.join(" | ")),
-    }
-}
-
 fn joined(parts: impl Iterator<Item = impl Display>, separator: &str) -> String {
     parts.map(|part| part.to_string()).collect::<Vec<_>>().join(separator)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::field::Field;
+    use crate::ir::{From, Key, Match};
+    use crate::span::{Place, Source, Span};
+
+    fn check(family: Family, matches: Vec<Match>, expected: &str) {
+        assert_eq!(RuleText(family, &Rule::new(matches, Action::Accept)).to_string(), expected);
+    }
+
+    fn eq(field: Field, value: &[u8]) -> Match {
+        Match::equals(Key::field(field), value)
+    }
+
+    #[test]
+    fn a_field_has_its_name_where_nft_would_add_nothing() {
+        let (ip, rarp) = (Match::ether_type(0x0800), Match::ether_type(0x8035));
+        let saddr = || eq(Field::IpSaddr, &[10, 0, 0, 1]);
+        let protocol = Match::equals(Key::new(From::Protocol), &[8, 0]);
+        check(Family::Bridge, vec![ip.clone(), saddr()], "ether type ip ip saddr 10.0.0.1 accept");
+        check(Family::Bridge, vec![protocol.clone(), saddr()], "ip saddr 10.0.0.1 accept");
+        check(
+            Family::Bridge,
+            vec![protocol.clone(), rarp.clone()],
+            "meta protocol ip ether type 0x8035 accept",
+        );
+        check(Family::Bridge, vec![saddr()], "@nh,96,32 0xa000001 accept");
+        check(Family::Bridge, vec![rarp, saddr()], "ether type 0x8035 @nh,96,32 0xa000001 accept");
+        check(
+            Family::Netdev,
+            vec![ip, protocol.clone(), saddr()],
+            "@ll,96,16 0x800 ip saddr 10.0.0.1 accept",
+        );
+        check(Family::Inet, vec![protocol], "meta nfproto ipv4 accept");
+    }
+
+    #[test]
+    fn masks_read_as_prefixes_where_they_are() {
+        let masked = |field, mask: &[u8], value: &[u8]| Match::equals(Key::masked(field, mask), value);
+        let ip = || Match::ether_type(0x0800);
+        for (mask, text) in [
+            ([255, 255, 255, 0], "ether type ip ip saddr 10.0.0.0/24 accept"),
+            ([255, 255, 255, 255], "ether type ip ip saddr 10.0.0.0 accept"),
+            ([255, 0, 255, 0], "ether type ip ip saddr & 255.0.255.0 == 10.0.0.0 accept"),
+        ] {
+            check(Family::Bridge, vec![ip(), masked(Field::IpSaddr, &mask, &[10, 0, 0, 0])], text);
+        }
+        let tcp = Match::equals(Key::new(From::L4Proto), &[6]);
+        let flags = masked(Field::TcpFlags, &[0x12], &[2]);
+        check(Family::Bridge, vec![tcp, flags], "meta l4proto tcp tcp flags & (syn | ack) == syn accept");
+    }
+
+    #[test]
+    fn neighbours_that_must_differ_stay_apart() {
+        let differs =
+            |field| Match::Compare { key: Key::field(field), negated: true, value: [0, 9].as_slice().into() };
+        let text = "th sport != 9 th dport != 9-9 accept";
+        check(Family::Bridge, vec![differs(Field::ThSport), differs(Field::ThDport)], text);
+    }
+
+    #[test]
+    fn a_long_filter_name_leaves_room_for_the_rule() {
+        let place = Place { source: Source::new("", ""), span: Span::default() };
+        let long = Origin { filter: "ä\"".repeat(64).into(), rule: 17, place };
+        let text = comment(&long);
+        assert!(text.len() <= COMMENT && text.ends_with("ä'ä..:17"), "{text}");
+    }
 }

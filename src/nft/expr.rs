@@ -4,11 +4,13 @@
 //! costs the same whoever loaded it. A rule the kernel's limits do not admit is refused here: more than 128
 //! expressions, or an operand that fills more than its register.
 
+use super::constant::{Constant, key_length};
+use super::join::joined;
 use super::message::Attributes;
-use super::notes::Notes;
 use super::uapi::*;
 use crate::field::Base;
-use crate::ir::shape::{Meta, Operand, Shape, Source, Style, Term, Test, joinable, shape};
+use crate::ir::operand::{Meta, Operand, Source};
+use crate::ir::shape::{Shape, Test, shape};
 use crate::ir::{Action, Bytes, CtDirection, Family, Name, Reject, Rule, SetRef, Verdict};
 use std::collections::BTreeMap;
 
@@ -34,21 +36,6 @@ pub(super) struct Code {
     fault: Option<String>,
 }
 
-/// A set or map that only one rule reads.
-#[derive(Debug)]
-pub(super) struct Constant {
-    /// By what its rule refers to it.
-    pub(super) id: u32,
-    /// nft's number for the type of its key.
-    pub(super) key_type: u32,
-    /// Bytes of its key.
-    pub(super) key_length: usize,
-    /// The notes by which nft lists it.
-    pub(super) notes: Vec<u8>,
-    /// Its keys, with a verdict each where it is a map.
-    pub(super) elements: Vec<(Bytes, Option<Verdict>)>,
-}
-
 /// The bytecode of a rule; its constant sets are numbered from `first_set`.
 pub(super) fn code(family: Family, rule: &Rule, first_set: u32) -> Result<Code, String> {
     let Shape { terms, keys } = shape(family, rule);
@@ -72,61 +59,6 @@ pub(super) fn code(family: Family, rule: &Rule, first_set: u32) -> Result<Code, 
     match code.fault.take() {
         Some(fault) => Err(fault),
         None => Ok(code),
-    }
-}
-
-/// Joins comparisons of neighbouring fields, as nft does: sorted by their place, each run up to a statement that
-/// is no match for itself.
-fn joined(terms: Vec<Term>) -> Vec<Term> {
-    let mut slots: Vec<Option<Term>> = terms.into_iter().map(Some).collect();
-    let is_statement = |slot: &Option<Term>| matches!(slot, Some(Term { test: Test::ConnLimit { .. }, .. }));
-    let mut start = 0;
-    while start < slots.len() {
-        let end = slots[start..].iter().position(is_statement).map_or(slots.len(), |at| start + at);
-        join_run(&mut slots[start..end]);
-        start = end + 1;
-    }
-    slots.into_iter().flatten().collect()
-}
-
-fn join_run(slots: &mut [Option<Term>]) {
-    let place = |slot: &Option<Term>| slot.as_ref().and_then(|term| term.test.whole(false));
-    let mut order: Vec<usize> = (0..slots.len()).filter(|at| place(&slots[*at]).is_some()).collect();
-    order.sort_by_key(|at| place(&slots[*at]).map(|(base, offset, _)| (base, offset)));
-    let mut order = order.into_iter();
-    let Some(mut last) = order.next() else { return };
-    for this in order {
-        let (first, second) = (place(&slots[last]), place(&slots[this]));
-        let joins = first.zip(second).is_some_and(|(first, second)| joinable(first, second));
-        if !joins {
-            last = this;
-            continue;
-        }
-        let (Some(low), Some(high)) = (slots[last].take(), slots[this].take()) else { continue };
-        // What tells the next protocol keeps its place; otherwise the first field keeps its own.
-        let keep = if tells_protocol(&high) { this } else { last };
-        slots[keep] = Some(join(low, high));
-        last = keep;
-    }
-}
-
-fn tells_protocol(term: &Term) -> bool {
-    matches!(&term.test, Test::Compare { left, .. } if left.tells_protocol)
-}
-
-fn join(low: Term, high: Term) -> Term {
-    match (low.test, high.test) {
-        (Test::Compare { mut left, value, negated, .. }, Test::Compare { left: right, value: rest, .. }) => {
-            if let (Source::Payload { length, .. }, Source::Payload { length: more, .. }) =
-                (&mut left.source, right.source)
-            {
-                *length += more;
-            }
-            left.tells_protocol = right.tells_protocol;
-            let value: Bytes = value.iter().chain(rest.iter()).copied().collect();
-            Term { test: Test::Compare { left, negated, value }, implied: false }
-        }
-        _ => unreachable!("only comparisons have a place"),
     }
 }
 
@@ -171,10 +103,24 @@ impl Code {
     }
 
     fn compare(&mut self, left: &Operand, negated: bool, value: &[u8]) {
-        if value.len() != left.length() {
-            self.refuse(format!("a value of {} bytes for a field of {}", value.len(), left.length()));
-        }
+        self.check_value(left, value);
+        self.equal(negated, value);
+    }
+
+    fn equal(&mut self, negated: bool, value: &[u8]) {
         self.cmp(if negated { libc::NFT_CMP_NEQ } else { libc::NFT_CMP_EQ }, value);
+    }
+
+    fn check_value(&mut self, operand: &Operand, value: &[u8]) {
+        if value.len() != operand.length() {
+            self.refuse(format!("a value of {} bytes for a field of {}", value.len(), operand.length()));
+        }
+    }
+
+    fn check_mask(&mut self, operand: &Operand) {
+        if let Some(mask) = operand.mask.as_ref().filter(|mask| mask.len() != operand.length()) {
+            self.refuse(format!("a mask of {} bytes for a field of {}", mask.len(), operand.length()));
+        }
     }
 
     /// A prefix of whole bytes is a shorter load.
@@ -182,10 +128,11 @@ impl Code {
         let bytes = bits as usize / 8;
         match (left.source, value.get(..bytes)) {
             (Source::Payload { base, offset, .. }, Some(start)) if bits > 0 && bits.is_multiple_of(8) => {
+                self.check_mask(left);
+                self.check_value(left, value);
                 let source = Source::Payload { base, offset, length: bytes as u32 };
-                let shorter = Operand { source, mask: None, ..left.clone() };
-                self.load(&shorter, FIRST);
-                self.compare(&shorter, negated, start);
+                self.load(&Operand { source, mask: None, ..left.clone() }, FIRST);
+                self.equal(negated, start);
             }
             _ => {
                 self.load(left, FIRST);
@@ -195,14 +142,8 @@ impl Code {
     }
 
     fn range(&mut self, left: &Operand, negated: bool, from: &[u8], to: &[u8]) {
-        if from.len() != left.length() || to.len() != left.length() {
-            self.refuse(format!(
-                "bounds of {} and {} bytes for a field of {}",
-                from.len(),
-                to.len(),
-                left.length()
-            ));
-        }
+        self.check_value(left, from);
+        self.check_value(left, to);
         self.load(left, FIRST);
         if !negated {
             self.cmp(libc::NFT_CMP_GTE, from);
@@ -230,19 +171,11 @@ impl Code {
     }
 
     fn constant(&mut self, keys: &[Operand], elements: Vec<(Bytes, Option<Verdict>)>) -> u32 {
-        let key_length = key_length(keys);
-        if elements.is_empty() {
-            self.refuse("an empty constant set");
-        }
-        if let Some((odd, _)) = elements.iter().find(|(key, _)| key.len() != key_length) {
-            self.refuse(format!("an element of {} bytes in a set of keys of {key_length}", odd.len()));
-        }
         let id = self.first_set + self.sets.len() as u32;
-        let key_type = match keys {
-            [single] => data_type(single.style),
-            several => several.iter().fold(0, |types, key| types << 6 | sized_type(key)),
-        };
-        self.sets.push(Constant { id, key_type, key_length, notes: constant_notes(keys), elements });
+        match Constant::new(id, keys, elements) {
+            Ok(set) => self.sets.push(set),
+            Err(fault) => self.refuse(fault),
+        }
         id
     }
 
@@ -276,7 +209,7 @@ impl Code {
             data.u32(6, BITWISE_XOR);
             data.u32(8, SECOND);
         });
-        self.cmp(if negated { libc::NFT_CMP_NEQ } else { libc::NFT_CMP_EQ }, &vec![0; length]);
+        self.equal(negated, &vec![0; length]);
     }
 
     fn tcp_option(&mut self, kind: u8) {
@@ -339,10 +272,8 @@ impl Code {
                 data.u32(1, register);
             }),
         }
+        self.check_mask(operand);
         if let Some(mask) = &operand.mask {
-            if mask.len() != operand.length() {
-                self.refuse(format!("a mask of {} bytes for a field of {}", mask.len(), operand.length()));
-            }
             self.bitwise(register, mask);
         }
     }
@@ -443,14 +374,8 @@ fn register(words: u32) -> u32 {
     if words.is_multiple_of(4) { FIRST + words / 4 } else { libc::NFT_REG32_00 as u32 + words }
 }
 
-fn key_length(keys: &[Operand]) -> usize {
-    match keys {
-        [single] => single.length(),
-        several => several.iter().map(|key| key.length().next_multiple_of(4)).sum(),
-    }
-}
-
-fn meta_key(meta: Meta) -> i32 {
+/// The kernel's number for a property of a packet.
+pub(super) fn meta_key(meta: Meta) -> i32 {
     match meta {
         Meta::Iif => libc::NFT_META_IIF,
         Meta::Oif => libc::NFT_META_OIF,
@@ -458,81 +383,5 @@ fn meta_key(meta: Meta) -> i32 {
         Meta::NfProto => libc::NFT_META_NFPROTO,
         Meta::L4Proto => libc::NFT_META_L4PROTO,
         Meta::BridgeName => libc::NFT_META_BRI_IIFNAME,
-    }
-}
-
-/// How nft is to list the keys: in which byte order, and raw bytes as what they are.
-fn constant_notes(keys: &[Operand]) -> Vec<u8> {
-    let order = match keys {
-        [Operand { style: Style::Index, .. }] => HOST_ORDER,
-        [_] => NETWORK_ORDER,
-        _ => NO_ORDER,
-    };
-    let notes = Notes::default().number(UDATA_KEY_ORDER, order);
-    let raw = |key: &Operand| key.name.is_none() && key.mask.is_none();
-    let told = |key: &Operand| raw(key) || matches!(key.source, Source::Meta(_)) && key.mask.is_none();
-    match keys {
-        keys if !keys.iter().any(raw) || !keys.iter().all(told) => notes.0,
-        [single] => notes.bytes(UDATA_KEY_TYPEOF, &typeof_note(single).0).0,
-        several => {
-            let parts = (0..)
-                .zip(several)
-                .fold(Notes::default(), |parts, (number, key)| parts.bytes(number, &typeof_note(key).0));
-            notes.bytes(UDATA_KEY_TYPEOF, &Notes::typeof_expression(TYPEOF_CONCAT, parts).0).0
-        }
-    }
-}
-
-fn typeof_note(key: &Operand) -> Notes {
-    match key.source {
-        Source::Meta(meta) => {
-            Notes::typeof_expression(TYPEOF_META, Notes::default().number(0, meta_key(meta) as u32))
-        }
-        Source::Payload { base, offset, length } => {
-            let base = match base {
-                Base::Link => 1,
-                Base::Network => 2,
-                Base::Transport => 3,
-            };
-            let fields = [0, 0, base, offset * 8, length * 8];
-            let raw = (0..).zip(fields).fold(Notes::default(), |raw, (kind, value)| raw.number(kind, value));
-            Notes::typeof_expression(TYPEOF_PAYLOAD, raw)
-        }
-    }
-}
-
-/// In a concatenation nft 1.0.6 aborts on a type without a size of its own, so raw bytes get one that has it.
-fn sized_type(key: &Operand) -> u32 {
-    match (key.style, key.length()) {
-        (Style::Raw | Style::Number | Style::Dscp, 1) => data_type(Style::Protocol),
-        (Style::Raw | Style::Number, 2) => data_type(Style::Port),
-        (Style::Raw, 4) => data_type(Style::Ipv4),
-        (Style::Raw, 6) => data_type(Style::Ether),
-        (Style::Raw, 16) => data_type(Style::Ipv6),
-        (style, _) => data_type(style),
-    }
-}
-
-/// nft's number for a data type: the kernel keeps it, nft lists by it.
-fn data_type(style: Style) -> u32 {
-    match style {
-        Style::NfProto => 2,
-        Style::Raw | Style::Number => 4,
-        Style::Ipv4 => 7,
-        Style::Ipv6 => 8,
-        Style::Ether => 9,
-        Style::EtherType => 10,
-        Style::ArpOperation => 11,
-        Style::Protocol => 12,
-        Style::Port => 13,
-        Style::IcmpType => 14,
-        Style::TcpFlags => 15,
-        Style::Index => 20,
-        Style::Hardware => 21,
-        Style::Icmp6Type => 29,
-        Style::IcmpCode => 32,
-        Style::Icmp6Code => 33,
-        Style::Name => 41,
-        Style::Dscp => 36,
     }
 }

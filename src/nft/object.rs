@@ -3,7 +3,8 @@
 //! A rule brings the constant sets it reads along, in front of it. Lists of elements are split below the size of
 //! one message. Sets carry the notes by which nft lists them in the right byte order.
 
-use super::expr::{Code, Constant, code, put_verdict};
+use super::constant::Constant;
+use super::expr::{Code, code, put_verdict};
 use super::message::{Attributes, LARGEST, Message, family_number};
 use super::notes::Notes;
 use super::uapi::*;
@@ -15,8 +16,6 @@ use crate::plan::{Change, SetType, Step};
 const ELEMENTS: usize = LARGEST - 1024;
 /// Bytes of a name that the kernel takes (`NFT_NAME_MAXLEN`, with its closing zero).
 const NAME: usize = 255;
-/// Bits of each part in the number for the type of a concatenated key.
-const TYPE_BITS: u32 = 6;
 
 /// Makes messages of steps, and numbers the constant sets of a whole batch.
 pub(super) struct Encoder {

@@ -89,3 +89,6 @@ pub(super) const TYPEOF_PAYLOAD: u32 = 7;
 pub(super) const TYPEOF_META: u32 = 9;
 pub(super) const TYPEOF_CT: u32 = 12;
 pub(super) const TYPEOF_CONCAT: u32 = 13;
+
+/// Bits of each part in nft's number for the type of a key of several parts.
+pub(super) const TYPE_BITS: u32 = 6;
