@@ -3,8 +3,8 @@
 
 pub mod addr;
 pub mod apply;
-pub mod compile;
 pub mod binding;
+pub mod compile;
 pub mod diag;
 pub mod eval;
 pub mod field;

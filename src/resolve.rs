@@ -247,11 +247,15 @@ fn arrange(root: &str, placed: Vec<(&Instance, Rule)>) -> Resolved {
 impl Resolved {
     /// All of its rules.
     pub fn rules(&self) -> impl Iterator<Item = &Rule> {
-        let root = self.root.iter().filter_map(|step| match step {
+        self.root_rules().chain(self.chains.values().flatten()).chain(&self.ip)
+    }
+
+    /// Those of the Ethernet layer's root chain.
+    pub fn root_rules(&self) -> impl Iterator<Item = &Rule> {
+        self.root.iter().filter_map(|step| match step {
             Step::Rule(rule) => Some(rule),
             Step::Chain(_) => None,
-        });
-        root.chain(self.chains.values().flatten()).chain(&self.ip)
+        })
     }
 }
 

@@ -6,6 +6,7 @@
 
 use super::matches::{Matches, View, equals, ordered, turn, turn_of};
 use super::{Build, Way};
+use crate::diag::{Code, Diagnostic};
 use crate::field::{Base, Field};
 use crate::filter::{Action, Direction};
 use crate::ir::{self, From, Key, KeyType, Match};
@@ -19,6 +20,9 @@ const BPDU: [u8; 6] = [0x42, 0x42, 0x03, 0, 0, 0];
 pub(super) const IPV4: u16 = 0x0800;
 pub(super) const IPV6: u16 = 0x86dd;
 pub(super) const VLAN: u16 = 0x8100;
+
+/// The kernel takes 128 expressions a rule; a few are the counter's, the verdict's and nft's own.
+const EXPRESSIONS: usize = 120;
 
 /// Where a rule stands.
 #[derive(Clone, Copy)]
@@ -95,7 +99,16 @@ impl Build<'_> {
     }
 
     /// A rule of the program that comes from a rule of a filter.
-    pub(super) fn ir_rule(&self, rule: &Rule, matches: Vec<Match>, action: ir::Action) -> ir::Rule {
+    pub(super) fn ir_rule(&mut self, rule: &Rule, matches: Vec<Match>, action: ir::Action) -> ir::Rule {
+        // A load, a mask and a comparison for each key at the most.
+        let expressions: usize = matches.iter().map(|part| 1 + 2 * part.keys().len().max(1)).sum();
+        if expressions > EXPRESSIONS {
+            let fault = Diagnostic::error(
+                Code::INTERNAL,
+                "this rule asks for more than the kernel lets one rule ask",
+            );
+            self.diagnostics.push(fault.at(rule.origin.place.clone(), "in this rule"));
+        }
         ir::Rule { matches, action, counter: self.options.counters, origin: Some(rule.origin.clone()) }
     }
 }

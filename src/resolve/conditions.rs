@@ -18,6 +18,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Bytes that a set's key may have.
 const KEY: usize = 64;
 
+/// Bytes that we let a set's name have.
+const NAME: usize = 200;
+
 /// Which step each iterator is at.
 type Steps = BTreeMap<u16, usize>;
 
@@ -189,9 +192,11 @@ fn member(
     Ok(Condition::Member(parts, members))
 }
 
-/// Whether all variables of a slot are the binding's, so that each member has its own values.
+/// Whether all variables of a slot are the binding's, so that each member has its own values. (A set whose
+/// name would be too long for the kernel is none.)
 fn is_own(slot: &Slot, binding: Option<&Vars>) -> bool {
-    binding.is_some_and(|binding| slot.parts.iter().all(|part| binding.values(&part.variable).is_some()))
+    let owns = |binding: &Vars| slot.parts.iter().all(|part| binding.values(&part.variable).is_some());
+    binding.is_some_and(owns) && slot.set_name().len() <= NAME
 }
 
 /// The field that a group gives a variable's values to.

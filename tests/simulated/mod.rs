@@ -41,6 +41,10 @@ impl Shelf {
         self.0.get(name).cloned()
     }
 
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
     pub fn resolve(&self, root: &str, vars: &Vars, mode: Mode) -> Result<Resolved, Vec<Diagnostic>> {
         resolve(&|name| self.filter(name), root, vars, mode)
     }
