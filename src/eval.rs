@@ -157,7 +157,7 @@ impl<'a> Walk<'a, '_> {
             From::Oif => self.frame.oif.to_ne_bytes().to_vec(),
             From::Protocol => self.headers.protocol.to_be_bytes().to_vec(),
             From::L4Proto => vec![self.headers.upper?.protocol],
-            From::BridgeName => return None,
+            From::BridgeName | From::IifName | From::OifName => return None,
         };
         if let Some(mask) = &key.mask {
             value.iter_mut().zip(&**mask).for_each(|(byte, mask)| *byte &= mask);

@@ -19,7 +19,7 @@ use crate::field::Field;
 use crate::filter::schema::{Layer, Protocol};
 use crate::filter::{Action, Direction, Filter, Side};
 use crate::ir::{Bytes, KeyType, Origin};
-use crate::program::Slot;
+use crate::program::{Slot, SlotPart};
 use crate::vars::{Access, Index, Vars};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
