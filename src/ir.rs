@@ -97,7 +97,7 @@ pub struct Set {
     pub role: Role,
     /// Filled by rules (`connlimit`) instead of by us.
     pub dynamic: bool,
-    /// Keys, each concatenated by [`concat`], with the map's data.
+    /// Keys, each concatenated by [`concat()`], with the map's data.
     pub elements: OrdMap<Bytes, Datum>,
 }
 
