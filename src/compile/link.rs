@@ -187,9 +187,13 @@ fn is_bpdu(field: Field) -> bool {
     layout.base == Base::Link && layout.offset >= 17 && field != Field::StpHeader
 }
 
+/// The Ethernet types whose headers nft has names for: IPv4, ARP, IPv6.
+const NAMED: [u16; 3] = [0x0800, 0x0806, 0x86dd];
+
 /// The matches in order. In a chain that only one Ethernet type leads to, a network header is announced as nft does it.
+/// Where nft has no names for a header it gains nothing by that, and nft 1.0.6 then aborts when it lists the rule.
 pub(super) fn with_context(mut matches: Matches, known: Option<u16>) -> Vec<Match> {
-    if let Some(ether_type) = known
+    if let Some(ether_type) = known.filter(|known| NAMED.contains(known))
         && matches.iter().any(|(_, part)| needs_protocol(part))
     {
         let key = Key::new(From::Protocol);
