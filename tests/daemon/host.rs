@@ -195,7 +195,9 @@ impl Drop for Daemon {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("the daemon's log:\n{}", self.log());
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!("the end of the daemon's log:\n{}", lines[lines.len().saturating_sub(20)..].join("\n"));
         }
     }
 }
@@ -280,7 +282,7 @@ pub fn uuid(name: &str) -> Uuid {
 /// The guest's own address, and a part that makes versions differ.
 pub fn guard(name: &str, version: u32) -> String {
     format!(
-        "<filter name='{name}'>\n  <uuid>{}</uuid>\n  <rule action='drop' direction='out' priority='500'>\n    \
+        "<filter name='{name}' chain='root'>\n  <uuid>{}</uuid>\n  <rule action='drop' direction='out' priority='500'>\n    \
          <mac match='no' srcmacaddr='$MAC'/>\n  </rule>\n  <rule action='drop' direction='in' priority='500'>\n    \
          <mac protocolid='0x{:04x}'/>\n  </rule>\n</filter>\n",
         uuid(name),
