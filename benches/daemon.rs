@@ -24,7 +24,7 @@ fn main() {
 }
 
 fn measure() {
-    let host = Host::new();
+    let host = Host::on_disk();
     host.configure("grace = 0\n");
     let daemon = host.start();
     let mut conn = daemon.connect();

@@ -24,6 +24,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// The directories a daemon works in. They outlive it.
 pub struct Host {
     directory: tempfile::TempDir,
+    filters: tempfile::TempDir,
 }
 
 /// A running daemon. Dropping it ends it as a crash does.
@@ -39,14 +40,26 @@ pub struct Conn(pub Client);
 
 impl Host {
     pub fn new() -> Host {
-        let host = Host { directory: tempfile::tempdir().unwrap() };
-        fs::create_dir(host.path("filters")).unwrap();
+        Host::with_filters(in_memory())
+    }
+
+    /// Filters on a disk, where they belong; the rest in memory, as /run is.
+    pub fn on_disk() -> Host {
+        Host::with_filters(tempfile::tempdir().unwrap())
+    }
+
+    fn with_filters(filters: tempfile::TempDir) -> Host {
+        let host = Host { directory: in_memory(), filters };
         host.configure("");
         host
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
+        match name.strip_prefix("filters") {
+            Some("") => self.filters.path().to_owned(),
+            Some(file) => self.filters.path().join(file.trim_start_matches('/')),
+            None => self.directory.path().join(name),
+        }
     }
 
     /// The runtime directory, which is short: the path of a socket has to be.
@@ -109,6 +122,10 @@ impl Host {
         daemon.hears("READY=1");
         daemon
     }
+}
+
+fn in_memory() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
 impl Daemon {
