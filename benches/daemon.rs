@@ -3,9 +3,6 @@
 //! `cargo bench --bench daemon` prints a table. Needs root: each daemon has a network namespace of its own, with veth
 //! ends as the interfaces of guests.
 
-// A bench uses a part of what the tests share.
-#![allow(dead_code)]
-
 #[path = "../tests/daemon/host.rs"]
 mod host;
 #[path = "../tests/lab/mod.rs"]

@@ -1,5 +1,8 @@
 //! A daemon with directories of its own, in the network namespace of the calling thread, and a client for it.
 
+// The bench uses another part of it than the tests.
+#![allow(dead_code)]
+
 use nwfilter::apply::Kernel;
 use nwfilter::ir::Family;
 use nwfilter::ir::observed::ObservedTable;

@@ -87,7 +87,7 @@ fn links(stop: &AtomicBool) -> u64 {
     while !stop.load(Ordering::Relaxed) {
         let name = format!("p{}-{}", dice.throw(CLIENTS.into()), dice.throw(3));
         match taps.remove(&name) {
-            Some(tap) => drop(tap),
+            Some(tap) => tap.link.delete(),
             None => {
                 let tap = Tap::new(&name);
                 tap.link.up();
@@ -100,7 +100,7 @@ fn links(stop: &AtomicBool) -> u64 {
 }
 
 fn check(with_links: bool) {
-    let seconds = rounds("NWFILTER_CLIENTS_SECONDS", 5);
+    let seconds = rounds("NWFILTER_CLIENTS_SECONDS", 10);
     in_fresh_netns(|| {
         let host = Host::new();
         let daemon = host.start();
