@@ -61,6 +61,8 @@ impl Code {
     pub const PARSE_FAILED: Code = Code { number: 32, domain: NWFILTER };
     /// `VIR_ERR_XML_INVALID_SCHEMA`: not what the schema allows.
     pub const INVALID_SCHEMA: Code = Code { number: 92, domain: XML };
+    /// `VIR_ERR_SYSTEM_ERROR`: a file, for one.
+    pub const SYSTEM_ERROR: Code = Code { number: 38, domain: NWFILTER };
     /// `VIR_ERR_XML_DETAIL`: not well-formed.
     pub const XML_DETAIL: Code = Code { number: 35, domain: NWFILTER };
 }
