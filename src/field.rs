@@ -11,7 +11,8 @@ pub enum Base {
     Link,
     /// The network header.
     Network,
-    /// The transport header; not there in later fragments, so that a match on it fails.
+    /// The transport header. A later fragment has none: of IPv6 a match on it fails by itself, of IPv4 in the bridge
+    /// family the kernel takes what is there for one.
     Transport,
 }
 
@@ -48,6 +49,8 @@ pub enum Field {
     ArpDaddrEther,
     ArpDaddrIp,
     IpDscp,
+    /// Three bits of flags, then the place of a fragment in its packet.
+    IpFragment,
     IpProtocol,
     IpSaddr,
     IpDaddr,
@@ -118,6 +121,7 @@ impl Field {
             ArpDaddrEther => named(Network, 18, 6, "arp daddr ether"),
             ArpDaddrIp => named(Network, 24, 4, "arp daddr ip"),
             IpDscp => Layout { mask: Some(&[0xfc]), shift: 2, ..named(Network, 1, 1, "ip dscp") },
+            IpFragment => named(Network, 6, 2, "ip frag-off"),
             IpProtocol => named(Network, 9, 1, "ip protocol"),
             IpSaddr => named(Network, 12, 4, "ip saddr"),
             IpDaddr => named(Network, 16, 4, "ip daddr"),

@@ -68,6 +68,7 @@ impl Build<'_> {
         let alternatives = self.alternatives(rule, view(rule, way), &|condition| !decided(condition));
         let finish = |mut found: Matches| {
             found.extend(guards.iter().cloned());
+            found.extend(not_later(rule, &found));
             self.ir_rule(rule, with_context(found, known.filter(|_| wanted.is_some())), action.clone())
         };
         alternatives.into_iter().map(finish).collect()
@@ -166,6 +167,15 @@ fn shape(rule: &Rule) -> Matches {
 fn is_bpdu(field: Field) -> bool {
     let layout = field.layout();
     layout.base == Base::Link && layout.offset >= 17 && field != Field::StpHeader
+}
+
+/// What keeps a match on a transport header off the later fragments of IPv4. In the bridge family the kernel takes
+/// their content for such a header; those of IPv6 it knows.
+pub(super) fn not_later(rule: &Rule, matches: &Matches) -> Option<(u8, Match)> {
+    let is_ipv4 = rule.protocol.is_some_and(|protocol| protocol.ether_type == Some(IPV4));
+    let reads_transport = matches.iter().any(|(turn, _)| *turn == turn::TRANSPORT);
+    let place = Key::masked(Field::IpFragment, &[0x1f, 0xff]);
+    (is_ipv4 && reads_transport).then(|| (turn::UPPER, Match::equals(place, &[0, 0])))
 }
 
 /// The matches in order. In a chain that only one Ethernet type leads to, a network header is announced as nft does it.

@@ -8,6 +8,7 @@ use nwfilter::compile::Options;
 use nwfilter::filter::Filter;
 use nwfilter::filter::read::read;
 use nwfilter::firewall::{self, Firewall, Member, Policy, Rules};
+use nwfilter::ir::Ruleset;
 use nwfilter::library::Library;
 use nwfilter::nft::Ownership;
 use nwfilter::plan::plan;
@@ -29,6 +30,7 @@ pub const STYLES: [Style; 2] = [Style::Folded, Style::Slots];
 pub struct Host {
     pub network: Network,
     pub firewall: Firewall,
+    in_force: Ruleset,
     kernel: Kernel,
 }
 
@@ -46,7 +48,7 @@ impl Host {
         let fold_up_to = if style == Style::Folded { 64 } else { 0 };
         let compile = Options { features: kernel.features().into(), counters: false };
         let firewall = Firewall::new(Policy { fold_up_to, compile });
-        let mut host = Host { network: Network::new(), firewall, kernel };
+        let mut host = Host { network: Network::new(), firewall, in_force: Ruleset::default(), kernel };
         let standard = Library::standard().filters.into_values();
         host.enforce(host.firewall.define(standard).unwrap()).unwrap();
         host
@@ -70,11 +72,20 @@ impl Host {
         self.enforce(next.map_err(Refusal::Firewall)?)
     }
 
+    /// Binds the guest's tap to a new meaning of a filter that nobody else uses, all in one change.
+    pub fn rebind_guest(&mut self, document: &str, vars: &[(&str, &str)]) -> Result<(), Refusal> {
+        let filter = filter(document);
+        let member = member(&self.network.guest, &filter.name, vars);
+        let next = self.firewall.unbind(member.index).define([filter]).and_then(|next| next.bind(member));
+        self.enforce(next.map_err(Refusal::Firewall)?)
+    }
+
     /// Makes the kernel enforce this firewall.
     pub fn enforce(&mut self, next: Firewall) -> Result<(), Refusal> {
-        let plan = plan(&self.firewall.ruleset(), &next.ruleset());
-        let applied = self.kernel.apply(plan).map_err(Refusal::Kernel)?;
+        let ruleset = next.ruleset();
+        let applied = self.kernel.apply(plan(&self.in_force, &ruleset)).map_err(Refusal::Kernel)?;
         assert_eq!(applied.litter, [], "everything that was replaced is gone");
+        self.in_force = ruleset;
         self.firewall = next;
         Ok(())
     }

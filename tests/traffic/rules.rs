@@ -96,17 +96,12 @@ enum Standing {
 
 /// Holds every case against the kernel and lists what is not as expected.
 pub fn check(cases: Vec<Case>) {
-    let wrong: Vec<String> = in_fresh_netns(|| {
-        let mut wrong = Vec::new();
-        for style in STYLES {
-            let mut host = Host::new(style);
-            for case in &cases {
-                assert!(!case.hits.is_empty(), "{}", case.elements);
-                wrong.extend(judge(&mut host, style, case));
-            }
-        }
-        wrong
-    });
+    let judge_all = |style| {
+        let mut host = Host::new(style);
+        cases.iter().flat_map(|case| judge(&mut host, style, case)).collect::<Vec<_>>()
+    };
+    assert!(cases.iter().all(|case| !case.hits.is_empty()));
+    let wrong = STYLES.map(|style| in_fresh_netns(|| judge_all(style))).concat();
     assert!(wrong.is_empty(), "{} verdicts differ:\n{}", wrong.len(), wrong.join("\n"));
 }
 
@@ -120,7 +115,7 @@ fn judge(host: &mut Host, style: Style, case: &Case) -> Vec<String> {
             let document = document(case, form, direction, style);
             let (elements, vars) = document.1;
             let vars: Vec<(&str, &str)> = vars.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
-            let bound = host.define(&[&document.0]).and_then(|()| host.bind_guest("rule", &vars));
+            let bound = host.rebind_guest(&document.0, &vars);
             if let Err(refusal) = bound {
                 wrong.push(format!("{style:?} {direction} {form:?} {elements}: {refusal:?}"));
                 continue;
