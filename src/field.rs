@@ -11,8 +11,8 @@ pub enum Base {
     Link,
     /// The network header.
     Network,
-    /// The transport header. A later fragment has none: of IPv6 a match on it fails by itself, of IPv4 in the bridge
-    /// family the kernel takes what is there for one.
+    /// The transport header. A later fragment has none, but the kernel's quick way of loading 1, 2 or 4 bytes takes
+    /// what is there for one.
     Transport,
 }
 
@@ -57,6 +57,8 @@ pub enum Field {
     Ip6Dscp,
     Ip6Saddr,
     Ip6Daddr,
+    /// What the kernel loads in its slow way, which fails where there is no transport header.
+    ThStart,
     ThSport,
     ThDport,
     TcpFlags,
@@ -128,6 +130,7 @@ impl Field {
             Ip6Dscp => Layout { mask: Some(&[0x0f, 0xc0]), shift: 6, ..named(Network, 0, 2, "ip6 dscp") },
             Ip6Saddr => named(Network, 8, 16, "ip6 saddr"),
             Ip6Daddr => named(Network, 24, 16, "ip6 daddr"),
+            ThStart => whole(Transport, 0, 3, None),
             ThSport => named(Transport, 0, 2, "th sport"),
             ThDport => named(Transport, 2, 2, "th dport"),
             TcpFlags => named(Transport, 13, 1, "tcp flags"),

@@ -169,13 +169,16 @@ fn is_bpdu(field: Field) -> bool {
     layout.base == Base::Link && layout.offset >= 17 && field != Field::StpHeader
 }
 
-/// What keeps a match on a transport header off the later fragments of IPv4. In the bridge family the kernel takes
-/// their content for such a header; those of IPv6 it knows.
+/// What keeps a match on a transport header off later fragments, whose content the kernel takes for such a header. Of
+/// IPv4 the place of the fragment tells; of IPv6 a load that fails without a transport header.
 pub(super) fn not_later(rule: &Rule, matches: &Matches) -> Option<(u8, Match)> {
-    let is_ipv4 = rule.protocol.is_some_and(|protocol| protocol.ether_type == Some(IPV4));
     let reads_transport = matches.iter().any(|(turn, _)| *turn == turn::TRANSPORT);
-    let place = Key::masked(Field::IpFragment, &[0x1f, 0xff]);
-    (is_ipv4 && reads_transport).then(|| (turn::UPPER, Match::equals(place, &[0, 0])))
+    let part = match rule.protocol.filter(|_| reads_transport)?.ether_type? {
+        IPV4 => Match::equals(Key::masked(Field::IpFragment, &[0x1f, 0xff]), &[0, 0]),
+        IPV6 => Match::equals(Key::masked(Field::ThStart, &[0; 3]), &[0; 3]),
+        _ => return None,
+    };
+    Some((turn::UPPER, part))
 }
 
 /// The matches in order. In a chain that only one Ethernet type leads to, a network header is announced as nft does it.

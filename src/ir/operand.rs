@@ -225,8 +225,7 @@ fn style_of(field: Field) -> Style {
         Icmp6Type => Style::Icmp6Type,
         Icmp6Code => Style::Icmp6Code,
         StpType | StpFlags | StpRootPriority | StpRootAddress | StpRootCost | StpSenderPriority
-        | StpSenderAddress | StpPort | StpAge | StpMaxAge | StpHelloTime | StpForwardDelay | StpHeader => {
-            Style::Raw
-        }
+        | StpSenderAddress | StpPort | StpAge | StpMaxAge | StpHelloTime | StpForwardDelay | StpHeader
+        | ThStart => Style::Raw,
     }
 }

@@ -121,7 +121,8 @@ fn judge(host: &mut Host, style: Style, case: &Case) -> Vec<String> {
                 continue;
             }
             for (frame, way, standing) in frames(case, direction, layer(case)) {
-                let (expected, found) = (expected(case, form, &frame, standing), host.network.verdict(way, &frame[..]));
+                let (expected, found) =
+                    (expected(case, form, &frame, standing), host.network.verdict(way, &frame[..]));
                 if expected != found {
                     wrong.push(format!(
                         "{style:?} {direction} {form:?} {elements}: {way:?} {standing:?} {found:?}, not {expected:?}: {frame:02x?}"
@@ -135,7 +136,12 @@ fn judge(host: &mut Host, style: Style, case: &Case) -> Vec<String> {
 
 /// The filter; with slots every value is a variable. Returned with the elements and the variables.
 #[allow(clippy::type_complexity)]
-fn document(case: &Case, form: Form, direction: &str, style: Style) -> (String, (String, Vec<(String, String)>)) {
+fn document(
+    case: &Case,
+    form: Form,
+    direction: &str,
+    style: Style,
+) -> (String, (String, Vec<(String, String)>)) {
     let (mut elements, vars) = match style {
         Style::Folded => (case.elements.to_owned(), vec![]),
         Style::Slots => with_variables(case.elements),
@@ -269,7 +275,8 @@ fn mirrored(frame: &[u8]) -> Vec<u8> {
             swap(body + 8, body + 24, 16);
             let (mut next, mut transport, mut later) = (frame[body + 6], body + 40, false);
             while [0, 43, 44, 60].contains(&next) && transport + 8 <= frame.len() {
-                later |= next == 44 && u16::from_be_bytes([frame[transport + 2], frame[transport + 3]]) >> 3 != 0;
+                later |=
+                    next == 44 && u16::from_be_bytes([frame[transport + 2], frame[transport + 3]]) >> 3 != 0;
                 let length = if next == 44 { 8 } else { 8 + 8 * usize::from(frame[transport + 1]) };
                 next = frame[transport];
                 transport += length;
