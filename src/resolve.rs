@@ -77,6 +77,8 @@ pub enum Condition {
     NoneOf(Vec<Test>),
     /// The fields, taken together, are one of the members.
     Member(Vec<Part>, Members),
+    /// The field is none of the values that each member of the program puts into the slot.
+    NoMember(Part, Slot),
 }
 
 /// One field of a [`Condition::Member`].
@@ -272,11 +274,15 @@ fn arrange(root: &str, placed: Vec<(&Instance, Rule)>) -> Resolved {
 impl Resolved {
     /// All of its rules.
     pub fn rules(&self) -> impl Iterator<Item = &Rule> {
-        let root = self.root.iter().filter_map(|step| match step {
+        self.root_rules().chain(self.chains.values().flatten()).chain(&self.ip)
+    }
+
+    /// Those of the Ethernet layer's root chain.
+    pub fn root_rules(&self) -> impl Iterator<Item = &Rule> {
+        self.root.iter().filter_map(|step| match step {
             Step::Rule(rule) => Some(rule),
             Step::Chain(_) => None,
-        });
-        root.chain(self.chains.values().flatten()).chain(&self.ip)
+        })
     }
 }
 
@@ -293,7 +299,7 @@ impl Rule {
         self.conditions.iter().flat_map(|condition| match condition {
             Condition::Is(test) => std::slice::from_ref(test),
             Condition::NoneOf(tests) => tests,
-            Condition::Member(..) => &[],
+            Condition::Member(..) | Condition::NoMember(..) => &[],
         })
     }
 }
@@ -324,12 +330,7 @@ impl Condition {
             Condition::Is(test) => test.fields(),
             Condition::NoneOf(tests) => tests.iter().flat_map(Test::fields).collect(),
             Condition::Member(parts, _) => parts.iter().map(|part| part.field).collect(),
+            Condition::NoMember(part, _) => vec![part.field],
         }
-    }
-}
-
-impl Part {
-    fn slot_part(&self, variable: &str) -> SlotPart {
-        SlotPart { variable: variable.to_owned(), kind: self.kind, prefix: self.prefix }
     }
 }

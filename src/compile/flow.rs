@@ -143,6 +143,6 @@ fn is_state(condition: &Condition) -> bool {
     match condition {
         Condition::Is(test) => matches!(test, Test::State(_)),
         Condition::NoneOf(tests) => tests.iter().any(|test| matches!(test, Test::State(_))),
-        Condition::Member(..) => false,
+        Condition::Member(..) | Condition::NoMember(..) => false,
     }
 }

@@ -6,6 +6,7 @@
 
 use super::matches::{Matches, View, equals, ordered, turn, turn_of};
 use super::{Build, Way};
+use crate::diag::{Code, Diagnostic};
 use crate::field::{Base, Field};
 use crate::filter::{Action, Direction};
 use crate::ir::{self, From, Key, KeyType, Match};
@@ -19,6 +20,9 @@ const BPDU: [u8; 6] = [0x42, 0x42, 0x03, 0, 0, 0];
 pub(super) const IPV4: u16 = 0x0800;
 pub(super) const IPV6: u16 = 0x86dd;
 pub(super) const VLAN: u16 = 0x8100;
+
+/// The kernel takes 128 expressions a rule; a few are the counter's, the verdict's and nft's own.
+const EXPRESSIONS: usize = 120;
 
 /// Where a rule stands.
 #[derive(Clone, Copy)]
@@ -96,7 +100,16 @@ impl Build<'_> {
     }
 
     /// A rule of the program that comes from a rule of a filter.
-    pub(super) fn ir_rule(&self, rule: &Rule, matches: Vec<Match>, action: ir::Action) -> ir::Rule {
+    pub(super) fn ir_rule(&mut self, rule: &Rule, matches: Vec<Match>, action: ir::Action) -> ir::Rule {
+        // A load, a mask and a comparison for each key at the most.
+        let expressions: usize = matches.iter().map(|part| 1 + 2 * part.keys().len().max(1)).sum();
+        if expressions > EXPRESSIONS {
+            let fault = Diagnostic::error(
+                Code::INTERNAL,
+                "this rule asks for more than the kernel lets one rule ask",
+            );
+            self.diagnostics.push(fault.at(rule.origin.place.clone(), "in this rule"));
+        }
         ir::Rule { matches, action, counter: self.options.counters, origin: Some(rule.origin.clone()) }
     }
 }
@@ -148,18 +161,24 @@ fn shape(rule: &Rule) -> Matches {
     let fields: Vec<Field> = rule.conditions.iter().flat_map(Condition::fields).collect();
     let reads = |wanted: &[Field]| fields.iter().any(|field| wanted.contains(field));
     let mut shape = Matches::new();
-    if reads(&[ArpSaddrEther, ArpSaddrIp, ArpDaddrEther, ArpDaddrIp]) {
-        shape.push((turn::SHAPE, equals(ArpHlen, &[6])));
-        shape.push((turn::SHAPE, equals(ArpPlen, &[4])));
+    let (ether, ip) = (reads(&[ArpSaddrEther, ArpDaddrEther]), reads(&[ArpSaddrIp, ArpDaddrIp]));
+    // Addresses are those of Ethernet and IPv4, as for ebtables, unless the rule itself names their kinds.
+    for (field, value, asked) in [
+        (ArpHtype, &[0, 1][..], ether && !reads(&[ArpHtype])),
+        (ArpPtype, &[8, 0], ip && !reads(&[ArpPtype])),
+        (ArpHlen, &[6], ether || ip),
+        (ArpPlen, &[4], ether || ip),
+    ] {
+        shape.extend(asked.then(|| (turn::SHAPE, equals(field, value))));
     }
     let config = fields.iter().any(|field| is_bpdu(*field) && *field != StpType);
     if config || reads(&[StpType]) {
-        shape.push((turn::LINK, equals(StpHeader, &BPDU)));
+        shape.push((turn::ETHER_TYPE, equals(StpHeader, &BPDU)));
     }
     if config {
         // Only a configuration BPDU has these fields. ebtables lets other BPDUs match without a look at
         // them, which would make the rule broader than it is written.
-        shape.push((turn::LINK, equals(StpType, &[0])));
+        shape.push((turn::ETHER_TYPE, equals(StpType, &[0])));
     }
     shape
 }
@@ -181,9 +200,13 @@ pub(super) fn not_later(rule: &Rule, matches: &Matches) -> Option<(u8, Match)> {
     Some((turn::UPPER, part))
 }
 
+/// The Ethernet types whose headers nft has names for: IPv4, ARP, IPv6.
+const NAMED: [u16; 3] = [0x0800, 0x0806, 0x86dd];
+
 /// The matches in order. In a chain that only one Ethernet type leads to, a network header is announced as nft does it.
+/// Where nft has no names for a header it gains nothing by that, and nft 1.0.6 then aborts when it lists the rule.
 pub(super) fn with_context(mut matches: Matches, known: Option<u16>) -> Vec<Match> {
-    if let Some(ether_type) = known
+    if let Some(ether_type) = known.filter(|known| NAMED.contains(known))
         && matches.iter().any(|(_, part)| needs_protocol(part))
     {
         let key = Key::new(From::Protocol);
