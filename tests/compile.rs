@@ -12,8 +12,8 @@ use nwfilter::resolve::{Mode, introduces_loop, missing};
 use nwfilter::vars::Vars;
 use simulated::*;
 
-/// The match that keeps one on a transport header off later fragments. Traffic tests show what it is for.
-const NOT_LATER: &str = "ip frag-off & 8191 == 0 ";
+/// The matches that keep one on a transport header off later fragments. Traffic tests show what they are for.
+const NOT_LATER: [&str; 2] = ["ip frag-off & 8191 == 0 ", "@th,0,24 & 0x0 == 0x0 "];
 
 /// The rules of a chain as text, without comments and without what keeps later fragments off.
 fn text(program: &Program, chain: &str) -> Vec<String> {
@@ -23,7 +23,7 @@ fn text(program: &Program, chain: &str) -> Vec<String> {
         .get(chain)
         .into_iter()
         .flatten()
-        .map(|rule| plain(rule).trim().replace(NOT_LATER, ""))
+        .map(|rule| plain(rule).trim().replace(NOT_LATER[0], "").replace(NOT_LATER[1], ""))
         .collect()
 }
 
@@ -80,7 +80,10 @@ fn statematch_off_leaves_both_rules_and_takes_the_state() {
     for state in ["", "state='NEW'"] {
         let inner = format!("<udp dstportstart='53' {state}/>");
         let body = format!("<rule action='accept' direction='out' statematch='0'>{inner}</rule>");
-        let expected = ["meta l4proto udp th dport 53 accept", "meta l4proto udp th sport 53 accept"];
+        let expected = [
+            "meta protocol ip meta l4proto udp th dport 53 accept",
+            "meta protocol ip meta l4proto udp th sport 53 accept",
+        ];
         assert_eq!(layer3(&body), expected, "{state}");
     }
 }
@@ -490,7 +493,7 @@ fn variables_in_odd_places_are_read() {
     let values = [("S", "NEW"), ("F", "SYN/SYN"), ("G", "true"), ("C", "words"), ("N", "set"), ("D", "dst")];
     for (inner, chain, expected) in [
         ("<all state='$S'/>", "out/ip/v4", "ct state new drop"),
-        ("<tcp flags='$F'/>", "out/ip/v4", "meta l4proto tcp tcp flags & syn == syn drop"),
+        ("<tcp flags='$F'/>", "out/ip/v4", "meta protocol ip meta l4proto tcp tcp flags & syn == syn drop"),
         ("<all comment='$C' dscp='1'/>", "out/ip/v4", "ip dscp 0x01 drop"),
         ("<all ipset='$N' ipsetflags='$D'/>", "out/ip/v4", "ip daddr @ipset.set drop"),
     ] {
