@@ -8,7 +8,7 @@ use nwfilter::eval::End;
 use nwfilter::ir::text::RuleText;
 use nwfilter::ir::{Action, Family, Rule, Verdict};
 use nwfilter::program::{IN, OUT, Program};
-use nwfilter::resolve::{Mode, introduces_loop, missing};
+use nwfilter::resolve::{self, Mode, introduces_loop, missing};
 use nwfilter::vars::Vars;
 use simulated::*;
 
@@ -473,6 +473,27 @@ fn what_can_not_be_enforced_as_written_is_refused() {
         assert_eq!(found[0].code, Code::INTERNAL, "{inner}");
         let place = found[0].place.as_ref().expect(inner).line_column();
         assert!(place.starts_with("test.xml:2:"), "{inner}: {place}");
+    }
+}
+
+#[test]
+fn a_filter_is_checked_before_its_variables_are_known() {
+    for (inner, direction, message) in [
+        ("<tcp srcipfrom='$A' srcipto='1.1.1.1' dstportstart='9' dstportend='$B'/>", "out", None),
+        ("<ipv6 protocol='$P' type='1'/>", "out", None),
+        ("<arp gratuitous='$G' opcode='$O' arpsrcipaddr='$I' arpsrcipmask='$M'/>", "inout", None),
+        ("<all state='$S' ipset='$N' ipsetflags='$F' comment='$C' connlimit-above='$L'/>", "in", None),
+        ("<vlan vlanid='$V' encap-protocol='$E' srcmacaddr='$S' srcmacmask='$M'/>", "in", None),
+        ("<tcp flags='$F' option='$O' dscp='$D'/>", "in", None),
+        ("<stp srcmacaddr='$MAC'/>", "inout", Some("STP filtering in inout direction")),
+        ("<tcp srcipmask='$M'/>", "out", Some("attribute 'srcipmask' has no meaning")),
+    ] {
+        let shelf = Shelf::new(&[filter(&rule("drop", direction, inner))]);
+        let checked = resolve::check(&|name| shelf.filter(name), "f");
+        let found = checked.as_ref().err().map(|faults| faults[0].message.as_str());
+        assert_eq!(found.is_some(), message.is_some(), "{inner}: {found:?}");
+        assert!(found.unwrap_or_default().starts_with(message.unwrap_or_default()), "{inner}: {found:?}");
+        assert!(checked.is_err() || compile(&checked.unwrap(), &ABLE).is_ok(), "{inner}");
     }
 }
 

@@ -6,7 +6,7 @@
 use super::groups::{Group, access, groups, prefix};
 use super::members::{slot_values, unequal, unreadable};
 use super::walk::Instance;
-use super::{Condition, Members, Part, Rule, check};
+use super::{Condition, Members, Part, Rule, faults};
 use crate::diag::{Code, Diagnostic};
 use crate::filter::schema::Role;
 use crate::filter::value::literal;
@@ -40,7 +40,7 @@ pub(super) fn expand(
         let conditions = conditions(instance, &groups, steps, binding).map_err(one)?;
         rules.push(rule(instance, conditions));
     }
-    let faults: BTreeSet<Diagnostic> = rules.iter().flat_map(|rule| check::faults(instance, rule)).collect();
+    let faults: BTreeSet<Diagnostic> = rules.iter().flat_map(|rule| faults::of(instance, rule)).collect();
     if faults.is_empty() { Ok(rules) } else { Err(faults.into_iter().collect()) }
 }
 
