@@ -663,6 +663,25 @@ fn what_does_not_fit_into_a_key_or_a_rule_of_the_kernel_is_folded_or_refused() {
     let resolved = shelf.resolve("f", &vars(&many), Mode::Fold).unwrap();
     let found = compile(&resolved, &ABLE).expect_err("it is refused");
     assert_eq!(found[0].message, "this rule asks for more than the kernel lets one rule ask");
+    let all: Vec<String> = (0..20_000).map(|number| number.to_string()).collect();
+    let all: Vec<(&str, &str)> = all.iter().map(|number| ("N", number.as_str())).collect();
+    for (body, message) in [
+        (
+            rule("drop", "in", "<tcp dstportstart='$N' dstportend='65535'/>"),
+            "the values of the variables ask for",
+        ),
+        (rule("drop", "in", "<stp match='no' root-cost='$N'/>"), "the values of the variables ask for"),
+    ] {
+        let found = Shelf::new(&[filter(&body)]).resolve("f", &vars(&all), Mode::Fold).expect_err("too many");
+        assert!(found[0].message.starts_with(message), "{found:?}");
+    }
+    let some = vars(&all[..16_384]);
+    let full = rule("drop", "in", "<tcp dstportstart='$N' dstportend='65535'/>")
+        + &rule("drop", "in", "<tcp/>").repeat(3);
+    let found = Shelf::new(&[filter(&full)]).resolve("f", &some, Mode::Fold).expect_err("too many");
+    assert_eq!(found.len(), 3, "each rule beyond the limit is told: {found:?}");
+    let shelf = Shelf::new(&[filter(&rule("drop", "in", "<stp match='no' root-cost='$N'/>"))]);
+    assert!(compile(&shelf.resolve("f", &some, Mode::Fold).unwrap(), &ABLE).is_err());
     let shelf = Shelf::new(&[filter(&rule("drop", "in", "<udp match='no' dstportstart='$N'/>"))]);
     let resolved = shelf.resolve("f", &vars(&many), Mode::Fold).unwrap();
     assert!(compile(&resolved, &ABLE).is_ok(), "a list of ports is a set");
