@@ -7,7 +7,9 @@
 //! | --- | --- |
 //! | none refused | yes |
 //! | one refused as unknown or unsupported | no |
-//! | one refused otherwise (no memory, no right), or its scratch table was refused | inconclusive |
+//! | one refused otherwise (no memory, no right) | inconclusive |
+//!
+//! A refused scratch table answers all questions of its family in the same way.
 
 use super::object::Encoder;
 use super::reply::Refusal;
@@ -113,24 +115,33 @@ impl Questions {
     /// Reads the answer. Nothing refused is no answer: the last message is always refused.
     pub fn answers(&self, refusals: &[Refusal]) -> Features {
         let mut features = Features::default();
-        let last = self.steps.len() - 1;
-        let needed = |refusal: &Refusal| match refusal.step {
-            Some(step) => step != last && self.asks[step].is_none(),
-            None => true,
-        };
-        if refusals.is_empty() || refusals.iter().any(needed) {
+        if refusals.is_empty() || refusals.iter().any(|refusal| refusal.step.is_none()) {
             return features;
         }
         for ask in self.asks.iter().flatten() {
             *ask(&mut features) = Support::Yes;
         }
-        for refusal in refusals {
-            if let Some(ask) = refusal.step.and_then(|step| self.asks[step]) {
+        for (step, errno) in refusals.iter().filter_map(|refusal| Some((refusal.step?, refusal.errno()))) {
+            for ask in self.asked_with(step) {
                 let answer = ask(&mut features);
-                *answer = worse(*answer, meaning(refusal.errno()));
+                *answer = worse(*answer, meaning(errno));
             }
         }
         features
+    }
+
+    /// The questions that a step answers. One that makes a scratch table answers all of its family.
+    fn asked_with(&self, step: usize) -> Vec<Question> {
+        let last = self.steps.len() - 1;
+        match self.asks.get(step) {
+            Some(Some(question)) => vec![*question],
+            Some(None) if step != last => {
+                let all = self.asks.iter().zip(&self.steps);
+                let of_family = all.filter(|(_, other)| other.family == self.steps[step].family);
+                of_family.filter_map(|(ask, _)| *ask).collect()
+            }
+            _ => Vec::new(),
+        }
     }
 }
 
@@ -240,8 +251,8 @@ mod tests {
         assert_eq!((no.bridge_ct, no.bridge_reject), (Support::No, Support::Yes));
         let unknown = answers(&[(first, libc::ENOMEM), (last, libc::ENOENT)]);
         assert_eq!((unknown.bridge_ct, unknown.bridge_reject), (Support::Inconclusive, Support::Yes));
-        for nothing_known in [&[][..], &[(0, libc::EPERM), (last, libc::ENOENT)]] {
-            assert_eq!(answers(nothing_known), Features::default());
-        }
+        assert_eq!(answers(&[]), Features::default());
+        let no_bridge = answers(&[(0, libc::EOPNOTSUPP), (first, libc::ENOENT), (last, libc::ENOENT)]);
+        assert_eq!((no_bridge.bridge_reject, no_bridge.inet_ct), (Support::No, Support::Yes));
     }
 }

@@ -28,7 +28,7 @@ pub enum Event {
     Lost,
 }
 
-/// A socket that hears of changes, for `poll` or tokio's `AsyncFd`: readable when [`Watch::next`] has something.
+/// A socket that hears of changes, for `poll` or tokio's `AsyncFd`: readable when [`Watch::next_event`] has something.
 pub struct Watch {
     socket: OwnedFd,
     buffer: Vec<u8>,
