@@ -4,7 +4,7 @@
 //! fault, the diagnostic carries it, so that the daemon can answer as libvirt does.
 
 use crate::span::Place;
-use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 use std::fmt;
 use std::ops::Range;
 
@@ -144,11 +144,17 @@ fn group(diagnostic: &Diagnostic) -> Group<'_> {
     };
     let mut group = Group::with_title(level.primary_title(&diagnostic.message));
     if let Some(place) = &diagnostic.place {
-        let (lines, span) = excerpt(place);
-        let (first, _) = place.source.line_column(u32::try_from(lines.start).unwrap_or(u32::MAX));
+        let (line, column) = place.source.line_column(place.span.start);
+        let (window, span) = excerpt(place);
+        let whole = window.start == 0 || place.source.text.as_bytes()[window.start - 1] == b'\n';
         let annotation = AnnotationKind::Primary.span(span).label(diagnostic.label.as_str());
-        let snippet = Snippet::source(&place.source.text[lines]).line_start(first);
-        group = group.element(snippet.path(&place.source.name).annotation(annotation));
+        let snippet = Snippet::source(&place.source.text[window]).line_start(line).annotation(annotation);
+        group = if whole {
+            group.element(snippet.path(&place.source.name))
+        } else {
+            let origin = Origin::path(&place.source.name).line(line).char_column(column);
+            group.element(origin).element(snippet)
+        };
     }
     match &diagnostic.help {
         Some(help) => group.element(Level::HELP.message(help)),
@@ -156,8 +162,10 @@ fn group(diagnostic: &Diagnostic) -> Group<'_> {
     }
 }
 
-/// The lines a place is on, as a range of the document, and the place within them. An element of many
-/// lines is shown by its first.
+/// Of a long line so many bytes are shown on either side of a place.
+const WINDOW: usize = 200;
+
+/// The line a place begins on, as a range of the document, and the place within it.
 fn excerpt(place: &Place) -> (Range<usize>, Range<usize>) {
     let text = &place.source.text;
     let inside = |mut offset: usize| {
@@ -170,6 +178,8 @@ fn excerpt(place: &Place) -> (Range<usize>, Range<usize>) {
     let start = inside(place.span.range().start);
     let first = text[..start].rfind('\n').map_or(0, |newline| newline + 1);
     let last = text[start..].find('\n').map_or(text.len(), |newline| start + newline);
+    let first = inside(first.max(start.saturating_sub(WINDOW)));
+    let last = inside(last.min(start + WINDOW)).max(start);
     let end = inside(place.span.range().end).clamp(start, last);
     (first..last, start - first..end - first)
 }
@@ -246,6 +256,16 @@ mod tests {
 
         "#]]
         .assert_eq(&shown);
+    }
+
+    #[test]
+    fn of_a_long_line_the_place_is_shown() {
+        let source =
+            Source::new("a.xml", format!("\n{}<rule/>{}", "ä ".repeat(500_000), " ".repeat(500_000)));
+        let place = Place { source, span: Span::new(1_500_002..1_500_006) };
+        let shown = render(&[Diagnostic::error(Code::XML_ERROR, "no").at(place, "expected more")], false);
+        assert!(shown.contains("a.xml:2:1000002"), "{shown}");
+        assert!(shown.contains("^^^^ expected more") && shown.len() < 1000, "{shown}");
     }
 
     #[test]
