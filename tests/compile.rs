@@ -8,7 +8,7 @@ use nwfilter::eval::End;
 use nwfilter::ir::text::RuleText;
 use nwfilter::ir::{Action, Family, Rule, Verdict};
 use nwfilter::program::{IN, OUT, Program};
-use nwfilter::resolve::{Mode, introduces_loop, missing};
+use nwfilter::resolve::{self, Mode, introduces_loop, missing};
 use nwfilter::vars::Vars;
 use simulated::*;
 
@@ -489,6 +489,27 @@ fn what_can_not_be_enforced_as_written_is_refused() {
 }
 
 #[test]
+fn a_filter_is_checked_before_its_variables_are_known() {
+    for (inner, direction, message) in [
+        ("<tcp srcipfrom='$A' srcipto='1.1.1.1' dstportstart='9' dstportend='$B'/>", "out", None),
+        ("<ipv6 protocol='$P' type='1'/>", "out", None),
+        ("<arp gratuitous='$G' opcode='$O' arpsrcipaddr='$I' arpsrcipmask='$M'/>", "inout", None),
+        ("<all state='$S' ipset='$N' ipsetflags='$F' comment='$C' connlimit-above='$L'/>", "in", None),
+        ("<vlan vlanid='$V' encap-protocol='$E' srcmacaddr='$S' srcmacmask='$M'/>", "in", None),
+        ("<tcp flags='$F' option='$O' dscp='$D'/>", "in", None),
+        ("<stp srcmacaddr='$MAC'/>", "inout", Some("STP filtering in inout direction")),
+        ("<tcp srcipmask='$M'/>", "out", Some("attribute 'srcipmask' has no meaning")),
+    ] {
+        let shelf = Shelf::new(&[filter(&rule("drop", direction, inner))]);
+        let checked = resolve::check(&|name| shelf.filter(name), "f");
+        let found = checked.as_ref().err().map(|faults| faults[0].message.as_str());
+        assert_eq!(found.is_some(), message.is_some(), "{inner}: {found:?}");
+        assert!(found.unwrap_or_default().starts_with(message.unwrap_or_default()), "{inner}: {found:?}");
+        assert!(checked.is_err() || compile(&checked.unwrap(), &ABLE).is_ok(), "{inner}");
+    }
+}
+
+#[test]
 fn variables_in_odd_places_are_read() {
     let values = [("S", "NEW"), ("F", "SYN/SYN"), ("G", "true"), ("C", "words"), ("N", "set"), ("D", "dst")];
     for (inner, chain, expected) in [
@@ -654,6 +675,25 @@ fn what_does_not_fit_into_a_key_or_a_rule_of_the_kernel_is_folded_or_refused() {
     let resolved = shelf.resolve("f", &vars(&many), Mode::Fold).unwrap();
     let found = compile(&resolved, &ABLE).expect_err("it is refused");
     assert_eq!(found[0].message, "this rule asks for more than the kernel lets one rule ask");
+    let all: Vec<String> = (0..20_000).map(|number| number.to_string()).collect();
+    let all: Vec<(&str, &str)> = all.iter().map(|number| ("N", number.as_str())).collect();
+    for (body, message) in [
+        (
+            rule("drop", "in", "<tcp dstportstart='$N' dstportend='65535'/>"),
+            "the values of the variables ask for",
+        ),
+        (rule("drop", "in", "<stp match='no' root-cost='$N'/>"), "the values of the variables ask for"),
+    ] {
+        let found = Shelf::new(&[filter(&body)]).resolve("f", &vars(&all), Mode::Fold).expect_err("too many");
+        assert!(found[0].message.starts_with(message), "{found:?}");
+    }
+    let some = vars(&all[..16_384]);
+    let full = rule("drop", "in", "<tcp dstportstart='$N' dstportend='65535'/>")
+        + &rule("drop", "in", "<tcp/>").repeat(3);
+    let found = Shelf::new(&[filter(&full)]).resolve("f", &some, Mode::Fold).expect_err("too many");
+    assert_eq!(found.len(), 3, "each rule beyond the limit is told: {found:?}");
+    let shelf = Shelf::new(&[filter(&rule("drop", "in", "<stp match='no' root-cost='$N'/>"))]);
+    assert!(compile(&shelf.resolve("f", &some, Mode::Fold).unwrap(), &ABLE).is_err());
     let shelf = Shelf::new(&[filter(&rule("drop", "in", "<udp match='no' dstportstart='$N'/>"))]);
     let resolved = shelf.resolve("f", &vars(&many), Mode::Fold).unwrap();
     assert!(compile(&resolved, &ABLE).is_ok(), "a list of ports is a set");
