@@ -61,6 +61,9 @@ impl std::convert::From<Features> for crate::compile::Features {
         crate::compile::Features {
             xor_registers: found.xor_registers.is_yes(),
             reject: found.bridge_reject.is_yes(),
+            // Where the answer is not known, the kernel's own refusal is one.
+            state: found.bridge_ct != Support::No,
+            limit: found.connlimit != Support::No,
         }
     }
 }
