@@ -8,7 +8,7 @@
 
 mod text;
 
-use crate::ir::{Bytes, Chain, Data, Datum, Family, Hook, KeyType, Name, Role, Rule, Ruleset, Set, Table};
+use crate::ir::{Bytes, Chain, Datum, Family, Hook, Name, Role, Rule, Ruleset, Set, SetType, Table};
 use crate::layout::{BOUND, index_key};
 use imbl::ordmap::DiffItem;
 use std::sync::Arc;
@@ -56,17 +56,6 @@ pub enum Change {
     AddElements(Name, SetType, Vec<(Bytes, Datum)>),
     /// Remove elements from a set or map.
     DeleteElements(Name, SetType, Vec<Bytes>),
-}
-
-/// What kind of set or map a step is about.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SetType {
-    /// The types of its key.
-    pub key: Vec<KeyType>,
-    /// What it maps to.
-    pub data: Data,
-    /// Filled by rules.
-    pub dynamic: bool,
 }
 
 /// What turns one rule set into another.
@@ -256,13 +245,6 @@ fn push_elements(list: &mut Vec<Change>, name: &Name, set: &Set, elements: Vec<(
 fn push_removal(list: &mut Vec<Change>, name: &Name, set: &Set, keys: Vec<Bytes>) {
     if !keys.is_empty() {
         list.push(Change::DeleteElements(name.clone(), set.kind(), keys));
-    }
-}
-
-impl Set {
-    /// What kind of set it is.
-    pub fn kind(&self) -> SetType {
-        SetType { key: self.key.clone(), data: self.data, dynamic: self.dynamic }
     }
 }
 

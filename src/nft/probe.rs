@@ -15,8 +15,9 @@ use super::object::Encoder;
 use super::reply::Refusal;
 use super::{Encoded, uapi};
 use crate::field::Field;
+use crate::ir::SetType;
 use crate::ir::{Action, Data, Family, From, Hook, Key, KeyType, Match, Name, Point, Reject, Rule};
-use crate::plan::{Change, SetType, Step};
+use crate::plan::{Change, Step};
 use std::fmt::{self, Display, Formatter};
 
 /// What the kernel can do.
