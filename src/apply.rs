@@ -251,7 +251,8 @@ fn sweep(made: &[Step]) -> Vec<Step> {
 }
 
 impl Refused {
-    fn gone() -> Refused {
+    /// The thread is no more.
+    pub fn gone() -> Refused {
         let fault = Fault::Unencodable(gone().to_string());
         let refusal = Refusal { step: None, what: "the batch".into(), origin: None, fault };
         Refused { stage: Stage::Prepare, refusals: vec![refusal], litter: Vec::new() }

@@ -3,16 +3,15 @@
 //! A filter's `ipset` is a set of our own table. It exists once a program refers to it or somebody fills it,
 //! empty at first, and stays with what is in it when the last program goes. IPv4 and IPv6 addresses of one name sit in two sets.
 
-use crate::apply::{Kernel, Refused};
+use crate::ir::observed::Observed;
 use crate::ir::{Bytes, Data, Datum, Family, KeyType, Name, Role, Ruleset, Set};
 use crate::layout;
-use crate::plan::{Change, Plan, Step};
+use crate::plan::{Change, Plan, Step, plan};
 use crate::program::printable;
 use crate::recall::recall;
 use crate::rpc::IpsetVerb;
 use imbl::OrdMap;
 use std::collections::BTreeSet;
-use std::io;
 use std::net::IpAddr;
 
 /// Why a set was not changed.
@@ -24,12 +23,6 @@ pub enum Fault {
     /// A name that libvirt would not take either.
     #[error("{0:?} can not name a set: 1 to 31 letters, digits and _.:+- can, and spaces")]
     Name(String),
-    /// The kernel did not take it.
-    #[error(transparent)]
-    Refused(#[from] Refused),
-    /// The kernel could not be asked.
-    #[error("netfilter: {0}")]
-    Kernel(#[from] io::Error),
 }
 
 /// The two families of addresses, each with what the names of its sets begin with.
@@ -51,26 +44,27 @@ pub fn empty(kind: KeyType) -> Set {
     Set { key: vec![kind], data: Data::None, role: Role::Foreign, dynamic: false, elements: OrdMap::new() }
 }
 
-/// Looks at or changes a set, and returns its addresses after that. All addresses are taken, or none.
-pub fn perform(
-    kernel: &Kernel,
-    name: &str,
-    verb: IpsetVerb,
-    addresses: &[String],
-) -> Result<Vec<String>, Fault> {
+/// A change of a set, worked out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Work {
+    /// What the kernel must do.
+    pub plan: Plan,
+    /// The addresses of the set after that.
+    pub addresses: Vec<String>,
+}
+
+/// Works out what is to be done to a set, for the tables that were observed. All addresses are taken, or none.
+pub fn work(observed: &Observed, name: &str, verb: IpsetVerb, addresses: &[String]) -> Result<Work, Fault> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_.:+- ".contains(c);
     if name.is_empty() || name.len() > 31 || !name.chars().all(plain) {
         return Err(Fault::Name(name.to_owned()));
     }
-    let named: Vec<IpAddr> = addresses
-        .iter()
-        .map(|text| text.parse().map_err(|_| Fault::Address(text.clone())))
-        .collect::<Result<_, _>>()?;
-    let observed = recall(&kernel.observe()?, &Ruleset::default());
+    let parse = |text: &String| text.parse().map_err(|_| Fault::Address(text.clone()));
+    let named: Vec<IpAddr> = addresses.iter().map(parse).collect::<Result<_, _>>()?;
+    let observed = recall(observed, &Ruleset::default());
     let table = observed.tables.get(&Family::Bridge);
+    let mut plan = if table.is_none() { plan(&observed, &with_skeleton()) } else { Plan::default() };
     let mut after = Vec::new();
-    let mut steps =
-        if table.is_none() { crate::plan::plan(&observed, &with_skeleton()).prepare } else { Vec::new() };
     for (kind, _) in FAMILIES {
         let set = set_name(name, kind);
         let found = table.and_then(|table| table.sets.get(&set));
@@ -83,11 +77,13 @@ pub fn perform(
             IpsetVerb::Delete => before.difference(&named).cloned().collect(),
             IpsetVerb::Flush => BTreeSet::new(),
         };
-        steps.extend(changes(&set, kind, found.is_some(), &before, &wanted));
+        plan.switch.extend(changes(&set, kind, found.is_some(), &before, &wanted));
         after.extend(wanted.iter().filter_map(address).map(|address| address.to_string()));
     }
-    kernel.apply(Plan { switch: steps, ..Plan::default() })?;
-    Ok(after)
+    if verb == IpsetVerb::List {
+        plan = Plan::default();
+    }
+    Ok(Work { plan, addresses: after })
 }
 
 fn with_skeleton() -> Ruleset {

@@ -7,7 +7,7 @@
 
 mod rtnl;
 
-pub use rtnl::{by_name, snapshot, watch};
+pub use rtnl::{by_name, set_down, snapshot, watch};
 
 use crate::addr::Mac;
 use std::collections::BTreeMap;

@@ -1,6 +1,6 @@
 //! libvirt's RPC for network filters: what `virsh` and virtqemud say on a unix socket, and what they hear.
 //!
-//! Bytes ([`xdr`], [`frames`]), calls ([`proto`]), errors ([`error`]) and the state of one connection
+//! Bytes ([`xdr`], [`frames`]), calls ([`proto`], [`request`]), errors ([`error`]) and the state of one connection
 //! ([`session`]) are pure. [`listen`] and [`server`] own the sockets and hand typed calls to the engine over a
 //! channel; [`client`] is the other end, for the command `nwfilter`.
 
@@ -10,13 +10,15 @@ mod connection;
 pub mod error;
 mod foreign;
 pub mod frames;
+mod identity;
 pub mod listen;
 pub mod proto;
+pub mod request;
 pub mod server;
 pub mod session;
 pub mod xdr;
 
 pub use error::{Code, Domain, Error};
 pub use listen::Listeners;
-pub use proto::{BindingId, FilterId, IpsetVerb, Reply, Request};
+pub use request::{BindingId, FilterId, IpsetVerb, Reply, Request};
 pub use server::{Call, Limits, serve};

@@ -18,7 +18,9 @@ use std::time::Duration;
 const ATTEMPTS: usize = 32;
 /// How long is waited for packets under way where the kernel has no membarrier to wait with.
 const GRACE: Duration = Duration::from_millis(100);
-/// Bytes that are read at once, and that may wait to be read.
+/// Bytes of one refusal at most: it may repeat our whole message.
+const ANSWER: usize = 1 << 17;
+/// Bytes of a dump that are read at once, and that may wait to be read.
 const BUFFER: usize = 1 << 18;
 const WAITING: usize = 1 << 22;
 
@@ -115,7 +117,7 @@ impl Link {
         let mut replies = Vec::new();
         let mut lost = None;
         loop {
-            match self.receive(RecvFlags::DONTWAIT) {
+            match self.receive(RecvFlags::DONTWAIT, ANSWER) {
                 Ok(Some(reply)) => replies.push(reply),
                 Ok(None) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -133,8 +135,8 @@ impl Link {
     }
 
     /// One datagram; none where it was too long to be read whole.
-    fn receive(&self, flags: RecvFlags) -> io::Result<Option<Vec<u8>>> {
-        let mut buffer = vec![0; BUFFER];
+    fn receive(&self, flags: RecvFlags, most: usize) -> io::Result<Option<Vec<u8>>> {
+        let mut buffer = vec![0; most];
         loop {
             match recv(self.fd(), buffer.as_mut_slice(), flags | RecvFlags::TRUNC).map_err(io::Error::from) {
                 Ok((_, length)) if length > buffer.len() => return Ok(None),
@@ -155,7 +157,7 @@ impl Link {
         let mut answer = Vec::new();
         let mut torn = false;
         loop {
-            let Some(datagram) = self.receive(RecvFlags::empty())? else {
+            let Some(datagram) = self.receive(RecvFlags::empty(), BUFFER)? else {
                 torn = true;
                 continue;
             };

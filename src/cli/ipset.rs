@@ -2,7 +2,7 @@
 
 use super::{Failure, Outcome, print, status};
 use crate::apply::Kernel;
-use crate::ipset::{Fault, perform};
+use crate::ipset::work;
 use crate::nft::Ownership;
 use crate::rpc::IpsetVerb;
 use clap::Subcommand;
@@ -59,9 +59,10 @@ pub(super) fn run(verb: &Verb) -> Outcome {
 }
 
 fn here(name: &str, verb: IpsetVerb, addresses: &[String]) -> Result<Vec<String>, Failure> {
-    let kernel = Kernel::open(Ownership::Shared).map_err(|error| Failure::host(&"netfilter", &error))?;
-    perform(&kernel, name, verb, addresses).map_err(|fault| match fault {
-        Fault::Address(_) | Fault::Name(_) => Failure::fault(&fault),
-        Fault::Refused(_) | Fault::Kernel(_) => Failure::Host(fault.to_string()),
-    })
+    let kernel =
+        Kernel::open(Ownership::OwnedAndKept).map_err(|error| Failure::host(&"netfilter", &error))?;
+    let observed = kernel.observe().map_err(|error| Failure::host(&"netfilter", &error))?;
+    let work = work(&observed, name, verb, addresses).map_err(|fault| Failure::fault(&fault))?;
+    kernel.apply(work.plan).map_err(|refused| Failure::Host(refused.to_string()))?;
+    Ok(work.addresses)
 }

@@ -63,3 +63,33 @@ impl Write for Digest {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::field::Field;
+    use crate::ir::{Action, Key, Match, Origin};
+    use crate::span::{Place, Source, Span};
+
+    fn drops(field: Field, filter: &str, at: usize) -> Rule {
+        let place = Place { source: Source::new("f.xml", "<filter/>"), span: Span::new(at..at + 1) };
+        let origin = Origin { filter: filter.into(), rule: 2, place };
+        let matches = vec![Match::equals(Key::field(field), &[1, 2, 3, 4, 5, 6])];
+        Rule { origin: Some(origin), ..Rule::new(matches, Action::Drop) }
+    }
+
+    #[test]
+    fn only_content_counts() {
+        let base = rule(&drops(Field::EtherSaddr, "a", 1));
+        assert_eq!(base, rule(&drops(Field::EtherSaddr, "a", 5)), "another place in the document");
+        assert_ne!(base, rule(&drops(Field::EtherDaddr, "a", 1)), "another field");
+        assert_ne!(base, rule(&drops(Field::EtherSaddr, "b", 1)), "another filter");
+        assert_ne!(base, rule(&Rule { counter: true, ..drops(Field::EtherSaddr, "a", 1) }), "counted");
+    }
+
+    #[test]
+    fn a_digest_is_the_same_on_every_build() {
+        let rules = [drops(Field::EtherSaddr, "a", 1)];
+        assert_eq!(digest([("out", &rules)]), 0xb390_f9c4_220a_baaa);
+    }
+}

@@ -1,10 +1,10 @@
 //! Prints rule sets as nft text.
 //!
 //! What is printed for a whole rule set, `nft -f` (1.0.6 was tried) loads to the bytecode that our own batch holds.
-//! There are exceptions: nft has no words for two fields compared with each other
-//! ([`Match::Same`](crate::ir::Match)); outside of the bridge family it adds a check of its own to a link-layer field
-//! that is looked up in a named set; it joins neighbouring fields across a counted connection, which therefore
-//! belongs behind all other matches.
+//! There are exceptions. nft has no words for two fields compared with each other
+//! ([`Match::Same`](crate::ir::Match)). It looks nothing up in a named set that has to go by its raw bytes: a link-layer
+//! field outside of the bridge family, or one whose protocol no match before it has asked for. And it joins
+//! neighbouring fields across a counted connection, which therefore belongs behind all other matches.
 //! The order is that of the rule set, so equal rule sets print equally.
 
 use crate::field::Base;
@@ -359,4 +359,74 @@ fn of(operand: &Operand, bytes: &[u8]) -> String {
 
 fn joined(parts: impl Iterator<Item = impl Display>, separator: &str) -> String {
     parts.map(|part| part.to_string()).collect::<Vec<_>>().join(separator)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::field::Field;
+    use crate::ir::{From, Key, Match};
+    use crate::span::{Place, Source, Span};
+
+    fn check(family: Family, matches: Vec<Match>, expected: &str) {
+        assert_eq!(RuleText(family, &Rule::new(matches, Action::Accept)).to_string(), expected);
+    }
+
+    fn eq(field: Field, value: &[u8]) -> Match {
+        Match::equals(Key::field(field), value)
+    }
+
+    #[test]
+    fn a_field_has_its_name_where_nft_would_add_nothing() {
+        let (ip, rarp) = (Match::ether_type(0x0800), Match::ether_type(0x8035));
+        let saddr = || eq(Field::IpSaddr, &[10, 0, 0, 1]);
+        let protocol = Match::equals(Key::new(From::Protocol), &[8, 0]);
+        check(Family::Bridge, vec![ip.clone(), saddr()], "ether type ip ip saddr 10.0.0.1 accept");
+        check(Family::Bridge, vec![protocol.clone(), saddr()], "ip saddr 10.0.0.1 accept");
+        check(
+            Family::Bridge,
+            vec![protocol.clone(), rarp.clone()],
+            "meta protocol ip ether type 0x8035 accept",
+        );
+        check(Family::Bridge, vec![saddr()], "@nh,96,32 0xa000001 accept");
+        check(Family::Bridge, vec![rarp, saddr()], "ether type 0x8035 @nh,96,32 0xa000001 accept");
+        check(
+            Family::Netdev,
+            vec![ip, protocol.clone(), saddr()],
+            "@ll,96,16 0x800 ip saddr 10.0.0.1 accept",
+        );
+        check(Family::Inet, vec![protocol], "meta nfproto ipv4 accept");
+    }
+
+    #[test]
+    fn masks_read_as_prefixes_where_they_are() {
+        let masked = |field, mask: &[u8], value: &[u8]| Match::equals(Key::masked(field, mask), value);
+        let ip = || Match::ether_type(0x0800);
+        for (mask, text) in [
+            ([255, 255, 255, 0], "ether type ip ip saddr 10.0.0.0/24 accept"),
+            ([255, 255, 255, 255], "ether type ip ip saddr 10.0.0.0 accept"),
+            ([255, 0, 255, 0], "ether type ip ip saddr & 255.0.255.0 == 10.0.0.0 accept"),
+        ] {
+            check(Family::Bridge, vec![ip(), masked(Field::IpSaddr, &mask, &[10, 0, 0, 0])], text);
+        }
+        let tcp = Match::equals(Key::new(From::L4Proto), &[6]);
+        let flags = masked(Field::TcpFlags, &[0x12], &[2]);
+        check(Family::Bridge, vec![tcp, flags], "meta l4proto tcp tcp flags & (syn | ack) == syn accept");
+    }
+
+    #[test]
+    fn neighbours_that_must_differ_stay_apart() {
+        let differs =
+            |field| Match::Compare { key: Key::field(field), negated: true, value: [0, 9].as_slice().into() };
+        let text = "th sport != 9 th dport != 9-9 accept";
+        check(Family::Bridge, vec![differs(Field::ThSport), differs(Field::ThDport)], text);
+    }
+
+    #[test]
+    fn a_long_filter_name_leaves_room_for_the_rule() {
+        let place = Place { source: Source::new("", ""), span: Span::default() };
+        let long = Origin { filter: "ä\"".repeat(64).into(), rule: 17, place };
+        let text = comment(&long);
+        assert!(text.len() <= COMMENT && text.ends_with("ä'ä..:17"), "{text}");
+    }
 }

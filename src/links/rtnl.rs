@@ -9,8 +9,8 @@
 use super::{Kind, Link, LinkEvent, Links, MacvtapMode};
 use crate::addr::Mac;
 use rtnetlink::packet_core::{
-    NLA_HEADER_SIZE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_MULTIPART, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR,
-    NetlinkBuffer, NetlinkMessage, NlaBuffer, parse_string,
+    NLA_HEADER_SIZE, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_MULTIPART, NLM_F_REQUEST, NLMSG_DONE,
+    NLMSG_ERROR, NetlinkBuffer, NetlinkMessage, NlaBuffer, parse_string,
 };
 use rtnetlink::packet_route::link::{LinkExtentMask, LinkFlags, LinkHeader, LinkLayerType, LinkMessage};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage, link::LinkAttribute};
@@ -98,6 +98,18 @@ pub fn by_name(name: &str) -> io::Result<Option<Link>> {
     Ok(snapshot()?.into_iter().find(|link| link.name == name))
 }
 
+/// Sets a link down, so that nothing passes it any more.
+pub fn set_down(index: u32) -> io::Result<()> {
+    let mut listener = Listener::open(0)?;
+    let mut link = LinkMessage::default();
+    link.header.index = index;
+    link.header.change_mask = LinkFlags::Up;
+    let mut message = NetlinkMessage::from(RouteNetlinkMessage::SetLink(link));
+    message.header.flags = NLM_F_REQUEST | NLM_F_ACK;
+    listener.send(message)?;
+    listener.step(&mut Links::default()).map(drop)
+}
+
 /// One socket's life: until the receiver is dropped, or messages were lost.
 async fn follow(
     links: &mut Links,
@@ -183,6 +195,10 @@ impl Listener {
         link.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
         let mut message = NetlinkMessage::from(RouteNetlinkMessage::GetLink(link));
         message.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+        self.send(message)
+    }
+
+    fn send(&mut self, mut message: NetlinkMessage<RouteNetlinkMessage>) -> io::Result<()> {
         message.header.sequence_number = self.sequence;
         message.finalize();
         let mut bytes = vec![0; message.buffer_len()];

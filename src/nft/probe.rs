@@ -7,7 +7,9 @@
 //! | --- | --- |
 //! | none refused | yes |
 //! | one refused as unknown or unsupported | no |
-//! | one refused otherwise (no memory, no right), or its scratch table was refused | inconclusive |
+//! | one refused otherwise (no memory, no right) | inconclusive |
+//!
+//! A refused scratch table answers all questions of its family in the same way.
 
 use super::object::Encoder;
 use super::reply::Refusal;
@@ -30,7 +32,7 @@ pub struct Features {
     pub connlimit: Support,
     /// Conntrack zones set by rules (`CONFIG_NF_CONNTRACK_ZONES`).
     pub zones: Support,
-    /// Two fields compared with each other (6.13).
+    /// Two fields compared with each other (6.13). nft 1.0.6 aborts when it is to list such a rule.
     pub xor_registers: Support,
     /// TCP options.
     pub tcp_option: Support,
@@ -99,42 +101,56 @@ pub struct Questions {
 /// Where the answer to a question goes.
 type Question = fn(&mut Features) -> &mut Support;
 
-/// All questions as one batch.
+/// All questions as one batch, behind the scratch tables they need and before the message that is always refused.
 pub fn questions() -> Questions {
     let scaffold = scaffold().into_iter().map(|step| (None, step));
     let asked = probes().into_iter().map(|(question, step)| (Some(question), step));
-    let (asks, steps): (Vec<_>, Vec<_>) = scaffold.chain(asked).unzip();
+    let never = (None, Step { family: Family::Bridge, change: Change::DeleteTable });
+    let (asks, steps): (Vec<_>, Vec<_>) = scaffold.chain(asked).chain([never]).unzip();
     let mut encoder = Encoder::new(SCRATCH);
     for (index, step) in steps.iter().enumerate() {
-        let owned = matches!(step.change, Change::AddTable) && asks[index].is_some();
-        encoder.table = if owned { OWNED } else { SCRATCH };
-        let flags = if owned { uapi::TABLE_F_OWNER | uapi::TABLE_F_PERSIST } else { 0 };
+        let (table, flags) = match (&step.change, &asks[index]) {
+            (Change::AddTable, Some(_)) => (OWNED, uapi::TABLE_F_OWNER | uapi::TABLE_F_PERSIST),
+            (Change::DeleteTable, _) => (NEVER, 0),
+            _ => (SCRATCH, 0),
+        };
+        encoder.table = table;
         encoder.step(index, step, flags).expect("a probe is small");
     }
-    encoder.table = NEVER;
-    let never = Step { family: Family::Bridge, change: Change::DeleteTable };
-    encoder.step(steps.len(), &never, 0).expect("a deletion is small");
     Questions { encoded: Encoded { messages: encoder.messages }, steps, asks }
 }
 
 impl Questions {
-    /// Reads the answer. An answer without any refusal is no answer: the last message is always refused.
+    /// Reads the answer. Nothing refused is no answer: the last message is always refused.
     pub fn answers(&self, refusals: &[Refusal]) -> Features {
         let mut features = Features::default();
-        let scaffold = self.asks.iter().take_while(|ask| ask.is_none()).count();
-        let refused_at = |refusal: &Refusal| refusal.step.unwrap_or(0);
-        if refusals.is_empty() || refusals.iter().any(|refusal| refused_at(refusal) < scaffold) {
+        if refusals.is_empty() || refusals.iter().any(|refusal| refusal.step.is_none()) {
             return features;
         }
         for ask in self.asks.iter().flatten() {
             *ask(&mut features) = Support::Yes;
         }
-        for refusal in refusals {
-            if let Some(Some(ask)) = self.asks.get(refused_at(refusal)) {
-                *ask(&mut features) = worse(*ask(&mut features), meaning(refusal.errno()));
+        for (step, errno) in refusals.iter().filter_map(|refusal| Some((refusal.step?, refusal.errno()))) {
+            for ask in self.asked_with(step) {
+                let answer = ask(&mut features);
+                *answer = worse(*answer, meaning(errno));
             }
         }
         features
+    }
+
+    /// The questions that a step answers. One that makes a scratch table answers all of its family.
+    fn asked_with(&self, step: usize) -> Vec<Question> {
+        let last = self.steps.len() - 1;
+        match self.asks.get(step) {
+            Some(Some(question)) => vec![*question],
+            Some(None) if step != last => {
+                let all = self.asks.iter().zip(&self.steps);
+                let of_family = all.filter(|(_, other)| other.family == self.steps[step].family);
+                of_family.filter_map(|(ask, _)| *ask).collect()
+            }
+            _ => Vec::new(),
+        }
     }
 }
 
@@ -215,4 +231,37 @@ fn probes() -> Vec<(Question, Step)> {
 
 fn name(text: &str) -> Name {
     text.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nft::reply::Fault;
+
+    fn answers(refused: &[(usize, i32)]) -> Features {
+        let questions = questions();
+        let refusals: Vec<Refusal> = refused
+            .iter()
+            .map(|(step, errno)| {
+                let fault = Fault::Kernel { errno: *errno, text: None, offset: None };
+                Refusal::of(*step, &questions.steps[*step], fault)
+            })
+            .collect();
+        questions.answers(&refusals)
+    }
+
+    #[test]
+    fn the_truth_table_holds() {
+        let last = questions().steps.len() - 1;
+        let first = questions().asks.iter().position(Option::is_some).unwrap();
+        let yes = answers(&[(last, libc::ENOENT)]);
+        assert!(yes.bridge_ct.is_yes() && yes.owner_persist.is_yes() && yes.netdev_egress.is_yes());
+        let no = answers(&[(first, libc::EPROTO), (last, libc::ENOENT)]);
+        assert_eq!((no.bridge_ct, no.bridge_reject), (Support::No, Support::Yes));
+        let unknown = answers(&[(first, libc::ENOMEM), (last, libc::ENOENT)]);
+        assert_eq!((unknown.bridge_ct, unknown.bridge_reject), (Support::Inconclusive, Support::Yes));
+        assert_eq!(answers(&[]), Features::default());
+        let no_bridge = answers(&[(0, libc::EOPNOTSUPP), (first, libc::ENOENT), (last, libc::ENOENT)]);
+        assert_eq!((no_bridge.bridge_reject, no_bridge.inet_ct), (Support::No, Support::Yes));
+    }
 }

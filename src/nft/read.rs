@@ -65,23 +65,35 @@ pub fn observe(link: &mut dyn Dump) -> io::Result<Observed> {
 /// Which of our tables exist, and whether they have an owner: what little must be known before a change.
 pub fn tables(link: &mut dyn Dump) -> io::Result<BTreeMap<Family, ObservedTable>> {
     let mut families = BTreeMap::new();
-    link.dump(&Request::dump(libc::NFT_MSG_GETTABLE, 0, |_| {}), &mut |message| {
+    ask(link, &Request::dump(libc::NFT_MSG_GETTABLE, 0, |_| {}), &mut |message| {
         let attributes = body(message);
         if attribute(attributes, TABLE_NAME).map(text).as_deref() == Some(TABLE)
             && let Some(family) = message.payload.first().and_then(|number| family_of(*number))
         {
             let flags = attribute(attributes, TABLE_FLAGS).and_then(number).unwrap_or(0);
             let port = attribute(attributes, TABLE_OWNER).and_then(number);
-            let table = ObservedTable { owner: flags & TABLE_F_OWNER != 0, port, ..Default::default() };
+            // When its owner is gone, the kernel takes the first flag off and leaves the second.
+            let owner = flags & (TABLE_F_OWNER | TABLE_F_PERSIST) != 0;
+            let table = ObservedTable { owner, port, ..Default::default() };
             families.insert(family, table);
         }
     })?;
     Ok(families)
 }
 
+/// Asks, and takes only what answers the question: to every `GET` belongs the `NEW` before it.
+fn ask(link: &mut dyn Dump, request: &Request, each: &mut dyn FnMut(&Received<'_>)) -> io::Result<()> {
+    let answer = (libc::NFNL_SUBSYS_NFTABLES as u16) << 8 | (request.0.kind - 1);
+    link.dump(request, &mut |message| {
+        if message.kind == answer {
+            each(message);
+        }
+    })
+}
+
 fn generation(link: &mut dyn Dump) -> io::Result<Option<u32>> {
     let mut generation = None;
-    link.dump(&Request::generation(), &mut |message| {
+    ask(link, &Request::generation(), &mut |message| {
         generation = attribute(body(message), GEN_ID).and_then(number).or(generation);
     })?;
     Ok(generation)
@@ -100,7 +112,7 @@ fn observe_once(link: &mut dyn Dump) -> io::Result<Observed> {
 
 fn read_chains(link: &mut dyn Dump, family: u8, table: &mut ObservedTable) -> io::Result<()> {
     let request = Request::dump(libc::NFT_MSG_GETCHAIN, family, |a| a.text(CHAIN_TABLE, TABLE));
-    link.dump(&request, &mut |message| {
+    ask(link, &request, &mut |message| {
         let attributes = body(message);
         if let Some(name) = ours(attributes, CHAIN_TABLE).then(|| named(attributes, CHAIN_NAME)).flatten() {
             let hook = attribute(attributes, CHAIN_HOOK).and_then(|hook| read_hook(family, hook));
@@ -129,7 +141,7 @@ fn read_hook(family: u8, hook: &[u8]) -> Option<Hook> {
 
 fn read_rules(link: &mut dyn Dump, family: u8, table: &mut ObservedTable) -> io::Result<()> {
     let request = Request::dump(libc::NFT_MSG_GETRULE, family, |a| a.text(RULE_TABLE, TABLE));
-    link.dump(&request, &mut |message| {
+    ask(link, &request, &mut |message| {
         let attributes = body(message);
         let chain = ours(attributes, RULE_TABLE).then(|| named(attributes, RULE_CHAIN)).flatten();
         if let Some(chain) = chain.and_then(|chain| table.chains.get_mut(&chain)) {
@@ -166,7 +178,7 @@ fn read_counter(expression: &[u8]) -> Option<(u64, u64)> {
 
 fn read_sets(link: &mut dyn Dump, family: u8, table: &mut ObservedTable) -> io::Result<()> {
     let request = Request::dump(libc::NFT_MSG_GETSET, family, |a| a.text(SET_TABLE, TABLE));
-    link.dump(&request, &mut |message| {
+    ask(link, &request, &mut |message| {
         let attributes = body(message);
         let flags = attribute(attributes, SET_FLAGS).and_then(number).unwrap_or(0).cast_signed();
         let is_named = flags & libc::NFT_SET_ANONYMOUS == 0 && ours(attributes, SET_TABLE);
@@ -180,7 +192,7 @@ fn read_sets(link: &mut dyn Dump, family: u8, table: &mut ObservedTable) -> io::
             a.text(LIST_TABLE, TABLE);
             a.text(LIST_SET, name);
         });
-        link.dump(&request, &mut |message| {
+        ask(link, &request, &mut |message| {
             let list = attribute(body(message), LIST_ELEMENTS).unwrap_or_default();
             set.elements
                 .extend(attributes(list).filter_map(|(_, element)| read_element(element, set.ty.data)));
@@ -241,4 +253,81 @@ fn family_of(number: u8) -> Option<Family> {
     [Family::Bridge, Family::Inet, Family::Netdev]
         .into_iter()
         .find(|family| super::message::family_number(*family) == number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::{Action, Rule, concat};
+    use crate::nft::reply::messages;
+    use crate::nft::watch::Decoder;
+    use crate::nft::{Ownership, encode};
+    use crate::plan::{Change, Step};
+    use proptest::prelude::*;
+
+    /// A kernel that answers every question with the same bytes.
+    struct Parrot(Vec<u8>);
+
+    impl Dump for Parrot {
+        fn dump(&mut self, _: &Request, each: &mut dyn FnMut(&Received<'_>)) -> io::Result<()> {
+            messages(&self.0).for_each(|message| each(&message));
+            Ok(())
+        }
+    }
+
+    /// What a kernel announces of a table is what makes the table: the same messages.
+    fn announced() -> Vec<u8> {
+        let kind =
+            SetType { key: vec![KeyType::IfIndex, KeyType::Ether], data: Data::Verdict, dynamic: false };
+        let key = concat(&[&[5, 0, 0, 0], &[1, 2, 3, 4, 5, 6]]);
+        let hook = Hook { point: Point::Prerouting, priority: -5, device: None };
+        let rule = Rule { counter: true, ..Rule::new(vec![], Action::Drop) };
+        let steps = [
+            Change::AddTable,
+            Change::AddChain("c".into(), Some(hook)),
+            Change::AddSet("s".into(), kind.clone()),
+            Change::AddElements("s".into(), kind, vec![(key, Datum::Goto("c".into()))]),
+            Change::AddRule("c".into(), rule),
+        ]
+        .map(|change| Step { family: Family::Bridge, change });
+        let encoded = encode(&steps, |_| Ownership::Shared).unwrap();
+        encoded.messages.iter().flat_map(|message| message.bytes(1)).collect()
+    }
+
+    #[test]
+    fn what_was_sent_is_understood() {
+        let table = observe(&mut Parrot(announced())).unwrap().families.remove(&Family::Bridge).unwrap();
+        let set = &table.sets["s"];
+        assert_eq!(set.ty.key, [KeyType::IfIndex, KeyType::Ether]);
+        assert_eq!(set.elements.values().collect::<Vec<_>>(), [&Datum::Goto("c".into())]);
+        assert_eq!(table.chains["c"].hook.as_ref().unwrap().priority, -5);
+    }
+
+    fn survive(bytes: Vec<u8>) {
+        let mut decoder = Decoder::default();
+        decoder.read(&bytes);
+        messages(&bytes).for_each(|message| drop(crate::nft::reply::error(&message)));
+        let _ = observe(&mut Parrot(bytes));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            survive(bytes);
+        }
+
+        #[test]
+        fn no_change_of_an_answer_makes_the_reader_panic(
+            changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..20),
+            end in any::<prop::sample::Index>(),
+        ) {
+            let mut bytes = announced();
+            for (at, byte) in changes {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            bytes.truncate(end.index(bytes.len() + 1));
+            survive(bytes);
+        }
+    }
 }

@@ -225,3 +225,56 @@ impl Display for Fault {
 }
 
 impl std::error::Error for Refusal {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An error reply: flags, error number, the number of our message, and what comes behind its header.
+    fn reply(flags: i32, errno: i32, sequence: u32, repeated: &[u8], details: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0; 16];
+        bytes[4..6].copy_from_slice(&(libc::NLMSG_ERROR as u16).to_ne_bytes());
+        bytes[6..8].copy_from_slice(&(flags as u16).to_ne_bytes());
+        bytes.extend_from_slice(&(-errno).to_ne_bytes());
+        bytes.extend_from_slice(&(16 + repeated.len() as u32).to_ne_bytes());
+        bytes.extend_from_slice(&[0; 4]);
+        bytes.extend_from_slice(&sequence.to_ne_bytes());
+        bytes.extend_from_slice(&[0; 4]);
+        bytes.extend_from_slice(repeated);
+        bytes.extend_from_slice(details);
+        let length = bytes.len() as u32;
+        bytes[..4].copy_from_slice(&length.to_ne_bytes());
+        bytes
+    }
+
+    fn read(bytes: &[u8]) -> Option<KernelError> {
+        messages(bytes).find_map(|message| error(&message))
+    }
+
+    #[test]
+    fn an_error_tells_number_text_and_offset_whether_our_message_is_repeated_or_not() {
+        let details = [8, 0, 2, 0, 48, 0, 0, 0, 6, 0, 1, 0, b'n', b'o', 0, 0];
+        let tlvs = libc::NLM_F_ACK_TLVS;
+        let fault = |text: Option<&str>, offset| {
+            let fault = Fault::Kernel { errno: libc::ENOENT, text: text.map(Into::into), offset };
+            Some(KernelError { sequence: 9, fault })
+        };
+        let full = fault(Some("no"), Some(48));
+        assert_eq!(read(&reply(libc::NLM_F_CAPPED | tlvs, libc::ENOENT, 9, &[], &details)), full);
+        assert_eq!(read(&reply(tlvs, libc::ENOENT, 9, &[1; 20], &details)), full);
+        assert_eq!(read(&reply(libc::NLM_F_CAPPED, libc::ENOENT, 9, &[], &[])), fault(None, None));
+        assert_eq!(read(&reply(libc::NLM_F_CAPPED, 0, 9, &[], &[])), None, "an acknowledgement");
+    }
+
+    #[test]
+    fn a_message_that_lies_about_its_length_ends_the_reading() {
+        let good = reply(libc::NLM_F_CAPPED, libc::EPERM, 1, &[], &[]);
+        for length in [0u32, 15, 4000, u32::MAX] {
+            let mut bad = good.clone();
+            bad[..4].copy_from_slice(&length.to_ne_bytes());
+            let bytes = [good.clone(), bad, good.clone()].concat();
+            assert_eq!(messages(&bytes).count(), 1, "{length}");
+        }
+        assert_eq!(messages(&good[..good.len() - 1]).count(), 0);
+    }
+}

@@ -9,8 +9,10 @@ use crate::ir::TABLE;
 use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with, sockopt};
 use std::collections::VecDeque;
+use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use tokio::io::unix::AsyncFd;
 
 /// Something about our tables that we did not do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +30,16 @@ pub enum Event {
     Lost,
 }
 
-/// A socket that hears of changes, for `poll` or tokio's `AsyncFd`: readable when [`Watch::next`] has something.
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Event::Foreign { process, name, .. } => write!(f, "{name} (process {process})"),
+            Event::Lost => f.write_str("somebody"),
+        }
+    }
+}
+
+/// A socket that hears of changes, for `poll` or tokio's `AsyncFd`: readable when [`Watch::next_event`] has something.
 pub struct Watch {
     socket: OwnedFd,
     buffer: Vec<u8>,
@@ -59,6 +70,13 @@ impl Watch {
         bind(&socket, &SocketAddrNetlink::new(0, 1 << (libc::NFNLGRP_NFTABLES - 1)))?;
         let decoder = Decoder { own, ..Decoder::default() };
         Ok(Watch { socket, buffer: vec![0; BUFFER], decoder })
+    }
+
+    /// Begins to listen on tokio's terms.
+    #[allow(unsafe_code)]
+    pub fn open_async(own: Option<u32>) -> io::Result<AsyncFd<Watch>> {
+        // SAFETY: a watch owns its socket, never replaces it, and always names it.
+        unsafe { AsyncFd::register(Watch::open(own)?) }.map_err(io::Error::from)
     }
 
     /// The next event; none if there is nothing to read now.

@@ -3,7 +3,8 @@
 //! One table has it all; the texts are libvirt's, down to the names of its functions.
 
 use super::error::Error;
-use super::proto::{self, COMMAND, Header, Request};
+use super::proto::{self, COMMAND, Header};
+use super::request::Request;
 
 /// What libvirt checks before its driver sees a call.
 struct Check {

@@ -4,7 +4,8 @@
 //! daemon that is silent or slow ends in an error, never in a wait without end.
 
 use super::error::Error;
-use super::proto::{COMMAND, FRAME_MAX, HEADER, Header, IpsetVerb, KEEPALIVE, command, kind, status};
+use super::proto::{COMMAND, FRAME_MAX, HEADER, Header, KEEPALIVE, command, kind, status};
+use super::request::IpsetVerb;
 use super::xdr::{Malformed, Reader, Writer};
 use socket2::{SockAddr, Socket, Type};
 use std::io::{self, Read, Write};

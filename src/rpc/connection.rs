@@ -6,7 +6,8 @@
 
 use super::error::Error;
 use super::frames::{BadLength, Frames};
-use super::proto::{Header, Reply, Request};
+use super::proto::Header;
+use super::request::{Reply, Request};
 use super::server::{Call, Pool, stopped};
 use super::session::{Beat, Session, Step, respond};
 use std::collections::VecDeque;

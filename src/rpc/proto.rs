@@ -15,6 +15,7 @@
 //! | 4 IPSET | string set, u32 verb (0 list, 1 add, 2 delete, 3 flush), string addresses<65536> | string<> |
 
 use super::error::Error;
+use super::request::{BindingId, FilterId, IpsetVerb, Reply, Request};
 use super::xdr::{Malformed, Reader, Writer};
 use uuid::Uuid;
 
@@ -58,6 +59,24 @@ pub mod status {
     pub const ERROR: i32 = 1;
 }
 
+/// Procedures of [`REMOTE`] that are about the connection itself; the rest has its place in [`request`].
+#[allow(missing_docs, reason = "the names are libvirt's own")]
+pub mod remote {
+    pub const OPEN: i32 = 1;
+    pub const CLOSE: i32 = 2;
+    pub const GET_TYPE: i32 = 3;
+    pub const SUPPORTS_FEATURE: i32 = 60;
+    pub const AUTH_LIST: i32 = 66;
+    pub const AUTH_SASL_INIT: i32 = 67;
+    pub const AUTH_POLKIT: i32 = 70;
+    pub const GET_URI: i32 = 110;
+    pub const IS_SECURE: i32 = 149;
+    pub const GET_LIB_VERSION: i32 = 157;
+    pub const REGISTER_CLOSE_CALLBACK: i32 = 360;
+    pub const UNREGISTER_CLOSE_CALLBACK: i32 = 361;
+    pub const SET_IDENTITY: i32 = 419;
+}
+
 /// Procedures of [`KEEPALIVE`].
 pub mod keepalive {
     /// Are you there?
@@ -93,100 +112,6 @@ pub struct Header {
     pub serial: u32,
     /// One of [`status`], or what a client made up.
     pub status: i32,
-}
-
-/// What a client wants of the engine.
-#[allow(missing_docs, reason = "fields are the arguments the variants name")]
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Request {
-    /// How many filters there are: [`Reply::Count`].
-    CountFilters,
-    /// The names of at most `max` filters: [`Reply::Names`].
-    ListFilterNames { max: usize },
-    /// All filters: [`Reply::Filters`], or [`Reply::Count`] where only their number is asked for.
-    ListAllFilters { need_results: bool, flags: u32 },
-    /// [`Reply::Filter`].
-    LookupFilterByName { name: String },
-    /// [`Reply::Filter`].
-    LookupFilterByUuid { uuid: Uuid },
-    /// [`Reply::Xml`].
-    FilterXml { uuid: Uuid, flags: u32 },
-    /// Define or redefine (flag 1: validate against the schema first): [`Reply::Filter`].
-    DefineFilter { xml: String, flags: u32 },
-    /// [`Reply::Done`].
-    UndefineFilter { uuid: Uuid },
-    /// All bindings: [`Reply::Bindings`], or [`Reply::Count`] where only their number is asked for.
-    ListAllBindings { need_results: bool, flags: u32 },
-    /// [`Reply::Binding`].
-    LookupBinding { portdev: String },
-    /// [`Reply::Xml`].
-    BindingXml { portdev: String, flags: u32 },
-    /// Bind an interface (flag 1: validate against the schema first): [`Reply::Binding`].
-    CreateBinding { xml: String, flags: u32 },
-    /// [`Reply::Done`].
-    DeleteBinding { portdev: String },
-    /// The daemon's state: [`Reply::Json`].
-    Status,
-    /// Bind an interface for the command: [`Reply::Done`].
-    Apply { xml: String },
-    /// Release an interface for the command: [`Reply::Done`].
-    Remove { portdev: String },
-    /// Look at or change a named set of addresses: [`Reply::Names`].
-    Ipset { name: String, verb: IpsetVerb, addresses: Vec<String> },
-}
-
-/// What is done to a named set of addresses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum IpsetVerb {
-    /// Nothing, its addresses are asked for.
-    List = 0,
-    /// Addresses go in.
-    Add = 1,
-    /// Addresses go out.
-    Delete = 2,
-    /// All addresses go out.
-    Flush = 3,
-}
-
-/// What the engine answers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reply {
-    /// One filter.
-    Filter(FilterId),
-    /// All filters.
-    Filters(Vec<FilterId>),
-    /// One binding.
-    Binding(BindingId),
-    /// All bindings.
-    Bindings(Vec<BindingId>),
-    /// Names of filters, or addresses of a set.
-    Names(Vec<String>),
-    /// A number of filters or bindings.
-    Count(usize),
-    /// A document.
-    Xml(String),
-    /// The daemon's state.
-    Json(String),
-    /// Done, and nothing to tell.
-    Done,
-}
-
-/// A filter as libvirt's clients hold it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FilterId {
-    /// Its name.
-    pub name: String,
-    /// Its UUID.
-    pub uuid: Uuid,
-}
-
-/// A binding as libvirt's clients hold it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BindingId {
-    /// The interface that is bound.
-    pub portdev: String,
-    /// The name of the filter it is bound to.
-    pub filter: String,
 }
 
 impl Header {

@@ -8,7 +8,8 @@
 use super::connection::Connection;
 use super::error::Error;
 use super::listen::{Listener, Listeners};
-use super::proto::{HEADER, Reply, Request, STRING_MAX};
+use super::proto::{HEADER, STRING_MAX};
+use super::request::{Reply, Request};
 use super::session::{Access, Keepalive};
 use std::io;
 use std::sync::Arc;

@@ -8,7 +8,9 @@
 use super::checks::{known_flags, read_only};
 use super::error::{Code, Domain, Error};
 use super::foreign;
-use super::proto::{self, COMMAND, Header, KEEPALIVE, REMOTE, Request, VERSION, keepalive, kind, status};
+use super::identity;
+use super::proto::{self, COMMAND, Header, KEEPALIVE, REMOTE, VERSION, keepalive, kind, remote, status};
+use super::request::{Reply, Request};
 use super::xdr::{Malformed, Reader, Writer};
 use std::time::Duration;
 
@@ -84,25 +86,6 @@ const URI: &str = "nwfilter:///system";
 const FEATURES: [i32; 4] = [8, FEATURE_KEEPALIVE, 14, 15];
 const FEATURE_KEEPALIVE: i32 = 10;
 
-const IDENTITY_MAX: usize = 20;
-
-/// What may be said of the one on whose behalf a client acts, and as which kind of value.
-const IDENTITY: [(&str, i32); 10] = [
-    ("user-name", 7),
-    ("unix-user-id", 4),
-    ("group-name", 7),
-    ("unix-group-id", 4),
-    ("process-id", 3),
-    ("process-time", 4),
-    ("sasl-user-name", 7),
-    ("x509-distinguished-name", 7),
-    ("selinux-context", 7),
-    ("system.token", 7),
-];
-
-/// The kinds of typed parameters, by number less one.
-const KINDS: [&str; 7] = ["int", "uint", "llong", "ullong", "double", "boolean", "string"];
-
 impl Session {
     /// A connection just made, over a socket that grants `access`.
     pub fn new(access: Access, keepalive: Keepalive) -> Session {
@@ -159,7 +142,10 @@ impl Session {
     }
 
     fn dispatch(&mut self, now: Duration, head: &Header, body: &[u8]) -> Result<Step, Error> {
-        if head.program == REMOTE && !self.authenticated && !matches!(head.procedure, 66..=70) {
+        if head.program == REMOTE
+            && !self.authenticated
+            && !matches!(head.procedure, remote::AUTH_LIST..=remote::AUTH_POLKIT)
+        {
             let known = (1..=foreign::LAST).contains(&head.procedure);
             return Err(if known { Error::rpc("authentication required") } else { unknown(head) });
         }
@@ -176,7 +162,7 @@ impl Session {
             to.raw(&body.into_bytes());
             Ok(())
         });
-        Ok(if head.procedure == 2 { Step::Last(frame) } else { Step::Send(frame) })
+        Ok(if head.procedure == remote::CLOSE { Step::Last(frame) } else { Step::Send(frame) })
     }
 
     /// A call for the engine, with every check that libvirt makes first and in its order.
@@ -187,7 +173,7 @@ impl Session {
 
     fn admit(&self, head: &Header, request: Result<Request, Malformed>) -> Result<Request, Error> {
         let opened = if head.program == COMMAND { Some(self.access) } else { self.open };
-        // Refused before the arguments count, so that a read-only client can not make us look at them.
+        // Before the arguments count: on a read-only socket long ones were cut, and that is not the reason.
         if let Some(Access::ReadOnly) = opened {
             read_only(head)?;
         }
@@ -208,17 +194,19 @@ impl Session {
     ) -> Result<Option<Writer>, Error> {
         let mut to = Writer::default();
         match procedure {
-            1 => self.connect(from)?,
-            2 => (),
-            60 => {
+            remote::OPEN => self.connect(from)?,
+            remote::CLOSE => (),
+            remote::SUPPORTS_FEATURE => {
                 to.i32(self.feature(now, from)?.into());
             }
-            66 => {
+            remote::AUTH_LIST => {
                 self.authenticated = true;
                 to.array(&[0], |to, none| to.i32(*none));
             }
             // SASL and polkit: whoever could connect is already allowed, nothing else is on offer.
-            67..=70 => return Err(Error::new(Code::AuthFailed, Domain::Rpc, "authentication failed")),
+            remote::AUTH_SASL_INIT..=remote::AUTH_POLKIT => {
+                return Err(Error::new(Code::AuthFailed, Domain::Rpc, "authentication failed"));
+            }
             _ => return self.opened_call(procedure, from),
         }
         Ok(Some(to))
@@ -226,22 +214,22 @@ impl Session {
 
     /// As [`Session::own_call`], for those that need an open connection.
     fn opened_call(&mut self, procedure: i32, from: &mut Reader) -> Result<Option<Writer>, Error> {
-        if !matches!(procedure, 3 | 110 | 148 | 149 | 157 | 360 | 361 | 419) {
-            return Ok(None);
-        }
         let mut to = Writer::default();
-        let identity = if procedure == 419 { identity(from).map_err(undecodable)? } else { Vec::new() };
-        self.must_be_open()?;
         match procedure {
-            3 => to.string("nwfilter"),
-            110 => to.string(URI),
-            148 => to.i32(0), // encrypted: a unix socket is not,
-            149 => to.i32(1), // but it is secure
-            157 => to.u64(RELEASE),
-            419 => check_identity(&identity).map(|()| &mut to)?,
-            _ => &mut to,
+            remote::GET_TYPE => to.string("nwfilter"),
+            remote::GET_URI => to.string(URI),
+            remote::IS_SECURE => to.i32(1),
+            remote::GET_LIB_VERSION => to.u64(RELEASE),
+            // That the connection may close is told by closing it.
+            remote::REGISTER_CLOSE_CALLBACK | remote::UNREGISTER_CLOSE_CALLBACK => &mut to,
+            remote::SET_IDENTITY => {
+                let said = identity::read(from).map_err(undecodable)?;
+                self.must_be_open()?;
+                identity::check(&said).map(|()| &mut to)?
+            }
+            _ => return Ok(None),
         };
-        Ok(Some(to))
+        self.must_be_open().map(|()| Some(to))
     }
 
     fn connect(&mut self, from: &mut Reader) -> Result<(), Error> {
@@ -302,7 +290,7 @@ impl Pulse {
 }
 
 /// The frame that tells the client what the engine answered.
-pub fn respond(head: &Header, answer: Result<proto::Reply, Error>) -> Vec<u8> {
+pub fn respond(head: &Header, answer: Result<Reply, Error>) -> Vec<u8> {
     proto::answer(head, |to| proto::result(to, head, &answer?))
 }
 
@@ -323,39 +311,6 @@ fn check_uri(uri: &str) -> Result<(), Error> {
             Err(Error::new(Code::NoConnect, Domain::None, shown))
         }
     }
-}
-
-/// Reads identity parameters: name and kind of each. Values are typed, so they are read and let go.
-fn identity(from: &mut Reader) -> Result<Vec<(String, i32)>, Malformed> {
-    let said = from.array(IDENTITY_MAX, |from| {
-        let field = from.string(proto::STRING_MAX)?.to_owned();
-        let kind = from.i32()?;
-        match kind {
-            1 | 2 | 6 => from.i32().map(drop)?,
-            3..=5 => from.i64().map(drop)?,
-            7 => from.string(proto::STRING_MAX).map(drop)?,
-            _ => return Err(Malformed),
-        }
-        Ok((field, kind))
-    })?;
-    from.u32()?; // flags, which libvirt does not look at either
-    Ok(said)
-}
-
-/// Access follows the socket, never what a client says of itself: an identity is checked for form only.
-fn check_identity(said: &[(String, i32)]) -> Result<(), Error> {
-    said.iter().try_for_each(|(field, kind)| match IDENTITY.iter().find(|(known, _)| known == field) {
-        None => {
-            let detail = format!("parameter '{field}' not supported");
-            Err(Error::new(Code::ArgumentUnsupported, Domain::None, detail))
-        }
-        Some((_, expected)) if expected != kind => {
-            let [is, ought] = [kind, expected].map(|kind| KINDS[(kind - 1) as usize]);
-            let detail = format!("invalid type '{is}' for parameter '{field}', expected '{ought}'");
-            Err(Error::new(Code::InvalidArgument, Domain::None, detail))
-        }
-        Some(_) => Ok(()),
-    })
 }
 
 fn unknown(head: &Header) -> Error {

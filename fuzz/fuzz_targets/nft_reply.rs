@@ -1,0 +1,24 @@
+//! Whatever a kernel answers: reading it must not panic, nor take more memory than was received.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use nwfilter::nft::read::{Dump, Request, observe};
+use nwfilter::nft::reply::{Received, error, messages};
+use nwfilter::nft::watch::Decoder;
+use std::io;
+
+/// A kernel that answers every question with the same bytes.
+struct Parrot<'a>(&'a [u8]);
+
+impl Dump for Parrot<'_> {
+    fn dump(&mut self, _: &Request, each: &mut dyn FnMut(&Received<'_>)) -> io::Result<()> {
+        messages(self.0).for_each(|message| each(&message));
+        Ok(())
+    }
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    messages(bytes).for_each(|message| drop(error(&message)));
+    Decoder::default().read(bytes);
+    let _ = observe(&mut Parrot(bytes));
+});

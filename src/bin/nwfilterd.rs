@@ -1,0 +1,15 @@
+//! The daemon `nwfilterd`.
+
+use clap::Parser;
+use nwfilter::config::Options;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match nwfilter::daemon::run(&Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("nwfilterd: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,459 @@
+//! The daemon: wires clients, links, signals and the clock to the [engine](crate::engine), and the engine to kernel and disk.
+//!
+//! One task owns the state and takes events one by one. An event's change is taken to the kernel first, then to
+//! the disk, and only then becomes the state; whatever fails on the way is taken back. The rules stay when the
+//! daemon ends, however it ends.
+
+mod start;
+
+use crate::apply::{self, Kernel, Retire};
+use crate::compile;
+use crate::config::{Config, Options};
+use crate::engine::{Change, Context, State, Write};
+use crate::firewall::{Firewall, Policy};
+use crate::ipset;
+use crate::ir::observed::Observed;
+use crate::links::{self, LinkEvent};
+use crate::nft::Ownership;
+use crate::nft::watch::Watch;
+use crate::notify;
+use crate::plan::{Change as PlanChange, Plan, Step, plan};
+use crate::recall::recall;
+use crate::rpc::{self, Call, Error, Reply};
+use crate::store::{Fault, Store};
+use std::io;
+use std::time::{Duration, Instant};
+use tokio::io::unix::AsyncFd;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tracing::{error, info, warn};
+use uuid::Uuid;
+
+/// Why the daemon ended, or did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The configuration is at fault.
+    #[error("{0}")]
+    Config(String),
+    /// A directory or its lock.
+    #[error(transparent)]
+    Store(#[from] Fault),
+    /// A socket for clients.
+    #[error(transparent)]
+    Socket(#[from] rpc::listen::NoSocket),
+    /// The kernel did not take what must be in force from the start.
+    #[error("the kernel refuses: {0}")]
+    Kernel(String),
+    /// The system.
+    #[error("{0}: {1}")]
+    System(&'static str, io::Error),
+}
+
+/// How often the links are dumped although nothing seems lost.
+const RESYNC: Duration = Duration::from_secs(60);
+
+/// Links that changed while the daemon was busy; the watcher waits beyond.
+const LINK_EVENTS: usize = 64;
+
+/// Calls that wait for their turn; clients wait beyond.
+const CALLS: usize = 64;
+
+/// After which time what the kernel refused is tried again.
+const AGAIN: Duration = Duration::from_secs(10);
+
+/// How often a timer without a purpose ticks.
+const ALIVE: Duration = Duration::from_secs(3600);
+
+/// Everything the daemon holds.
+struct Daemon {
+    config: Config,
+    kernel: Kernel,
+    filters: Store,
+    bindings: Store,
+    state: State,
+    started: Instant,
+}
+
+/// Runs the daemon until it is told to stop.
+pub fn run(options: &Options) -> Result<(), Failure> {
+    let config =
+        Config::load(options).map_err(|fault| Failure::Config(crate::diag::render(&[fault], false)))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Failure::System("no runtime", error))?.block_on(serve(config, options))
+}
+
+async fn serve(config: Config, options: &Options) -> Result<(), Failure> {
+    let _level = crate::logging::start(config.log_level).map_err(system("no log"))?;
+    let mut signals = Signals::new().map_err(system("no signals"))?;
+    let _lock = start::lock(&config)?;
+    let (filters, bindings) = (Store::open(&config.filter_dir)?, start::bindings(&config)?);
+    let listeners = start::listeners(&config)?;
+    // Before the first thread: it binds only those that are born later.
+    start::confine(&config, options.config.as_deref());
+    let mut daemon = Daemon::start(config, filters, bindings).await?;
+    let mut inputs = Inputs::open(listeners, &daemon)?;
+    notify::tell(notify::State::Ready);
+    info!(
+        bindings = daemon.state.bindings().len(),
+        filters = daemon.state.firewall().filters().len(),
+        "ready"
+    );
+    daemon.work(&mut inputs, &mut signals).await?;
+    notify::tell(notify::State::Stopping);
+    inputs.close().await;
+    info!("stopped; all rules stay in force");
+    Ok(())
+}
+
+fn system(what: &'static str) -> impl Fn(io::Error) -> Failure {
+    move |error| Failure::System(what, error)
+}
+
+/// Whether tables that an earlier daemon left are made ours.
+#[derive(PartialEq, Eq)]
+enum Adopt {
+    Yes,
+    No,
+}
+
+/// Where events come from.
+struct Inputs {
+    calls: mpsc::Receiver<Call>,
+    connected: watch::Receiver<usize>,
+    /// When the last client was seen.
+    busy: Instant,
+    links: mpsc::Receiver<Vec<LinkEvent>>,
+    foreign: AsyncFd<Watch>,
+    alive: tokio::time::Interval,
+    stop: watch::Sender<bool>,
+    server: JoinHandle<io::Result<()>>,
+}
+
+impl Inputs {
+    fn open(listeners: rpc::Listeners, daemon: &Daemon) -> Result<Inputs, Failure> {
+        let (links_to, links) = mpsc::channel(LINK_EVENTS);
+        tokio::spawn(links::watch(RESYNC, links_to));
+        let foreign = Watch::open_async(Some(daemon.kernel.port()));
+        let (calls_to, calls) = mpsc::channel(CALLS);
+        let (connected_to, connected) = watch::channel(0);
+        let (stop, stopped) = watch::channel(false);
+        let limits = start::limits(&daemon.config);
+        Ok(Inputs {
+            calls,
+            connected,
+            busy: Instant::now(),
+            links,
+            foreign: foreign.map_err(system("changes of rules can not be followed"))?,
+            alive: tokio::time::interval(notify::watchdog().unwrap_or(ALIVE)),
+            stop,
+            server: tokio::spawn(rpc::serve(listeners, limits, calls_to, connected_to, stopped)),
+        })
+    }
+
+    /// How many clients there are, and since when that is none.
+    fn clients(&mut self) -> (usize, Instant) {
+        let fresh = self.connected.has_changed().unwrap_or(false);
+        let clients = *self.connected.borrow_and_update();
+        if fresh || clients > 0 {
+            self.busy = Instant::now();
+        }
+        (clients, self.busy)
+    }
+
+    /// Lets clients have their last answers.
+    async fn close(self) {
+        self.stop.send_replace(true);
+        drop(self.calls);
+        let _ = self.server.await;
+    }
+}
+
+impl Daemon {
+    /// Builds what must be in force from what is on disk, and takes the kernel there from whatever it holds.
+    async fn start(config: Config, filters: Store, bindings: Store) -> Result<Daemon, Failure> {
+        let kernel = Kernel::open(Ownership::OwnedAndKept).map_err(system("no netfilter socket"))?;
+        let features = kernel.features();
+        let policy = Policy {
+            fold_up_to: config.fold_up_to,
+            compile: compile::Options { features: features.into(), counters: config.counters },
+        };
+        let found = start::read_filters(&filters).map_err(|error| Failure::Kernel(error.message))?;
+        let links = links::snapshot().map_err(system("links can not be listed"))?;
+        let firewall = start::define_all(Firewall::new(policy), found);
+        let state = State::restore(firewall, start::read_bindings(&bindings)?, links, config.grace);
+        let mut daemon = Daemon { config, kernel, filters, bindings, state, started: Instant::now() };
+        daemon.heal(Adopt::Yes).await?;
+        Ok(daemon)
+    }
+
+    async fn work(&mut self, inputs: &mut Inputs, signals: &mut Signals) -> Result<(), Failure> {
+        loop {
+            let due = self.due();
+            let idle = self.idle(inputs.clients());
+            tokio::select! {
+                Some(call) = inputs.calls.recv() => self.answer(call).await,
+                events = inputs.links.recv() => match events {
+                    Some(events) => self.follow(events).await,
+                    None => return Err(Failure::System("links are no longer followed", io::ErrorKind::BrokenPipe.into())),
+                },
+                () = due => self.expire().await,
+                () = idle => return Ok(()),
+                _ = inputs.connected.changed() => {}
+                ended = &mut inputs.server => return Err(start::no_server(ended)),
+                _ = inputs.alive.tick() => notify::tell(notify::State::Alive),
+                ready = inputs.foreign.readable_mut() => {
+                    let seen = ready.map(|mut ready| start::foreign(&mut ready)).map_err(system("rules are no longer followed"))?;
+                    if let Some(who) = seen {
+                        self.meet(&who).await;
+                    }
+                }
+                told = signals.next() => match told {
+                    Told::Reload => self.reload().await,
+                    Told::Stop => return Ok(()),
+                },
+            }
+        }
+    }
+
+    /// Takes the kernel from whatever it holds to what must be in force. Whether there was a difference.
+    async fn heal(&mut self, adopt: Adopt) -> Result<bool, Failure> {
+        let observed = self
+            .kernel
+            .submit_observe()
+            .await
+            .map_err(|_| gone())?
+            .map_err(system("rules can not be read"))?;
+        let wanted = self.state.firewall().ruleset();
+        let mut difference = plan(&recall(&observed, &wanted), &wanted);
+        let differs = !difference.is_empty();
+        if adopt == Adopt::Yes {
+            let tables =
+                observed.families.keys().map(|family| Step { family: *family, change: PlanChange::AddTable });
+            difference.prepare.splice(0..0, tables);
+        }
+        self.commit(difference).await.map_err(|refused| Failure::Kernel(refused.to_string()))?;
+        Ok(differs)
+    }
+
+    /// Somebody else changed our rules.
+    async fn meet(&mut self, who: &str) {
+        let began = Instant::now();
+        match self.heal(Adopt::No).await {
+            Ok(true) => {
+                warn!(by = who, took = ?began.elapsed(), "rules were changed by somebody else, and are restored")
+            }
+            Ok(false) => {}
+            Err(failure) => {
+                error!(by = who, reason = %failure, "rules were changed by somebody else, and are not restored")
+            }
+        }
+    }
+
+    async fn commit(&self, plan: Plan) -> Result<(), apply::Refused> {
+        if plan.is_empty() {
+            return Ok(());
+        }
+        let outcome = self.kernel.submit(plan, Retire::BeforeAnswer).await;
+        let applied = outcome.unwrap_or_else(|_| Err(apply::Refused::gone()))?;
+        applied.litter.iter().for_each(|refusal| warn!(%refusal, "not taken away"));
+        Ok(())
+    }
+}
+
+fn gone() -> Failure {
+    Failure::System("the netfilter thread has ended", io::ErrorKind::BrokenPipe.into())
+}
+
+impl Daemon {
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Ends when something of the state has come to its time.
+    fn due(&self) -> impl Future<Output = ()> + use<> {
+        let deadline =
+            self.state.deadline().map(|deadline| tokio::time::Instant::from_std(self.started + deadline));
+        async move {
+            match deadline {
+                Some(deadline) => tokio::time::sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Ends when nobody was connected for the configured time. While a deleted binding has its period of grace, the daemon stays.
+    fn idle(&self, (connected, since): (usize, Instant)) -> impl Future<Output = ()> + use<> {
+        let timeout = self.config.timeout;
+        let stays = timeout.is_zero() || connected > 0 || self.state.deadline().is_some();
+        let end = tokio::time::Instant::from_std(since + timeout);
+        async move { if stays { std::future::pending().await } else { tokio::time::sleep_until(end).await } }
+    }
+
+    async fn answer(&mut self, call: Call) {
+        let context = Context { now: self.now(), fresh: Uuid::new_v4() };
+        let answer = match &call.request {
+            rpc::Request::Status => self.status().await,
+            rpc::Request::Ipset { name, verb, addresses } => self.ipset(name, *verb, addresses).await,
+            request => self.take_if(self.state.request(request, context)).await,
+        };
+        if let Err(refused) = &answer {
+            info!(request = call.request.name(), reason = %refused.message, "refused");
+        }
+        let _ = call.reply.send(answer); // The client may be gone.
+    }
+
+    async fn ipset(
+        &mut self,
+        name: &str,
+        verb: rpc::IpsetVerb,
+        addresses: &[String],
+    ) -> Result<Reply, Error> {
+        let work = ipset::work(&self.observe().await?, name, verb, addresses);
+        let work = work.map_err(|fault| {
+            Error::new(rpc::Code::InvalidArgument, rpc::Domain::Filter, fault.to_string())
+        })?;
+        self.commit(work.plan).await.map_err(|refused| Error::internal(refused.to_string()))?;
+        Ok(Reply::Names(work.addresses))
+    }
+
+    async fn observe(&self) -> Result<Observed, Error> {
+        let observed = self.kernel.submit_observe().await.map_err(|_| Error::internal(gone().to_string()))?;
+        observed.map_err(|error| Error::internal(error.to_string()))
+    }
+
+    async fn status(&self) -> Result<Reply, Error> {
+        let status = self.state.status(&self.observe().await?);
+        let json = serde_json::to_string(&status).map_err(|error| Error::internal(error.to_string()))?;
+        Ok(Reply::Json(json))
+    }
+
+    /// Takes a change to kernel and disk, or to neither.
+    async fn take(&mut self, change: Change) -> Result<Reply, Error> {
+        self.enforce(&change.next).await.map_err(|refused| Error::internal(refused.to_string()))?;
+        if let Err(fault) = self.write(&change.writes) {
+            self.enforce_back(&change.next).await;
+            return Err(Error::internal(chain(&fault)));
+        }
+        self.state = change.next;
+        Ok(change.reply)
+    }
+
+    async fn enforce(&self, next: &State) -> Result<(), apply::Refused> {
+        self.commit(plan(&self.state.firewall().ruleset(), &next.firewall().ruleset())).await
+    }
+
+    async fn enforce_back(&self, next: &State) {
+        let back = plan(&next.firewall().ruleset(), &self.state.firewall().ruleset());
+        if let Err(refused) = self.commit(back).await {
+            error!(reason = %refused, "rules of a change that was refused stay in force");
+        }
+    }
+
+    fn write(&self, writes: &[Write]) -> Result<(), Fault> {
+        writes.iter().try_for_each(|write| match write {
+            Write::SaveFilter(name, text) => self.filters.save(name, text),
+            Write::DeleteFilter(name) => self.filters.delete(name).map(drop),
+            Write::SaveBinding(portdev, text) => self.bindings.save(portdev, text),
+            Write::DeleteBinding(portdev) => self.bindings.delete(portdev).map(drop),
+        })
+    }
+
+    async fn expire(&mut self) {
+        let now = self.now();
+        if let Err(refused) = self.take(self.state.expire(now)).await {
+            error!(reason = %refused.message, "deleted bindings stay in force for now");
+            self.state = self.state.put_off(now, now + AGAIN);
+        }
+    }
+
+    async fn follow(&mut self, events: Vec<LinkEvent>) {
+        for event in events {
+            let change = self.state.link(&event);
+            let Err(refused) = self.take(change).await else { continue };
+            error!(link = ?event, reason = %refused.message, "rules not taken by the kernel");
+            self.shut(&event, &refused.message).await;
+        }
+    }
+
+    /// Closes an interface whose rules the kernel did not take.
+    async fn shut(&mut self, event: &LinkEvent, why: &str) {
+        let (LinkEvent::Appeared(link) | LinkEvent::Changed { new: link, .. }) = event else { return };
+        let closed = self.state.close(link, why);
+        let change = Change { next: closed, writes: Vec::new(), reply: Reply::Done };
+        match self.take(change).await {
+            Ok(_) => warn!(interface = link.name, "closed"),
+            Err(_) => start::set_down(link),
+        }
+    }
+
+    async fn reload(&mut self) {
+        notify::tell(notify::State::Reloading);
+        let reloaded = match start::read_filters(&self.filters) {
+            Ok(found) => {
+                let (change, faults) = self.state.reload(found);
+                start::tell_of(&faults);
+                self.take_if(change).await
+            }
+            Err(error) => Err(error),
+        };
+        match reloaded {
+            Ok(_) => info!("filters read anew"),
+            Err(refused) => error!(reason = %refused.message, "filters stay as they were"),
+        }
+        self.retry_closed().await;
+        notify::tell(notify::State::Ready);
+    }
+
+    async fn take_if(&mut self, change: Result<Change, Error>) -> Result<Reply, Error> {
+        match change {
+            Ok(change) => self.take(change).await,
+            Err(error) => Err(error),
+        }
+    }
+
+    /// One by one, so that a port the kernel still refuses stands in no other's way.
+    async fn retry_closed(&mut self) {
+        for portdev in self.state.closed_ports() {
+            if let Err(refused) = self.take(self.state.retry(&portdev)).await {
+                warn!(port = portdev, reason = %refused.message, "stays closed");
+            }
+        }
+    }
+}
+
+/// What a signal asks for.
+enum Told {
+    Reload,
+    Stop,
+}
+
+struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Signals> {
+        Ok(Signals {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> Told {
+        tokio::select! {
+            _ = self.hangup.recv() => Told::Reload,
+            _ = self.terminate.recv() => Told::Stop,
+            _ = self.interrupt.recv() => Told::Stop,
+        }
+    }
+}
+
+/// An error with what caused it.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}

@@ -1,0 +1,173 @@
+//! What the daemon finds and makes before it serves: directories, documents, sockets, confinement.
+
+use super::Failure;
+use crate::binding::{self, Binding};
+use crate::config::Config;
+use crate::confine::{Bounds, confine as give_up};
+use crate::diag::principal;
+use crate::engine::{self, documents};
+use crate::filter::{Filter, read, write};
+use crate::firewall::Firewall;
+use crate::links::Link;
+use crate::nft::watch::Watch;
+use crate::notify;
+use crate::rpc::listen::Permissions;
+use crate::rpc::session::Keepalive;
+use crate::rpc::{Error, Limits, Listeners};
+use crate::span::Source;
+use crate::store::{Document, Lock, Store};
+use std::path::{Path, PathBuf};
+use tokio::io::unix::AsyncFdReadyMutGuard;
+use tracing::{error, info, warn};
+use uuid::Uuid;
+
+/// Below the runtime directory, as libvirt has it.
+const BINDINGS: &str = "nwfilter-binding";
+const LOCK: &str = "nwfilterd.lock";
+
+/// The right to be the only daemon of these directories.
+pub fn lock(config: &Config) -> Result<Lock, Failure> {
+    let system = |error| Failure::System("the runtime directory can not be made", error);
+    std::fs::create_dir_all(&config.runtime_dir).map_err(system)?;
+    Ok(Lock::take(&config.runtime_dir.join(LOCK))?)
+}
+
+/// The directory of the status files of bindings.
+pub fn bindings(config: &Config) -> Result<Store, Failure> {
+    Ok(Store::open(&config.runtime_dir.join(BINDINGS))?)
+}
+
+/// The sockets of the service manager, or our own.
+pub fn listeners(config: &Config) -> Result<Listeners, Failure> {
+    let handed =
+        notify::sockets().map_err(|error| Failure::System("sockets of the service manager", error))?;
+    if !handed.is_empty() {
+        return Ok(Listeners::from_fds(handed.into_iter().map(|(socket, _)| socket))?);
+    }
+    let group = config.socket_group.as_deref().map(group).transpose()?;
+    let permissions =
+        Permissions { group, mode: config.socket_mode.0, mode_read_only: config.socket_ro_mode.0 };
+    Ok(Listeners::bind(&config.runtime_dir, permissions)?)
+}
+
+/// The number of a group, by name or as a number.
+fn group(name: &str) -> Result<u32, Failure> {
+    let unknown = || Failure::Config(format!("socket_group: there is no group {name:?}"));
+    if let Ok(number) = name.parse() {
+        return Ok(number);
+    }
+    let groups =
+        std::fs::read_to_string("/etc/group").map_err(|error| Failure::System("/etc/group", error))?;
+    let entry = groups.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|entry| entry[0] == name);
+    entry.and_then(|entry| entry.get(2)?.parse().ok()).ok_or_else(unknown)
+}
+
+/// Why clients are no longer served.
+pub fn no_server(ended: Result<std::io::Result<()>, tokio::task::JoinError>) -> Failure {
+    let reason = match ended {
+        Ok(Err(error)) => error,
+        Ok(Ok(())) => std::io::ErrorKind::BrokenPipe.into(),
+        Err(error) => error.into(),
+    };
+    Failure::System("clients are no longer served", reason)
+}
+
+/// What clients may use.
+pub fn limits(config: &Config) -> Limits {
+    Limits {
+        clients: config.max_clients as usize,
+        requests: config.max_client_requests as usize,
+        keepalive: Keepalive { interval: config.keepalive_interval, count: config.keepalive_count },
+        ..Limits::default()
+    }
+}
+
+/// Gives up what the daemon does not need from here on.
+pub fn confine(config: &Config, file: Option<&Path>) {
+    if !config.confine {
+        warn!("the daemon keeps all its rights, as configured");
+        return;
+    }
+    let parent = |path: &Path| path.parent().map(PathBuf::from);
+    let read: Vec<PathBuf> = file.and_then(parent).into_iter().collect();
+    let read: Vec<&Path> = read.iter().map(PathBuf::as_path).collect();
+    give_up(&Bounds { read: &read, write: &[&config.filter_dir, &config.state_dir, &config.runtime_dir] });
+}
+
+/// All filters of the directory. One that is faulty is told of and left out; one without a UUID gets one for good.
+pub fn read_filters(store: &Store) -> Result<Vec<Filter>, Error> {
+    let found = store.load().map_err(|fault| Error::internal(fault.to_string()))?;
+    Ok(found.into_iter().filter_map(|document| filter(store, document)).collect())
+}
+
+fn filter(store: &Store, Document { name, text }: Document) -> Option<Filter> {
+    let text = text.inspect_err(|fault| error!(file = name, reason = %fault, "filter not read")).ok()?;
+    let source = Source::new(format!("{}/{name}.xml", store.path().display()), text);
+    let faulty = |faults: &Vec<_>| error!(file = name, reason = %principal(faults), "filter not loaded");
+    let (mut filter, warnings) = read::read(&source).inspect_err(faulty).ok()?;
+    warnings.iter().for_each(|warning| info!(file = name, "{warning}"));
+    if filter.name != name {
+        error!(file = name, filter = filter.name, "the file of a filter must have its name");
+        return None;
+    }
+    if filter.uuid.is_none() {
+        filter.uuid = Some(Uuid::new_v4());
+        if let Err(fault) = store.save(&name, &write::file_text(&filter)) {
+            warn!(file = name, reason = %fault, "a new UUID was not written");
+        }
+    }
+    Some(filter)
+}
+
+/// A firewall with all of these filters but those that can not stand beside the others.
+pub fn define_all(firewall: Firewall, filters: Vec<Filter>) -> Firewall {
+    let (sound, faults) = engine::sound(firewall.filters(), filters);
+    tell_of(&faults);
+    firewall.define(sound).expect("nothing is bound yet")
+}
+
+/// Logs which filters are left out.
+pub fn tell_of(faults: &[engine::Fault]) {
+    for fault in faults {
+        error!(filter = fault.filter, reason = %fault.why.message, "filter not loaded");
+    }
+}
+
+/// Who else changed rules, if anybody did.
+pub fn foreign(ready: &mut AsyncFdReadyMutGuard<'_, Watch>) -> Option<String> {
+    let mut who = None;
+    loop {
+        match ready.get_inner_mut().next_event() {
+            Ok(Some(event)) => who = Some(event.to_string()),
+            Ok(None) => break,
+            Err(error) => {
+                warn!(reason = %error, "changes of rules may have been missed");
+                who = Some("somebody".into());
+                break;
+            }
+        }
+    }
+    ready.clear_ready();
+    who
+}
+
+/// All bindings in force when the last daemon ended.
+pub fn read_bindings(store: &Store) -> Result<Vec<Binding>, Failure> {
+    let found = store.load()?;
+    Ok(found.into_iter().filter_map(|document| read_binding(store, document)).collect())
+}
+
+fn read_binding(store: &Store, Document { name, text }: Document) -> Option<Binding> {
+    let text = text.inspect_err(|fault| error!(port = name, reason = %fault, "binding not read")).ok()?;
+    let source = Source::new(format!("{}/{name}.xml", store.path().display()), text);
+    let faulty = |faults: &Vec<_>| error!(port = name, reason = %documents::error(faults), "binding lost");
+    binding::read_status(&source).inspect_err(faulty).ok()
+}
+
+/// The last resort for an interface that could not even be closed.
+pub fn set_down(link: &Link) {
+    match crate::links::set_down(link.index) {
+        Ok(()) => error!(interface = link.name, "set down: it could not be closed"),
+        Err(failure) => error!(interface = link.name, reason = %failure, "neither closed nor set down"),
+    }
+}

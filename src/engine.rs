@@ -1,0 +1,245 @@
+//! The daemon without its effects: what a request, a link or the clock makes of filters and bindings.
+//!
+//! A [`State`] is a value. Every event gives a [`Change`]: the next state, the documents to write and the reply. The
+//! daemon lets the kernel take the difference of the two rule sets, writes, and only then makes the next
+//! state its own; whatever fails on the way leaves the old one. Time and randomness come as arguments.
+
+pub mod documents;
+mod filters;
+mod ports;
+
+pub use filters::{Fault, sound};
+
+use crate::binding::{self, Binding};
+use crate::filter::{Filter, write};
+use crate::firewall::{Firewall, Refused};
+use crate::ir::observed::Observed;
+use crate::links::Link;
+use crate::rpc::{BindingId, Error, FilterId, Reply, Request};
+use crate::status::{Interface, Status};
+use imbl::OrdMap;
+use std::sync::Arc;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// All that the daemon knows.
+#[derive(Clone, Debug)]
+pub struct State {
+    firewall: Firewall,
+    bindings: OrdMap<String, Arc<Binding>>,
+    links: OrdMap<u32, Arc<Link>>,
+    /// The link that has a name today.
+    names: OrdMap<String, u32>,
+    /// Bindings that were deleted while their link was there: their rules stay until then, or until the
+    /// binding is made again.
+    leaving: OrdMap<String, Duration>,
+    /// Bindings whose interface lets nothing pass, and why.
+    closed: OrdMap<String, Arc<str>>,
+    grace: Duration,
+}
+
+/// What an event comes to.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// The state from then on.
+    pub next: State,
+    /// Documents to write once the kernel has the new rules.
+    pub writes: Vec<Write>,
+    /// The answer, where somebody asked.
+    pub reply: Reply,
+}
+
+/// A document to write or to remove.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Write {
+    /// A filter's file.
+    SaveFilter(String, String),
+    /// A filter's file is no more.
+    DeleteFilter(String),
+    /// A binding's status file.
+    SaveBinding(String, String),
+    /// A binding's status file is no more.
+    DeleteBinding(String),
+}
+
+/// What a pure function can not know.
+#[derive(Clone, Copy, Debug)]
+pub struct Context {
+    /// Since the daemon's start.
+    pub now: Duration,
+    /// A UUID for a filter that comes without.
+    pub fresh: Uuid,
+}
+
+impl State {
+    /// What is enforced at the start: these filters, bindings and links. A binding whose rules can not be
+    /// made is closed instead of lost.
+    pub fn restore(
+        firewall: Firewall,
+        bindings: impl IntoIterator<Item = Binding>,
+        links: impl IntoIterator<Item = Link>,
+        grace: Duration,
+    ) -> State {
+        let mut state = State {
+            firewall,
+            bindings: bindings
+                .into_iter()
+                .map(|binding| (binding.portdev.clone(), Arc::new(binding)))
+                .collect(),
+            links: OrdMap::new(),
+            names: OrdMap::new(),
+            leaving: OrdMap::new(),
+            closed: OrdMap::new(),
+            grace,
+        };
+        links.into_iter().for_each(|link| state.know(link));
+        for portdev in state.bindings.clone().keys() {
+            state.firewall = state.firewall.reserve(portdev);
+            state.enforce(portdev);
+        }
+        state
+    }
+
+    /// The filters and bound interfaces with their rule set.
+    pub fn firewall(&self) -> &Firewall {
+        &self.firewall
+    }
+
+    /// All bindings by port.
+    pub fn bindings(&self) -> &OrdMap<String, Arc<Binding>> {
+        &self.bindings
+    }
+
+    /// What `nwfilter status` shows of this state, given what is in the kernel.
+    pub fn status(&self, observed: &Observed) -> Status {
+        let names = self.links.values().map(|link| (link.index, link.name.clone())).collect();
+        let mut status = Status::of(observed, &names);
+        for interface in &mut status.interfaces {
+            let member = interface.index.and_then(|index| self.firewall.members().get(&index));
+            let why = member.and_then(|member| self.closed.get(&member.name));
+            interface.closed = why.map(ToString::to_string);
+        }
+        let waiting = self.waiting().map(|binding| Interface {
+            name: Some(binding.portdev.clone()),
+            filter: binding.filter.clone(),
+            ..Interface::default()
+        });
+        status.interfaces.extend(waiting);
+        status
+    }
+
+    /// Why a binding's interface is closed; none where it is not.
+    pub fn closed(&self, portdev: &str) -> Option<&str> {
+        self.closed.get(portdev).map(|why| &**why)
+    }
+
+    /// The ports whose interfaces are closed.
+    pub fn closed_ports(&self) -> Vec<String> {
+        self.closed.keys().cloned().collect()
+    }
+
+    /// The link of a name.
+    pub fn link_of(&self, portdev: &str) -> Option<&Arc<Link>> {
+        self.links.get(self.names.get(portdev)?)
+    }
+
+    /// When [`State::expire`] has something to do next.
+    pub fn deadline(&self) -> Option<Duration> {
+        self.leaving.values().min().copied()
+    }
+
+    /// Answers a client.
+    pub fn request(&self, request: &Request, context: Context) -> Result<Change, Error> {
+        match request {
+            Request::CountFilters => self.answer(Reply::Count(self.firewall.filters().len())),
+            Request::ListFilterNames { max } => {
+                self.answer(Reply::Names(self.firewall.filters().keys().take(*max).cloned().collect()))
+            }
+            Request::ListAllFilters { need_results: false, .. } => {
+                self.answer(Reply::Count(self.firewall.filters().len()))
+            }
+            Request::ListAllFilters { .. } => self.answer(Reply::Filters(
+                self.firewall.filters().values().map(|filter| filter_id(filter)).collect(),
+            )),
+            Request::LookupFilterByName { name } => {
+                self.answer(Reply::Filter(filter_id(self.filter_named(name)?)))
+            }
+            Request::LookupFilterByUuid { uuid } => {
+                self.answer(Reply::Filter(filter_id(self.filter_with(*uuid)?)))
+            }
+            Request::FilterXml { uuid, .. } => {
+                self.answer(Reply::Xml(write::write(self.filter_with(*uuid)?)))
+            }
+            Request::DefineFilter { xml, flags } => self.define(xml, flags & 1 != 0, context),
+            Request::UndefineFilter { uuid } => self.undefine(*uuid),
+            Request::ListAllBindings { need_results: false, .. } => {
+                self.answer(Reply::Count(self.bindings.len()))
+            }
+            Request::ListAllBindings { .. } => self
+                .answer(Reply::Bindings(self.bindings.values().map(|binding| binding_id(binding)).collect())),
+            Request::LookupBinding { portdev } => {
+                self.answer(Reply::Binding(binding_id(self.binding(portdev)?)))
+            }
+            Request::BindingXml { portdev, .. } => {
+                self.answer(Reply::Xml(binding::write(self.binding(portdev)?)))
+            }
+            Request::CreateBinding { xml, flags } => self.create(xml, flags & 1 != 0),
+            Request::DeleteBinding { portdev } => self.delete(portdev, context.now),
+            Request::Apply { xml } => self.apply(xml),
+            Request::Remove { portdev } => self.remove(portdev),
+            Request::Status | Request::Ipset { .. } => Err(Error::unknown()),
+        }
+    }
+
+    /// Bindings whose link is not there.
+    fn waiting(&self) -> impl Iterator<Item = &Arc<Binding>> {
+        self.bindings.values().filter(|binding| self.link_of(&binding.portdev).is_none())
+    }
+
+    fn answer(&self, reply: Reply) -> Result<Change, Error> {
+        Ok(Change { next: self.clone(), writes: Vec::new(), reply })
+    }
+
+    fn filter_named(&self, name: &str) -> Result<&Arc<Filter>, Error> {
+        self.firewall.filter(name).ok_or_else(|| Error::no_filter_named(name))
+    }
+
+    fn filter_with(&self, uuid: Uuid) -> Result<&Arc<Filter>, Error> {
+        let found = self.firewall.filters().values().find(|filter| filter.uuid == Some(uuid));
+        found.ok_or_else(|| Error::no_filter_with(uuid))
+    }
+
+    fn binding(&self, portdev: &str) -> Result<&Arc<Binding>, Error> {
+        self.bindings.get(portdev).ok_or_else(|| Error::no_binding(portdev))
+    }
+}
+
+impl Change {
+    /// A change that is written nowhere and answers nobody.
+    fn silent(next: State) -> Change {
+        Change { next, writes: Vec::new(), reply: Reply::Done }
+    }
+}
+
+fn filter_id(filter: &Filter) -> FilterId {
+    FilterId { name: filter.name.clone(), uuid: filter.uuid.unwrap_or_default() }
+}
+
+fn binding_id(binding: &Binding) -> BindingId {
+    BindingId { portdev: binding.portdev.clone(), filter: binding.filter.clone() }
+}
+
+/// A refusal for the sake of some interface, which is named.
+fn refusal(refused: Refused) -> Error {
+    let interface = refused.interface.clone();
+    let mut error = own_refusal(refused);
+    if let (Some(interface), Some(detail)) = (interface, error.str2.take()) {
+        error = Error::new(error.code, error.domain, format!("{interface}: {detail}"));
+    }
+    error
+}
+
+/// A refusal for the sake of the interface that the client itself named.
+fn own_refusal(refused: Refused) -> Error {
+    documents::error(&refused.diagnostics)
+}

@@ -1,0 +1,123 @@
+//! What clients want of the engine, and what it answers: the calls about filters and bindings, typed.
+//!
+//! The one thing the engine needs to know of the RPC. No bytes, no sockets, no procedure numbers.
+
+use uuid::Uuid;
+
+/// What a client wants of the engine.
+#[allow(missing_docs, reason = "fields are the arguments the variants name")]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// How many filters there are: [`Reply::Count`].
+    CountFilters,
+    /// The names of at most `max` filters: [`Reply::Names`].
+    ListFilterNames { max: usize },
+    /// All filters: [`Reply::Filters`], or [`Reply::Count`] where only their number is asked for.
+    ListAllFilters { need_results: bool, flags: u32 },
+    /// [`Reply::Filter`].
+    LookupFilterByName { name: String },
+    /// [`Reply::Filter`].
+    LookupFilterByUuid { uuid: Uuid },
+    /// [`Reply::Xml`].
+    FilterXml { uuid: Uuid, flags: u32 },
+    /// Define or redefine (flag 1: validate against the schema first): [`Reply::Filter`].
+    DefineFilter { xml: String, flags: u32 },
+    /// [`Reply::Done`].
+    UndefineFilter { uuid: Uuid },
+    /// All bindings: [`Reply::Bindings`], or [`Reply::Count`] where only their number is asked for.
+    ListAllBindings { need_results: bool, flags: u32 },
+    /// [`Reply::Binding`].
+    LookupBinding { portdev: String },
+    /// [`Reply::Xml`].
+    BindingXml { portdev: String, flags: u32 },
+    /// Bind an interface (flag 1: validate against the schema first): [`Reply::Binding`].
+    CreateBinding { xml: String, flags: u32 },
+    /// [`Reply::Done`].
+    DeleteBinding { portdev: String },
+    /// The daemon's state: [`Reply::Json`].
+    Status,
+    /// Bind an interface for the command: [`Reply::Done`].
+    Apply { xml: String },
+    /// Release an interface for the command: [`Reply::Done`].
+    Remove { portdev: String },
+    /// Look at or change a named set of addresses: [`Reply::Names`].
+    Ipset { name: String, verb: IpsetVerb, addresses: Vec<String> },
+}
+
+impl Request {
+    /// What it asks for, in a word, for logs.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Request::CountFilters => "count-filters",
+            Request::ListFilterNames { .. } => "list-filter-names",
+            Request::ListAllFilters { .. } => "list-filters",
+            Request::LookupFilterByName { .. } | Request::LookupFilterByUuid { .. } => "lookup-filter",
+            Request::FilterXml { .. } => "filter-xml",
+            Request::DefineFilter { .. } => "define-filter",
+            Request::UndefineFilter { .. } => "undefine-filter",
+            Request::ListAllBindings { .. } => "list-bindings",
+            Request::LookupBinding { .. } => "lookup-binding",
+            Request::BindingXml { .. } => "binding-xml",
+            Request::CreateBinding { .. } => "create-binding",
+            Request::DeleteBinding { .. } => "delete-binding",
+            Request::Status => "status",
+            Request::Apply { .. } => "apply",
+            Request::Remove { .. } => "remove",
+            Request::Ipset { .. } => "ipset",
+        }
+    }
+}
+
+/// What is done to a named set of addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IpsetVerb {
+    /// Nothing, its addresses are asked for.
+    List = 0,
+    /// Addresses go in.
+    Add = 1,
+    /// Addresses go out.
+    Delete = 2,
+    /// All addresses go out.
+    Flush = 3,
+}
+
+/// What the engine answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// One filter.
+    Filter(FilterId),
+    /// All filters.
+    Filters(Vec<FilterId>),
+    /// One binding.
+    Binding(BindingId),
+    /// All bindings.
+    Bindings(Vec<BindingId>),
+    /// Names of filters, or addresses of a set.
+    Names(Vec<String>),
+    /// A number of filters or bindings.
+    Count(usize),
+    /// A document.
+    Xml(String),
+    /// The daemon's state.
+    Json(String),
+    /// Done, and nothing to tell.
+    Done,
+}
+
+/// A filter as libvirt's clients hold it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilterId {
+    /// Its name.
+    pub name: String,
+    /// Its UUID.
+    pub uuid: Uuid,
+}
+
+/// A binding as libvirt's clients hold it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BindingId {
+    /// The interface that is bound.
+    pub portdev: String,
+    /// The name of the filter it is bound to.
+    pub filter: String,
+}

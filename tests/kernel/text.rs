@@ -1,0 +1,74 @@
+//! What we send is what nft makes of our text.
+
+use crate::build::*;
+use crate::cases::*;
+use crate::lab::*;
+use nwfilter::apply::Kernel;
+use nwfilter::field::Field;
+use nwfilter::ir::*;
+use nwfilter::nft::Ownership;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Our batch, and nft with our text, must leave the same in the kernel.
+fn check(kernel: &Kernel, ruleset: &Ruleset) {
+    kernel.apply(prepare(steps(ruleset))).unwrap_or_else(|refused| panic!("{refused}"));
+    let ours = listing();
+    nft("flush ruleset", "");
+    nft("-f -", &ruleset.to_string());
+    let theirs = listing();
+    nft("flush ruleset", "");
+    if ours != theirs {
+        let differing = ours.lines().zip(theirs.lines()).find(|(ours, theirs)| ours != theirs);
+        let text = std::env::temp_dir().join("nwfilter-ours.txt");
+        std::fs::write(&text, &ours).unwrap();
+        std::fs::write(text.with_file_name("nwfilter-theirs.txt"), &theirs).unwrap();
+        panic!("listings differ (both are in {}): {differing:?}", text.display());
+    }
+    assert!(ours.len() > 200, "something was listed: {ours}");
+}
+
+#[test]
+fn a_bridge_rule_is_what_nft_makes_of_its_text() {
+    in_namespace(|| {
+        let kernel = Kernel::open(Ownership::Shared).unwrap();
+        let rules = rules([matches(), bridge_matches()].concat());
+        let table = table_of(rules, hook(Point::Prerouting, None));
+        check(&kernel, &Ruleset { tables: BTreeMap::from([(Family::Bridge, table)]) });
+    });
+}
+
+#[test]
+fn a_netdev_rule_is_what_nft_makes_of_its_text() {
+    in_namespace(|| {
+        let kernel = Kernel::open(Ownership::Shared).unwrap();
+        for point in [Point::Ingress, Point::Egress] {
+            let table = table_of(rules(matches()), hook(point, Some("lo")));
+            check(&kernel, &Ruleset { tables: BTreeMap::from([(Family::Netdev, table)]) });
+        }
+    });
+}
+
+#[test]
+fn an_inet_rule_is_what_nft_makes_of_its_text() {
+    in_namespace(|| {
+        let kernel = Kernel::open(Ownership::Shared).unwrap();
+        let rules = [rules(matches()), inet_rules()].concat();
+        let mut table = table_of(rules, hook(Point::Input, None));
+        let counted = set(&[KeyType::IfIndex, KeyType::Ipv4], Data::None, &[]);
+        table.sets.insert(name("counted"), Set { dynamic: true, role: Role::Foreign, ..counted });
+        check(&kernel, &Ruleset { tables: BTreeMap::from([(Family::Inet, table)]) });
+    });
+}
+
+#[test]
+fn a_constant_set_may_be_longer_than_a_message() {
+    in_namespace(|| {
+        let kernel = Kernel::open(Ownership::Shared).unwrap();
+        let values: BTreeSet<Bytes> = (0..5000u32).map(|n| Bytes::from(n.to_be_bytes().as_slice())).collect();
+        let set = SetRef::Anonymous(vec![KeyType::Ipv4], values);
+        let lookup = Match::Lookup { keys: vec![f(Field::IpSaddr)], negated: false, set };
+        let rule = Rule::new(vec![is(From::Protocol, &IPV4), lookup], Action::Drop);
+        let table = table_of(vec![rule], hook(Point::Prerouting, None));
+        check(&kernel, &Ruleset { tables: BTreeMap::from([(Family::Bridge, table)]) });
+    });
+}
