@@ -269,15 +269,6 @@ impl Set {
 }
 
 impl Plan {
-    /// The same, and the tables that are there are taken over first, so that they are ours from now on.
-    pub fn adopting(mut self) -> Plan {
-        let adopt = Step { family: Family::Bridge, change: Change::AddTable };
-        if !self.prepare.contains(&adopt) {
-            self.prepare.insert(0, adopt);
-        }
-        self
-    }
-
     /// Whether nothing changes.
     pub fn is_empty(&self) -> bool {
         self.prepare.is_empty() && self.switch.is_empty() && self.retire.is_empty()
