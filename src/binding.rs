@@ -53,21 +53,7 @@ pub fn read(source: &Arc<Source>) -> Result<(Binding, Vec<Diagnostic>), Vec<Diag
 
 /// The document that binding-dumpxml shows.
 pub fn write(binding: &Binding) -> String {
-    let Binding { owner_uuid, mac, .. } = binding;
-    let (name, portdev) = (escape(&binding.owner_name), escape(&binding.portdev));
-    let linkdev = match &binding.linkdev {
-        Some(linkdev) => format!("  <linkdev name='{}'/>\n", escape(linkdev)),
-        None => String::new(),
-    };
-    let filter = escape(&binding.filter);
-    let filterref = match parameters(&binding.params, "    ") {
-        none if none.is_empty() => format!("  <filterref filter='{filter}'/>\n"),
-        params => format!("  <filterref filter='{filter}'>\n{params}  </filterref>\n"),
-    };
-    format!(
-        "<filterbinding>\n  <owner>\n    <name>{name}</name>\n    <uuid>{owner_uuid}</uuid>\n  </owner>\n  \
-         <portdev name='{portdev}'/>\n{linkdev}  <mac address='{mac}'/>\n{filterref}</filterbinding>\n"
-    )
+    indented(binding, "")
 }
 
 /// Reads a status document.
@@ -86,9 +72,35 @@ pub fn read_status(source: &Arc<Source>) -> Result<Binding, Vec<Diagnostic>> {
 
 /// The status document of a binding.
 pub fn write_status(binding: &Binding) -> String {
-    let inner: String = write(binding).lines().map(|line| format!("  {line}\n")).collect();
-    let header = file_header("nwfilter-binding-create DEV");
+    let (header, inner) = (file_header("nwfilter-binding-create DEV"), indented(binding, "  "));
     format!("{header}<filterbindingstatus>\n{inner}</filterbindingstatus>\n")
+}
+
+fn indented(binding: &Binding, indent: &str) -> String {
+    let Binding { owner_uuid, mac, .. } = binding;
+    // A carriage return of its own would be read as a line feed.
+    let name = escape(&binding.owner_name).replace('\r', "&#13;");
+    let (portdev, filter) = (escape(&binding.portdev), escape(&binding.filter));
+    let linkdev = match &binding.linkdev {
+        Some(linkdev) => format!("{indent}  <linkdev name='{}'/>\n", escape(linkdev)),
+        None => String::new(),
+    };
+    let filterref = match parameters(&binding.params, &format!("{indent}    ")) {
+        none if none.is_empty() => format!("{indent}  <filterref filter='{filter}'/>\n"),
+        params => format!("{indent}  <filterref filter='{filter}'>\n{params}{indent}  </filterref>\n"),
+    };
+    format!(
+        "{indent}<filterbinding>\n\
+         {indent}  <owner>\n\
+         {indent}    <name>{name}</name>\n\
+         {indent}    <uuid>{owner_uuid}</uuid>\n\
+         {indent}  </owner>\n\
+         {indent}  <portdev name='{portdev}'/>\n\
+         {linkdev}\
+         {indent}  <mac address='{mac}'/>\n\
+         {filterref}\
+         {indent}</filterbinding>\n"
+    )
 }
 
 /// Why a text can not be an interface's name; none where it can.
@@ -120,7 +132,10 @@ fn read_binding(root: Element<'_>, source: &Arc<Source>, faults: &mut Vec<Diagno
     warn_of_strangers(root, faults);
     let portdev = attribute(root, "portdev", "name", "port dev name", faults);
     let portdev = portdev.and_then(|portdev| checked(root, portdev, faults));
-    let linkdev = root.child("linkdev").map(|_| attribute(root, "linkdev", "name", "link dev name", faults));
+    let linkdev = root.child("linkdev").map(|_| {
+        let linkdev = attribute(root, "linkdev", "name", "link dev name", faults);
+        linkdev.and_then(|linkdev| checked(root, linkdev, faults))
+    });
     let owner_name = owner(root, "name", "owner name", faults).map(|name| name.text());
     let owner_uuid = owner(root, "uuid", "owner UUID", faults).and_then(|uuid| read_uuid(uuid, faults));
     let mac =
@@ -133,7 +148,7 @@ fn read_binding(root: Element<'_>, source: &Arc<Source>, faults: &mut Vec<Diagno
         owner_uuid: owner_uuid?,
         portdev: portdev?,
         linkdev: match linkdev {
-            Some(linkdev) => Some(linkdev?.value.to_owned()),
+            Some(linkdev) => Some(linkdev?),
             None => None,
         },
         mac: mac?,

@@ -4,7 +4,7 @@
 //! fault, the diagnostic carries it, so that the daemon can answer as libvirt does.
 
 use crate::span::Place;
-use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 use std::fmt;
 use std::ops::Range;
 
@@ -146,11 +146,17 @@ fn group(diagnostic: &Diagnostic) -> Group<'_> {
     };
     let mut group = Group::with_title(level.primary_title(&diagnostic.message));
     if let Some(place) = &diagnostic.place {
-        let (lines, span) = excerpt(place);
-        let (first, _) = place.source.line_column(u32::try_from(lines.start).unwrap_or(u32::MAX));
+        let (line, column) = place.source.line_column(place.span.start);
+        let (window, span) = excerpt(place);
+        let whole = window.start == 0 || place.source.text.as_bytes()[window.start - 1] == b'\n';
         let annotation = AnnotationKind::Primary.span(span).label(diagnostic.label.as_str());
-        let snippet = Snippet::source(&place.source.text[lines]).line_start(first);
-        group = group.element(snippet.path(&place.source.name).annotation(annotation));
+        let snippet = Snippet::source(&place.source.text[window]).line_start(line).annotation(annotation);
+        group = if whole {
+            group.element(snippet.path(&place.source.name))
+        } else {
+            let origin = Origin::path(&place.source.name).line(line).char_column(column);
+            group.element(origin).element(snippet)
+        };
     }
     match &diagnostic.help {
         Some(help) => group.element(Level::HELP.message(help)),
@@ -158,8 +164,10 @@ fn group(diagnostic: &Diagnostic) -> Group<'_> {
     }
 }
 
-/// The lines a place is on, as a range of the document, and the place within them. An element of many
-/// lines is shown by its first.
+/// Of a long line so many bytes are shown on either side of a place.
+const WINDOW: usize = 200;
+
+/// The line a place begins on, as a range of the document, and the place within it.
 fn excerpt(place: &Place) -> (Range<usize>, Range<usize>) {
     let text = &place.source.text;
     let inside = |mut offset: usize| {
@@ -172,6 +180,8 @@ fn excerpt(place: &Place) -> (Range<usize>, Range<usize>) {
     let start = inside(place.span.range().start);
     let first = text[..start].rfind('\n').map_or(0, |newline| newline + 1);
     let last = text[start..].find('\n').map_or(text.len(), |newline| start + newline);
+    let first = inside(first.max(start.saturating_sub(WINDOW)));
+    let last = inside(last.min(start + WINDOW)).max(start);
     let end = inside(place.span.range().end).clamp(start, last);
     (first..last, start - first..end - first)
 }
@@ -183,22 +193,29 @@ pub fn similar<'a>(entered: &str, names: &[&'a str]) -> Option<&'a str> {
     names.iter().map(near).min().filter(|(distance, _)| *distance <= allowed).map(|(_, name)| name)
 }
 
-/// How many letters must be changed, added or left out to make one name of the other. Long names are
-/// far from all of ours.
+/// How many letters must be changed, added, left out or swapped to make one name of the other. Long names
+/// are far from all of ours.
 fn distance(from: &str, to: &str) -> usize {
+    let (from, to) = (from.as_bytes(), to.as_bytes());
     if from.len() > 32 {
         return from.len();
     }
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (i, a) in from.bytes().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, b) in to.bytes().enumerate() {
-            let changed = diagonal + usize::from(a != b);
-            diagonal = row[j + 1];
-            row[j + 1] = changed.min(diagonal + 1).min(row[j] + 1);
+    let mut steps = vec![vec![0; to.len() + 1]; from.len() + 1];
+    for i in 0..=from.len() {
+        for j in 0..=to.len() {
+            steps[i][j] = match (i, j) {
+                (0, n) | (n, 0) => n,
+                _ => {
+                    let changed = steps[i - 1][j - 1] + usize::from(from[i - 1] != to[j - 1]);
+                    let longer = steps[i - 1][j].min(steps[i][j - 1]) + 1;
+                    let swapped = i > 1 && j > 1 && from[i - 1] == to[j - 2] && from[i - 2] == to[j - 1];
+                    let swapped = if swapped { steps[i - 2][j - 2] + 1 } else { usize::MAX };
+                    changed.min(longer).min(swapped)
+                }
+            };
         }
     }
-    row[to.len()]
+    steps[from.len()][to.len()]
 }
 
 #[cfg(test)]
@@ -244,8 +261,18 @@ mod tests {
     }
 
     #[test]
+    fn of_a_long_line_the_place_is_shown() {
+        let source =
+            Source::new("a.xml", format!("\n{}<rule/>{}", "ä ".repeat(500_000), " ".repeat(500_000)));
+        let place = Place { source, span: Span::new(1_500_002..1_500_006) };
+        let shown = render(&[Diagnostic::error(Code::XML_ERROR, "no").at(place, "expected more")], false);
+        assert!(shown.contains("a.xml:2:1000002"), "{shown}");
+        assert!(shown.contains("^^^^ expected more") && shown.len() < 1000, "{shown}");
+    }
+
+    #[test]
     fn every_span_can_be_shown() {
-        for span in [0..0, 44..44, 45..45, 500..900, 8..9, 9..9, std::ops::Range { start: 31, end: 2 }] {
+        for span in [0..0, 44..44, 45..45, 500..900, 8..9, 9..9] {
             assert!(render(&[at(span.clone())], false).contains("no such action"), "{span:?}");
         }
         assert!(render(&vec![at(0..1); 101], true).ends_with("and 1 more\n"));
@@ -264,6 +291,7 @@ mod tests {
         assert_eq!(similar("srcporttend", &names), Some("srcportend"));
         assert_eq!(similar("dstportnd", &names), Some("dstportend"));
         assert_eq!(similar("ix", &names), Some("ip"));
+        assert_eq!(similar("pi", &names), Some("ip"));
         assert_eq!(similar("xyz", &names), None);
         assert_eq!(similar(&"x".repeat(100_000), &names), None);
     }

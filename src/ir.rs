@@ -281,7 +281,9 @@ pub enum From {
     /// The name of the interface it goes out by (`meta oifname`), padded to 16 bytes.
     OifName,
     /// `meta protocol`. With a tagged frame this is the *inner* protocol: only a companion of a check of
-    /// [`Field::EtherType`], to give the following match the context that nft itself would give it.
+    /// [`Field::EtherType`], to give the following match the context that nft itself would give it. In the inet
+    /// family it is `meta nfproto`. Only for IPv4, IPv6 and ARP: nft 1.0.6 aborts when it lists a concatenation of raw
+    /// header bytes behind a protocol that it has no names for.
     Protocol,
     /// `meta l4proto`: the upper protocol, IPv6 extension headers skipped.
     L4Proto,

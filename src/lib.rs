@@ -11,6 +11,7 @@ pub mod confine;
 pub mod daemon;
 pub mod diag;
 pub mod engine;
+pub mod eval;
 pub mod field;
 pub mod filter;
 pub mod firewall;

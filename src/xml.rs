@@ -195,21 +195,40 @@ fn within_bytes(source: &Source) -> Result<(), Diagnostic> {
 
 /// Counted before the parser sees it, whose look for duplicates takes the square of their number.
 fn within_attributes(source: &Arc<Source>) -> Result<(), Diagnostic> {
-    let mut seen = 0;
-    for (offset, byte) in source.text.bytes().enumerate() {
-        match byte {
-            b'<' | b'>' => seen = 0,
-            b'=' => seen += 1,
-            _ => {}
-        }
-        // Values hold equals signs too; no honest tag comes near this.
-        if seen > 16 * ATTRIBUTES {
-            let place = Place { source: Arc::clone(source), span: Span::new(offset..offset + 1) };
-            return Err(limit(format!("an element has more than {ATTRIBUTES} attributes"))
-                .at(place, "one attribute too many"));
-        }
+    let (mut rest, mut offset) = (source.text.as_str(), 0);
+    while let Some(start) = rest.find('<') {
+        let markup = &rest[start..];
+        let length =
+            match [("<!--", "-->"), ("<![CDATA[", "]]>")].iter().find(|(open, _)| markup.starts_with(open)) {
+                Some((_, close)) => markup.find(close).map_or(markup.len(), |end| end + close.len()),
+                None => tag_within_attributes(markup).map_err(|at| {
+                    let span = Span::new(offset + start + at..offset + start + at + 1);
+                    let place = Place { source: Arc::clone(source), span };
+                    limit(format!("an element has more than {ATTRIBUTES} attributes"))
+                        .at(place, "one attribute too many")
+                })?,
+            };
+        offset += start + length;
+        rest = &markup[length..];
     }
     Ok(())
+}
+
+/// The length of a tag, or where it has one attribute too many.
+fn tag_within_attributes(tag: &str) -> Result<usize, usize> {
+    let mut attributes = 0;
+    let mut quote = None;
+    for (at, byte) in tag.bytes().enumerate() {
+        match (quote, byte) {
+            (None, b'>') => return Ok(at + 1),
+            (None, b'"' | b'\'') => quote = Some(byte),
+            (Some(open), _) if open == byte => quote = None,
+            (None, b'=') if attributes == ATTRIBUTES => return Err(at),
+            (None, b'=') => attributes += 1,
+            _ => {}
+        }
+    }
+    Ok(tag.len())
 }
 
 fn not_well_formed(source: &Arc<Source>, error: &Error) -> Diagnostic {

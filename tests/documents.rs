@@ -1,31 +1,14 @@
-//! Documents: what is read and printed, what is refused and with which words.
+//! Filters: what is read and printed, what is refused and with which words.
 
-use nwfilter::diag::{Diagnostic, Severity, principal};
-use nwfilter::filter::Filter;
+mod libvirt;
+
+use nwfilter::diag::{Diagnostic, Severity, principal, render};
 use nwfilter::filter::read::read;
-use nwfilter::filter::write::write;
+use nwfilter::filter::write::{file_text, write};
+use nwfilter::filter::{Entry, Filter};
 use nwfilter::span::Source;
 use std::fs;
-use std::path::{Path, PathBuf};
-
-/// libvirt's own test inputs; none, and said so, where they are not installed.
-fn libvirt_data(folder: &str) -> Option<Vec<(String, String)>> {
-    let root = std::env::var_os("NWFILTER_LIBVIRT_DATA")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/libvirt-data"), PathBuf::from);
-    let Ok(entries) = fs::read_dir(root.join(folder)) else {
-        println!("skipped: libvirt data not found");
-        return None;
-    };
-    let mut files: Vec<(String, String)> = entries
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "xml"))
-        .map(|path| {
-            (path.file_stem().unwrap().to_str().unwrap().to_owned(), fs::read_to_string(path).unwrap())
-        })
-        .collect();
-    files.sort();
-    Some(files)
-}
+use std::path::Path;
 
 fn read_text(text: &str) -> Result<(Filter, Vec<Diagnostic>), Vec<Diagnostic>> {
     read(&Source::new("test.xml", text))
@@ -43,7 +26,7 @@ const QUIRKS: &str = "quirks-invalid";
 
 #[test]
 fn what_libvirt_reads_prints_as_libvirt_prints_it() {
-    let (Some(inputs), Some(outputs)) = (libvirt_data("xml-in"), libvirt_data("xml-out")) else {
+    let (Some(inputs), Some(outputs)) = (libvirt::data("xml-in"), libvirt::data("xml-out")) else {
         return;
     };
     for (name, input) in inputs.iter().filter(|(name, _)| !name.ends_with("-invalid")) {
@@ -54,7 +37,7 @@ fn what_libvirt_reads_prints_as_libvirt_prints_it() {
 
 #[test]
 fn what_libvirt_prints_is_a_fixed_point() {
-    let Some(outputs) = libvirt_data("xml-out") else {
+    let Some(outputs) = libvirt::data("xml-out") else {
         return;
     };
     for (name, output) in outputs.iter() {
@@ -70,12 +53,529 @@ fn what_libvirt_prints_is_a_fixed_point() {
 
 #[test]
 fn what_libvirt_refuses_is_refused() {
-    let Some(inputs) = libvirt_data("xml-in") else {
+    let Some(inputs) = libvirt::data("xml-in") else {
         return;
     };
     for (name, input) in inputs.iter().filter(|(name, _)| name.ends_with("-invalid") && name != QUIRKS) {
         let faults = read_text(input).expect_err(name);
         assert_eq!(principal(&faults).severity, Severity::Error, "{name}");
         assert!(faults.iter().all(|fault| fault.place.is_some()), "{name}");
+    }
+}
+
+#[test]
+fn a_destination_port_keeps_its_own_sign() {
+    // libvirt negates the port 22 that traffic goes to, because the one it comes from is negated.
+    let Some(inputs) = libvirt::data("xml-in") else {
+        return;
+    };
+    let (_, quirks) = inputs.iter().find(|(name, _)| name == QUIRKS).unwrap();
+    assert!(printed(quirks).contains(
+        "    <tcp dstportstart='22' comment='comment'/>\n    \
+         <tcp match='no' srcipaddr='10.1.2.3' srcipmask='32' srcportstart='22'/>\n"
+    ));
+}
+
+/// The place's own text.
+fn underlined(diagnostic: &Diagnostic) -> &str {
+    let place = diagnostic.place.as_ref().expect("every fault has a place");
+    &place.source.text[place.span.range()]
+}
+
+/// Refused with this code, this message, and this text underlined.
+fn refused(document: &str, code: (i32, i32), message: &str, text: &str) {
+    let faults = read_text(document).expect_err(document);
+    let first = principal(&faults);
+    assert_eq!((first.code.number, first.code.domain), code, "{document}");
+    assert_eq!((first.message.as_str(), underlined(first)), (message, text), "{document}");
+    assert_eq!(first.severity, Severity::Error, "{document}");
+}
+
+const INTERNAL: (i32, i32) = (1, 33);
+const INVALID: (i32, i32) = (8, 33);
+const XML: (i32, i32) = (27, 5);
+
+#[test]
+fn a_filter_is_refused_with_libvirts_words() {
+    let prefixes = "Please use a chain name called 'root' or any of the following prefixes: mac, vlan, stp, arp, \
+                    rarp, ipv4, ipv6";
+    let invalid_chain = |chain: &str| format!("Invalid chain name '{chain}'. {prefixes}");
+    for (document, code, message, text) in [
+        ("<foo/>", XML, "expecting root element of 'filter', not 'foo'", "foo"),
+        ("<filter/>", INTERNAL, "filter has no name", "filter"),
+        ("<filter name=''/>", INTERNAL, "filter has no name", "filter"),
+        ("<filter name='../x'/>", INVALID, "filter name '../x' begins with a dot", "../x"),
+        ("<filter name='a/b'/>", INVALID, "filter name 'a/b' has a slash in it", "a/b"),
+        ("<filter name='a&#10;b'/>", INVALID, "filter name 'a\\nb' has a control character in it", "a&#10;b"),
+        (
+            "<filter name='f' chain='root1234567890'/>",
+            INVALID,
+            "Name of chain is longer than 12 characters",
+            "root1234567890",
+        ),
+        ("<filter name='f' chain='ipv4/x'/>", INVALID, "Chain name contains invalid characters", "ipv4/x"),
+        ("<filter name='f' chain='foo'/>", INVALID, &invalid_chain("foo"), "foo"),
+        ("<filter name='f' chain='rootx'/>", INVALID, &invalid_chain("rootx"), "rootx"),
+        ("<filter name='f' chain='Mac'/>", INVALID, &invalid_chain("Mac"), "Mac"),
+        ("<filter name='f' priority='x'/>", INVALID, "Could not parse chain priority 'x'", "x"),
+        ("<filter name='f' priority='1 '/>", INVALID, "Could not parse chain priority '1 '", "1 "),
+        (
+            "<filter name='f' priority='1001'/>",
+            INVALID,
+            "Priority '1001' is outside valid range of [-1000,1000]",
+            "1001",
+        ),
+        ("<filter name='f' chain='foo' priority='x'/>", INVALID, "Could not parse chain priority 'x'", "x"),
+        ("<filter name='f'><uuid>1</uuid></filter>", (27, 33), "malformed uuid element", "1"),
+        ("<filter name='f'><uuid> </uuid></filter>", (27, 33), "malformed uuid element", " "),
+        (
+            "<filter name='f'><filterref/></filter>",
+            XML,
+            "Missing required attribute 'filter' in element 'filterref'",
+            "filterref",
+        ),
+        (
+            "<filter name='f'><rule direction='in'/></filter>",
+            XML,
+            "Missing required attribute 'action' in element 'rule'",
+            "rule",
+        ),
+        (
+            "<filter name='f'><rule action='drop'/></filter>",
+            XML,
+            "Missing required attribute 'direction' in element 'rule'",
+            "rule",
+        ),
+        (
+            "<filter name='f'><rule action='foo' direction='in'/></filter>",
+            XML,
+            "Invalid value for attribute 'action' in element 'rule': 'foo'.",
+            "foo",
+        ),
+        (
+            "<filter name='f'><rule action='' direction='in'/></filter>",
+            XML,
+            "Invalid value for attribute 'action' in element 'rule': ''.",
+            "",
+        ),
+        (
+            "<filter name='f'><rule action='drop' direction='IN'/></filter>",
+            XML,
+            "Invalid value for attribute 'direction' in element 'rule': 'IN'.",
+            "IN",
+        ),
+    ] {
+        refused(document, code, message, text);
+    }
+    for priority in ["abc", "", "0x10", "99999999999"] {
+        let document =
+            format!("<filter name='f'><rule action='drop' direction='in' priority='{priority}'/></filter>");
+        let message = format!(
+            "Invalid value for attribute 'priority' in element 'rule': '{priority}'. Expected integer value"
+        );
+        refused(&document, XML, &message, priority);
+    }
+    refused(
+        &format!("<filter name='{}'/>", "a".repeat(129)),
+        INVALID,
+        &format!("filter name '{}' is longer than 128 bytes", "a".repeat(129)),
+        &"a".repeat(129),
+    );
+}
+
+/// A filter with one rule that holds these elements.
+fn with_rule(elements: &str) -> String {
+    format!("<filter name='f'><rule action='drop' direction='in'>{elements}</rule></filter>")
+}
+
+#[test]
+fn a_value_is_refused_with_libvirts_words() {
+    for (protocol, attribute, values) in [
+        ("mac", "srcmacaddr", &["", "1:2:3:4:5", "1-2-3-4-5-6", "001:2:3:4:5:6"][..]),
+        ("mac", "srcmacmask", &["ff:00:ff:00:00:00", "x"]),
+        ("mac", "protocolid", &["0x5ff", "1535", "65536", "foo", "arp "]),
+        ("vlan", "vlanid", &["4096", "0x1000", ""]),
+        ("vlan", "encap-protocol", &["0x3b", "59"]),
+        ("stp", "root-cost", &["4294967296", "x"]),
+        ("stp", "type", &["256", "0x100"]),
+        ("arp", "opcode", &["65536", "Requests"]),
+        ("arp", "arpsrcipaddr", &["1.2.3.256", "1.2.3.4/8", "::1", " 1.2.3.4", "08.1.1.1"]),
+        ("ip", "dscp", &["64", "0x40", "-1"]),
+        ("ip", "srcipmask", &["33", "255.0.255.0", "0x20", "-1"]),
+        ("ipv6", "srcipaddr", &["1.2.3.4", "::1%lo", "::g", "fe80::1%"]),
+        ("ipv6", "srcipmask", &["129", "ff::ff"]),
+        ("tcp", "srcportstart", &["65536", "0x10000", "1 ", "80,81"]),
+        ("tcp", "connlimit-above", &["0x10", "ff", "65536"]),
+        ("tcp", "state", &["FOO", ",NEW", "NEW|RELATED"]),
+        ("tcp", "flags", &["SYN", "SYN/SYN/SYN", "FOO/SYN"]),
+        ("tcp", "ipset", &["a/b", "01234567890123456789012345678901"]),
+        ("tcp", "ipsetflags", &["", "src,", "srcdst", "src,src,src,src,src,src,src", "src, dst"]),
+        ("tcp", "comment", &["$5.00 fee"]),
+        ("udp", "srcipaddr", &["$IP-X", "$IP ", "$ IP", "$IP[x]", "$IP[1", "$IP[@1001]"]),
+    ] {
+        for value in values {
+            let document = with_rule(&format!("<{protocol} {attribute}='{value}'/>"));
+            refused(&document, INTERNAL, &format!("{attribute} has illegal value {value}"), value);
+        }
+    }
+}
+
+#[test]
+fn libvirt_reports_the_last_bad_attribute_of_the_table_and_all_are_told() {
+    let document = with_rule("<tcp flags='x' dscp='99' srcmacaddr='y' srcportstart='z'/>");
+    refused(&document, INTERNAL, "flags has illegal value x", "x");
+    let two = with_rule("<tcp dscp='99'/><tcp dscp='98' option='300'/>");
+    refused(&two, INTERNAL, "dscp has illegal value 99", "99");
+    let faults = read_text(&document.replace("drop", "dorp")).unwrap_err();
+    assert_eq!(faults.len(), 5);
+    assert_eq!(principal(&faults).help.as_deref(), Some("did you mean 'drop'?"));
+    let shown = render(&faults, false);
+    let (dscp, flags) = (shown.find("dscp has"), shown.find("flags has"));
+    assert!(flags.unwrap() < dscp.unwrap(), "people read in the order of the document:\n{shown}");
+}
+
+#[test]
+fn ports_at_the_ethernet_layer_need_their_protocol() {
+    let message = |title: &str| {
+        format!(
+            "{title} rule with port specification requires protocol specification with protocol to be either one of \
+             tcp(6), udp(17), dccp(33), or sctp(132)"
+        )
+    };
+    for attributes in ["", "protocol='icmp'", "protocol='$P'", "protocol='136'"] {
+        refused(&with_rule(&format!("<ip {attributes} srcportstart='7'/>")), INTERNAL, &message("IP"), "7");
+        refused(&with_rule(&format!("<ipv6 {attributes} dstportend='7'/>")), INTERNAL, &message("IPv6"), "7");
+    }
+    for protocol in ["tcp", "17", "33", "0x84"] {
+        printed(&with_rule(&format!("<ip protocol='{protocol}' srcportstart='7'/>")));
+    }
+}
+
+/// What a rule's elements print as.
+fn elements(entered: &str) -> String {
+    let text = printed(&with_rule(entered));
+    let inner: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("    ")).collect();
+    inner.join("")
+}
+
+#[test]
+fn values_print_in_their_normal_form() {
+    for (protocol, attribute, entered, printed) in [
+        ("mac", "srcmacaddr", "1:2:3:A:b:0C", "01:02:03:0a:0b:0c"),
+        ("mac", "srcmacmask", "FF:ff:80:0:0:0", "ff:ff:80:00:00:00"),
+        ("mac", "protocolid", "0x800", "ipv4"),
+        ("mac", "protocolid", "2054", "arp"),
+        ("mac", "protocolid", "VLAN", "vlan"),
+        ("mac", "protocolid", "0x88CC", "0x88cc"),
+        ("mac", "protocolid", "34525", "ipv6"),
+        ("mac", "protocolid", "9999", "9999"),
+        ("vlan", "encap-protocol", "60", "60"),
+        ("vlan", "vlanid", "0xFFF", "0xfff"),
+        ("vlan", "vlanid", "ff", "0xff"),
+        ("stp", "root-cost", "-1", "4294967295"),
+        ("stp", "port", " +080", "80"),
+        ("stp", "type", "0X50", "0x50"),
+        ("arp", "opcode", "request", "Request"),
+        ("arp", "opcode", "0xa", "10"),
+        ("arp", "opcode", "9", "ARP_NAK"),
+        ("arp", "gratuitous", "yes", "true"),
+        ("arp", "gratuitous", "True", "false"),
+        ("arp", "gratuitous", "", "false"),
+        ("arp", "arpsrcipaddr", "25", "0.0.0.25"),
+        ("arp", "arpsrcipaddr", "10.1.2", "10.1.0.2"),
+        ("arp", "arpsrcipaddr", "010.1.2.3", "8.1.2.3"),
+        ("arp", "arpsrcipaddr", "0x0a.1.2.3", "10.1.2.3"),
+        ("arp", "arpsrcipaddr", "::ffff:1.2.3.4", "1.2.3.4"),
+        ("ip", "protocol", "6", "tcp"),
+        ("ip", "protocol", "0x11", "udp"),
+        ("ip", "protocol", "SCTP", "sctp"),
+        ("ip", "protocol", "0x12", "0x12"),
+        ("ip", "dscp", "3F", "0x3f"),
+        ("tcp", "srcipmask", "255.255.128.0", "17"),
+        ("tcp", "srcipmask", "0.0.0.0", "0"),
+        ("tcp", "srcipmask", " 8", "8"),
+        ("tcp", "srcportstart", "ffff", "0xffff"),
+        ("tcp", "connlimit-above", "010", "10"),
+        ("tcp", "state", "relatedNEW, established", "NEW,ESTABLISHED,RELATED"),
+        ("tcp", "state", "NEW,NONE", "NONE"),
+        ("tcp", "state", "", ""),
+        ("tcp", "flags", "ack SYN/syn", "SYN,ACK/SYN"),
+        ("tcp", "flags", "ALL/NONE", "ALL/NONE"),
+        ("tcp", "flags", "FIN,SYN,RST,PSH,ACK,URG/", "ALL/NONE"),
+        ("tcp", "comment", "&lt;&gt;&amp;&quot;&apos;", "&lt;&gt;&amp;&quot;&apos;"),
+        ("tcp", "comment", "a&#9;b", "a\tb"),
+        ("tcp-ipv6", "srcipaddr", "A:0:0:0::B", "a::b"),
+        ("tcp-ipv6", "srcipaddr", "::FFFF:1.2.3.4", "::ffff:1.2.3.4"),
+        ("tcp-ipv6", "srcipaddr", "::1.2.3.4", "::1.2.3.4"),
+        ("tcp-ipv6", "srcipaddr", "::1:2", "::0.1.0.2"),
+        ("tcp-ipv6", "srcipaddr", "::1", "::1"),
+        ("tcp-ipv6", "srcipaddr", "::", "::"),
+        ("tcp-ipv6", "srcipaddr", "1:0:0:2:0:0:3:4", "1::2:0:0:3:4"),
+        ("tcp-ipv6", "srcipaddr", "fe80::1%lo", "fe80::1%lo"),
+        ("tcp-ipv6", "srcipaddr", "::1%5", "::1%5"),
+        ("tcp-ipv6", "srcipaddr", "fe80::1%0", "fe80::1"),
+        ("tcp-ipv6", "srcipmask", "ffff:8000::", "17"),
+        ("tcp-ipv6", "dstipto", "2001:db8::1", "2001:db8::1"),
+        ("tcp-ipv6", "flags", "SYN/SYN", "SYN/SYN"),
+        ("udp", "ipset", "a b", "a b"),
+        ("udp", "srcipaddr", "$IP[@0]", "$IP"),
+        ("udp", "srcipaddr", "$IP[ @ 3 ]junk", "$IP[@3]"),
+        ("udp", "srcipaddr", "$[-1]", "$[4294967295]"),
+        ("udp", "state", "$S", "$S"),
+    ] {
+        let text = elements(&format!("<{protocol} {attribute}='{entered}'/>"));
+        assert_eq!(text, format!("<{protocol} {attribute}='{printed}'/>"));
+    }
+}
+
+#[test]
+fn elements_merge_and_their_companions_follow() {
+    for (entered, printed) in [
+        ("<tcp/>", "<tcp/>"),
+        ("<tcp match='no'/>", "<tcp/>"),
+        ("<tcp/><udp dscp='1'/>", "<tcp/>"),
+        ("<foo/><tcp dscp='1'/>", "<tcp dscp='1'/>"),
+        ("<tcp dscp='1'/><tcp dscp='2'/>", "<tcp dscp='2'/>"),
+        ("<tcp dscp='1'/><tcp match='no' dscp='2'/>", "<tcp match='no' dscp='2'/>"),
+        ("<tcp match='No' dscp='2'/>", "<tcp dscp='2'/>"),
+        ("<tcp comment='c' dscp='1'/>", "<tcp dscp='1' comment='c'/>"),
+        // A mask has the sign of its address, and is positive without one.
+        (
+            "<tcp match='no' srcipaddr='1.2.3.4'/><tcp srcipmask='8'/>",
+            "<tcp match='no' srcipaddr='1.2.3.4' srcipmask='8'/>",
+        ),
+        (
+            "<tcp srcipaddr='1.2.3.4'/><tcp match='no' srcipmask='8'/>",
+            "<tcp srcipaddr='1.2.3.4' srcipmask='8'/>",
+        ),
+        ("<tcp match='no' srcipmask='8'/>", "<tcp srcipmask='8'/>"),
+        ("<mac match='no' srcmacmask='ff:0:0:0:0:0'/>", "<mac srcmacmask='ff:00:00:00:00:00'/>"),
+        ("<stp match='no' age='1'/><stp age-hi='2'/>", "<stp match='no' age='1' age-hi='2'/>"),
+        // Except where libvirt leaves it as entered.
+        ("<arp match='no' arpsrcipmask='8'/>", "<arp match='no' arpsrcipmask='8'/>"),
+        ("<ip match='no' srcmacmask='ff:0:0:0:0:0'/>", "<ip match='no' srcmacmask='ff:00:00:00:00:00'/>"),
+        ("<ip match='no' srcipmask='8'/>", "<ip srcipmask='8'/>"),
+        (
+            "<ip protocol='tcp' srcportstart='1'/><ip match='no' srcportend='2'/>",
+            "<ip protocol='tcp' srcportstart='1'/><ip match='no' srcportend='2'/>",
+        ),
+        // Ranges follow their beginning, and a destination port is negated for itself.
+        ("<tcp match='no' dstportstart='80'/>", "<tcp match='no' dstportstart='80'/>"),
+        (
+            "<tcp match='no' srcportstart='1' dstportstart='2'/>",
+            "<tcp match='no' srcportstart='1' dstportstart='2'/>",
+        ),
+        (
+            "<tcp match='no' srcportstart='1'/><tcp srcportend='2'/>",
+            "<tcp match='no' srcportstart='1' srcportend='2'/>",
+        ),
+        (
+            "<tcp match='no' dstportstart='1'/><tcp dstportend='2'/>",
+            "<tcp match='no' dstportstart='1' dstportend='2'/>",
+        ),
+        // Nothing that is entered gets lost.
+        ("<icmp match='no' type='3' code='4'/>", "<icmp match='no' type='3' code='4'/>"),
+        ("<icmp match='no' code='4'/>", "<icmp match='no' code='4'/>"),
+        ("<ipv6 match='no' code='4' codeend='5'/>", "<ipv6 match='no' code='4' codeend='5'/>"),
+        ("<tcp match='no' state='NEW'/>", "<tcp match='no' state='NEW'/>"),
+        ("<tcp ipset='a' ipsetflags='src'/>", "<tcp ipset='a' ipsetflags='src'/>"),
+        ("<udp-ipv6 ipset='a' ipsetflags='SRC,dst'/>", "<udp-ipv6 ipset='a' ipsetflags='src,dst'/>"),
+    ] {
+        assert_eq!(elements(entered), printed, "{entered}");
+    }
+}
+
+#[test]
+fn comments_end_at_256_bytes_and_between_characters() {
+    let long = "ä".repeat(200);
+    assert_eq!(
+        elements(&format!("<tcp comment='{long}'/>")),
+        format!("<tcp comment='{}'/>", "ä".repeat(128))
+    );
+    let odd = format!("x{long}");
+    assert_eq!(
+        elements(&format!("<tcp comment='{odd}'/>")),
+        format!("<tcp comment='x{}'/>", "ä".repeat(127))
+    );
+}
+
+#[test]
+fn heads_print_in_their_normal_form() {
+    for (entered, printed) in [
+        ("<filter name='f'/>", "<filter name='f' chain='root'>"),
+        ("<filter name='f' chain=''/>", "<filter name='f' chain='root'>"),
+        ("<filter name='f' chain='root' priority='5'/>", "<filter name='f' chain='root' priority='5'>"),
+        ("<filter name='f' priority='5'/>", "<filter name='f' chain='root'>"),
+        ("<filter name='f' chain='mac'/>", "<filter name='f' chain='mac' priority='-800'>"),
+        ("<filter name='f' chain='macvlan'/>", "<filter name='f' chain='macvlan' priority='-800'>"),
+        ("<filter name='f' chain='vlan'/>", "<filter name='f' chain='vlan' priority='-750'>"),
+        ("<filter name='f' chain='ipv4-ip'/>", "<filter name='f' chain='ipv4-ip' priority='-700'>"),
+        ("<filter name='f' chain='ipv6'/>", "<filter name='f' chain='ipv6' priority='-600'>"),
+        ("<filter name='f' chain='arpx'/>", "<filter name='f' chain='arpx' priority='-500'>"),
+        ("<filter name='f' chain='rarp'/>", "<filter name='f' chain='rarp' priority='-400'>"),
+        ("<filter name='f' chain='stp'/>", "<filter name='f' chain='stp'>"),
+        ("<filter name='f' chain='mac' priority=' +7'/>", "<filter name='f' chain='mac' priority='7'>"),
+        ("<filter name='f' chain='mac' priority='0'/>", "<filter name='f' chain='mac'>"),
+        ("<filter name='f' chain='mac' priority=''/>", "<filter name='f' chain='mac' priority='-800'>"),
+        ("<filter name='a&lt;&apos;b'/>", "<filter name='a&lt;&apos;b' chain='root'>"),
+    ] {
+        assert_eq!(printed_first_line(entered), printed);
+    }
+    for uuid in [
+        "5C6D49AFB0716127B4EC6F8ED4B55335",
+        " 5c6d49af-b071-6127-b4ec-6f8ed4b55335\n",
+        "5c-6d-49-af-b0716127b4ec6f8ed4b55335",
+    ] {
+        let text = printed(&format!("<filter name='f'><uuid>{uuid}</uuid></filter>"));
+        assert!(text.contains("  <uuid>5c6d49af-b071-6127-b4ec-6f8ed4b55335</uuid>\n"), "{text}");
+    }
+    assert!(!printed("<filter name='f'><uuid/></filter>").contains("uuid"));
+}
+
+fn printed_first_line(document: &str) -> String {
+    printed(document).lines().next().unwrap().to_owned()
+}
+
+#[test]
+fn rules_and_references_print_in_their_normal_form() {
+    for (entered, printed_as) in [
+        ("<rule direction='in' action='drop'/>", "  <rule action='drop' direction='in' priority='500'/>\n"),
+        (
+            "<rule action='continue' direction='inout' priority=' -7'/>",
+            "  <rule action='continue' direction='inout' priority='-7'/>\n",
+        ),
+        (
+            "<rule action='drop' direction='in' priority='1001'/>",
+            "  <rule action='drop' direction='in' priority='500'/>\n",
+        ),
+        (
+            "<rule action='drop' direction='in' statematch='FALSE'/>",
+            "  <rule action='drop' direction='in' priority='500' statematch='false'/>\n",
+        ),
+        (
+            "<rule action='drop' direction='in' statematch='0'/>",
+            "  <rule action='drop' direction='in' priority='500' statematch='false'/>\n",
+        ),
+        (
+            "<rule action='drop' direction='in' statematch='no'/>",
+            "  <rule action='drop' direction='in' priority='500'/>\n",
+        ),
+        ("<filterref filter=''/>", "  <filterref filter=''/>\n"),
+        (
+            "<filterref filter='x'><parameter name='B' value='1'/><parameter name='A' value='2'/><parameter name='B' value='0'/>\
+             <parameter name='C' value='a-b'/><parameter name='D' value=''/><parameter name='E'/></filterref>",
+            "  <filterref filter='x'>\n    <parameter name='A' value='2'/>\n    <parameter name='B' value='1'/>\n    \
+             <parameter name='B' value='0'/>\n  </filterref>\n",
+        ),
+    ] {
+        let text = printed(&format!("<filter name='f'>{entered}</filter>"));
+        assert_eq!(text, format!("<filter name='f' chain='root'>\n{printed_as}</filter>\n"));
+    }
+}
+
+#[test]
+fn what_is_taken_but_ignored_is_warned_of() {
+    for (document, message, text) in [
+        ("<filter name='f' priority='5'/>", "the priority of a filter without a chain is ignored", "5"),
+        ("<filter name='f' nmae='g'/>", "attribute 'nmae' of <filter> is unknown and ignored", "nmae"),
+        ("<filter name='f'><rul/></filter>", "element <rul> is unknown here and ignored", "rul"),
+        (
+            "<filter name='f'><rule action='drop' direction='in' priority='-1001'/></filter>",
+            "priority -1001 is out of range, the rule has 500 instead",
+            "-1001",
+        ),
+        (
+            "<filter name='f'><rule action='drop' direction='in' statematch='no'/></filter>",
+            "statematch='no' is ignored, connections are tracked",
+            "no",
+        ),
+        (&with_rule("<tcp/><udp/>"), "<udp> is ignored, the rule is about tcp", "udp"),
+        (&with_rule("<tpc/>"), "element <tpc> is unknown here and ignored", "tpc"),
+        (
+            &with_rule("<tcp srcporttend='1'/>"),
+            "attribute 'srcporttend' of <tcp> is unknown and ignored",
+            "srcporttend",
+        ),
+        (&with_rule("<tcp match='NO'/>"), "match='NO' negates nothing", "NO"),
+        (&with_rule("<arp gratuitous='maybe'/>"), "'maybe' is taken for false", "maybe"),
+        (&with_rule("<tcp srcipaddr='$A[1]x'/>"), "what follows the variable is ignored", "$A[1]x"),
+        (
+            &with_rule(&format!("<tcp comment='{}'/>", "x".repeat(257))),
+            "the comment is cut off",
+            &"x".repeat(257),
+        ),
+        (
+            "<filter name='f'><filterref filter='x'><parameter name='A' value='1/2'/></filterref></filter>",
+            "this parameter is ignored",
+            "1/2",
+        ),
+        (
+            "<filter name='f'><filterref filter='x'><parameter name='A-B' value='1'/></filterref></filter>",
+            "this parameter is ignored",
+            "A-B",
+        ),
+    ] {
+        let (_, warnings) = read_text(document).expect(document);
+        let [warning] = &warnings[..] else { panic!("{document}: {warnings:?}") };
+        assert_eq!((warning.message.as_str(), underlined(warning)), (message, text), "{document}");
+        assert_eq!(warning.severity, Severity::Warning);
+    }
+    let (_, warnings) = read_text(&with_rule("<tcp srcporttend='1'/>")).unwrap();
+    assert_eq!(warnings[0].help.as_deref(), Some("did you mean 'srcportend'?"));
+}
+
+#[test]
+fn a_configuration_file_tells_where_to_edit_it() {
+    for (name, command) in [
+        ("web", "virsh nwfilter-edit web\n"),
+        ("a b", "virsh nwfilter-edit 5c6d49af-b071-6127-b4ec-6f8ed4b55335\n"),
+        ("a--b", "virsh nwfilter-edit 5c6d49af-b071-6127-b4ec-6f8ed4b55335\n"),
+    ] {
+        let document =
+            format!("<filter name='{name}'><uuid>5c6d49afb0716127b4ec6f8ed4b55335</uuid></filter>");
+        let (filter, _) = read_text(&document).unwrap();
+        let text = file_text(&filter);
+        assert!(text.starts_with("<!--\n") && text.contains(command), "{text}");
+        assert!(text.ends_with(&format!("-->\n\n{}", write(&filter))), "{text}");
+        assert_eq!(printed(&text), write(&filter));
+    }
+}
+
+#[test]
+fn the_standard_filters_read_without_a_warning_and_know_each_other() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("filters");
+    let mut filters = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let text = fs::read_to_string(&path).unwrap();
+        let (filter, warnings) =
+            read(&Source::new(path.display().to_string(), text)).expect("a standard filter");
+        assert!(warnings.is_empty(), "{warnings:?}");
+        assert_eq!(path.file_stem().unwrap().to_str().unwrap(), filter.name);
+        filters.push(filter);
+    }
+    assert_eq!(filters.len(), 24);
+    let mut uuids: Vec<_> = filters.iter().map(|filter| filter.uuid.expect(&filter.name)).collect();
+    uuids.sort();
+    uuids.dedup();
+    assert_eq!(uuids.len(), 24);
+    for filter in &filters {
+        for reference in filter.references() {
+            assert!(filters.iter().any(|other| other.name == reference), "{reference}");
+        }
+    }
+}
+
+#[test]
+fn a_filter_holds_its_places() {
+    for front in ["", "\u{feff}", "\u{feff}<?xml version='1.0' encoding='utf-8'?>\r\n", "<!-- ä -->\n"] {
+        let document = format!(
+            "{front}<filter name='f'>\r\n  <rule action='drop' direction='in'><tcp dscp='&#x31;'/></rule></filter>"
+        );
+        let (filter, _) = read_text(&document).expect(front);
+        let Entry::Rule(rule) = &filter.entries[0] else { panic!("{document}") };
+        let text = |span: nwfilter::span::Span| &filter.source.text[span.range()];
+        assert_eq!(text(rule.matches[0].span), "&#x31;");
+        assert!(text(rule.span).starts_with("<rule") && text(rule.span).ends_with("</rule>"));
     }
 }

@@ -4,7 +4,7 @@
 //! out of a mirrored rule, and the rule with it where it said nothing else. A limit of connections holds only where the
 //! rule is as written.
 
-use super::link::with_context;
+use super::link::{not_later, with_context};
 use super::matches::{Matches, View, turn};
 use super::{Build, Way};
 use crate::field::Field;
@@ -120,6 +120,7 @@ impl Build<'_> {
         let alternatives = self.alternatives(rule, view, &wanted);
         let finish = |mut found: Matches| {
             found.extend(fixed.iter().cloned());
+            found.extend(not_later(rule, &found));
             self.ir_rule(rule, with_context(found, protocol.ether_type), action.clone())
         };
         alternatives.into_iter().map(finish).collect()
@@ -142,6 +143,6 @@ fn is_state(condition: &Condition) -> bool {
     match condition {
         Condition::Is(test) => matches!(test, Test::State(_)),
         Condition::NoneOf(tests) => tests.iter().any(|test| matches!(test, Test::State(_))),
-        Condition::Member(..) => false,
+        Condition::Member(..) | Condition::NoMember(..) => false,
     }
 }

@@ -140,6 +140,7 @@ impl Build<'_> {
         match &*rules {
             [] => None,
             [single] if single.action != Action::Return => Some(Place::Rules(vec![inline(single, guard)])),
+            all if guard == Guard::All && !returns(all) => Some(Place::Rules(rules)),
             _ => {
                 let name = way.name(&printable(name));
                 self.add_chain(name.clone(), rules);
@@ -195,6 +196,10 @@ fn drop_returns(rules: &mut Vec<Rule>) {
     while rules.last().is_some_and(|rule| rule.action == Action::Return) {
         rules.pop();
     }
+}
+
+fn returns(rules: &[Rule]) -> bool {
+    rules.iter().any(|rule| rule.action == Action::Return)
 }
 
 /// "Return if X; drop" is "drop unless X", where X can be told of every frame. (A match on a header that a frame

@@ -6,6 +6,7 @@
 
 use super::matches::{Matches, View, equals, ordered, turn, turn_of};
 use super::{Build, Way};
+use crate::diag::{Code, Diagnostic};
 use crate::field::{Base, Field};
 use crate::filter::{Action, Direction};
 use crate::ir::{self, From, Key, KeyType, Match};
@@ -19,6 +20,9 @@ const BPDU: [u8; 6] = [0x42, 0x42, 0x03, 0, 0, 0];
 pub(super) const IPV4: u16 = 0x0800;
 pub(super) const IPV6: u16 = 0x86dd;
 pub(super) const VLAN: u16 = 0x8100;
+
+/// The kernel takes 128 expressions a rule; a few are the counter's, the verdict's and nft's own.
+const EXPRESSIONS: usize = 120;
 
 /// Where a rule stands.
 #[derive(Clone, Copy)]
@@ -68,6 +72,7 @@ impl Build<'_> {
         let alternatives = self.alternatives(rule, view(rule, way), &|condition| !decided(condition));
         let finish = |mut found: Matches| {
             found.extend(guards.iter().cloned());
+            found.extend(not_later(rule, &found));
             self.ir_rule(rule, with_context(found, known.filter(|_| wanted.is_some())), action.clone())
         };
         alternatives.into_iter().map(finish).collect()
@@ -95,7 +100,16 @@ impl Build<'_> {
     }
 
     /// A rule of the program that comes from a rule of a filter.
-    pub(super) fn ir_rule(&self, rule: &Rule, matches: Vec<Match>, action: ir::Action) -> ir::Rule {
+    pub(super) fn ir_rule(&mut self, rule: &Rule, matches: Vec<Match>, action: ir::Action) -> ir::Rule {
+        // A load, a mask and a comparison for each key at the most.
+        let expressions: usize = matches.iter().map(|part| 1 + 2 * part.keys().len().max(1)).sum();
+        if expressions > EXPRESSIONS {
+            let fault = Diagnostic::error(
+                Code::INTERNAL,
+                "this rule asks for more than the kernel lets one rule ask",
+            );
+            self.diagnostics.push(fault.at(rule.origin.place.clone(), "in this rule"));
+        }
         ir::Rule { matches, action, counter: self.options.counters, origin: Some(rule.origin.clone()) }
     }
 }
@@ -147,18 +161,24 @@ fn shape(rule: &Rule) -> Matches {
     let fields: Vec<Field> = rule.conditions.iter().flat_map(Condition::fields).collect();
     let reads = |wanted: &[Field]| fields.iter().any(|field| wanted.contains(field));
     let mut shape = Matches::new();
-    if reads(&[ArpSaddrEther, ArpSaddrIp, ArpDaddrEther, ArpDaddrIp]) {
-        shape.push((turn::SHAPE, equals(ArpHlen, &[6])));
-        shape.push((turn::SHAPE, equals(ArpPlen, &[4])));
+    let (ether, ip) = (reads(&[ArpSaddrEther, ArpDaddrEther]), reads(&[ArpSaddrIp, ArpDaddrIp]));
+    // Addresses are those of Ethernet and IPv4, as for ebtables, unless the rule itself names their kinds.
+    for (field, value, asked) in [
+        (ArpHtype, &[0, 1][..], ether && !reads(&[ArpHtype])),
+        (ArpPtype, &[8, 0], ip && !reads(&[ArpPtype])),
+        (ArpHlen, &[6], ether || ip),
+        (ArpPlen, &[4], ether || ip),
+    ] {
+        shape.extend(asked.then(|| (turn::SHAPE, equals(field, value))));
     }
     let config = fields.iter().any(|field| is_bpdu(*field) && *field != StpType);
     if config || reads(&[StpType]) {
-        shape.push((turn::LINK, equals(StpHeader, &BPDU)));
+        shape.push((turn::ETHER_TYPE, equals(StpHeader, &BPDU)));
     }
     if config {
         // Only a configuration BPDU has these fields. ebtables lets other BPDUs match without a look at
         // them, which would make the rule broader than it is written.
-        shape.push((turn::LINK, equals(StpType, &[0])));
+        shape.push((turn::ETHER_TYPE, equals(StpType, &[0])));
     }
     shape
 }
@@ -168,9 +188,25 @@ fn is_bpdu(field: Field) -> bool {
     layout.base == Base::Link && layout.offset >= 17 && field != Field::StpHeader
 }
 
+/// What keeps a match on a transport header off later fragments, whose content the kernel takes for such a header. Of
+/// IPv4 the place of the fragment tells; of IPv6 a load that fails without a transport header.
+pub(super) fn not_later(rule: &Rule, matches: &Matches) -> Option<(u8, Match)> {
+    let reads_transport = matches.iter().any(|(turn, _)| *turn == turn::TRANSPORT);
+    let part = match rule.protocol.filter(|_| reads_transport)?.ether_type? {
+        IPV4 => Match::equals(Key::masked(Field::IpFragment, &[0x1f, 0xff]), &[0, 0]),
+        IPV6 => Match::equals(Key::masked(Field::ThStart, &[0; 3]), &[0; 3]),
+        _ => return None,
+    };
+    Some((turn::UPPER, part))
+}
+
+/// The Ethernet types whose headers nft has names for: IPv4, ARP, IPv6.
+const NAMED: [u16; 3] = [0x0800, 0x0806, 0x86dd];
+
 /// The matches in order. In a chain that only one Ethernet type leads to, a network header is announced as nft does it.
+/// Where nft has no names for a header it gains nothing by that, and nft 1.0.6 then aborts when it lists the rule.
 pub(super) fn with_context(mut matches: Matches, known: Option<u16>) -> Vec<Match> {
-    if let Some(ether_type) = known
+    if let Some(ether_type) = known.filter(|known| NAMED.contains(known))
         && matches.iter().any(|(_, part)| needs_protocol(part))
     {
         let key = Key::new(From::Protocol);

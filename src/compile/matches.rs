@@ -53,10 +53,11 @@ pub(super) fn equals(field: Field, value: &[u8]) -> Match {
     Match::equals(Key::field(field), value)
 }
 
-/// Matches in their turns.
+/// Matches in their turns, each once.
 pub(super) fn ordered(mut matches: Matches) -> Vec<Match> {
     matches.sort_by_key(|(turn, _)| *turn);
-    matches.into_iter().map(|(_, part)| part).collect()
+    let mut seen = BTreeSet::new();
+    matches.into_iter().map(|(_, part)| part).filter(|part| seen.insert(part.clone())).collect()
 }
 
 impl Build<'_> {
@@ -87,6 +88,11 @@ impl Build<'_> {
             Condition::Is(test) => vec![self.holds(test, view)],
             Condition::NoneOf(tests) => self.none_holds(tests, view),
             Condition::Member(parts, members) => vec![self.member(parts, members, view)],
+            Condition::NoMember(part, slot) => {
+                let keys = vec![Key::new(view.way.index()), view.key(part)];
+                let set = self.slot_set(slot.clone());
+                vec![vec![(turn_of(view.field(part.field)), Match::Lookup { keys, negated: true, set })]]
+            }
         }
     }
 
@@ -110,7 +116,9 @@ impl Build<'_> {
         ];
         for test in rest {
             let ways = self.fails(test, view);
-            if all.len() * ways.len() > ALTERNATIVES {
+            if all.len() * ways.len() > ALTERNATIVES
+                || all.first().is_some_and(|way| way.len() > ALTERNATIVES)
+            {
                 // Too many anyway, which is told where the condition is used.
                 return vec![Matches::new(); ALTERNATIVES + 1];
             }

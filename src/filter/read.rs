@@ -197,8 +197,8 @@ pub fn parse_uuid(text: &str) -> Option<Uuid> {
 
 fn read_entries(root: Element<'_>, faults: &mut Vec<Diagnostic>) -> Vec<Entry> {
     let mut entries = Vec::new();
-    for child in root.children() {
-        if entries.len() == ENTRIES {
+    for (before, child) in root.children().filter(|child| child.name() != "uuid").enumerate() {
+        if before == ENTRIES {
             let message = format!("a filter has at most {ENTRIES} rules and references");
             let place = child.place(child.name_span());
             faults.push(
@@ -211,7 +211,6 @@ fn read_entries(root: Element<'_>, faults: &mut Vec<Diagnostic>) -> Vec<Entry> {
         match child.name() {
             "rule" => entries.extend(rule::read_rule(child, faults).map(|rule| Entry::Rule(Arc::new(rule)))),
             "filterref" => entries.extend(read_include(child, faults).map(Entry::Include)),
-            "uuid" => {}
             _ => unknown_element(child, &["rule", "filterref", "uuid"], faults),
         }
     }

@@ -154,19 +154,18 @@ fn decimal(text: &str, greatest: u32) -> Option<u32> {
     number::unsigned(text, 10).filter(|(value, rest)| rest.is_empty() && *value <= greatest).map(|(v, _)| v)
 }
 
-/// A number, decimal if it can be, hexadecimal else, or a name.
+/// A number, decimal if it can be, hexadecimal else, or a name. A decimal number out of bounds is not tried
+/// again as a hexadecimal one.
 fn numbered(kind: Kind, text: &str) -> Option<Value> {
     let (least, greatest) = bounds(kind)?;
-    let whole = |radix| match number::unsigned(text, radix) {
-        Some((value, "")) if (least..=greatest).contains(&value) => Some(value),
-        _ => None,
-    };
+    let whole = |radix| number::unsigned(text, radix).filter(|(_, rest)| rest.is_empty());
     let named = || names(kind).iter().find(|(name, _)| name.eq_ignore_ascii_case(text));
-    whole(10)
-        .map(|value| (value, false))
-        .or_else(|| whole(16).map(|value| (value, true)))
-        .or_else(|| named().map(|(_, value)| (*value, false)))
-        .map(|(value, hex)| Value::Number { value, hex })
+    let (value, hex) = match (whole(10), whole(16)) {
+        (Some((value, _)), _) => (value, false),
+        (None, Some((value, _))) => (value, true),
+        (None, None) => (named()?.1, false),
+    };
+    (least..=greatest).contains(&value).then_some(Value::Number { value, hex })
 }
 
 /// The forms that `inet_aton` takes, and a mapped IPv6 address.

@@ -6,14 +6,20 @@
 use super::groups::{Group, access, groups, prefix};
 use super::members::{slot_values, unequal, unreadable};
 use super::walk::Instance;
-use super::{Condition, Members, Part, Rule, check};
+use super::{Condition, Members, Part, Rule, faults};
 use crate::diag::{Code, Diagnostic};
 use crate::filter::schema::Role;
 use crate::filter::value::literal;
 use crate::filter::{Match, Value};
-use crate::program::Slot;
+use crate::program::{Slot, SlotPart};
 use crate::vars::{Index, Vars};
 use std::collections::{BTreeMap, BTreeSet};
+
+/// Bytes that a set's key may have.
+const KEY: usize = 64;
+
+/// Bytes that we let a set's name have.
+const NAME: usize = 200;
 
 /// Which step each iterator is at.
 type Steps = BTreeMap<u16, usize>;
@@ -29,12 +35,15 @@ pub(super) fn expand(
     check_lengths(instance).map_err(one)?;
     let folded = folded(&groups);
     let combinations = combinations(instance, &folded, limit).map_err(one)?;
+    if combinations.len() > limit {
+        return Err(one(too_many()));
+    }
     let mut rules = Vec::new();
     for steps in &combinations {
         let conditions = conditions(instance, &groups, steps, binding).map_err(one)?;
         rules.push(rule(instance, conditions));
     }
-    let faults: BTreeSet<Diagnostic> = rules.iter().flat_map(|rule| check::faults(instance, rule)).collect();
+    let faults: BTreeSet<Diagnostic> = rules.iter().flat_map(|rule| faults::of(instance, rule)).collect();
     if faults.is_empty() { Ok(rules) } else { Err(faults.into_iter().collect()) }
 }
 
@@ -93,18 +102,31 @@ fn iterators(entries: &[&Match]) -> Vec<u16> {
 
 /// The iterators that multiply the rule, because a positive statement reads them in a way no set can.
 fn folded(groups: &[Group<'_>]) -> Vec<u16> {
-    let others = groups.iter().filter(|group| !group.negated && !is_set(group));
+    let others = groups.iter().filter(|group| !group.negated && (!is_set(group) || is_wide(group, groups)));
     iterators(&others.flat_map(Group::entries).collect::<Vec<_>>())
+}
+
+/// Whether the fields that share a group's iterator do not fit into one key, with the interface's index.
+fn is_wide(group: &Group<'_>, groups: &[Group<'_>]) -> bool {
+    let iterator = |group: &Group<'_>| iterators(&[group.parts[0].base]);
+    let together = groups.iter().filter(|other| is_set(other) && iterator(other) == iterator(group));
+    let kinds = together.filter_map(|group| group.parts[0].element());
+    kinds.map(|(_, kind)| kind.length().next_multiple_of(4)).sum::<usize>() > KEY - 4
 }
 
 /// Whether a group says that a field, perhaps under a constant mask, is one of a variable's values.
 fn is_set(group: &Group<'_>) -> bool {
+    !group.negated && is_listable(group)
+}
+
+/// Whether a group compares a field, perhaps under a constant mask, with the values of a list.
+fn is_listable(group: &Group<'_>) -> bool {
     let [part] = &*group.parts else { return false };
     let walks = matches!(access(part.base), Some(access) if matches!(access.index, Index::Iterator(_)));
     let constant_mask = part
         .companion
         .is_none_or(|entry| matches!(entry.attribute.role, Role::MaskOf(_)) && access(entry).is_none());
-    walks && !group.negated && constant_mask && part.element().is_some()
+    walks && constant_mask && part.element().is_some()
 }
 
 /// Every combination of the steps of some iterators, the first spinning fastest; steps at which all lists of
@@ -114,14 +136,17 @@ fn combinations(instance: &Instance, iterators: &[u16], limit: usize) -> Result<
     for iterator in iterators.iter().rev() {
         let steps = distinct(&lists(instance, *iterator));
         if all.len().saturating_mul(steps.len()) > limit {
-            let message = "the values of the variables ask for too many rules";
-            return Err(Diagnostic::error(Code::INTERNAL, message));
+            return Err(too_many());
         }
         let with =
             |known: &Steps, step| known.iter().map(|(i, s)| (*i, *s)).chain([(*iterator, step)]).collect();
         all = all.iter().flat_map(|known| steps.iter().map(move |step| with(known, *step))).collect();
     }
     Ok(all)
+}
+
+fn too_many() -> Diagnostic {
+    Diagnostic::error(Code::INTERNAL, "the values of the variables ask for too many rules")
 }
 
 fn distinct(lists: &[&[String]]) -> Vec<usize> {
@@ -147,7 +172,7 @@ fn conditions(
                 conditions.push(member(instance, groups, iterator, binding)?);
             }
             Some(_) => {}
-            None if group.negated => conditions.extend(none_of(instance, group)?),
+            None if group.negated => conditions.extend(none_of(instance, group, binding)?),
             None => {
                 let values = |entry: &Match| value(instance, entry, steps);
                 conditions.extend(group.test(instance, &values)?.map(Condition::Is));
@@ -165,25 +190,45 @@ fn member(
     binding: Option<&Vars>,
 ) -> Result<Condition, Diagnostic> {
     let mine = groups.iter().filter(|group| is_set(group) && iterators(&[group.parts[0].base]) == [iterator]);
-    let mut parts = Vec::new();
-    let mut slot = Slot { parts: Vec::new() };
-    for group in mine {
-        let joined = &group.parts[0];
-        let (Some((field, kind)), Some(access)) = (joined.element(), access(joined.base)) else { continue };
-        let bits = joined.companion.map(|entry| prefix(&entry.value));
-        let part = Part { field, kind, prefix: bits.filter(|bits| usize::from(*bits) < 8 * kind.length()) };
-        slot.parts.push(part.slot_part(&access.name));
-        parts.push(part);
-    }
+    let (parts, slot_parts) = mine.filter_map(element).unzip();
+    let slot = Slot { parts: slot_parts };
     // A member's own values are read here too, so that a bad one is found with the rule that wants it.
     let values = slot_values(&slot, &instance.vars)?;
-    let own = |binding: &Vars| slot.parts.iter().all(|part| binding.values(&part.variable).is_some());
-    let members = if binding.is_some_and(own) { Members::Slot(slot) } else { Members::Values(values) };
+    let members = if is_own(&slot, binding) { Members::Slot(slot) } else { Members::Values(values) };
     Ok(Condition::Member(parts, members))
 }
 
+/// Whether all variables of a slot are the binding's, so that each member has its own values. (A set whose
+/// name would be too long for the kernel is none.)
+fn is_own(slot: &Slot, binding: Option<&Vars>) -> bool {
+    let owns = |binding: &Vars| slot.parts.iter().all(|part| binding.values(&part.variable).is_some());
+    binding.is_some_and(owns) && slot.set_name().len() <= NAME
+}
+
+/// The field that a group gives a variable's values to.
+fn element(group: &Group<'_>) -> Option<(Part, SlotPart)> {
+    let joined = &group.parts[0];
+    let (field, kind) = joined.element()?;
+    let bits = joined.companion.map(|entry| prefix(&entry.value));
+    let part = Part { field, kind, prefix: bits.filter(|bits| usize::from(*bits) < 8 * kind.length()) };
+    let variable = access(joined.base)?.name.clone();
+    let slot_part = SlotPart { variable, kind, prefix: part.prefix };
+    Some((part, slot_part))
+}
+
 /// A negated statement holds when it holds for no value of its variables.
-fn none_of(instance: &Instance, group: &Group<'_>) -> Result<Option<Condition>, Diagnostic> {
+fn none_of(
+    instance: &Instance,
+    group: &Group<'_>,
+    binding: Option<&Vars>,
+) -> Result<Option<Condition>, Diagnostic> {
+    if let Some((part, slot_part)) = Some(group).filter(|group| is_listable(group)).and_then(element) {
+        let slot = Slot { parts: vec![slot_part] };
+        slot_values(&slot, &instance.vars)?;
+        if is_own(&slot, binding) {
+            return Ok(Some(Condition::NoMember(part, slot)));
+        }
+    }
     let iterators = iterators(&group.entries().collect::<Vec<_>>());
     let mut tests = BTreeSet::new();
     for steps in combinations(instance, &iterators, super::walk::RULES)? {

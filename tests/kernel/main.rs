@@ -5,6 +5,7 @@
 mod apply;
 mod build;
 mod cases;
+mod golden;
 mod lab;
 mod owner;
 mod text;
