@@ -206,8 +206,14 @@ fn alone(rule: &resolve::Rule) -> Resolved {
     };
     let closing =
         ["all", "all-ipv6"].map(|name| resolve::Rule { protocol: Protocol::named(name), ..rest.clone() });
-    let mut resolved =
-        Resolved { filter: "f".into(), root: Vec::new(), chains: Default::default(), ip: Vec::new() };
+    let mut resolved = Resolved {
+        filter: "f".into(),
+        root: Vec::new(),
+        chains: Default::default(),
+        ip: Vec::new(),
+        reads: Default::default(),
+        folded: Default::default(),
+    };
     if ethernet {
         resolved.root.push(Step::Rule(dropping(rule)));
     } else if is_accepted_by_state(rule) {
