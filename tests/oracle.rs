@@ -11,7 +11,8 @@ fn verdicts_are_libvirts_save_where_a_decision_says_otherwise() {
         .env("NWFILTERD", env!("CARGO_BIN_EXE_nwfilterd"))
         .output()
         .expect("bash is there");
-    let [table, faults] = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    let [table, faults] =
+        [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     eprintln!("{table}");
     assert!(output.status.success(), "{table}{faults}");
     let compared = table.lines().filter(|row| row.contains(" here ") && !row.contains(" - ")).count();

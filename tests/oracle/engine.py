@@ -89,6 +89,10 @@ class Engine:
         raise TimeoutError(f"no socket: {(self.home / 'log').read_text()}")
 
 
+def has_libvirtd():
+    return shutil.which("libvirtd") is not None and (DRIVERS / "libvirt_driver_nwfilter.so").exists()
+
+
 def take(name, seed, frames, libvirtd=False):
     """The verdicts of one engine on the frames of one filter."""
     with Engine(name, libvirtd) as engine:
