@@ -9,6 +9,7 @@
 //!
 //! Everything here turns one [`Table`] into the next; nothing knows filters or the kernel.
 
+use crate::field::Field;
 use crate::ir::{
     Action, Bytes, Chain, Data, Datum, From, Hook, Key, KeyType, Match, Name, Point, Role, Rule, Set, SetRef,
     Table, concat,
@@ -319,6 +320,9 @@ pub fn unreserve(table: &mut Table, name: &str) {
 
 /// Has conntrack see the frames of these bridges, each in a zone of its own, and no others; with no
 /// bridge at all, conntrack is not asked for.
+///
+/// Rules of the IP layer judge untagged IP alone. Of a tagged frame conntrack would see the inner packet, and
+/// hold back a fragment until the others come, under whatever tag.
 pub fn track(table: &mut Table, bridges: &[(String, u16)]) {
     if bridges.is_empty() {
         table.chains.remove(TRACKING);
@@ -338,10 +342,18 @@ pub fn track(table: &mut Table, bridges: &[(String, u16)]) {
     let elsewhere = Match::Lookup { keys: bridge(), negated: true, set: SetRef::Named(TRACKED.into()) };
     let rules = vec![
         Rule::new(vec![elsewhere], Action::Untracked),
+        Rule::new(vec![not_ip()], Action::Untracked),
         Rule::new(vec![], Action::SetZone(bridge(), ZONES.into())),
     ];
     let hook = Some(Hook { point: Point::Prerouting, priority: TRACKING_PRIORITY, device: None });
     table.chains.insert(TRACKING.into(), Arc::new(Chain { hook, rules }));
+}
+
+/// Whether the Ethernet type in the frame is another than that of IP.
+fn not_ip() -> Match {
+    let types = [[0x08, 0x00], [0x86, 0xdd]].map(|ether_type: [u8; 2]| Bytes::from(ether_type));
+    let set = SetRef::Anonymous(vec![KeyType::EtherType], types.into());
+    Match::Lookup { keys: vec![Key::field(Field::EtherType)], negated: true, set }
 }
 
 fn name_key(name: &str) -> Bytes {
