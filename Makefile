@@ -29,10 +29,10 @@ bench:
 	scripts/setup
 	$(CARGO) bench $(AS_ROOT)
 
-# The traffic tests under the kernel of a distribution, which has what a slim kernel lacks.
+# The tests under the kernel of a distribution, which has what a slim kernel lacks: make vm-test KERNEL=all
 vm-test:
 	scripts/setup --vm
-	vm-tests/run
+	vm-tests/run $(KERNEL)
 
 # A whole machine: systemd, libvirt and a guest.
 qemu-test:
