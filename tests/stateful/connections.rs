@@ -251,14 +251,18 @@ fn pings_go_the_way_that_their_types_say() {
 }
 
 #[test]
-fn a_rejection_is_what_its_sender_hears() {
+fn a_rejection_is_what_its_sender_hears_where_its_rules_let_the_answer_in() {
     in_both_styles(|mut host| {
         let segment = Segment::new("0");
         let document = "<filter name='reject' chain='root'>
             <rule action='reject' direction='inout' priority='500'><all/></rule>
             <rule action='reject' direction='inout' priority='500'><all-ipv6/></rule>
             <rule action='reject' direction='inout' priority='400'><tcp/></rule>
-            <rule action='reject' direction='inout' priority='400'><tcp-ipv6/></rule></filter>";
+            <rule action='reject' direction='inout' priority='400'><tcp-ipv6/></rule>
+            <rule action='accept' direction='in' priority='300' statematch='false'><tcp flags='RST/RST'/></rule>
+            <rule action='accept' direction='in' priority='300' statematch='false'><tcp-ipv6 flags='RST/RST'/></rule>
+            <rule action='accept' direction='in' priority='300' statematch='false'><icmp type='3'/></rule>
+            <rule action='accept' direction='in' priority='300' statematch='false'><icmpv6 type='1'/></rule></filter>";
         host.bind_document(&segment, segment.guest.link, document, &[]);
         let answer = |frame: Frame| match segment.out(frame) {
             Verdict::Reject(answer) => answer,
@@ -277,6 +281,7 @@ fn a_rejection_is_what_its_sender_hears() {
             (58, &[1, 4][..]),
             "port unreachable: {refused:02x?}"
         );
+        // Without those last four rules the answer is a frame to the guest like any other, and is dropped.
         segment.stops_in("no hook on the way to a port can answer", udp(back4(), 1234, 80).inbound());
         segment.stops_in("nor a connection", tcp_at(back4(), [1234, 80], SYN, [100, 0]).inbound());
     });

@@ -3,6 +3,7 @@
 //! Every change goes the way of the product: the next firewall, the plan, the batches.
 
 use crate::lab::{Bridge, Link, Tap, Verdict, in_fresh_netns, verdict};
+use nwfilter::addr::Mac;
 use nwfilter::apply::Kernel;
 use nwfilter::compile::Options;
 use nwfilter::filter::Filter;
@@ -188,7 +189,8 @@ pub fn golden(name: &str) -> String {
 fn member(segment: &Segment, port: Link, filter: &str, vars: &[(&str, &str)]) -> Member {
     let mut all = Vars::default();
     vars.iter().for_each(|(name, value)| all.push(*name, *value));
-    let bridge = BridgePort { index: segment.bridge.link.index(), name: segment.name.clone() };
+    let host = Some(Mac(Bridge::MAC));
+    let bridge = BridgePort { index: segment.bridge.link.index(), name: segment.name.clone(), host };
     let rules = Rules::Filter(filter.into());
     Member { index: port.index(), name: port.name(), bridge: Some(bridge), rules, vars: all }
 }
