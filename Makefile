@@ -10,7 +10,7 @@ ifneq ($(shell id -u),0)
 AS_ROOT = --config 'target."cfg(all())".runner = ["sudo", "-E"]'
 endif
 
-.PHONY: demo test lint bench vm-test qemu-test doc install deb clean
+.PHONY: demo test lint bench vm-test doc install deb clean
 
 demo:
 	scripts/setup
@@ -34,11 +34,6 @@ bench:
 vm-test:
 	scripts/setup --vm
 	vm-tests/run $(KERNEL)
-
-# A whole machine: systemd, libvirt and a guest.
-qemu-test:
-	scripts/setup --vm
-	vm-tests/qemu
 
 doc:
 	scripts/setup

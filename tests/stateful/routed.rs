@@ -55,7 +55,7 @@ impl Machine {
 
     /// Serves echoes over TCP and UDP at these ports, for as long as the test lasts.
     fn serve(&self, ports: &[u16]) {
-        for port in ports.to_vec() {
+        for port in ports.iter().copied() {
             self.run(move || {
                 let datagrams = UdpSocket::bind(("0.0.0.0", port)).unwrap();
                 let streams = TcpListener::bind(("0.0.0.0", port)).unwrap();
