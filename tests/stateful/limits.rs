@@ -4,7 +4,6 @@ use crate::host::{Segment, alone, in_both_styles};
 use crate::lab::Verdict;
 use crate::lab::frames::*;
 use std::fs;
-use std::time::Duration;
 
 #[test]
 fn connections_are_limited_by_source_and_guest() {
@@ -21,10 +20,11 @@ fn connections_are_limited_by_source_and_guest() {
         let opens6 = |from: &str, port| tcp_at(ip6(from, "2001:db8::2"), [port, 80], SYN, [100, 0]);
         segment.lets_out("the first", opens(GUEST_IP, 1001));
         segment.lets_out("the second", opens(GUEST_IP, 1002));
-        segment.stops_out("the third", opens(GUEST_IP, 1003));
-        // The third counts until the kernel looks whether there is such a connection, a few of its ticks later.
-        std::thread::sleep(Duration::from_millis(100));
+        segment.lets_out("the first goes on", opens(GUEST_IP, 1001));
         segment.lets_out("the second goes on", opens(GUEST_IP, 1002));
+        // The third counts until the kernel sees that there is no such connection: until then the source is over its
+        // limit, and rules of connlimit are about every packet.
+        segment.stops_out("the third", opens(GUEST_IP, 1003));
         segment.lets_out("another source", opens(FOREIGN_IP, 1001));
         segment.lets_out("the first over IPv6", opens6("2001:db8::1", 1001));
         segment.lets_out("the second over IPv6", opens6("2001:db8::1", 1002));

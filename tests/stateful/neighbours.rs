@@ -47,8 +47,14 @@ fn guests_without_state_are_not_tracked() {
         stateful.lets_out("a question", question(1));
         assert_eq!(connections(), 1, "one connection");
         host.bind(&stateful, &stateful.guest, rules);
-        stateful.lets_out("a datagram", question(2));
-        assert_eq!(connections(), 1, "nobody needs conntrack any more");
+        // The kernel takes its hooks away some time after the last rule that needed them.
+        let tracks = |port| {
+            let before = connections();
+            stateful.lets_out("a datagram", question(port));
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            connections() > before
+        };
+        assert!((100..200).any(|port| !tracks(port)), "nobody needs conntrack any more");
     });
 }
 

@@ -65,8 +65,13 @@ impl Machine {
         }
     }
 
+    /// Over TCP and UDP. A machine may be slow, so that a failure is tried again.
     fn reaches(&self, to: (Ipv4Addr, u16)) -> [bool; 2] {
-        self.run(move || [talks_tcp(to), talks_udp(to)])
+        self.run(move || [talks_tcp, talks_udp].map(|talks| (0..5).any(|_| talks(to))))
+    }
+
+    fn is_kept_from(&self, to: (Ipv4Addr, u16)) -> bool {
+        self.run(move || !talks_tcp(to) && !talks_udp(to))
     }
 }
 
@@ -168,7 +173,7 @@ fn a_guest_behind_the_hosts_nat_gets_its_answers() {
         assert_eq!(guest.reaches((OUTSIDE, 80)), [true; 2], "without rules");
         bind(&mut host, &lan, port, ONE_PORT);
         assert_eq!(guest.reaches((OUTSIDE, 80)), [true; 2], "to the port that is open");
-        assert_eq!(guest.reaches((OUTSIDE, 81)), [false; 2], "to another port");
+        assert!(guest.is_kept_from((OUTSIDE, 81)), "to another port");
     });
 }
 
@@ -202,7 +207,7 @@ fn a_port_that_the_host_forwards_reaches_the_guest() {
         }
         let talks = |port| outside.run(move || talks_tcp((Ipv4Addr::new(203, 0, 113, 1), port)));
         bind(&mut host, &lan, port, "<rule action='accept' direction='in'><tcp dstportstart='22'/></rule>");
-        assert!(talks(2222), "a port that the filter has open");
+        assert!((0..5).any(|_| talks(2222)), "a port that the filter has open");
         assert!(!talks(2323), "a port that it has not");
     });
 }
@@ -223,9 +228,9 @@ fn the_host_and_its_guest_talk_as_the_rules_say() {
             thread::spawn(move || streams.incoming().for_each(|stream| echo(stream.unwrap())));
         }
         assert_eq!(guest.reaches((own, 80)), [true; 2], "the guest to the open port of the host");
-        assert_eq!(guest.reaches((own, 81)), [false; 2], "to another");
+        assert!(guest.is_kept_from((own, 81)), "to another");
         let address = Ipv4Addr::new(10, 1, 0, 1);
-        assert!(talks_tcp((address, 22)), "the host to the open port of the guest");
+        assert!((0..5).any(|_| talks_tcp((address, 22))), "the host to the open port of the guest");
         assert!(!talks_tcp((address, 23)), "to another");
     });
 }
@@ -241,6 +246,6 @@ fn guests_of_one_bridge_talk_with_unfinished_checksums() {
         bind(&mut host, &lan, server_port, "<rule action='accept' direction='in'><all/></rule>");
         let server = Ipv4Addr::new(10, 1, 0, 2);
         assert_eq!(client.reaches((server, 80)), [true; 2], "to the port that is open");
-        assert_eq!(client.reaches((server, 81)), [false; 2], "to another");
+        assert!(client.is_kept_from((server, 81)), "to another");
     });
 }
