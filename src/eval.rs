@@ -100,7 +100,8 @@ impl<'a> Walk<'a, '_> {
                     Branch::End(end) => return end,
                     Branch::On => continue,
                 },
-                Action::Continue | Action::Dispatch(..) | Action::SetZone(..) | Action::Untracked => {}
+                Action::Continue | Action::Dispatch(..) => {}
+                Action::SetZone(..) | Action::Zone(_) | Action::Untracked => {}
             }
         }
         None

@@ -172,7 +172,8 @@ fn chosen(index: u32, filter: usize, values: u8, bridge: Option<u32>) -> Member 
     if values > 1 {
         vars.push("MASK", ["255.255.255.0", "255.255.0.0"][usize::from(values % 2)]);
     }
-    let bridge = bridge.map(|index| BridgePort { index: 100 + index, name: format!("br{index}") });
+    let bridge =
+        bridge.map(|index| BridgePort { index: 100 + index, name: format!("br{index}"), host: None });
     Member { bridge, ..member(index, FILTERS[filter], vars) }
 }
 
@@ -371,7 +372,7 @@ fn whoever_is_closed_shares_nothing_with_a_filter_of_that_name() {
 #[test]
 fn a_bridge_is_tracked_while_a_port_needs_the_state_of_connections() {
     let port = |index, bridge: u32| {
-        let bridge = BridgePort { index: bridge, name: format!("br{bridge}") };
+        let bridge = BridgePort { index: bridge, name: format!("br{bridge}"), host: None };
         Member { bridge: Some(bridge), ..guest(index, "f") }
     };
     let tracked = |firewall: &Firewall| -> usize {
