@@ -9,7 +9,11 @@ ifneq ($(shell id -u),0)
 AS_ROOT = --config 'target."cfg(all())".runner = ["sudo", "-E"]'
 endif
 
-.PHONY: demo test lint bench vm-test qemu-test doc install clean
+# Pairs of a filter and a frame that fuzz-verdicts tries.
+N    ?= 1000000
+SEED ?= 1
+
+.PHONY: demo test fuzz-verdicts lint bench vm-test qemu-test doc install clean
 
 demo:
 	scripts/setup
@@ -19,6 +23,11 @@ test:
 	scripts/setup
 	$(CARGO) test $(AS_ROOT) --tests --examples
 	$(CARGO) test $(AS_ROOT) --doc
+
+# Random filters and frames: evaluator, slots, constants and kernel must agree.
+fuzz-verdicts:
+	scripts/setup
+	NWFILTER_PAIRS=$(N) NWFILTER_SEED=$(SEED) $(CARGO) test $(AS_ROOT) --test differential -- --nocapture
 
 lint:
 	scripts/setup
