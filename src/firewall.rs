@@ -96,6 +96,25 @@ pub struct Refused {
     pub diagnostics: Vec<Diagnostic>,
 }
 
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(interface) = &self.interface {
+            write!(f, "{interface}: ")?;
+        }
+        let lines: Vec<String> = self.diagnostics.iter().map(ToString::to_string).collect();
+        f.write_str(&lines.join("\n"))
+    }
+}
+
+impl std::error::Error for Refused {}
+
+impl Policy {
+    /// What suits a kernel with these features: small groups are folded, nothing counts.
+    pub fn new(features: impl Into<compile::Features>) -> Policy {
+        Policy { fold_up_to: 64, compile: compile::Options { features: features.into(), counters: false } }
+    }
+}
+
 impl Firewall {
     /// Nothing bound, no filters.
     pub fn new(policy: Policy) -> Firewall {

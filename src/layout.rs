@@ -297,7 +297,8 @@ fn dispatch(table: &Table, side: &Side) -> Vec<Rule> {
     };
     let shared = table.sets.keys().filter_map(|set| {
         let name = set.strip_suffix(MEMBERS)?;
-        Some(Rule::new(vec![is_in(side.index, set)], Action::Goto(chain(name, side.chain))))
+        // A jump: should a packet that a change overtakes fall out of a chain not filled yet, it is dropped below.
+        Some(Rule::new(vec![is_in(side.index, set)], Action::Jump(chain(name, side.chain))))
     });
     let private = Rule::new(vec![], Action::Dispatch(vec![Key::new(side.index)], side.map.into()));
     let slipped = Rule::new(vec![is_in(side.index, BOUND)], Action::Drop);

@@ -1,11 +1,17 @@
 //! Firewalls as values: whatever was done to get there, equal states enforce equal rules, and a refusal changes
 //! nothing.
 
+mod lab;
+
+use lab::Way;
+use lab::corpus::corpus;
 use nwfilter::compile::{Features, Options};
+use nwfilter::eval::{self, End};
 use nwfilter::filter::{Filter, read};
 use nwfilter::firewall::{BridgePort, Firewall, Member, Policy, Refused, Rules};
 use nwfilter::ir::{Action, Bytes, Chain, Family, Name, Set, Table};
 use nwfilter::layout::{self, Entrance, prefix_of};
+use nwfilter::library::Library;
 use nwfilter::plan::plan;
 use nwfilter::span::Source;
 use nwfilter::vars::Vars;
@@ -95,7 +101,7 @@ fn meaning(firewall: &Firewall) -> Meaning {
         None => panic!("{index} is bound and goes nowhere"),
     });
     let anonymous = |action: &Action| match action {
-        Action::Goto(_) => Action::Continue,
+        Action::Jump(_) => Action::Continue,
         action => action.clone(),
     };
     let others = table.chains.iter().filter(|(_, chain)| chain.hook.is_some());
@@ -394,4 +400,47 @@ fn a_program_is_not_mistaken_for_another_of_its_digest() {
     assert!(layout::is_free(&table, &elsewhere, program));
     layout::place(&mut table, &elsewhere, program);
     assert!(layout::is_free(&table, &elsewhere, program));
+}
+
+/// What becomes of each frame of the corpus at this guest's interface.
+fn verdicts(firewall: &Firewall, index: u32) -> Vec<(&'static str, Option<End>)> {
+    let table = table(firewall);
+    let chains = table.chains.iter().map(|(name, chain)| (name.clone(), chain.rules.clone())).collect();
+    let elements = |set: &Set| set.elements.keys().cloned().collect();
+    let sets = table.sets.iter().map(|(name, set)| (name.clone(), elements(set))).collect();
+    let rules = eval::Rules { chains: &chains, sets: &sets, connections: &BTreeMap::new() };
+    let (Entrance::Shared(first) | Entrance::Private(first)) = layout::entrance(&table, index).unwrap();
+    let verdict = |case: &lab::corpus::Case| {
+        let (side, iif, oif) = if case.way == Way::FromGuest { ("out", index, 1) } else { ("in", 1, index) };
+        let frame = eval::Frame { bytes: &case.frame, iif, oif, connection: None };
+        eval::walk(rules, &format!("{first}/{side}"), frame).map(|(end, _)| end)
+    };
+    corpus().iter().map(|case| (case.id, verdict(case))).collect()
+}
+
+#[test]
+fn who_shares_and_who_is_folded_gets_the_same_verdicts() {
+    let library = Library::standard();
+    let mut compared = 0;
+    for name in library.filters.keys() {
+        let both = [0, NEVER].map(|limit| {
+            let filters = Firewall::new(policy(limit)).define(library.filters.values().cloned()).unwrap();
+            let vars = vars(&[
+                ("MAC", &[&mac(1)]),
+                ("IP", &["10.0.0.1", "10.0.0.3"]),
+                ("DHCPSERVER", &["10.0.0.254"]),
+                ("IPV6", &["fe80::1"]),
+            ]);
+            let bound = filters.bind_all([member(1, name, vars), guest(2, "clean-traffic")]);
+            bound.ok().map(|bound| (shares(&bound)[0], verdicts(&bound, 1)))
+        });
+        let [Some((true, shared)), Some((false, folded))] = both else {
+            assert_eq!(both, [None, None], "{name}");
+            continue;
+        };
+        assert_eq!(shared, folded, "{name}");
+        assert!(shared.iter().all(|(_, verdict)| verdict.is_some()), "{name} falls off an end");
+        compared += 1;
+    }
+    assert!(compared > 15, "{compared} filters compared");
 }

@@ -133,15 +133,11 @@ impl State {
     /// Takes the filters that were found on disk: those that changed or are new get their new meaning, all or
     /// none. One that can not stand beside the others is left out and told of. A filter whose file is gone
     /// stays defined, as in libvirt.
-    pub fn reload(
-        &self,
-        filters: impl IntoIterator<Item = Filter>,
-    ) -> (Result<Change, Error>, Vec<Fault>) {
+    pub fn reload(&self, filters: impl IntoIterator<Item = Filter>) -> (Result<Change, Error>, Vec<Fault>) {
         let known = self.firewall.filters();
         let changed = filters.into_iter().filter(|filter| !is_same(known, filter));
         let (sound, faults) = sound(known, changed);
         let taken = self.with(sound).map(Change::silent);
         (taken, faults)
     }
-
 }

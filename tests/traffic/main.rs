@@ -8,4 +8,6 @@ mod lab;
 mod ethernet;
 mod host;
 mod ip_layer;
+mod members;
 mod rules;
+mod standard;
