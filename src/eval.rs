@@ -160,6 +160,14 @@ impl<'a> Rules<'a> {
         self.walk(chain, frame, Some(Vec::new()))
     }
 
+    /// Which matches of a rule do not hold of a frame.
+    pub fn failures(&self, rule: &Rule, frame: Frame<'_>) -> Vec<usize> {
+        let headers = Headers::of(frame.bytes, frame.tag);
+        let walk = Walk { rules: self, frame, headers, path: None, chains: 0 };
+        let terms = shape(Family::Bridge, rule).terms;
+        (0..terms.len()).filter(|at| !matches!(walk.says(&terms[*at].test), Said::Yes)).collect()
+    }
+
     fn walk(&self, chain: &str, frame: Frame<'_>, path: Option<Vec<Step<'a>>>) -> Walked<'a> {
         let headers = Headers::of(frame.bytes, frame.tag);
         let mut walk = Walk { rules: self, frame, headers, path, chains: 0 };

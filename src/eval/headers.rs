@@ -36,7 +36,7 @@ pub struct Headers {
 pub struct Upper {
     /// Its number.
     pub protocol: u8,
-    /// Where its header begins, from the beginning of the frame.
+    /// Where its header begins, from the beginning of the frame; of a later fragment what the kernel takes for that.
     pub offset: usize,
     /// Whether this is a fragment that does not have the header.
     pub later_fragment: bool,

@@ -75,9 +75,19 @@ fn payload(frame: &Frame<'_>, headers: &Headers, base: Base, offset: u32, length
         }
         Base::Link => 0,
         Base::Network => headers.network,
-        Base::Transport => headers.transport()?,
+        Base::Transport => match quick(headers, offset, length) {
+            Some(start) if start + offset + length <= frame.bytes.len() => start,
+            _ => headers.transport()?,
+        },
     };
     Register::of(frame.bytes.get(start + offset..start + offset + length)?)
+}
+
+/// Where `nft_payload_fast_eval` takes the transport header to begin, which does not ask whether the frame is a later
+/// fragment. Of IPv6 the kernel then holds the place of the network header.
+fn quick(headers: &Headers, offset: usize, length: usize) -> Option<usize> {
+    let fits = matches!(length, 1 | 2 | 4) && offset.is_multiple_of(length);
+    headers.upper.filter(|_| fits).map(|upper| upper.offset)
 }
 
 /// Where the type field is, and where a tagged header ends.

@@ -37,6 +37,14 @@ pub fn cases() -> Vec<Case> {
             "<rule action='drop' direction='out' statematch='false'><ah-ipv6/></rule>",
             ipv6(43, &[51, 32, 0, 0, 0, 0, 0, 0]),
         ),
+        with(
+            &[("IP", "10.0.0.9")],
+            drops(
+                "a variable address of which no bit counts matches whatever is left of the packet",
+                "<rule action='drop' direction='out'><ip srcipaddr='$IP' srcipmask='0'/></rule>",
+                ipv4(17, &[])[..14 + 10].to_vec(),
+            ),
+        ),
         drops(
             "a length in a tag reads as the kernel's number for LLC",
             "<rule action='drop' direction='out'><vlan match='no' encap-protocol='100'/></rule>",
@@ -53,6 +61,11 @@ pub fn cases() -> Vec<Case> {
             ipv4(6, &[4, 5, 0, 80, 0, 0, 0, 0, 0, 0, 0, 0, 0x10, 2, 1, 0, 0, 0, 0, 0]),
         ),
     ]
+}
+
+fn with(vars: &[(&str, &str)], mut case: Case) -> Case {
+    vars.iter().for_each(|(name, value)| case.vars.push(*name, *value));
+    case
 }
 
 fn passes(name: &'static str, filter: &'static str, body: Vec<u8>) -> Case {
