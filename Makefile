@@ -10,7 +10,11 @@ ifneq ($(shell id -u),0)
 AS_ROOT = --config 'target."cfg(all())".runner = ["sudo", "-E"]'
 endif
 
-.PHONY: demo test lint bench vm-test doc install deb clean
+# Pairs of a filter and a frame that fuzz-verdicts tries.
+N    ?= 1000000
+SEED ?= 1
+
+.PHONY: demo test fuzz-verdicts lint bench vm-test doc install deb qemu-test clean
 
 demo:
 	scripts/setup
@@ -20,6 +24,11 @@ test:
 	scripts/setup
 	$(CARGO) test $(AS_ROOT) --tests --examples
 	$(CARGO) test $(AS_ROOT) --doc
+
+# Random filters and frames: evaluator, slots, constants and kernel must agree.
+fuzz-verdicts:
+	scripts/setup
+	NWFILTER_PAIRS=$(N) NWFILTER_SEED=$(SEED) $(CARGO) test $(AS_ROOT) --test differential -- --nocapture
 
 lint:
 	scripts/setup
@@ -34,6 +43,12 @@ bench:
 vm-test:
 	scripts/setup --vm
 	vm-tests/run $(KERNEL)
+
+# A domain's whole life with libvirt's own qemu driver, which talks to our daemon.
+qemu-test:
+	scripts/setup
+	$(CARGO) build --bins
+	vm-tests/qemu
 
 doc:
 	scripts/setup
