@@ -15,6 +15,7 @@ pub mod eval;
 pub mod field;
 pub mod filter;
 pub mod firewall;
+pub mod frame;
 pub mod ipset;
 pub mod ir;
 pub mod layout;
