@@ -4,6 +4,7 @@
 pub mod addr;
 pub mod apply;
 pub mod binding;
+pub mod bpf;
 pub mod cli;
 pub mod compile;
 pub mod config;
