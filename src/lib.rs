@@ -20,6 +20,7 @@ pub mod frame;
 pub mod ipset;
 pub mod ir;
 pub mod layout;
+pub mod learning;
 pub mod lease;
 pub mod library;
 pub mod links;
