@@ -34,11 +34,15 @@ pub struct Features {
     pub xor_registers: bool,
     /// A frame from the guest can be rejected with an answer.
     pub reject: bool,
+    /// Connections of bridged frames are tracked, so that their state can be asked for.
+    pub state: bool,
+    /// Connections can be counted.
+    pub limit: bool,
 }
 
 impl Features {
     /// A kernel that can do everything.
-    pub const ALL: Features = Features { xor_registers: true, reject: true };
+    pub const ALL: Features = Features { xor_registers: true, reject: true, state: true, limit: true };
 }
 
 /// The way of a frame.

@@ -59,6 +59,9 @@ const LINK_EVENTS: usize = 64;
 /// Calls that wait for their turn; clients wait beyond.
 const CALLS: usize = 64;
 
+/// After which time what the kernel refused is tried again.
+const AGAIN: Duration = Duration::from_secs(10);
+
 /// How often a timer without a purpose ticks.
 const ALIVE: Duration = Duration::from_secs(3600);
 
@@ -118,6 +121,8 @@ enum Adopt {
 struct Inputs {
     calls: mpsc::Receiver<Call>,
     connected: watch::Receiver<usize>,
+    /// When the last client was seen.
+    busy: Instant,
     links: mpsc::Receiver<Vec<LinkEvent>>,
     foreign: AsyncFd<Watch>,
     alive: tokio::time::Interval,
@@ -137,12 +142,23 @@ impl Inputs {
         Ok(Inputs {
             calls,
             connected,
+            busy: Instant::now(),
             links,
             foreign: foreign.map_err(system("changes of rules can not be followed"))?,
             alive: tokio::time::interval(notify::watchdog().unwrap_or(ALIVE)),
             stop,
             server: tokio::spawn(rpc::serve(listeners, limits, calls_to, connected_to, stopped)),
         })
+    }
+
+    /// How many clients there are, and since when that is none.
+    fn clients(&mut self) -> (usize, Instant) {
+        let fresh = self.connected.has_changed().unwrap_or(false);
+        let clients = *self.connected.borrow_and_update();
+        if fresh || clients > 0 {
+            self.busy = Instant::now();
+        }
+        (clients, self.busy)
     }
 
     /// Lets clients have their last answers.
@@ -174,7 +190,7 @@ impl Daemon {
     async fn work(&mut self, inputs: &mut Inputs, signals: &mut Signals) -> Result<(), Failure> {
         loop {
             let due = self.due();
-            let idle = self.idle(*inputs.connected.borrow_and_update());
+            let idle = self.idle(inputs.clients());
             tokio::select! {
                 Some(call) = inputs.calls.recv() => self.answer(call).await,
                 events = inputs.links.recv() => match events {
@@ -184,6 +200,7 @@ impl Daemon {
                 () = due => self.expire().await,
                 () = idle => return Ok(()),
                 _ = inputs.connected.changed() => {}
+                ended = &mut inputs.server => return Err(start::no_server(ended)),
                 _ = inputs.alive.tick() => notify::tell(notify::State::Alive),
                 ready = inputs.foreign.readable_mut() => {
                     let seen = ready.map(|mut ready| start::foreign(&mut ready)).map_err(system("rules are no longer followed"))?;
@@ -266,10 +283,11 @@ impl Daemon {
     }
 
     /// Ends when nobody was connected for the configured time. While a deleted binding has its period of grace, the daemon stays.
-    fn idle(&self, connected: usize) -> impl Future<Output = ()> + use<> {
+    fn idle(&self, (connected, since): (usize, Instant)) -> impl Future<Output = ()> + use<> {
         let timeout = self.config.timeout;
         let stays = timeout.is_zero() || connected > 0 || self.state.deadline().is_some();
-        async move { if stays { std::future::pending().await } else { tokio::time::sleep(timeout).await } }
+        let end = tokio::time::Instant::from_std(since + timeout);
+        async move { if stays { std::future::pending().await } else { tokio::time::sleep_until(end).await } }
     }
 
     async fn answer(&mut self, call: Call) {
@@ -277,10 +295,7 @@ impl Daemon {
         let answer = match &call.request {
             rpc::Request::Status => self.status().await,
             rpc::Request::Ipset { name, verb, addresses } => self.ipset(name, *verb, addresses).await,
-            request => match self.state.request(request, context) {
-                Ok(change) => self.take(change).await,
-                Err(error) => Err(error),
-            },
+            request => self.take_if(self.state.request(request, context)).await,
         };
         if let Err(refused) = &answer {
             info!(request = call.request.name(), reason = %refused.message, "refused");
@@ -345,9 +360,10 @@ impl Daemon {
     }
 
     async fn expire(&mut self) {
-        let change = self.state.expire(self.now());
-        if let Err(refused) = self.take(change).await {
-            error!(reason = %refused.message, "deleted bindings stay in force");
+        let now = self.now();
+        if let Err(refused) = self.take(self.state.expire(now)).await {
+            error!(reason = %refused.message, "deleted bindings stay in force for now");
+            self.state = self.state.put_off(now, now + AGAIN);
         }
     }
 
@@ -373,16 +389,36 @@ impl Daemon {
 
     async fn reload(&mut self) {
         notify::tell(notify::State::Reloading);
-        let found = start::read_filters(&self.filters);
-        let reloaded = match found.and_then(|filters| self.state.reload(filters)) {
-            Ok(change) => self.take(change).await,
+        let reloaded = match start::read_filters(&self.filters) {
+            Ok(found) => {
+                let (change, faults) = self.state.reload(found);
+                start::tell_of(&faults);
+                self.take_if(change).await
+            }
             Err(error) => Err(error),
         };
         match reloaded {
             Ok(_) => info!("filters read anew"),
             Err(refused) => error!(reason = %refused.message, "filters stay as they were"),
         }
+        self.retry_closed().await;
         notify::tell(notify::State::Ready);
+    }
+
+    async fn take_if(&mut self, change: Result<Change, Error>) -> Result<Reply, Error> {
+        match change {
+            Ok(change) => self.take(change).await,
+            Err(error) => Err(error),
+        }
+    }
+
+    /// One by one, so that a port the kernel still refuses stands in no other's way.
+    async fn retry_closed(&mut self) {
+        for portdev in self.state.closed_ports() {
+            if let Err(refused) = self.take(self.state.retry(&portdev)).await {
+                warn!(port = portdev, reason = %refused.message, "stays closed");
+            }
+        }
     }
 }
 

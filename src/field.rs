@@ -11,7 +11,8 @@ pub enum Base {
     Link,
     /// The network header.
     Network,
-    /// The transport header; not there in later fragments, so that a match on it fails.
+    /// The transport header. A later fragment has none, but the kernel's quick way of loading 1, 2 or 4 bytes takes
+    /// what is there for one.
     Transport,
 }
 
@@ -48,12 +49,16 @@ pub enum Field {
     ArpDaddrEther,
     ArpDaddrIp,
     IpDscp,
+    /// Three bits of flags, then the place of a fragment in its packet.
+    IpFragment,
     IpProtocol,
     IpSaddr,
     IpDaddr,
     Ip6Dscp,
     Ip6Saddr,
     Ip6Daddr,
+    /// What the kernel loads in its slow way, which fails where there is no transport header.
+    ThStart,
     ThSport,
     ThDport,
     TcpFlags,
@@ -118,12 +123,14 @@ impl Field {
             ArpDaddrEther => named(Network, 18, 6, "arp daddr ether"),
             ArpDaddrIp => named(Network, 24, 4, "arp daddr ip"),
             IpDscp => Layout { mask: Some(&[0xfc]), shift: 2, ..named(Network, 1, 1, "ip dscp") },
+            IpFragment => named(Network, 6, 2, "ip frag-off"),
             IpProtocol => named(Network, 9, 1, "ip protocol"),
             IpSaddr => named(Network, 12, 4, "ip saddr"),
             IpDaddr => named(Network, 16, 4, "ip daddr"),
             Ip6Dscp => Layout { mask: Some(&[0x0f, 0xc0]), shift: 6, ..named(Network, 0, 2, "ip6 dscp") },
             Ip6Saddr => named(Network, 8, 16, "ip6 saddr"),
             Ip6Daddr => named(Network, 24, 16, "ip6 daddr"),
+            ThStart => whole(Transport, 0, 3, None),
             ThSport => named(Transport, 0, 2, "th sport"),
             ThDport => named(Transport, 2, 2, "th dport"),
             TcpFlags => named(Transport, 13, 1, "tcp flags"),

@@ -101,6 +101,17 @@ pub struct Set {
     pub elements: OrdMap<Bytes, Datum>,
 }
 
+/// What kind of set or map something is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetType {
+    /// The types of its key.
+    pub key: Vec<KeyType>,
+    /// What it maps to.
+    pub data: Data,
+    /// Filled by rules.
+    pub dynamic: bool,
+}
+
 /// What a set or map maps to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Data {
@@ -347,6 +358,13 @@ pub enum Reject {
     PortUnreachable,
     /// TCP reset.
     TcpReset,
+}
+
+impl Set {
+    /// What kind of set it is.
+    pub fn kind(&self) -> SetType {
+        SetType { key: self.key.clone(), data: self.data, dynamic: self.dynamic }
+    }
 }
 
 impl KeyType {

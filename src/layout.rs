@@ -104,12 +104,33 @@ pub fn place(table: &mut Table, prefix: &str, program: &Program) {
 
 /// Takes the chains and sets of a program out of the table.
 pub fn displace(table: &mut Table, prefix: &str) {
-    let below = format!("{prefix}/");
-    let under = |name: &Name| name.starts_with(&below);
-    let chains: Vec<Name> = table.chains.keys().filter(|name| under(name)).cloned().collect();
-    let sets: Vec<Name> = table.sets.keys().filter(|name| under(name)).cloned().collect();
+    let below: Name = format!("{prefix}/").into();
+    let chains = table.chains.range(below.clone()..).map(|(name, _)| name);
+    let chains: Vec<Name> = chains.take_while(|name| name.starts_with(&*below)).cloned().collect();
+    let sets = table.sets.range(below.clone()..).map(|(name, _)| name);
+    let sets: Vec<Name> = sets.take_while(|name| name.starts_with(&*below)).cloned().collect();
     chains.iter().for_each(|name| drop(table.chains.remove(name)));
     sets.iter().for_each(|name| drop(table.sets.remove(name)));
+}
+
+/// Whether a program can be placed under this prefix: nothing is there, or this very program.
+pub fn is_free(table: &Table, prefix: &str, program: &Program) -> bool {
+    if !table.chains.contains_key(&chain(prefix, OUT)) {
+        return true;
+    }
+    let (chains, _) = program.placed(prefix);
+    chains
+        .iter()
+        .all(|(name, rules)| table.chains.get(name).is_some_and(|there| is_same(&there.rules, rules)))
+}
+
+/// Whether rules are the same wherever in their documents they stand.
+fn is_same(some: &[Rule], others: &[Rule]) -> bool {
+    let filter = |rule: &Rule| rule.origin.as_ref().map(|origin| (origin.filter.clone(), origin.rule));
+    let same = |(a, b): (&Rule, &Rule)| {
+        a.matches == b.matches && a.action == b.action && a.counter == b.counter && filter(a) == filter(b)
+    };
+    some.len() == others.len() && some.iter().zip(others).all(same)
 }
 
 /// Lets the entry chains of a shared program lead to the program placed under a prefix.
@@ -169,6 +190,14 @@ pub fn entrance(table: &Table, index: u32) -> Option<Entrance> {
         _ => None,
     };
     shared.or_else(private)
+}
+
+/// Where the private program of an interface is placed, if it has one.
+pub fn private(table: &Table, index: u32) -> Option<Name> {
+    match table.sets.get(FROM_GUEST)?.elements.get(&index_key(index))? {
+        Datum::Goto(chain) => prefix_of(chain).map(Name::from),
+        _ => None,
+    }
 }
 
 /// Where the program is placed that members of a shared one are led to.
@@ -268,7 +297,8 @@ fn dispatch(table: &Table, side: &Side) -> Vec<Rule> {
     };
     let shared = table.sets.keys().filter_map(|set| {
         let name = set.strip_suffix(MEMBERS)?;
-        Some(Rule::new(vec![is_in(side.index, set)], Action::Goto(chain(name, side.chain))))
+        // A jump: should a packet that a change overtakes fall out of a chain not filled yet, it is dropped below.
+        Some(Rule::new(vec![is_in(side.index, set)], Action::Jump(chain(name, side.chain))))
     });
     let private = Rule::new(vec![], Action::Dispatch(vec![Key::new(side.index)], side.map.into()));
     let slipped = Rule::new(vec![is_in(side.index, BOUND)], Action::Drop);

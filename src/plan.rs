@@ -8,7 +8,7 @@
 
 mod text;
 
-use crate::ir::{Bytes, Chain, Data, Datum, Family, Hook, KeyType, Name, Role, Rule, Ruleset, Set, Table};
+use crate::ir::{Bytes, Chain, Datum, Family, Hook, Name, Role, Rule, Ruleset, Set, SetType, Table};
 use crate::layout::{BOUND, index_key};
 use imbl::ordmap::DiffItem;
 use std::sync::Arc;
@@ -56,17 +56,6 @@ pub enum Change {
     AddElements(Name, SetType, Vec<(Bytes, Datum)>),
     /// Remove elements from a set or map.
     DeleteElements(Name, SetType, Vec<Bytes>),
-}
-
-/// What kind of set or map a step is about.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SetType {
-    /// The types of its key.
-    pub key: Vec<KeyType>,
-    /// What it maps to.
-    pub data: Data,
-    /// Filled by rules.
-    pub dynamic: bool,
 }
 
 /// What turns one rule set into another.
@@ -134,16 +123,18 @@ impl Difference {
     }
 
     fn append_to(self, plan: &mut Plan, family: Family) {
-        // What a packet under way may still read waits for it, unless nothing else changes.
+        // What a packet under way may still read waits for it: not only elements, chains as well, for with a rule that
+        // branches the kernel takes its constant map from packets that are still to walk the rule.
         let waits = !self.refill.is_empty()
             || self.redirect.iter().any(|change| matches!(change, Change::AddElements(..)));
         let extend = |batch: &mut Vec<Step>, lists: Vec<Vec<Change>>| {
             batch.extend(lists.into_iter().flatten().map(|change| Step { family, change }));
         };
-        extend(&mut plan.prepare, vec![self.add_chains, self.add_sets, self.add_unread, self.add_rules]);
+        // The kernel fills chains in the order in which they were made: those that others lead to come first.
+        let add_chains = self.add_chains.into_iter().rev().collect();
+        extend(&mut plan.prepare, vec![add_chains, self.add_sets, self.add_unread, self.add_rules]);
         extend(&mut plan.switch, vec![self.add_read, self.redirect, self.refill]);
-        let last =
-            if waits && !self.delete_elements.is_empty() { &mut plan.retire } else { &mut plan.switch };
+        let last = if waits { &mut plan.retire } else { &mut plan.switch };
         extend(last, vec![self.delete_elements, self.empty_chains, self.delete_chains, self.delete_sets]);
     }
 
@@ -256,13 +247,6 @@ fn push_elements(list: &mut Vec<Change>, name: &Name, set: &Set, elements: Vec<(
 fn push_removal(list: &mut Vec<Change>, name: &Name, set: &Set, keys: Vec<Bytes>) {
     if !keys.is_empty() {
         list.push(Change::DeleteElements(name.clone(), set.kind(), keys));
-    }
-}
-
-impl Set {
-    /// What kind of set it is.
-    pub fn kind(&self) -> SetType {
-        SetType { key: self.key.clone(), data: self.data, dynamic: self.dynamic }
     }
 }
 

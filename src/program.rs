@@ -3,8 +3,10 @@
 //! Names of chains are relative (`out`, `in`, `out/ipv4-ip`); [`Program::placed`] puts them under a prefix. What
 //! differs between the members of one program is only in the elements of its slots.
 
-use crate::ir::{Action, KeyType, Name, Rule, Set, Verdict};
+use crate::ir::text::{ChainText, SetText};
+use crate::ir::{Action, Chain, Data, Family, KeyType, Match, Name, Role, Rule, Set, Verdict};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{self, Display, Formatter};
 
 /// A filter with its whole tree of references, compiled once.
 #[derive(Clone, Debug, PartialEq)]
@@ -104,7 +106,7 @@ impl Program {
     fn place_rule(&self, rule: &Rule, under: &dyn Fn(&Name) -> Name) -> Rule {
         let mut placed = rule.clone();
         for part in &mut placed.matches {
-            if let crate::ir::Match::ConnLimit { set, .. } = part {
+            if let Match::ConnLimit { set, .. } = part {
                 *set = under(set);
             }
         }
@@ -120,6 +122,24 @@ impl Program {
             _ => {}
         }
         placed
+    }
+}
+
+/// A program reads as in a table of the bridge family, without the skeleton that leads into it.
+impl Display for Program {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        for (name, set) in self.foreign.iter().chain(&self.sets) {
+            SetText(name, set).fmt(f)?;
+        }
+        for slot in &self.slots {
+            let (key, elements) = (slot.key(), Default::default());
+            let set = Set { key, data: Data::None, role: Role::Variable, dynamic: false, elements };
+            SetText(&slot.set_name(), &set).fmt(f)?;
+        }
+        for (name, rules) in &self.chains {
+            ChainText(Family::Bridge, name, &Chain { hook: None, rules: rules.clone() }).fmt(f)?;
+        }
+        Ok(())
     }
 }
 

@@ -1,13 +1,14 @@
 //! A filter with its tree of references and a binding's variables, made into one flat list of rules.
 //!
-//! References are followed ([`walk`](self)), variables read, attributes joined into typed [`Test`]s, and the rules put in
+//! References are followed, variables read, attributes joined into typed [`Test`]s, and the rules put in
 //! order. What can be a set of its own for each member is a [`Slot`]; anything else is folded into constants.
 //! All that is wrong is told at once. Nothing here knows what a rule compiles to.
 
-mod check;
 mod conditions;
+mod faults;
 mod groups;
 mod members;
+mod sample;
 mod walk;
 
 pub(crate) use groups::leading_ones;
@@ -160,6 +161,8 @@ pub enum Mode {
 pub type Library<'a> = &'a dyn Fn(&str) -> Option<Arc<Filter>>;
 
 /// The filter `root` of the library for a binding with these variables.
+///
+/// Fails with all variables that are missing, or with everything that can not be enforced as it is written.
 pub fn resolve(
     library: Library<'_>,
     root: &str,
@@ -171,11 +174,22 @@ pub fn resolve(
     if !lacking.is_empty() {
         return Err(vec![unresolvable(&lacking)]);
     }
-    let binding = (mode == Mode::Slots).then_some(vars);
+    expanded(root, &instances, (mode == Mode::Slots).then_some(vars))
+}
+
+/// The filter `root` of the library with samples for variables that no parameter gives: fails with what an
+/// interface would be refused for whatever its variables are.
+pub fn check(library: Library<'_>, root: &str) -> Result<Resolved, Vec<Diagnostic>> {
+    let instances = walk::walk(library, root, &Vars::default())?;
+    let instances: Vec<Instance> = instances.into_iter().map(sample::sampled).collect();
+    expanded(root, &instances, None)
+}
+
+fn expanded(root: &str, instances: &[Instance], binding: Option<&Vars>) -> Result<Resolved, Vec<Diagnostic>> {
     let mut placed = Vec::new();
-    let mut diagnostics = Vec::new();
+    let mut diagnostics = BTreeSet::new();
     let mut folded = BTreeSet::new();
-    for instance in &instances {
+    for instance in instances {
         match conditions::expand(instance, binding, walk::RULES - placed.len()) {
             Ok(rules) => {
                 folded.extend(constants(instance, rules.first()));
@@ -185,7 +199,7 @@ pub fn resolve(
         }
     }
     if !diagnostics.is_empty() {
-        return Err(diagnostics);
+        return Err(diagnostics.into_iter().collect());
     }
     let reads = instances.iter().flat_map(accesses).map(|access| access.name.clone()).collect();
     let arranged = arrange(root, placed);

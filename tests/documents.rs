@@ -1,32 +1,14 @@
-//! Documents: what is read and printed, what is refused and with which words.
+//! Filters: what is read and printed, what is refused and with which words.
 
-use nwfilter::binding;
-use nwfilter::diag::{Code, Diagnostic, Severity, principal, render};
+mod libvirt;
+
+use nwfilter::diag::{Diagnostic, Severity, principal, render};
 use nwfilter::filter::read::read;
 use nwfilter::filter::write::{file_text, write};
 use nwfilter::filter::{Entry, Filter};
 use nwfilter::span::Source;
 use std::fs;
-use std::path::{Path, PathBuf};
-
-/// libvirt's own test inputs; none, and said so, where they are not installed.
-fn libvirt_data(folder: &str) -> Option<Vec<(String, String)>> {
-    let root = std::env::var_os("NWFILTER_LIBVIRT_DATA")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/libvirt-data"), PathBuf::from);
-    let Ok(entries) = fs::read_dir(root.join(folder)) else {
-        println!("skipped: libvirt data not found");
-        return None;
-    };
-    let mut files: Vec<(String, String)> = entries
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "xml"))
-        .map(|path| {
-            (path.file_stem().unwrap().to_str().unwrap().to_owned(), fs::read_to_string(path).unwrap())
-        })
-        .collect();
-    files.sort();
-    Some(files)
-}
+use std::path::Path;
 
 fn read_text(text: &str) -> Result<(Filter, Vec<Diagnostic>), Vec<Diagnostic>> {
     read(&Source::new("test.xml", text))
@@ -44,7 +26,7 @@ const QUIRKS: &str = "quirks-invalid";
 
 #[test]
 fn what_libvirt_reads_prints_as_libvirt_prints_it() {
-    let (Some(inputs), Some(outputs)) = (libvirt_data("xml-in"), libvirt_data("xml-out")) else {
+    let (Some(inputs), Some(outputs)) = (libvirt::data("xml-in"), libvirt::data("xml-out")) else {
         return;
     };
     for (name, input) in inputs.iter().filter(|(name, _)| !name.ends_with("-invalid")) {
@@ -55,7 +37,7 @@ fn what_libvirt_reads_prints_as_libvirt_prints_it() {
 
 #[test]
 fn what_libvirt_prints_is_a_fixed_point() {
-    let Some(outputs) = libvirt_data("xml-out") else {
+    let Some(outputs) = libvirt::data("xml-out") else {
         return;
     };
     for (name, output) in outputs.iter() {
@@ -71,7 +53,7 @@ fn what_libvirt_prints_is_a_fixed_point() {
 
 #[test]
 fn what_libvirt_refuses_is_refused() {
-    let Some(inputs) = libvirt_data("xml-in") else {
+    let Some(inputs) = libvirt::data("xml-in") else {
         return;
     };
     for (name, input) in inputs.iter().filter(|(name, _)| name.ends_with("-invalid") && name != QUIRKS) {
@@ -84,7 +66,7 @@ fn what_libvirt_refuses_is_refused() {
 #[test]
 fn a_destination_port_keeps_its_own_sign() {
     // libvirt negates the port 22 that traffic goes to, because the one it comes from is negated.
-    let Some(inputs) = libvirt_data("xml-in") else {
+    let Some(inputs) = libvirt::data("xml-in") else {
         return;
     };
     let (_, quirks) = inputs.iter().find(|(name, _)| name == QUIRKS).unwrap();
@@ -92,18 +74,6 @@ fn a_destination_port_keeps_its_own_sign() {
         "    <tcp dstportstart='22' comment='comment'/>\n    \
          <tcp match='no' srcipaddr='10.1.2.3' srcipmask='32' srcportstart='22'/>\n"
     ));
-}
-
-#[test]
-fn libvirts_bindings_print_as_they_read() {
-    let Some(bindings) = libvirt_data("bindings") else {
-        return;
-    };
-    for (name, text) in bindings {
-        let (binding, warnings) = binding::read(&Source::new("b.xml", text.as_str())).expect(&name);
-        assert_eq!(binding::write(&binding), text, "{name}");
-        assert!(warnings.is_empty(), "{name}: {warnings:?}");
-    }
 }
 
 /// The place's own text.
@@ -596,81 +566,16 @@ fn the_standard_filters_read_without_a_warning_and_know_each_other() {
     }
 }
 
-const OWNER: &str = "<owner><name>vm</name><uuid>5c6d49afb0716127b4ec6f8ed4b55335</uuid></owner>";
-
-fn binding_fault(inner: &str) -> Diagnostic {
-    let document = format!("<filterbinding>{inner}</filterbinding>");
-    let faults = binding::read(&Source::new("b.xml", document)).expect_err(inner);
-    principal(&faults).clone()
-}
-
-#[test]
-fn a_binding_is_refused_with_libvirts_words() {
-    for (inner, message) in [
-        ("", "filter binding has no port dev name"),
-        ("<portdev name=''/>", "filter binding has no port dev name"),
-        ("<portdev name='v'/><linkdev/>", "filter binding has no link dev name"),
-        ("<portdev name='v'/>", "filter binding has no owner name"),
-        ("<portdev name='v'/><owner><name>vm</name></owner>", "filter binding has no owner UUID"),
-        ("<portdev name='v'/><owner><name>vm</name><uuid>x</uuid></owner>", "Unable to parse UUID 'x'"),
-        (&format!("<portdev name='v'/>{OWNER}"), "filter binding has no MAC address"),
-        (&format!("<portdev name='v'/>{OWNER}<mac address='x'/>"), "Unable to parse MAC 'x'"),
-        (
-            &format!("<portdev name='v'/>{OWNER}<mac address='1:2:3:4:5:6'/>"),
-            "filter binding has no filter reference",
-        ),
-    ] {
-        let fault = binding_fault(inner);
-        assert_eq!((fault.code, fault.message.as_str()), (Code::INTERNAL, message), "{inner}");
-        assert!(fault.place.is_some());
-    }
-    let fault = binding::read(&Source::new("b.xml", "<filter/>")).unwrap_err().remove(0);
-    assert_eq!(
-        (fault.code, fault.message.as_str()),
-        (Code::XML_ERROR, "expecting root element of 'filterbinding', not 'filter'")
-    );
-}
-
-#[test]
-fn a_port_device_has_the_name_of_an_interface() {
-    for name in ["..", ".", "../../x", "a/b", "a b", "a:b", "0123456789abcdef", "a&#9;b", "\u{a0}", "a\u{85}"]
-    {
-        let fault = binding_fault(&format!("<portdev name='{name}'/>"));
-        assert_eq!(fault.code, Code::INVALID_ARG, "{name}");
-        assert!(fault.message.starts_with("interface name '"), "{}", fault.message);
-    }
-}
-
-#[test]
-fn a_binding_survives_its_status_document() {
-    let document = "<filterbinding><owner><name>a&lt;&#13;\n b</name><uuid>5c6d49afb0716127b4ec6f8ed4b55335</uuid></owner>\
-         <portdev name='vnet-7%'/><linkdev name='eth0'/><mac address='52:54:0:7b:35:93'/><filterref filter='x&amp;y'>\
-         <parameter name='IP' value='10.1.1.1'/><parameter name='IP' value='::1'/></filterref><backend name='nftables'/></filterbinding>";
-    let (binding, warnings) = binding::read(&Source::new("b.xml", document)).unwrap();
-    assert!(warnings.is_empty(), "{warnings:?}");
-    assert_eq!(binding.owner_name, "a<\r\n b");
-    let again = binding::read_status(&Source::new("s.xml", binding::write_status(&binding))).unwrap();
-    assert_eq!(binding::write(&again), binding::write(&binding));
-    assert_eq!(again.owner_name, binding.owner_name);
-    assert_eq!(&again.source.text[again.filter_span.range()], "x&amp;y");
-    for broken in [
-        "<filterbindingstatus/>",
-        "<filterbinding/>",
-        "",
-        "<filterbindingstatus><filterbinding/></filterbindingstatus>",
-    ] {
-        assert!(binding::read_status(&Source::new("s.xml", broken)).is_err(), "{broken}");
-    }
-}
-
 #[test]
 fn a_filter_holds_its_places() {
-    let (filter, _) = read_text(
-        "<filter name='f'>\n  <rule action='drop' direction='in'><tcp dscp='&#x31;'/></rule></filter>",
-    )
-    .unwrap();
-    let Entry::Rule(rule) = &filter.entries[0] else { panic!() };
-    let text = |span: nwfilter::span::Span| &filter.source.text[span.range()];
-    assert_eq!(text(rule.matches[0].span), "&#x31;");
-    assert!(text(rule.span).starts_with("<rule") && text(rule.span).ends_with("</rule>"));
+    for front in ["", "\u{feff}", "\u{feff}<?xml version='1.0' encoding='utf-8'?>\r\n", "<!-- ä -->\n"] {
+        let document = format!(
+            "{front}<filter name='f'>\r\n  <rule action='drop' direction='in'><tcp dscp='&#x31;'/></rule></filter>"
+        );
+        let (filter, _) = read_text(&document).expect(front);
+        let Entry::Rule(rule) = &filter.entries[0] else { panic!("{document}") };
+        let text = |span: nwfilter::span::Span| &filter.source.text[span.range()];
+        assert_eq!(text(rule.matches[0].span), "&#x31;");
+        assert!(text(rule.span).starts_with("<rule") && text(rule.span).ends_with("</rule>"));
+    }
 }

@@ -23,8 +23,7 @@ use nwfilter::vars::Vars;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-const OPTIONS: Options =
-    Options { features: Features { xor_registers: true, reject: true }, counters: false };
+const OPTIONS: Options = Options { features: Features::ALL, counters: false };
 
 /// What every case is bound with.
 const VARS: &[(&str, &str)] = &[

@@ -4,12 +4,10 @@ use super::{Failure, Outcome, has_errors, print, show};
 use crate::binding;
 use crate::compile::{Features, Options, compile, warnings};
 use crate::diag::Diagnostic;
-use crate::filter::schema::Kind;
-use crate::filter::{Entry, Filter, Value, read, write};
+use crate::filter::{Filter, read, write};
 use crate::library::{Library, unreadable};
-use crate::resolve::{Mode, resolve};
+use crate::resolve;
 use crate::span::Source;
-use crate::vars::{Index, Vars};
 use crate::xml::Document;
 use std::fs;
 use std::io::{self, Read};
@@ -89,58 +87,11 @@ fn load(file: &Path) -> Result<Arc<Source>, Diagnostic> {
     Ok(Source::new(file.display().to_string(), text))
 }
 
-/// What shows only when the filter is compiled, whatever the interface: each variable gets a value that suits it.
+/// What shows only when the filter is compiled, whatever the interface.
 fn meaning(library: &Library, root: &str) -> Vec<Diagnostic> {
-    let vars = examples(library, root);
-    let resolved = resolve(&|name| library.get(name), root, &vars, Mode::Fold);
     let options = Options { features: Features::ALL, counters: false };
+    let checked = resolve::check(&|name| library.get(name), root);
     let compiled =
-        resolved.and_then(|resolved| compile(&resolved, &options).map(|_| warnings(&resolved, &options)));
+        checked.and_then(|resolved| compile(&resolved, &options).map(|_| warnings(&resolved, &options)));
     compiled.unwrap_or_else(|faults| faults)
-}
-
-/// A value of the right kind for every variable that the filter or one below it reads.
-fn examples(library: &Library, root: &str) -> Vars {
-    let mut vars = Vars::default();
-    let (mut seen, mut open) = (Vec::new(), vec![root.to_owned()]);
-    while let Some(name) = open.pop() {
-        let Some(filter) = library.get(&name).filter(|_| !seen.contains(&name)) else { continue };
-        open.extend(filter.references().map(str::to_owned));
-        seen.push(name);
-        for entry in &filter.entries {
-            let Entry::Rule(rule) = entry else { continue };
-            for part in &rule.matches {
-                let Value::Variable(access) = &part.value else { continue };
-                let length =
-                    if let Index::Element(index) = access.index { index.min(256) as usize + 1 } else { 1 };
-                let values = vars.0.entry(access.name.clone()).or_default();
-                values.resize(length.max(values.len()), example(part.attribute.kind).to_owned());
-            }
-        }
-    }
-    vars
-}
-
-fn example(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Mac => "52:54:00:00:00:01",
-        Kind::MacMask => "ff:ff:ff:ff:ff:ff",
-        Kind::Ipv4 => "192.0.2.1",
-        Kind::Ipv6 => "2001:db8::1",
-        Kind::EtherType(_) => "0x88b5",
-        Kind::Bool => "true",
-        Kind::States => "NEW",
-        Kind::TcpFlags => "SYN/SYN",
-        Kind::IpsetFlags => "src",
-        Kind::Comment | Kind::IpsetName => "example",
-        Kind::Ipv4Mask | Kind::Ipv6Mask => "24",
-        Kind::U8
-        | Kind::U16
-        | Kind::U32
-        | Kind::Decimal16
-        | Kind::VlanId
-        | Kind::ArpOpcode
-        | Kind::IpProtocol
-        | Kind::Dscp => "6",
-    }
 }

@@ -4,9 +4,10 @@
 //! out of a mirrored rule, and the rule with it where it said nothing else. A limit of connections holds only where the
 //! rule is as written.
 
-use super::link::with_context;
+use super::link::{not_later, with_context};
 use super::matches::{Matches, View, turn};
-use super::{Build, Way};
+use super::{Build, Features, Way};
+use crate::diag::{Code, Diagnostic};
 use crate::field::Field;
 use crate::filter::schema::Layer;
 use crate::filter::{Action, Direction, state};
@@ -91,6 +92,8 @@ impl Build<'_> {
         let resolved = self.resolved;
         let mut rules = Vec::new();
         for rule in resolved.ip.iter().filter(of_layer) {
+            let lacking = lacking(rule, way, self.options.features);
+            self.diagnostics.extend(lacking.filter(|fault| !self.diagnostics.contains(fault)));
             for place in placements(rule).into_iter().filter(|place| place.way == way) {
                 rules.extend(self.flow_rule(rule, place));
             }
@@ -120,6 +123,7 @@ impl Build<'_> {
         let alternatives = self.alternatives(rule, view, &wanted);
         let finish = |mut found: Matches| {
             found.extend(fixed.iter().cloned());
+            found.extend(not_later(rule, &found));
             self.ir_rule(rule, with_context(found, protocol.ether_type), action.clone())
         };
         alternatives.into_iter().map(finish).collect()
@@ -136,6 +140,28 @@ impl Build<'_> {
             Action::Continue => ir::Action::Continue,
         }
     }
+}
+
+/// What this kernel lacks to enforce the rule for frames of one way.
+fn lacking(rule: &Rule, way: Way, features: Features) -> Option<Diagnostic> {
+    let mine = placements(rule).into_iter().find(|place| place.way == way)?;
+    let asks_state = mine.states.is_some()
+        || has_state(rule)
+            && rule.tests().any(|test| matches!(test, Test::State(states) if states & state::NONE == 0));
+    let (message, help) = if has_limit(rule) && !features.limit {
+        let message = "this kernel can not count connections (CONFIG_NFT_CONNLIMIT)";
+        (message, "a kernel with that option can, or leave connlimit-above out")
+    } else if (asks_state || has_limit(rule)) && !features.state {
+        let message = "this kernel does not track connections of bridges (CONFIG_NF_CONNTRACK_BRIDGE)";
+        (
+            message,
+            "a kernel with that option does; statematch='false' has the rule judge each frame by itself",
+        )
+    } else {
+        return None;
+    };
+    let label = format!("rule {} of filter '{}' needs it", rule.origin.rule, rule.origin.filter);
+    Some(Diagnostic::error(Code::INTERNAL, message).at(rule.origin.place.clone(), label).help(help))
 }
 
 fn is_state(condition: &Condition) -> bool {

@@ -72,6 +72,7 @@ impl Build<'_> {
         let alternatives = self.alternatives(rule, view(rule, way), &|condition| !decided(condition));
         let finish = |mut found: Matches| {
             found.extend(guards.iter().cloned());
+            found.extend(not_later(rule, &found));
             self.ir_rule(rule, with_context(found, known.filter(|_| wanted.is_some())), action.clone())
         };
         alternatives.into_iter().map(finish).collect()
@@ -185,6 +186,18 @@ fn shape(rule: &Rule) -> Matches {
 fn is_bpdu(field: Field) -> bool {
     let layout = field.layout();
     layout.base == Base::Link && layout.offset >= 17 && field != Field::StpHeader
+}
+
+/// What keeps a match on a transport header off later fragments, whose content the kernel takes for such a header. Of
+/// IPv4 the place of the fragment tells; of IPv6 a load that fails without a transport header.
+pub(super) fn not_later(rule: &Rule, matches: &Matches) -> Option<(u8, Match)> {
+    let reads_transport = matches.iter().any(|(turn, _)| *turn == turn::TRANSPORT);
+    let part = match rule.protocol.filter(|_| reads_transport)?.ether_type? {
+        IPV4 => Match::equals(Key::masked(Field::IpFragment, &[0x1f, 0xff]), &[0, 0]),
+        IPV6 => Match::equals(Key::masked(Field::ThStart, &[0; 3]), &[0; 3]),
+        _ => return None,
+    };
+    Some((turn::UPPER, part))
 }
 
 /// The Ethernet types whose headers nft has names for: IPv4, ARP, IPv6.

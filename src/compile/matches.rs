@@ -116,7 +116,9 @@ impl Build<'_> {
         ];
         for test in rest {
             let ways = self.fails(test, view);
-            if all.len() * ways.len() > ALTERNATIVES {
+            if all.len() * ways.len() > ALTERNATIVES
+                || all.first().is_some_and(|way| way.len() > ALTERNATIVES)
+            {
                 // Too many anyway, which is told where the condition is used.
                 return vec![Matches::new(); ALTERNATIVES + 1];
             }

@@ -29,9 +29,6 @@ fn notes(rule: &Rule, features: Features) -> Vec<Diagnostic> {
         (rejects && features.reject && rule.direction == Direction::In)
             .then(|| at("a frame to the guest can not be answered; it is dropped in silence")),
         wide.then(|| at("a set holds single addresses here; only the first of ipsetflags counts")),
-        rule.protocol.is_some_and(|protocol| protocol.name == "ah-ipv6").then(|| {
-            at("the kernel takes AH for an extension header of IPv6 and looks behind it; this rule matches nothing")
-        }),
     ];
     notes.into_iter().flatten().collect()
 }

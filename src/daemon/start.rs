@@ -5,7 +5,7 @@ use crate::binding::{self, Binding};
 use crate::config::Config;
 use crate::confine::{Bounds, confine as give_up};
 use crate::diag::principal;
-use crate::engine::documents;
+use crate::engine::{self, documents};
 use crate::filter::{Filter, read, write};
 use crate::firewall::Firewall;
 use crate::links::Link;
@@ -62,6 +62,16 @@ fn group(name: &str) -> Result<u32, Failure> {
     entry.and_then(|entry| entry.get(2)?.parse().ok()).ok_or_else(unknown)
 }
 
+/// Why clients are no longer served.
+pub fn no_server(ended: Result<std::io::Result<()>, tokio::task::JoinError>) -> Failure {
+    let reason = match ended {
+        Ok(Err(error)) => error,
+        Ok(Ok(())) => std::io::ErrorKind::BrokenPipe.into(),
+        Err(error) => error.into(),
+    };
+    Failure::System("clients are no longer served", reason)
+}
+
 /// What clients may use.
 pub fn limits(config: &Config) -> Limits {
     Limits {
@@ -109,16 +119,18 @@ fn filter(store: &Store, Document { name, text }: Document) -> Option<Filter> {
     Some(filter)
 }
 
-/// A firewall with all of these filters but those that close a loop.
+/// A firewall with all of these filters but those that can not stand beside the others.
 pub fn define_all(firewall: Firewall, filters: Vec<Filter>) -> Firewall {
-    filters.into_iter().fold(firewall, |firewall, filter| {
-        let name = filter.name.clone();
-        if firewall.introduces_loop(&filter) {
-            error!(filter = name, "not loaded: references would run in a circle");
-            return firewall;
-        }
-        firewall.define([filter.into()]).expect("nothing is bound yet")
-    })
+    let (sound, faults) = engine::sound(firewall.filters(), filters);
+    tell_of(&faults);
+    firewall.define(sound).expect("nothing is bound yet")
+}
+
+/// Logs which filters are left out.
+pub fn tell_of(faults: &[engine::Fault]) {
+    for fault in faults {
+        error!(filter = fault.filter, reason = %fault.why.message, "filter not loaded");
+    }
 }
 
 /// Who else changed rules, if anybody did.

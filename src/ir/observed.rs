@@ -3,8 +3,8 @@
 //! Rules are known by their digest alone ([`digest::rule`](crate::ir::digest::rule)), which we left on them; a rule that
 //! has none is not ours. Constant sets belong to their rules and do not appear.
 
+use crate::ir::SetType;
 use crate::ir::{Bytes, Datum, Family, Hook, Name};
-use crate::plan::SetType;
 use std::collections::BTreeMap;
 
 /// All tables of our name.

@@ -200,7 +200,7 @@ fn network_of(field: Field) -> Option<u16> {
     match field {
         ArpHtype | ArpPtype | ArpHlen | ArpPlen | ArpOperation | ArpSaddrEther | ArpSaddrIp
         | ArpDaddrEther | ArpDaddrIp => Some(ARP),
-        IpDscp | IpProtocol | IpSaddr | IpDaddr => Some(IPV4),
+        IpDscp | IpFragment | IpProtocol | IpSaddr | IpDaddr => Some(IPV4),
         Ip6Dscp | Ip6Saddr | Ip6Daddr => Some(IPV6),
         _ => None,
     }
@@ -212,7 +212,7 @@ fn style_of(field: Field) -> Style {
         EtherDaddr | EtherSaddr | ArpSaddrEther | ArpDaddrEther => Style::Ether,
         EtherType | VlanType | ArpPtype => Style::EtherType,
         ArpHtype => Style::Hardware,
-        VlanId | ArpHlen | ArpPlen => Style::Number,
+        VlanId | ArpHlen | ArpPlen | IpFragment => Style::Number,
         ArpOperation => Style::ArpOperation,
         ArpSaddrIp | ArpDaddrIp | IpSaddr | IpDaddr => Style::Ipv4,
         Ip6Saddr | Ip6Daddr => Style::Ipv6,
@@ -225,8 +225,7 @@ fn style_of(field: Field) -> Style {
         Icmp6Type => Style::Icmp6Type,
         Icmp6Code => Style::Icmp6Code,
         StpType | StpFlags | StpRootPriority | StpRootAddress | StpRootCost | StpSenderPriority
-        | StpSenderAddress | StpPort | StpAge | StpMaxAge | StpHelloTime | StpForwardDelay | StpHeader => {
-            Style::Raw
-        }
+        | StpSenderAddress | StpPort | StpAge | StpMaxAge | StpHelloTime | StpForwardDelay | StpHeader
+        | ThStart => Style::Raw,
     }
 }

@@ -15,7 +15,6 @@ use crate::ir::{
     Action, Bytes, Chain, CtDirection, Data, Datum, Family, Hook, KeyType, Origin, Point, Reject, Rule,
     Ruleset, Set, SetRef, TABLE, Table, Verdict,
 };
-use crate::program::Program;
 use std::fmt::{self, Display, Formatter};
 
 /// A table with the family it belongs to, for printing.
@@ -60,25 +59,6 @@ impl Display for TableText<'_> {
             ChainText(*family, name, chain).fmt(f)?;
         }
         writeln!(f, "}}")
-    }
-}
-
-/// A program reads as in a table of the bridge family, without the skeleton that leads into it.
-impl Display for Program {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        for (name, set) in self.foreign.iter().chain(&self.sets) {
-            SetText(name, set).fmt(f)?;
-        }
-        for slot in &self.slots {
-            let (key, elements) = (slot.key(), Default::default());
-            let set =
-                Set { key, data: Data::None, role: crate::ir::Role::Variable, dynamic: false, elements };
-            SetText(&slot.set_name(), &set).fmt(f)?;
-        }
-        for (name, rules) in &self.chains {
-            ChainText(Family::Bridge, name, &Chain { hook: None, rules: rules.clone() }).fmt(f)?;
-        }
-        Ok(())
     }
 }
 

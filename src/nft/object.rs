@@ -8,9 +8,10 @@ use super::expr::{Code, code, put_verdict};
 use super::message::{Attributes, LARGEST, Message, family_number};
 use super::notes::Notes;
 use super::uapi::*;
+use crate::ir::SetType;
 use crate::ir::text::{DYNAMIC_SIZE, comment};
 use crate::ir::{Bytes, Data, Datum, Hook, KeyType, Name, Point, Rule, Verdict, digest};
-use crate::plan::{Change, SetType, Step};
+use crate::plan::{Change, Step};
 
 /// Bytes of elements in one message; the rest of it is names and headers.
 const ELEMENTS: usize = LARGEST - 1024;

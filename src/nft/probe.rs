@@ -15,8 +15,9 @@ use super::object::Encoder;
 use super::reply::Refusal;
 use super::{Encoded, uapi};
 use crate::field::Field;
+use crate::ir::SetType;
 use crate::ir::{Action, Data, Family, From, Hook, Key, KeyType, Match, Name, Point, Reject, Rule};
-use crate::plan::{Change, SetType, Step};
+use crate::plan::{Change, Step};
 use std::fmt::{self, Display, Formatter};
 
 /// What the kernel can do.
@@ -61,6 +62,9 @@ impl std::convert::From<Features> for crate::compile::Features {
         crate::compile::Features {
             xor_registers: found.xor_registers.is_yes(),
             reject: found.bridge_reject.is_yes(),
+            // Where the answer is not known, the kernel's own refusal is one.
+            state: found.bridge_ct != Support::No,
+            limit: found.connlimit != Support::No,
         }
     }
 }

@@ -8,9 +8,9 @@ use super::notes::note;
 use super::object::type_number;
 use super::reply::{Received, attribute, attributes, body, long, number, text};
 use super::uapi::*;
+use crate::ir::SetType;
 use crate::ir::observed::{Observed, ObservedChain, ObservedRule, ObservedSet, ObservedTable};
 use crate::ir::{Bytes, Data, Datum, Family, Hook, KeyType, Name, Point, TABLE};
-use crate::plan::SetType;
 use std::collections::BTreeMap;
 use std::io;
 

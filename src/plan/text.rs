@@ -1,6 +1,7 @@
 //! Prints plans as nft commands, batch by batch.
 
-use super::{Change, Plan, SetType, Step};
+use super::{Change, Plan, Step};
+use crate::ir::SetType;
 use crate::ir::text::{RuleText, SetText};
 use crate::ir::{Bytes, Datum, Name, Role, Set, TABLE};
 use std::fmt::{self, Display, Formatter};

@@ -6,7 +6,7 @@
 use super::groups::{Group, access, groups, prefix};
 use super::members::{slot_values, unequal, unreadable};
 use super::walk::Instance;
-use super::{Condition, Members, Part, Rule, check};
+use super::{Condition, Members, Part, Rule, faults};
 use crate::diag::{Code, Diagnostic};
 use crate::filter::schema::Role;
 use crate::filter::value::literal;
@@ -35,12 +35,15 @@ pub(super) fn expand(
     check_lengths(instance).map_err(one)?;
     let folded = folded(&groups);
     let combinations = combinations(instance, &folded, limit).map_err(one)?;
+    if combinations.len() > limit {
+        return Err(one(too_many()));
+    }
     let mut rules = Vec::new();
     for steps in &combinations {
         let conditions = conditions(instance, &groups, steps, binding).map_err(one)?;
         rules.push(rule(instance, conditions));
     }
-    let faults: BTreeSet<Diagnostic> = rules.iter().flat_map(|rule| check::faults(instance, rule)).collect();
+    let faults: BTreeSet<Diagnostic> = rules.iter().flat_map(|rule| faults::of(instance, rule)).collect();
     if faults.is_empty() { Ok(rules) } else { Err(faults.into_iter().collect()) }
 }
 
@@ -133,14 +136,17 @@ fn combinations(instance: &Instance, iterators: &[u16], limit: usize) -> Result<
     for iterator in iterators.iter().rev() {
         let steps = distinct(&lists(instance, *iterator));
         if all.len().saturating_mul(steps.len()) > limit {
-            let message = "the values of the variables ask for too many rules";
-            return Err(Diagnostic::error(Code::INTERNAL, message));
+            return Err(too_many());
         }
         let with =
             |known: &Steps, step| known.iter().map(|(i, s)| (*i, *s)).chain([(*iterator, step)]).collect();
         all = all.iter().flat_map(|known| steps.iter().map(move |step| with(known, *step))).collect();
     }
     Ok(all)
+}
+
+fn too_many() -> Diagnostic {
+    Diagnostic::error(Code::INTERNAL, "the values of the variables ask for too many rules")
 }
 
 fn distinct(lists: &[&[String]]) -> Vec<usize> {

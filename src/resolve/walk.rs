@@ -27,7 +27,7 @@ pub(super) struct Instance {
     pub(super) rule: Arc<Rule>,
     pub(super) vars: Arc<Vars>,
     /// Which of the filter's rules, from 1.
-    number: u32,
+    pub(super) number: u32,
 }
 
 struct Walk<'a> {

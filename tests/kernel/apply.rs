@@ -5,9 +5,10 @@ use crate::cases::*;
 use crate::lab::*;
 use nwfilter::apply::{Kernel, Retire, Stage};
 use nwfilter::field::Field;
+use nwfilter::ir::SetType;
 use nwfilter::ir::*;
 use nwfilter::nft::Ownership;
-use nwfilter::plan::{Change, Plan, SetType};
+use nwfilter::plan::{Change, Plan};
 use std::collections::BTreeMap;
 
 #[test]

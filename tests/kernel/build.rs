@@ -1,8 +1,9 @@
 //! Rule sets in few words.
 
 use nwfilter::field::Field;
+use nwfilter::ir::SetType;
 use nwfilter::ir::*;
-use nwfilter::plan::{Change, Plan, SetType, Step};
+use nwfilter::plan::{Change, Plan, Step};
 use nwfilter::span::{Place, Source, Span};
 use std::collections::BTreeSet;
 

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 /// nft 1.0.6 aborts when it is to list a comparison of two registers.
 const OPTIONS: Options =
-    Options { features: Features { xor_registers: false, reject: false }, counters: true };
+    Options { features: Features { xor_registers: false, reject: false, ..Features::ALL }, counters: true };
 
 /// Enough for the cases and the standard filters to resolve.
 const VARS: &[(&str, &str)] = &[

@@ -16,8 +16,7 @@ use std::sync::Arc;
 /// The index of the guest's interface; the other side has index 1.
 const INDEX: u32 = 7;
 
-pub const ABLE: Options =
-    Options { features: Features { xor_registers: true, reject: true }, counters: false };
+pub const ABLE: Options = Options { features: Features::ALL, counters: false };
 
 pub struct Guest {
     pub program: Program,

@@ -12,7 +12,7 @@ const WITH_PORTS: [u8; 4] = [6, 17, 33, 132];
 const ICMPV6: u8 = 58;
 
 /// Everything that is wrong with a rule.
-pub(super) fn faults(instance: &Instance, rule: &Rule) -> Vec<Diagnostic> {
+pub(super) fn of(instance: &Instance, rule: &Rule) -> Vec<Diagnostic> {
     let name = rule.protocol.map_or("", |protocol| protocol.name);
     let ethernet = matches!(name, "ip" | "ipv6");
     let faults = [

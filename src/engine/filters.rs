@@ -1,0 +1,143 @@
+//! What becomes of filters: defined, redefined, undefined, or read anew from their files.
+//!
+//! A name and a UUID belong together for good, references never run in a circle, and a filter that a binding
+//! uses stays. A binding that was deleted and has its period of grace stands in nobody's way: where it would,
+//! the grace ends.
+
+use super::documents::read_filter;
+use super::{Change, Context, State, Write, refusal};
+use crate::filter::{Filter, write};
+use crate::firewall::{Firewall, Refused, Rules};
+use crate::resolve::introduces_loop;
+use crate::rpc::{Error, FilterId, Reply};
+use imbl::OrdMap;
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// Filters by name.
+type Filters = OrdMap<String, Arc<Filter>>;
+
+/// Why a filter that was read from a file is left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Its name.
+    pub filter: String,
+    /// The reason.
+    pub why: Error,
+}
+
+/// Of filters that were read from files, those that can be defined one after the other, and why the others can not.
+pub fn sound(known: &Filters, found: impl IntoIterator<Item = Filter>) -> (Vec<Arc<Filter>>, Vec<Fault>) {
+    let mut known = known.clone();
+    let (mut sound, mut faults) = (Vec::new(), Vec::new());
+    for filter in found {
+        match check(&known, &filter) {
+            Ok(()) => {
+                let filter = Arc::new(filter);
+                known.insert(filter.name.clone(), Arc::clone(&filter));
+                sound.push(filter);
+            }
+            Err(why) => faults.push(Fault { filter: filter.name, why }),
+        }
+    }
+    (sound, faults)
+}
+
+/// Whether a filter can stand beside those that are known.
+fn check(known: &Filters, filter: &Filter) -> Result<(), Error> {
+    check_identity(known, filter)?;
+    match introduces_loop(&|name| known.get(name).cloned(), filter) {
+        true => Err(Error::failed("filter would introduce a loop")),
+        false => Ok(()),
+    }
+}
+
+/// A name and a UUID belong together for good.
+fn check_identity(known: &Filters, filter: &Filter) -> Result<(), Error> {
+    let uuid = filter.uuid.unwrap_or_default();
+    if let Some(known) = known.values().find(|known| known.uuid == Some(uuid)) {
+        let name = &known.name;
+        let message = format!("filter with same UUID but different name ('{name}') already exists");
+        return if *name == filter.name { Ok(()) } else { Err(Error::failed(message)) };
+    }
+    match known.get(&filter.name) {
+        None => Ok(()),
+        Some(known) => {
+            let uuid = known.uuid.unwrap_or_default();
+            Err(Error::failed(format!("filter '{}' already exists with uuid {uuid}", filter.name)))
+        }
+    }
+}
+
+fn is_same(known: &Filters, filter: &Filter) -> bool {
+    known.get(&filter.name).is_some_and(|old| write::write(old) == write::write(filter))
+}
+
+impl State {
+    pub(super) fn define(&self, xml: &str, validate: bool, context: Context) -> Result<Change, Error> {
+        let mut filter = read_filter(xml, validate)?;
+        let uuid = *filter.uuid.get_or_insert(context.fresh);
+        check(self.firewall.filters(), &filter)?;
+        let (id, text) = (FilterId { name: filter.name.clone(), uuid }, write::file_text(&filter));
+        let next = match is_same(self.firewall.filters(), &filter) {
+            true => self.clone(),
+            false => self.with(vec![Arc::new(filter)])?,
+        };
+        Ok(Change { next, writes: vec![Write::SaveFilter(id.name.clone(), text)], reply: Reply::Filter(id) })
+    }
+
+    /// With these filters in force for all who use them, or for none.
+    fn with(&self, filters: Vec<Arc<Filter>>) -> Result<State, Error> {
+        let names: Vec<String> = filters.iter().map(|filter| filter.name.clone()).collect();
+        let mut next = self.clone();
+        next.firewall = match self.firewall.define(filters.clone()) {
+            Ok(firewall) => firewall,
+            Err(refused) => {
+                next.let_go_who_uses(&names);
+                next.firewall.define(filters).map_err(|_| refusal(refused))?
+            }
+        };
+        let uses = |filter: &str| names.iter().any(|name| next.firewall.uses(filter, name));
+        let closed = |port: &&String| self.bindings.get(*port).is_some_and(|binding| uses(&binding.filter));
+        let closed: Vec<String> = self.closed.keys().filter(closed).cloned().collect();
+        closed.iter().for_each(|port| next.enforce(port));
+        Ok(next)
+    }
+
+    /// Ends the grace of deleted bindings that use one of these filters.
+    fn let_go_who_uses(&mut self, names: &[String]) {
+        let uses = |firewall: &Firewall, port: &str| {
+            let mut members = firewall.members().values().filter(|member| member.name == port);
+            members.any(|member| match &member.rules {
+                Rules::Filter(root) => names.iter().any(|name| firewall.uses(root, name)),
+                Rules::Closed => false,
+            })
+        };
+        let leaving: Vec<String> =
+            self.leaving.keys().filter(|port| uses(&self.firewall, port)).cloned().collect();
+        leaving.iter().for_each(|port| self.release(port));
+    }
+
+    pub(super) fn undefine(&self, uuid: Uuid) -> Result<Change, Error> {
+        let in_use = |_: Refused| Error::invalid("nwfilter is in use");
+        let name = self.filter_with(uuid)?.name.clone();
+        if self.bindings.values().any(|binding| self.firewall.uses(&binding.filter, &name)) {
+            return Err(Error::invalid("nwfilter is in use"));
+        }
+        let mut next = self.clone();
+        next.let_go_who_uses(std::slice::from_ref(&name));
+        next.firewall = next.firewall.undefine(&name).map_err(in_use)?;
+        Ok(Change { next, writes: vec![Write::DeleteFilter(name)], reply: Reply::Done })
+    }
+
+    /// Takes the filters that were found on disk: those that changed or are new get their new meaning, all or
+    /// none. One that can not stand beside the others is left out and told of. A filter whose file is gone
+    /// stays defined, as in libvirt.
+    pub fn reload(&self, filters: impl IntoIterator<Item = Filter>) -> (Result<Change, Error>, Vec<Fault>) {
+        let known = self.firewall.filters();
+        let changed = filters.into_iter().filter(|filter| !is_same(known, filter));
+        let (sound, faults) = sound(known, changed);
+        let taken = self.with(sound).map(Change::silent);
+        (taken, faults)
+    }
+}

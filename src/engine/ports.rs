@@ -1,0 +1,248 @@
+//! What becomes of ports: bound, released, and followed by their links.
+//!
+//! An index is what is filtered and a name is what is bound, so a bound link stays under the rules of its binding when it is
+//! renamed, until the binding goes or the new name has a binding of its own.
+
+use super::documents::read_binding;
+use super::{Change, State, Write, binding_id, own_refusal};
+use crate::binding::{self, Binding};
+use crate::firewall::{BridgePort, Member, Rules};
+use crate::links::{Kind, Link, LinkEvent};
+use crate::rpc::{Error, Reply};
+use crate::vars::Vars;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+impl State {
+    pub(super) fn create(&self, xml: &str, validate: bool) -> Result<Change, Error> {
+        let binding = read_binding(xml, validate)?;
+        if self.bindings.contains_key(&binding.portdev) {
+            return Err(Error::failed(format!("binding '{}' already exists", binding.portdev)));
+        }
+        self.bound(binding)
+    }
+
+    /// As create, but a binding that is there is replaced.
+    pub(super) fn apply(&self, xml: &str) -> Result<Change, Error> {
+        let change = self.bound(read_binding(xml, false)?)?;
+        Ok(Change { reply: Reply::Done, ..change })
+    }
+
+    fn bound(&self, mut binding: Binding) -> Result<Change, Error> {
+        if binding.params.values("MAC").is_none() {
+            binding.params.push("MAC", binding.mac.to_string());
+        }
+        let portdev = binding.portdev.clone();
+        let mut next = self.clone();
+        next.leaving.remove(&portdev);
+        next.closed.remove(&portdev);
+        next.firewall = next.firewall.reserve(&portdev);
+        let links = self.links_of(&portdev);
+        if links.is_empty() {
+            self.firewall.check(&binding.filter, &binding.params).map_err(own_refusal)?;
+        }
+        let members = links.iter().map(|link| self.member(link, &binding));
+        next.firewall = next.firewall.bind_all(members).map_err(own_refusal)?;
+        let reply = Reply::Binding(binding_id(&binding));
+        let writes = vec![Write::SaveBinding(portdev.clone(), binding::write_status(&binding))];
+        next.bindings.insert(portdev, Arc::new(binding));
+        Ok(Change { next, writes, reply })
+    }
+
+    /// The links that a binding of this port is for: the one of that name, and those that had it when they were bound.
+    fn links_of(&self, portdev: &str) -> Vec<Arc<Link>> {
+        let mut indexes = self.members_of(portdev);
+        let theirs = |index: &u32| self.links.get(index).is_some_and(|link| self.is_of(link, portdev));
+        indexes.retain(theirs);
+        indexes.extend(self.names.get(portdev).copied());
+        indexes.iter().filter_map(|index| self.links.get(index).cloned()).collect()
+    }
+
+    /// The interfaces that were bound under this name.
+    fn members_of(&self, portdev: &str) -> BTreeSet<u32> {
+        let members = self.firewall.members().values().filter(|member| member.name == portdev);
+        members.map(|member| member.index).collect()
+    }
+
+    /// Whether a link that was bound as `portdev` still belongs there.
+    fn is_of(&self, link: &Link, portdev: &str) -> bool {
+        link.name == portdev || !self.bindings.contains_key(&link.name)
+    }
+
+    fn member(&self, link: &Link, binding: &Binding) -> Member {
+        let bridge = link.master.and_then(|master| self.links.get(&master));
+        let bridge = bridge.filter(|master| master.kind == Kind::Bridge);
+        Member {
+            index: link.index,
+            name: binding.portdev.clone(),
+            bridge: bridge.map(|bridge| BridgePort { index: bridge.index, name: bridge.name.clone() }),
+            rules: Rules::Filter(binding.filter.clone()),
+            vars: binding.params.clone(),
+        }
+    }
+
+    pub(super) fn delete(&self, portdev: &str, now: Duration) -> Result<Change, Error> {
+        self.binding(portdev)?;
+        let mut next = self.clone();
+        next.bindings.remove(portdev);
+        if self.grace.is_zero() || self.members_of(portdev).is_empty() {
+            next.release(portdev);
+        } else {
+            next.leaving.insert(portdev.into(), now + self.grace);
+        }
+        Ok(Change { next, writes: vec![Write::DeleteBinding(portdev.into())], reply: Reply::Done })
+    }
+
+    /// As delete, without a period of grace.
+    pub(super) fn remove(&self, portdev: &str) -> Result<Change, Error> {
+        let mut change = self.delete(portdev, Duration::ZERO)?;
+        change.next.release(portdev);
+        Ok(change)
+    }
+
+    /// Lets a port go that is bound no longer.
+    pub(super) fn release(&mut self, portdev: &str) {
+        self.leaving.remove(portdev);
+        self.closed.remove(portdev);
+        for index in self.members_of(portdev) {
+            self.firewall = self.firewall.unbind(index);
+        }
+        self.firewall = self.firewall.unreserve(portdev);
+    }
+
+    /// What has to be done at a time: bindings whose grace is over are let go.
+    pub fn expire(&self, now: Duration) -> Change {
+        let mut next = self.clone();
+        for (portdev, _) in self.leaving.iter().filter(|(_, deadline)| **deadline <= now) {
+            next.release(portdev);
+        }
+        Change::silent(next)
+    }
+
+    /// With all that is due put off until then: the kernel did not take it.
+    pub fn put_off(&self, now: Duration, until: Duration) -> State {
+        let mut next = self.clone();
+        for (portdev, _) in self.leaving.iter().filter(|(_, deadline)| **deadline <= now) {
+            next.leaving.insert(portdev.clone(), until);
+        }
+        next
+    }
+
+    /// Follows a link. One that appears under a bound name gets that binding's rules, one that goes takes
+    /// its elements with it. An interface whose rules can not be made is closed.
+    pub fn link(&self, event: &LinkEvent) -> Change {
+        let mut next = self.clone();
+        match event {
+            LinkEvent::Appeared(link) => next.link_is(link, None),
+            LinkEvent::Changed { old, new } => next.link_is(new, Some(old)),
+            LinkEvent::Gone(link) => next.link_is_gone(link.index),
+        }
+        Change::silent(next)
+    }
+
+    /// Takes a link as it is now.
+    pub(super) fn know(&mut self, link: Link) {
+        self.forget(link.index);
+        self.names.insert(link.name.clone(), link.index);
+        self.links.insert(link.index, Arc::new(link));
+    }
+
+    fn forget(&mut self, index: u32) {
+        if let Some(link) = self.links.remove(&index)
+            && self.names.get(&link.name) == Some(&index)
+        {
+            self.names.remove(&link.name);
+        }
+    }
+
+    fn link_is(&mut self, link: &Link, old: Option<&Link>) {
+        self.know(link.clone());
+        let same_name = old.is_some_and(|old| old.name == link.name);
+        let same_port = same_name && old.is_some_and(|old| old.master == link.master);
+        if !same_port && let Some(port) = self.port_of(link) {
+            let bound_as = self.firewall.members().get(&link.index).map(|member| member.name.clone());
+            self.enforce(&port);
+            bound_as.iter().for_each(|name| self.settle(name));
+        }
+        if link.kind == Kind::Bridge && !same_name {
+            self.follow_bridge(link);
+        }
+    }
+
+    /// The bound name that a link has, or had when it was bound.
+    fn port_of(&self, link: &Link) -> Option<String> {
+        let bound_as = self.firewall.members().get(&link.index).map(|member| &member.name);
+        let names = [Some(&link.name), bound_as];
+        names.into_iter().flatten().find(|name| self.bindings.contains_key(*name)).cloned()
+    }
+
+    fn link_is_gone(&mut self, index: u32) {
+        self.forget(index);
+        let Some(portdev) = self.firewall.members().get(&index).map(|member| member.name.clone()) else {
+            return;
+        };
+        self.firewall = self.firewall.unbind(index);
+        self.settle(&portdev);
+    }
+
+    /// A port whose last link is gone is not closed, and has no rules that could stay for a while.
+    fn settle(&mut self, portdev: &str) {
+        if !self.members_of(portdev).is_empty() {
+            return;
+        }
+        self.closed.remove(portdev);
+        if self.leaving.contains_key(portdev) {
+            self.release(portdev);
+        }
+    }
+
+    /// Conntrack zones go by the bridge's name: its ports are bound anew when it changes.
+    fn follow_bridge(&mut self, bridge: &Link) {
+        let ports = self.links.values().filter(|link| link.master == Some(bridge.index));
+        let ports: BTreeSet<String> = ports.filter_map(|link| self.port_of(link)).collect();
+        ports.iter().for_each(|port| self.enforce(port));
+    }
+
+    /// Binds the links of a port as its binding says, or closes them.
+    pub(super) fn enforce(&mut self, portdev: &str) {
+        let Some(binding) = self.bindings.get(portdev).cloned() else { return };
+        let links = self.links_of(portdev);
+        self.closed.remove(portdev);
+        match self.firewall.bind_all(links.iter().map(|link| self.member(link, &binding))) {
+            Ok(firewall) => self.firewall = firewall,
+            Err(refused) => {
+                let why = own_refusal(refused).message;
+                links.iter().for_each(|link| self.shut(link, portdev, &why));
+            }
+        }
+    }
+
+    /// Another try for a port that is closed.
+    pub fn retry(&self, portdev: &str) -> Change {
+        let mut next = self.clone();
+        next.enforce(portdev);
+        Change::silent(next)
+    }
+
+    /// The state in which a link lets nothing pass: for rules that the kernel did not take.
+    pub fn close(&self, link: &Link, why: &str) -> State {
+        let mut next = self.clone();
+        next.know(link.clone());
+        let portdev = next.port_of(link).unwrap_or_else(|| link.name.clone());
+        next.shut(link, &portdev, why);
+        next
+    }
+
+    fn shut(&mut self, link: &Link, portdev: &str, why: &str) {
+        let member = Member {
+            index: link.index,
+            name: portdev.into(),
+            bridge: None,
+            rules: Rules::Closed,
+            vars: Vars::default(),
+        };
+        self.firewall = self.firewall.bind(member).expect("the program that drops all needs nothing");
+        self.closed.insert(portdev.into(), why.into());
+    }
+}

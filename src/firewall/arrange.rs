@@ -1,0 +1,229 @@
+//! Groups and members brought into the table: who is folded, who shares, and what is left over.
+//!
+//! Membership is settled when this begins. Programs that nothing leads to any more are found by counting, and only
+//! what changes is looked at.
+
+use super::sort::Changed;
+use super::{Firewall, Group, Refused};
+use crate::diag::Diagnostic;
+use crate::ir::digest::digest;
+use crate::ir::{Bytes, Data, Datum, Name, Role, concat};
+use crate::layout::{self, Entrance};
+use crate::program::{Program, Slot, printable};
+use crate::resolve::{Mode, slot_values};
+use imbl::OrdSet;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+impl Firewall {
+    /// Lets the table show these groups as they are.
+    pub(super) fn arrange(&mut self, changed: Changed) -> Result<(), Refused> {
+        let mut closed = false;
+        for (name, newcomers) in changed {
+            let Some(group) = self.groups.get(&name).cloned() else { continue };
+            match (group.members.is_empty(), group.placed.is_some(), self.is_shared(&group)) {
+                (true, ..) => {
+                    closed |= self.close(&name, &group);
+                    self.groups.remove(&name);
+                }
+                (_, true, true) => self.enter_shared(&name, &group, &newcomers)?,
+                (_, false, true) => self.share(&name, &group)?,
+                (_, false, false) => self.enter_private(&newcomers)?,
+                (_, true, false) => match self.enter_private(&group.members) {
+                    Ok(()) => closed |= self.close(&name, &group),
+                    // What can not be folded shares on, which is as right.
+                    Err(_) => self.enter_shared(&name, &group, &newcomers)?,
+                },
+            }
+        }
+        if closed {
+            self.sweep_slots();
+        }
+        Ok(())
+    }
+
+    fn is_shared(&self, group: &Group) -> bool {
+        let limit = self.policy.fold_up_to;
+        group.members.len() > if group.placed.is_some() { limit / 2 } else { limit }
+    }
+
+    fn enter_shared(&mut self, name: &Name, group: &Group, newcomers: &OrdSet<u32>) -> Result<(), Refused> {
+        for index in newcomers {
+            self.fill_slots(&group.program.slots, *index)
+                .map_err(|fault| self.refused(*index, vec![fault]))?;
+            self.enter(*index, &Entrance::Shared(name.clone()));
+        }
+        Ok(())
+    }
+
+    /// Gives each its own program, or changes nothing.
+    fn enter_private(&mut self, newcomers: &OrdSet<u32>) -> Result<(), Refused> {
+        let program = |index: &u32| {
+            let member = &self.members[index];
+            let compiled = self.compile(&member.rules, &member.vars, Mode::Fold);
+            compiled.map(|compiled| (*index, compiled.program)).map_err(|faults| self.refused(*index, faults))
+        };
+        let programs: Result<Vec<(u32, Program)>, Refused> = newcomers.iter().map(program).collect();
+        for (index, program) in programs? {
+            let prefix = self.place(&program);
+            self.clear_slots(index);
+            self.enter(index, &Entrance::Private(prefix));
+        }
+        Ok(())
+    }
+
+    fn refused(&self, index: u32, diagnostics: Vec<Diagnostic>) -> Refused {
+        Refused { interface: Some(self.members[&index].name.clone()), diagnostics }
+    }
+
+    /// Places a group's program and lets all its members share it.
+    fn share(&mut self, name: &Name, group: &Group) -> Result<(), Refused> {
+        self.lead(name, group, None);
+        self.enter_shared(name, group, &group.members)
+    }
+
+    /// Lets a group that was compiled anew keep the place of the old one.
+    pub(super) fn replace(&mut self, name: &Name, old: &Group) {
+        let group = self.groups[name].clone();
+        self.lead(name, &group, old.placed.as_ref());
+    }
+
+    fn lead(&mut self, name: &Name, group: &Group, before: Option<&Name>) {
+        let prefix = self.place(&group.program);
+        layout::lead(&mut self.table, name, &prefix);
+        self.count(&prefix, true);
+        before.into_iter().for_each(|before| self.count(before, false));
+        for slot in &group.program.slots {
+            let empty = || layout::set(slot.key(), Data::None, Role::Variable);
+            self.table.sets.entry(slot.set_name()).or_insert_with(empty);
+        }
+        let placed = Some(prefix);
+        self.groups.insert(name.clone(), Arc::new(Group { placed, ..group.clone() }));
+    }
+
+    /// Takes away a group's dispatch, which nobody uses any more, if there is any.
+    pub(super) fn close(&mut self, name: &Name, group: &Group) -> bool {
+        let Some(prefix) = &group.placed else { return false };
+        layout::mislead(&mut self.table, name);
+        self.count(prefix, false);
+        if let Some(group) = self.groups.get_mut(name) {
+            Arc::make_mut(group).placed = None;
+        }
+        true
+    }
+
+    fn enter(&mut self, index: u32, entrance: &Entrance) {
+        let before = layout::private(&self.table, index);
+        layout::enter(&mut self.table, index, entrance);
+        if let Entrance::Private(prefix) = entrance {
+            self.count(prefix, true);
+        }
+        before.into_iter().for_each(|before| self.count(&before, false));
+    }
+
+    /// Takes an interface out of the table.
+    pub(super) fn leave(&mut self, index: u32) {
+        let before = layout::private(&self.table, index);
+        self.clear_slots(index);
+        layout::leave(&mut self.table, index);
+        before.into_iter().for_each(|before| self.count(&before, false));
+    }
+
+    /// Places a program under a name made of its content. Should another of the same digest be there, which a guest
+    /// that chooses its addresses could bring about, the next name is taken.
+    fn place(&mut self, program: &Program) -> Name {
+        let (label, digest) = (printable(&program.filter), digest(&program.chains));
+        let mut prefixes = (0..).map(|n: u64| layout::prefix(&label, digest.wrapping_add(n << 16)));
+        let is_free = |prefix: &Name| layout::is_free(&self.table, prefix, program);
+        let prefix = prefixes.find(is_free).expect("numbers do not end");
+        layout::place(&mut self.table, &prefix, program);
+        prefix
+    }
+
+    /// Counts who leads to a program; one that nobody leads to is taken away.
+    fn count(&mut self, prefix: &Name, more: bool) {
+        let uses = self.uses.get(prefix).copied().unwrap_or_default();
+        match if more { uses + 1 } else { uses.saturating_sub(1) } {
+            0 => {
+                self.uses.remove(prefix);
+                layout::displace(&mut self.table, prefix);
+            }
+            uses => drop(self.uses.insert(prefix.clone(), uses)),
+        }
+    }
+
+    /// Gives a member's values to the sets of these slots, and takes its others away.
+    fn fill_slots(&mut self, slots: &BTreeSet<Slot>, index: u32) -> Result<(), Diagnostic> {
+        let member = self.members[&index].clone();
+        let mut wanted: Vec<(Name, Vec<Bytes>)> = Vec::new();
+        for slot in slots {
+            let values = slot_values(slot, &member.vars)?;
+            wanted.push((slot.set_name(), values.iter().map(|value| member_key(index, value)).collect()));
+        }
+        self.clear_slots(index);
+        for (name, keys) in wanted {
+            let set = self.table.sets.get_mut(&name).expect("a shared group has its sets");
+            set.elements.extend(keys.into_iter().map(|key| (key, Datum::None)));
+        }
+        Ok(())
+    }
+
+    /// Takes all values of a member away.
+    fn clear_slots(&mut self, index: u32) {
+        let first: Bytes = index.to_ne_bytes().into();
+        for name in self.variable_sets() {
+            let from_first = self.table.sets[&name].elements.range(first.clone()..).map(|(key, _)| key);
+            let own: Vec<Bytes> = from_first.take_while(|key| key.starts_with(&first)).cloned().collect();
+            for key in own {
+                self.table.sets.get_mut(&name).expect("listed above").elements.remove(&key);
+            }
+        }
+    }
+
+    /// Takes away the sets of slots that no shared program has any more.
+    pub(super) fn sweep_slots(&mut self) {
+        let shared = self.groups.values().filter(|group| group.placed.is_some());
+        let needed: BTreeSet<Name> =
+            shared.flat_map(|group| group.program.slots.iter().map(Slot::set_name)).collect();
+        for name in self.variable_sets() {
+            if !needed.contains(&name) {
+                self.table.sets.remove(&name);
+            }
+        }
+    }
+
+    fn variable_sets(&self) -> Vec<Name> {
+        let variable = self.table.sets.iter().filter(|(_, set)| set.role == Role::Variable);
+        variable.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Counts a member's bridge in or out of those that conntrack must see.
+    pub(super) fn track(&mut self, program: &Program, index: u32, needed: bool) {
+        if !program.stateful {
+            return;
+        }
+        let Some(bridge) = self.members.get(&index).and_then(|member| member.bridge.clone()) else { return };
+        let before = self.tracked.get(&bridge.name).copied();
+        let zone = u16::try_from(bridge.index % 0xffff).unwrap_or_default() + 1;
+        let after = match (before, needed) {
+            (before, true) => Some((zone, before.map_or(1, |(_, count)| count + 1))),
+            (Some((zone, count)), false) if count > 1 => Some((zone, count - 1)),
+            (_, false) => None,
+        };
+        match after {
+            Some(after) => self.tracked.insert(bridge.name, after),
+            None => self.tracked.remove(&bridge.name),
+        };
+        if before.map(|(zone, _)| zone) != after.map(|(zone, _)| zone) {
+            let bridges: Vec<(String, u16)> =
+                self.tracked.iter().map(|(name, (zone, _))| (name.clone(), *zone)).collect();
+            layout::track(&mut self.table, &bridges);
+        }
+    }
+}
+
+fn member_key(index: u32, value: &[Bytes]) -> Bytes {
+    let index = index.to_ne_bytes();
+    let parts: Vec<&[u8]> = std::iter::once(&index[..]).chain(value.iter().map(|part| &part[..])).collect();
+    concat(&parts)
+}

@@ -1,0 +1,77 @@
+//! Members that one program serves, and what they must have in common for that.
+//!
+//! A program with slots is the same for two members where its filter reads the same variables of both and those that
+//! are folded all the same have the same values. Knows programs and variables, and nothing of tables.
+
+use super::Rules;
+use crate::ir::Name;
+use crate::program::Program;
+use crate::vars::Vars;
+use imbl::OrdSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Members that one program serves.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// What its members must pass.
+    pub rules: Rules,
+    /// Who is in it.
+    pub members: OrdSet<u32>,
+    /// The program that all share, with slots.
+    pub program: Arc<Program>,
+    /// Where the program is placed, if the group is shared; a folded group's members have one each.
+    pub placed: Option<Name>,
+    pub(super) signature: Arc<Signature>,
+}
+
+/// What of a member's variables a program with slots depends on: which of those that the filter reads have
+/// values, and the values of those that are folded all the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Signature {
+    reads: BTreeMap<String, bool>,
+    folded: BTreeMap<String, Vec<String>>,
+}
+
+/// A program and the variables it was made of.
+pub(super) struct Compiled {
+    pub(super) program: Program,
+    /// Every variable that a rule reads.
+    pub(super) reads: BTreeSet<String>,
+    /// Those whose values are constants of the program.
+    pub(super) folded: BTreeSet<String>,
+}
+
+impl Group {
+    /// A group of nobody yet, for a member with these variables.
+    pub(super) fn new(rules: &Rules, vars: &Vars, compiled: Compiled) -> Group {
+        let signature = Arc::new(Signature::of(vars, &compiled));
+        let program = Arc::new(compiled.program);
+        Group { rules: rules.clone(), members: OrdSet::new(), program, placed: None, signature }
+    }
+
+    /// Whether its program serves a member with these rules and variables.
+    pub(super) fn serves(&self, rules: &Rules, vars: &Vars) -> bool {
+        self.rules == *rules && self.signature.fits(vars)
+    }
+}
+
+impl Signature {
+    fn of(vars: &Vars, compiled: &Compiled) -> Signature {
+        let value = |name: &String| Some((name.clone(), vars.values(name)?.to_vec()));
+        Signature {
+            reads: compiled.reads.iter().map(|name| (name.clone(), has(vars, name))).collect(),
+            folded: compiled.folded.iter().filter_map(value).collect(),
+        }
+    }
+
+    pub(super) fn fits(&self, vars: &Vars) -> bool {
+        self.folded.iter().all(|(name, values)| vars.values(name) == Some(values))
+            && self.reads.iter().all(|(name, has_values)| has(vars, name) == *has_values)
+    }
+}
+
+/// A variable with an empty list can be read as little as one that is not there.
+fn has(vars: &Vars, name: &str) -> bool {
+    vars.values(name).is_some_and(|values| !values.is_empty())
+}

@@ -1,0 +1,145 @@
+//! Members sorted into groups: whoever the same program serves is in one.
+//!
+//! Only membership is settled here; the table follows in `arrange`, which is told what changed.
+
+use super::{Firewall, Group, Member, Refused, Rules};
+use crate::diag::Diagnostic;
+use crate::ir::Name;
+use crate::layout;
+use crate::program::{Program, printable};
+use crate::resolve::Mode;
+use crate::vars::Vars;
+use imbl::OrdSet;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Groups that gained or lost members, with those members whom the table does not yet show as theirs.
+pub(super) type Changed = BTreeMap<Name, OrdSet<u32>>;
+
+impl Firewall {
+    /// Makes a member one of its group; what of the table must follow is noted.
+    pub(super) fn join(&mut self, member: Member, changed: &mut Changed) -> Result<(), Refused> {
+        let (index, interface) = (member.index, member.name.clone());
+        let refused = |diagnostics| Refused { interface: Some(interface), diagnostics };
+        let name = self.group_for(&member.rules, &member.vars, None).map_err(refused)?;
+        if let Some(left) = self.part(index) {
+            changed.entry(left).or_default().remove(&index);
+        }
+        self.members.insert(index, Arc::new(member));
+        self.admit(&name, OrdSet::unit(index));
+        changed.entry(name).or_default().insert(index);
+        Ok(())
+    }
+
+    /// Takes a member out of its group, whose name is returned; its dispatch stays until it enters anew.
+    pub(super) fn part(&mut self, index: u32) -> Option<Name> {
+        let name = self.homes.remove(&index)?;
+        let mut group = Group::clone(&self.groups[&name]);
+        group.members.remove(&index);
+        self.track(&group.program, index, false);
+        self.groups.insert(name.clone(), Arc::new(group));
+        Some(name)
+    }
+
+    /// Makes these members, who are in no group, some of this one.
+    fn admit(&mut self, name: &Name, members: OrdSet<u32>) {
+        let mut group = Group::clone(&self.groups[name]);
+        for index in &members {
+            self.homes.insert(*index, name.clone());
+            self.track(&group.program, *index, true);
+        }
+        group.members = if group.members.is_empty() { members } else { group.members.union(members) };
+        self.groups.insert(name.clone(), Arc::new(group));
+    }
+
+    /// The group whose program serves such a member. If there is none it is made, of this name if it may be.
+    fn group_for(
+        &mut self,
+        rules: &Rules,
+        vars: &Vars,
+        name: Option<&Name>,
+    ) -> Result<Name, Vec<Diagnostic>> {
+        let label = match rules {
+            Rules::Filter(filter) => printable(filter),
+            Rules::Closed => printable(&Program::closed().filter),
+        };
+        let first = self.groups.get(&*label).map(|group| (Name::from(&*label), group.clone()));
+        let variants = variant(&label, "");
+        let others = self.groups.range(Name::from(&*variants)..);
+        let others = others.take_while(|(name, _)| name.starts_with(&variants));
+        let mut all = first.into_iter().chain(others.map(|(name, group)| (name.clone(), group.clone())));
+        if let Some((name, _)) = all.find(|(_, group)| group.serves(rules, vars)) {
+            return Ok(name);
+        }
+        let group = Group::new(rules, vars, self.compile(rules, vars, Mode::Slots)?);
+        let kept = name.filter(|name| !self.groups.contains_key(*name)).cloned();
+        let name = kept.unwrap_or_else(|| self.free_name(&label));
+        self.groups.insert(name.clone(), Arc::new(group));
+        Ok(name)
+    }
+
+    /// A name that neither a group has nor one that is about to be rebuilt.
+    fn free_name(&self, label: &str) -> Name {
+        let variants = (2..).map(|n| variant(label, &n.to_string()));
+        let free = |name: &String| {
+            !self.groups.contains_key(name.as_str()) && layout::led(&self.table, name).is_none()
+        };
+        std::iter::once(label.to_string()).chain(variants).find(free).expect("numbers do not end").into()
+    }
+
+    /// Compiles groups anew and sorts their members anew. A group that is split keeps its name for the first part,
+    /// groups whose members now agree become one.
+    pub(super) fn rebuild(&mut self, groups: Vec<Name>) -> Result<(), Refused> {
+        let old: Vec<(Name, Arc<Group>)> = groups
+            .into_iter()
+            .filter_map(|name| self.groups.remove(&name).map(|group| (name, group)))
+            .collect();
+        for (_, group) in &old {
+            group.members.iter().for_each(|index| self.track(&group.program, *index, false));
+        }
+        let mut changed = Changed::new();
+        for (name, group) in &old {
+            self.regroup(name, group, &mut changed)?;
+        }
+        for (name, group) in &old {
+            if group.placed.is_some() && self.groups.get(name).is_none_or(|group| group.placed.is_none()) {
+                self.close(name, group);
+            }
+        }
+        self.arrange(changed)?;
+        self.sweep_slots();
+        Ok(())
+    }
+
+    fn regroup(&mut self, name: &Name, old: &Group, changed: &mut Changed) -> Result<(), Refused> {
+        let mut rest = old.members.clone();
+        while let Some(first) = rest.get_min().copied() {
+            let member = self.members[&first].clone();
+            let refused = |diagnostics| Refused { interface: Some(member.name.clone()), diagnostics };
+            let is_new = !self.groups.contains_key(name);
+            let target = self.group_for(&old.rules, &member.vars, Some(name)).map_err(refused)?;
+            let group = self.groups[&target].clone();
+            let fits = |index: &&u32| group.signature.fits(&self.members[*index].vars);
+            let served: OrdSet<u32> = match group.signature == old.signature {
+                true => rest.clone(),
+                false => rest.iter().filter(fits).copied().collect(),
+            };
+            rest = rest.relative_complement(served.clone());
+            self.admit(&target, served.clone());
+            let keeps_place = is_new && target == *name && old.placed.is_some();
+            if keeps_place {
+                self.replace(name, old);
+            }
+            let stays = keeps_place && group.program.slots == old.program.slots;
+            let newcomers = if stays { OrdSet::new() } else { served };
+            let noted = changed.entry(target).or_default();
+            *noted = std::mem::take(noted).union(newcomers);
+        }
+        Ok(())
+    }
+}
+
+/// The name of a further group of one filter.
+fn variant(label: &str, number: &str) -> String {
+    format!("{label}/v{number}")
+}

@@ -1,0 +1,488 @@
+//! The command `nwfilter`: what it says, how it exits, what it does to the kernel, and what it leaves alone.
+//!
+//! Every test has a network namespace of its own, and needs root.
+
+mod lab;
+
+use lab::frames::*;
+use lab::{Network, Way, in_fresh_netns};
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use tempfile::TempDir;
+
+const MAC: &str = "52:54:00:00:00:01";
+
+/// What a run of the command came to.
+#[derive(Debug)]
+struct Run {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+/// A directory for filters, and the command with that directory and no daemon.
+struct Desk {
+    dir: TempDir,
+}
+
+impl Desk {
+    fn new(documents: &[(&str, &str)]) -> Desk {
+        let dir = TempDir::new().unwrap();
+        fs::create_dir(dir.path().join("filters")).unwrap();
+        let desk = Desk { dir };
+        documents.iter().for_each(|(name, text)| fs::write(desk.file(name), text).unwrap());
+        desk
+    }
+
+    fn filters(&self) -> PathBuf {
+        self.dir.path().join("filters")
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.filters().join(format!("{name}.xml"))
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nwfilter"));
+        command.args(arguments).env("NWFILTER_RUNTIME_DIR", self.dir.path()).current_dir("/");
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Run {
+        outcome(&mut self.command(arguments))
+    }
+
+    /// A command that reads filters.
+    fn with_filters(&self, arguments: &[&str]) -> Run {
+        let directory = self.filters();
+        let directory = ["--dir", directory.to_str().unwrap()];
+        self.run(&[arguments, &directory].concat())
+    }
+
+    /// `apply` or `plan` of this filter to the guest's interface.
+    fn bind(&self, verb: &str, filter: &str) -> Run {
+        self.with_filters(&[
+            verb,
+            "--dev",
+            "vnet0",
+            "--mac",
+            MAC,
+            "--filter",
+            filter,
+            "--param",
+            "IP=10.0.0.1",
+        ])
+    }
+}
+
+fn outcome(command: &mut Command) -> Run {
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Run { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+}
+
+impl Run {
+    /// It did what it was told, and had nothing to complain of.
+    fn done(self) -> String {
+        assert_eq!((self.code, self.err.as_str()), (Some(0), ""), "{}", self.out);
+        self.out
+    }
+
+    /// It failed with this code, said all of this on the standard error, and nothing elsewhere.
+    fn fails(self, code: i32, words: &[&str]) {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        assert_eq!(self.out, "", "{self:?}");
+        words
+            .iter()
+            .for_each(|word| assert!(self.err.contains(word), "{word:?} is missing in\n{}", self.err));
+    }
+}
+
+fn rules_in_force() -> String {
+    let output =
+        Command::new("nft").args(["list", "ruleset"]).output().expect("nft is installed (scripts/setup)");
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn own() -> Frame {
+    udp(ip(GUEST_IP, PEER_IP), 1234, 80)
+}
+
+const BAD: &str = "<filter name='bad' chain='root'>
+  <rule action='accept' direction='out'>
+    <tcp dstportstart='http'/>
+  </rule>
+  <rule action='dorp' direction='out'/>
+</filter>
+";
+
+#[test]
+fn every_fault_of_a_document_is_shown_with_its_place() {
+    let desk = Desk::new(&[("bad", BAD)]);
+    let path = desk.file("bad");
+    let path = path.to_str().unwrap();
+    let [first, second] = ["3:24", "5:17"].map(|place| format!("{path}:{place}"));
+    let words = [first.as_str(), &second, "<tcp dstportstart='http'/>", "^^^^", "'dorp'", "dstportstart"];
+    desk.with_filters(&["check", path]).fails(1, &words);
+    desk.run(&["fmt", path]).fails(1, &words);
+    let not_xml = desk.file("not-xml");
+    fs::write(&not_xml, "<filter name='x'>\n  <rule>\n</filter>\n").unwrap();
+    let place = format!("{}:3:", not_xml.display());
+    desk.with_filters(&["check", not_xml.to_str().unwrap()]).fails(1, &[&place, "rule"]);
+    let missing = desk.file("missing");
+    desk.with_filters(&["check", missing.to_str().unwrap()]).fails(1, &["missing.xml: No such file"]);
+}
+
+#[test]
+fn faulty_filters_change_nothing() {
+    let desk = Desk::new(&[
+        ("bad", BAD),
+        (
+            "thirsty",
+            "<filter name='thirsty' chain='root'><rule action='drop' direction='out'><ip srcipaddr='$WATER'/></rule></filter>",
+        ),
+        ("lost", "<filter name='lost' chain='root'>\n<filterref filter='nowhere'/></filter>"),
+        ("round", "<filter name='round' chain='root'><filterref filter='about'/></filter>"),
+        ("about", "<filter name='about' chain='root'><filterref filter='round'/></filter>"),
+        (
+            "typed",
+            "<filter name='typed' chain='root'><rule action='drop' direction='out'><ip srcipaddr='$MAC'/></rule></filter>",
+        ),
+    ]);
+    in_fresh_netns(|| {
+        let network = Network::new();
+        desk.bind("apply", "clean-traffic").done();
+        let before = rules_in_force();
+        for verb in ["apply", "plan"] {
+            desk.bind(verb, "bad").fails(1, &["bad.xml:3:24", "bad.xml:5:17"]);
+            desk.bind(verb, "thirsty").fails(1, &["WATER"]);
+            desk.bind(verb, "lost").fails(1, &["lost.xml:2:", "nowhere"]);
+            desk.bind(verb, "round").fails(1, &["about.xml:1:54", "refers to itself"]);
+            desk.bind(verb, "typed").fails(1, &["typed.xml:1:", "MAC"]);
+            desk.bind(verb, "unheard-of").fails(1, &["unheard-of"]);
+        }
+        assert_eq!(rules_in_force(), before);
+        assert!(network.passes(Way::FromGuest, own()));
+        assert!(!network.passes(Way::FromGuest, own().from(FOREIGN_MAC)));
+    });
+}
+
+#[test]
+fn what_the_host_refuses_changes_nothing() {
+    let stateful = "<filter name='stateful' chain='root'>\n  <rule action='accept' direction='out'>\n    <tcp dstportstart='80'/>\n  </rule>\n</filter>";
+    let desk = Desk::new(&[("stateful", stateful)]);
+    in_fresh_netns(|| {
+        let absent = ["--dev", "vnet9", "--mac", MAC, "--filter", "clean-traffic", "--param", "IP=10.0.0.1"];
+        for verb in ["apply", "plan"] {
+            desk.with_filters(&[&[verb], &absent[..]].concat()).fails(3, &["vnet9: no such interface"]);
+        }
+        desk.run(&["remove", "--dev", "vnet9"]).fails(3, &["vnet9: no such interface"]);
+        assert_eq!(rules_in_force(), "");
+
+        let network = Network::new();
+        desk.run(&["remove", "--dev", "vnet0"]).fails(3, &["vnet0: not bound"]);
+        desk.bind("apply", "clean-traffic").done();
+        let before = rules_in_force();
+        let refused = desk.bind("apply", "stateful");
+        if refused.code == Some(0) {
+            println!("skipped: this kernel tracks connections of bridges");
+        } else {
+            refused
+                .fails(1, &["stateful.xml:2:", "rule 1", "CONFIG_NF_CONNTRACK_BRIDGE", "statematch='false'"]);
+            assert_eq!(rules_in_force(), before);
+        }
+        assert!(!network.passes(Way::FromGuest, own().from(FOREIGN_MAC)));
+    });
+}
+
+#[test]
+fn without_rights_it_says_so() {
+    let desk = Desk::new(&[]);
+    let mut command = Command::new("setpriv");
+    // A copy where anybody may read and run it.
+    let copy = desk.dir.path().join("nwfilter");
+    fs::copy(env!("CARGO_BIN_EXE_nwfilter"), &copy).unwrap();
+    Command::new("chmod").args(["-R", "a+rX"]).arg(desk.dir.path()).status().unwrap();
+    command
+        .args(["--reuid", "65534", "--clear-groups"])
+        .arg(copy)
+        .arg("status")
+        .env("NWFILTER_RUNTIME_DIR", desk.dir.path());
+    in_fresh_netns(|| {
+        let run = outcome(command.current_dir("/"));
+        run.fails(3, &["netfilter", "ermi"]);
+        assert_eq!(rules_in_force(), "");
+    });
+}
+
+#[test]
+fn a_wrong_command_line_is_told_from_other_failures() {
+    let desk = Desk::new(&[]);
+    for (arguments, word) in [
+        (&["frobnicate"][..], "frobnicate"),
+        (&[], "Usage"),
+        (&["apply", "--dev", "vnet0"], "--mac"),
+        (&["apply", "--dev", "vnet0", "--mac", "52:54", "--filter", "x"], "52:54"),
+        (&["compile", "--filter", "x", "--param", "IP"], "NAME=VALUE"),
+        (&["compile", "--filter", "x", "--param", "A-B=1"], "A-B"),
+        (&["remove"], "--dev"),
+        (&["ipset", "add", "x"], "ADDRESSES"),
+    ] {
+        desk.run(arguments).fails(2, &[word]);
+    }
+}
+
+#[test]
+fn fmt_writes_what_libvirt_writes_and_is_done_then() {
+    let desk = Desk::new(&[]);
+    let data = std::env::var_os("NWFILTER_LIBVIRT_DATA")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/libvirt-data"), PathBuf::from);
+    if !data.join("xml-out").exists() {
+        println!("skipped: libvirt data not found");
+        return;
+    }
+    let mut compared = 0;
+    for entry in fs::read_dir(data.join("xml-in")).unwrap() {
+        let input = entry.unwrap().path();
+        let wanted = data.join("xml-out").join(input.file_name().unwrap());
+        let Ok(wanted) = fs::read_to_string(&wanted) else { continue };
+        let run = desk.run(&["fmt", input.to_str().unwrap()]);
+        if input.file_stem().unwrap().to_string_lossy().ends_with("-invalid") {
+            continue;
+        }
+        // The test outputs know no uuid that was made up.
+        let text = run.done();
+        let without_uuid = |text: &str| -> String {
+            text.lines().filter(|line| !line.contains("<uuid>")).map(|line| format!("{line}\n")).collect()
+        };
+        assert_eq!(without_uuid(&text), without_uuid(&wanted), "{}", input.display());
+        fs::write(desk.file("again"), &text).unwrap();
+        let again = desk.file("again");
+        assert_eq!(desk.run(&["fmt", again.to_str().unwrap()]).done(), text);
+        desk.run(&["fmt", "--write", again.to_str().unwrap()]).done();
+        assert_eq!(fs::read_to_string(&again).unwrap(), text);
+        compared += 1;
+    }
+    assert!(compared >= 10, "{compared} documents compared");
+}
+
+#[test]
+fn check_reads_the_standard_input() {
+    let desk = Desk::new(&[]);
+    let mut child =
+        desk.command(&["check", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(BAD.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("<stdin>:3:24"));
+}
+
+#[test]
+fn compile_prints_rules_that_nft_takes_and_json_that_leads_back() {
+    let desk = Desk::new(&[]);
+    let arguments = [
+        "compile",
+        "--filter",
+        "clean-traffic",
+        "--param",
+        "MAC=52:54:00:00:00:01",
+        "--param",
+        "IP=10.0.0.1",
+    ];
+    let text = desk.with_filters(&arguments).done();
+    assert!(text.contains("ip saddr 10.0.0.1") && text.contains("comment \"no-ip-spoofing:2\""), "{text}");
+    in_fresh_netns(|| {
+        let mut nft = Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn().unwrap();
+        nft.stdin.take().unwrap().write_all(format!("table bridge t {{\n{text}}}\n").as_bytes()).unwrap();
+        assert!(nft.wait().unwrap().success(), "{text}");
+    });
+    let slots = desk.with_filters(&[&arguments[..], &["--slots"]].concat()).done();
+    assert!(slots.contains("@IP.ipv4") && !slots.contains("10.0.0.1"), "{slots}");
+    let json: serde_json::Value =
+        serde_json::from_str(&desk.with_filters(&[&arguments[..], &["--json"]].concat()).done()).unwrap();
+    assert_eq!((&json["filter"], &json["stateful"]), (&"clean-traffic".into(), &false.into()));
+    let rules: Vec<&serde_json::Value> = json["chains"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|chain| chain["rules"].as_array().unwrap())
+        .collect();
+    let rule = rules.iter().find(|rule| rule["nft"].as_str().unwrap().contains("ip saddr 10.0.0.1")).unwrap();
+    assert_eq!((&rule["filter"], &rule["rule"]), (&"no-ip-spoofing".into(), &2.into()));
+    assert_eq!(rule["place"], "<standard>/no-ip-spoofing.xml:8:3");
+}
+
+#[test]
+fn an_interface_is_bound_seen_changed_and_released() {
+    let desk = Desk::new(&[]);
+    in_fresh_netns(|| {
+        let network = Network::new();
+        let passes = |frame: Frame| network.passes(Way::FromGuest, frame);
+        let foreign = || own().from(FOREIGN_MAC);
+
+        let planned = desk.bind("plan", "clean-traffic").done();
+        assert!(planned.contains("clean-traffic"), "{planned}");
+        assert_eq!(rules_in_force(), "", "plan sends nothing");
+
+        desk.bind("apply", "clean-traffic").done();
+        assert!(passes(own()) && !passes(foreign()));
+        let bound = rules_in_force();
+        desk.bind("apply", "clean-traffic").done();
+        assert_eq!(rules_in_force(), bound, "to apply twice changes nothing");
+        let nothing = desk.bind("plan", "clean-traffic").done();
+        assert!(!nothing.contains("add") && !nothing.contains("delete"), "{nothing}");
+
+        let status = desk.run(&["status"]).done();
+        assert!(
+            status.lines().any(|line| line.starts_with("vnet0 ") && line.contains("clean-traffic")),
+            "{status}"
+        );
+        let json: serde_json::Value = serde_json::from_str(&desk.run(&["status", "--json"]).done()).unwrap();
+        let interface = &json["interfaces"][0];
+        assert_eq!((&interface["name"], &interface["filter"]), (&"vnet0".into(), &"clean-traffic".into()));
+        assert_eq!(interface["index"], network.guest.link.index());
+
+        desk.bind("apply", "no-ip-spoofing").done();
+        assert!(passes(own()) && passes(foreign()) && !passes(udp(ip(FOREIGN_IP, PEER_IP), 1, 2)));
+        assert!(!rules_in_force().contains("clean-traffic"), "{}", rules_in_force());
+
+        desk.run(&["remove", "--dev", "vnet0"]).done();
+        assert!(passes(foreign()));
+        desk.run(&["remove", "--dev", "vnet0"]).fails(3, &["vnet0: not bound"]);
+        let status = desk.run(&["status"]).done();
+        assert!(!status.contains("vnet0"), "{status}");
+    });
+}
+
+#[test]
+fn two_interfaces_are_bound_by_two_runs() {
+    let desk = Desk::new(&[]);
+    in_fresh_netns(|| {
+        let network = Network::new();
+        let _other = network.add_port("vnet1");
+        desk.bind("apply", "clean-traffic").done();
+        let more = [
+            "apply",
+            "--dev",
+            "vnet1",
+            "--mac",
+            "52:54:00:00:00:03",
+            "--filter",
+            "clean-traffic",
+            "--param",
+            "IP=10.0.0.3",
+        ];
+        desk.with_filters(&more).done();
+        assert!(
+            network.passes(Way::FromGuest, own()) && !network.passes(Way::FromGuest, own().from(FOREIGN_MAC))
+        );
+        let status = desk.run(&["status"]).done();
+        assert!(status.contains("vnet0") && status.contains("vnet1"), "{status}");
+        desk.run(&["remove", "--dev", "vnet1"]).done();
+        assert!(!network.passes(Way::FromGuest, own().from(FOREIGN_MAC)), "the other stays bound");
+    });
+}
+
+#[test]
+fn a_link_that_is_gone_is_removed_by_its_index() {
+    let desk = Desk::new(&[]);
+    in_fresh_netns(|| {
+        let network = Network::new();
+        desk.bind("apply", "clean-traffic").done();
+        let index = network.guest.link.index().to_string();
+        network.guest.link.delete();
+        desk.run(&["remove", "--index", &index]).done();
+        desk.run(&["remove", "--index", &index]).fails(3, &["not bound"]);
+        assert!(!rules_in_force().contains("clean-traffic"));
+    });
+}
+
+#[test]
+fn counters_count_what_each_rule_took() {
+    let desk = Desk::new(&[]);
+    in_fresh_netns(|| {
+        let network = Network::new();
+        let arguments =
+            ["apply", "--dev", "vnet0", "--mac", MAC, "--filter", "no-mac-spoofing", "--counters"];
+        desk.with_filters(&arguments).done();
+        (0..3).for_each(|_| assert!(!network.passes(Way::FromGuest, own().from(FOREIGN_MAC))));
+        assert!(network.passes(Way::FromGuest, own()));
+        let status = desk.run(&["status"]).done();
+        let counted = |rule: &str, frames: u32| {
+            status.lines().any(|line| line.contains(&format!("{rule}: {frames} frames")))
+        };
+        assert!(counted("no-mac-spoofing:2", 3) && counted("no-mac-spoofing:1", 1), "{status}");
+    });
+}
+
+#[test]
+fn an_ipset_is_filled_and_emptied_under_the_rules_that_read_it() {
+    let filter = "<filter name='friends' chain='root'>
+        <rule action='accept' direction='out' statematch='0'><all ipset='friends' ipsetflags='dst'/></rule>
+        <rule action='accept' direction='out' statematch='0'><all-ipv6 ipset='friends' ipsetflags='dst'/></rule>
+        <rule action='drop' direction='inout'><all/></rule>
+        <rule action='drop' direction='inout'><all-ipv6/></rule>
+      </filter>";
+    let desk = Desk::new(&[("friends", filter)]);
+    in_fresh_netns(|| {
+        let network = Network::new();
+        let passes = |to: &str| network.passes(Way::FromGuest, udp(ip(GUEST_IP, to), 1, 2));
+        let passes6 = |to: &str| network.passes(Way::FromGuest, udp(ip6("2001:db8::1", to), 1, 2));
+        let list = || desk.run(&["ipset", "list", "friends"]).done();
+        desk.bind("apply", "friends").done();
+        assert!(!passes("10.0.0.2") && !passes6("2001:db8::2"), "an empty set has nobody");
+        desk.run(&["ipset", "add", "friends", "10.0.0.2", "10.0.0.3", "2001:db8::2"]).done();
+        assert_eq!(list(), "10.0.0.2\n10.0.0.3\n2001:db8::2\n");
+        assert!(passes("10.0.0.2") && passes("10.0.0.3") && !passes("10.0.0.4"));
+        assert!(passes6("2001:db8::2") && !passes6("2001:db8::3"));
+        assert!(network.passes(Way::ToGuest, udp(ip("10.0.0.2", GUEST_IP), 2, 1)), "the reverse rule");
+        assert!(!network.passes(Way::ToGuest, udp(ip("10.0.0.4", GUEST_IP), 2, 1)));
+        desk.bind("apply", "friends").done();
+        assert_eq!(list(), "10.0.0.2\n10.0.0.3\n2001:db8::2\n", "to apply again keeps the set");
+        desk.run(&["ipset", "del", "friends", "10.0.0.2"]).done();
+        assert!(!passes("10.0.0.2") && passes("10.0.0.3"));
+        let before = rules_in_force();
+        desk.run(&["ipset", "add", "friends", "10.0.0.7", "10.0.0.300"]).fails(1, &["10.0.0.300"]);
+        desk.run(&["ipset", "add", "fri/ends", "10.0.0.7"]).fails(1, &["fri/ends"]);
+        assert_eq!(rules_in_force(), before);
+        desk.run(&["ipset", "flush", "friends"]).done();
+        assert_eq!(list(), "");
+        assert!(!passes("10.0.0.3") && !passes6("2001:db8::2"));
+    });
+}
+
+#[test]
+fn completions_and_man_pages_come_from_the_command_line_itself() {
+    let desk = Desk::new(&[]);
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let text = desk.run(&["completions", shell]).done();
+        assert!(text.contains("nwfilter") && text.contains("ipset"), "{shell}");
+    }
+    let pages = desk.dir.path().join("man");
+    fs::create_dir(&pages).unwrap();
+    desk.run(&["man", "--dir", pages.to_str().unwrap()]).done();
+    for page in ["nwfilter.1", "nwfilter-apply.1", "nwfilter-ipset.1"] {
+        let text = fs::read_to_string(pages.join(page)).unwrap_or_else(|why| panic!("{page}: {why}"));
+        assert!(text.contains(".TH"), "{page}");
+    }
+    assert!(desk.run(&["--version"]).done().starts_with("nwfilter "));
+    assert!(desk.run(&["--help"]).done().contains("apply"));
+}
+
+#[test]
+fn paths_are_taken_from_where_it_is_started() {
+    let desk = Desk::new(&[(
+        "small",
+        "<filter name='small' chain='root'><rule action='drop' direction='out'/></filter>",
+    )]);
+    for (place, directory, file) in
+        [(desk.dir.path(), "filters", "filters/small.xml"), (&desk.filters(), ".", "small.xml")]
+    {
+        let run = |arguments: &[&str]| outcome(desk.command(arguments).current_dir(place));
+        assert!(run(&["compile", "--filter", "small", "--dir", directory]).done().contains("small:1"));
+        run(&["check", file, "--dir", directory]).done();
+    }
+}

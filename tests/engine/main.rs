@@ -1,0 +1,6 @@
+//! The engine as a value: events in, the next state, documents and answers out. No kernel and no clock.
+
+mod filters;
+mod ports;
+mod random;
+mod world;

@@ -1,0 +1,221 @@
+//! Ports: bindings before and after their link, links that come, go, move and change their name, and the grace of
+//! what was deleted.
+
+use crate::world::*;
+use nwfilter::ir::Name;
+use nwfilter::links::Link;
+use nwfilter::plan::Change;
+use nwfilter::rpc::Code;
+use std::time::Duration;
+
+fn world() -> World {
+    World::new(&[guard("a", 0), guard("b", 1), stateful("s")])
+}
+
+#[test]
+fn a_binding_is_enforced_whichever_comes_first_it_or_its_link() {
+    let (mut first, mut second) = (world(), world());
+    first.create("vnet0", "a").unwrap();
+    assert_eq!((first.program(5), first.reserved("vnet0")), (None, true));
+    first.appears(&tap(5, "vnet0"));
+    second.appears(&tap(5, "vnet0"));
+    assert_eq!(second.program(5), None);
+    second.create("vnet0", "a").unwrap();
+    assert!(first.program(5).unwrap().starts_with("a/"));
+    assert_eq!(first.state.firewall().ruleset(), second.state.firewall().ruleset());
+}
+
+#[test]
+fn what_can_not_be_bound_is_refused_whether_its_link_is_there_or_not() {
+    let mut world = World::new(&[guard("a", 0), needy("n"), tree("dangling", &["gone"])]);
+    world.appears(&tap(5, "here"));
+    world.create("taken", "a").unwrap();
+    let internal = |text: &str| (Code::InternalError as i32, format!("internal error: {text}"));
+    let missing =
+        "Cannot instantiate filter due to unresolvable variables or unavailable list elements: OTHER";
+    for port in ["here", "absent"] {
+        let cases = [
+            ("gone", internal("referenced filter 'gone' is missing")),
+            ("dangling", internal("referenced filter 'gone' is missing")),
+            ("n", internal(missing)),
+        ];
+        for (filter, expected) in cases {
+            let error = world.create(port, filter).unwrap_err();
+            assert_eq!((error.code as i32, error.message), expected, "{port} {filter}");
+            assert!(!world.reserved(port), "a refusal leaves no trace");
+        }
+    }
+    let error = world.create("taken", "a").unwrap_err();
+    let expected = (Code::OperationFailed, "operation failed: binding 'taken' already exists");
+    assert_eq!((error.code, error.message.as_str()), expected);
+}
+
+#[test]
+fn a_binding_is_written_with_the_address_of_its_guest() {
+    let change = world().create("vnet0", "a").unwrap();
+    let binding = written(&change.writes[0]);
+    assert_eq!(binding.params.values("MAC").unwrap()[0], "52:54:00:00:00:01");
+}
+
+#[test]
+fn a_reused_name_gets_its_rules_and_a_reused_index_does_not() {
+    let mut world = world();
+    world.appears(&tap(5, "vnet0"));
+    world.create("vnet0", "a").unwrap();
+    world.goes(&tap(5, "vnet0"));
+    assert_eq!((world.program(5), world.reserved("vnet0")), (None, true));
+    world.appears(&tap(5, "somebody"));
+    assert_eq!(world.program(5), None);
+    world.appears(&tap(9, "vnet0"));
+    assert!(world.program(9).is_some());
+}
+
+#[test]
+fn a_bound_link_stays_bound_under_another_name() {
+    let mut world = world();
+    let (bound, renamed) = (tap(5, "vnet0"), tap(5, "guest"));
+    world.appears(&bound);
+    world.create("vnet0", "a").unwrap();
+    let program = world.program(5);
+    world.changes(&bound, &renamed);
+    assert_eq!(world.program(5), program);
+    // The name is free for another link, which is bound as well.
+    world.appears(&tap(6, "vnet0"));
+    assert_eq!(world.state.firewall().members().len(), 2);
+    world.delete("vnet0").unwrap();
+    world.time(GRACE);
+    assert_eq!((world.program(5), world.program(6)), (None, None));
+    // Renamed onto a bound name, a link gets that binding's rules.
+    world.create("other", "b").unwrap();
+    world.changes(&renamed, &tap(5, "other"));
+    assert!(world.program(5).unwrap().starts_with("b/"));
+}
+
+#[test]
+fn a_link_that_takes_the_name_of_another_binding_changes_its_rules() {
+    let mut world = world();
+    world.appears(&tap(5, "vnet0"));
+    world.create("vnet0", "a").unwrap();
+    world.create("vnet1", "b").unwrap();
+    let before = world.state.clone();
+    world.changes(&tap(5, "vnet0"), &tap(5, "vnet1"));
+    assert!(world.program(5).unwrap().starts_with("b/"));
+    assert_eq!(unbinds(&world, &before), Vec::<Name>::new());
+    world.delete("vnet0").unwrap();
+    assert!(world.program(5).is_some(), "it belongs to the other binding now");
+    assert!(!world.reserved("vnet0"));
+}
+
+#[test]
+fn conntrack_follows_a_port_from_bridge_to_bridge() {
+    let mut world = world();
+    let on = |master: u32| Link { master: Some(master), ..tap(5, "vnet0") };
+    world.appears(&bridge(2, "br0"));
+    world.appears(&bridge(3, "br1"));
+    world.appears(&on(2));
+    world.create("vnet0", "s").unwrap();
+    let bridge_of =
+        |world: &World| world.state.firewall().members()[&5].bridge.clone().map(|bridge| bridge.name);
+    assert_eq!(bridge_of(&world).as_deref(), Some("br0"));
+    world.changes(&on(2), &on(3));
+    assert_eq!(bridge_of(&world).as_deref(), Some("br1"));
+    world.changes(&bridge(3, "br1"), &bridge(3, "office"));
+    assert_eq!(bridge_of(&world).as_deref(), Some("office"));
+    world.changes(&on(3), &Link { name: "renamed".into(), ..on(2) });
+    assert_eq!(bridge_of(&world).as_deref(), Some("br0"));
+    world.changes(&on(2), &tap(5, "renamed"));
+    assert_eq!(bridge_of(&world), None);
+}
+
+#[test]
+fn a_bridge_that_is_heard_of_after_its_port_counts() {
+    let mut world = world();
+    world.create("vnet0", "s").unwrap();
+    world.appears(&Link { master: Some(9), ..tap(5, "vnet0") });
+    world.appears(&bridge(9, "br0"));
+    assert_eq!(world.state.firewall().members()[&5].bridge.as_ref().unwrap().name, "br0");
+}
+
+/// Dispatch sets that a plan takes interfaces out of.
+fn unbinds(world: &World, before: &nwfilter::engine::State) -> Vec<Name> {
+    let plan = world.plan_from(before);
+    let steps = plan.prepare.iter().chain(&plan.switch).chain(&plan.retire);
+    let gone = steps.filter_map(|step| match &step.change {
+        Change::DeleteElements(name, ..) if &**name == nwfilter::layout::BOUND => Some(name.clone()),
+        _ => None,
+    });
+    gone.collect()
+}
+
+#[test]
+fn a_binding_made_again_in_its_grace_leaves_no_moment_unfiltered() {
+    let mut world = world();
+    world.appears(&tap(5, "vnet0"));
+    world.create("vnet0", "a").unwrap();
+    let bound = world.state.clone();
+    world.delete("vnet0").unwrap();
+    assert!(world.plan_from(&bound).is_empty(), "nothing happens in the kernel");
+    assert_eq!(world.state.deadline(), Some(GRACE));
+    world.time(GRACE / 2);
+    let left = world.state.clone();
+    world.create("vnet0", "b").unwrap();
+    assert_eq!(unbinds(&world, &left), Vec::<Name>::new());
+    assert_eq!(world.state.deadline(), None);
+    world.time(GRACE * 2);
+    assert!(world.program(5).unwrap().starts_with("b/"), "the grace of the old one does not end the new one");
+}
+
+#[test]
+fn grace_ends_with_its_time_its_link_or_not_at_all_begun() {
+    let bound = || {
+        let mut world = world();
+        world.appears(&tap(5, "vnet0"));
+        world.create("vnet0", "a").unwrap();
+        world
+    };
+    let mut world = bound();
+    world.delete("vnet0").unwrap();
+    world.time(GRACE - Duration::from_millis(1));
+    assert!(world.program(5).is_some());
+    world.time(Duration::from_millis(1));
+    assert_eq!((world.program(5), world.reserved("vnet0")), (None, false));
+
+    let mut world = bound();
+    world.delete("vnet0").unwrap();
+    world.goes(&tap(5, "vnet0"));
+    assert_eq!((world.state.deadline(), world.reserved("vnet0")), (None, false));
+
+    let mut world = world_without_link();
+    world.delete("vnet0").unwrap();
+    assert_eq!((world.state.deadline(), world.reserved("vnet0")), (None, false));
+}
+
+fn world_without_link() -> World {
+    let mut world = world();
+    world.create("vnet0", "a").unwrap();
+    world
+}
+
+#[test]
+fn what_the_kernel_does_not_take_is_closed_and_tried_again() {
+    let mut world = world();
+    world.create("vnet0", "a").unwrap();
+    let link = tap(5, "vnet0");
+    world.state = world.state.close(&link, "too many rules");
+    assert_eq!(world.state.closed("vnet0"), Some("too many rules"));
+    assert!(world.program(5).is_some_and(|program| !program.starts_with("a/")));
+    assert_eq!(world.state.closed_ports(), ["vnet0"]);
+    world.state = world.state.retry("vnet0").next;
+    assert!(world.program(5).unwrap().starts_with("a/"));
+    assert_eq!(world.state.closed("vnet0"), None);
+}
+
+#[test]
+fn what_is_due_and_was_refused_comes_later() {
+    let mut world = world();
+    world.appears(&tap(5, "vnet0"));
+    world.create("vnet0", "a").unwrap();
+    world.delete("vnet0").unwrap();
+    world.state = world.state.put_off(GRACE, GRACE * 5);
+    assert_eq!(world.state.deadline(), Some(GRACE * 5));
+}

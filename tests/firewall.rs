@@ -1,0 +1,446 @@
+//! Firewalls as values: whatever was done to get there, equal states enforce equal rules, and a refusal changes
+//! nothing.
+
+mod lab;
+
+use lab::Way;
+use lab::corpus::corpus;
+use nwfilter::compile::{Features, Options};
+use nwfilter::eval::{self, End};
+use nwfilter::filter::{Filter, read};
+use nwfilter::firewall::{BridgePort, Firewall, Member, Policy, Refused, Rules};
+use nwfilter::ir::{Action, Bytes, Chain, Family, Name, Set, Table};
+use nwfilter::layout::{self, Entrance, prefix_of};
+use nwfilter::library::Library;
+use nwfilter::plan::plan;
+use nwfilter::span::Source;
+use nwfilter::vars::Vars;
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+const NEVER: usize = usize::MAX;
+
+fn policy(fold_up_to: usize) -> Policy {
+    Policy { fold_up_to, compile: Options { features: Features::ALL, counters: false } }
+}
+
+fn filter(name: &str, rules: &str) -> Arc<Filter> {
+    let text = format!("<filter name='{name}'>{rules}</filter>");
+    Arc::new(read::read(&Source::new(format!("{name}.xml"), text)).expect("a filter").0)
+}
+
+fn vars(pairs: &[(&str, &[&str])]) -> Vars {
+    let mut vars = Vars::default();
+    for (name, values) in pairs {
+        vars.0.insert((*name).into(), values.iter().map(|value| (*value).to_string()).collect());
+    }
+    vars
+}
+
+fn member(index: u32, filter: &str, vars: Vars) -> Member {
+    let rules = if filter.is_empty() { Rules::Closed } else { Rules::Filter(filter.into()) };
+    Member { index, name: format!("vnet{index}"), bridge: None, rules, vars }
+}
+
+fn mac(index: u32) -> String {
+    format!("52:54:00:00:00:{index:02x}")
+}
+
+/// A guest with a MAC address and an IP address of its own.
+fn guest(index: u32, filter: &str) -> Member {
+    member(index, filter, vars(&[("MAC", &[&mac(index)]), ("IP", &[&format!("10.0.0.{index}")])]))
+}
+
+fn table(firewall: &Firewall) -> Table {
+    firewall.ruleset().tables[&Family::Bridge].clone()
+}
+
+const OWN_MAC: &str = "<rule action='return' direction='out'><mac srcmacaddr='$MAC'/></rule>\
+    <rule action='drop' direction='out'><mac/></rule>";
+const OWN_ADDRESSES: &str = "<rule action='accept' direction='out'><ip srcipaddr='$IP'/></rule>\
+    <rule action='drop' direction='out'><ip/></rule>";
+const STATEFUL: &str = "<rule action='accept' direction='out'><tcp dstportstart='80'/></rule>\
+    <rule action='drop' direction='inout'><all/></rule>";
+/// A variable mask can not be a set, so that the program is made for its value.
+const OWN_NET: &str = "<rule action='accept' direction='out'><ip srcipaddr='10.0.0.0' srcipmask='$MASK'/></rule>\
+    <rule action='drop' direction='out'><ip/></rule>";
+const BY_REFERENCE: &str = "<filterref filter='child'/><rule action='accept' direction='out'><arp/></rule>";
+
+/// What can be read off a table, without the names of groups.
+#[derive(Debug, PartialEq)]
+struct Meaning {
+    /// Who shares which program.
+    shared: BTreeSet<(Vec<u32>, Name)>,
+    private: BTreeMap<u32, Name>,
+    bound: Vec<u32>,
+    programs: BTreeMap<Name, Arc<Chain>>,
+    /// All sets but those of members.
+    sets: BTreeMap<Name, Set>,
+    base: BTreeMap<Name, Vec<(Action, usize)>>,
+}
+
+fn meaning(firewall: &Firewall) -> Meaning {
+    let table = table(firewall);
+    let indexes = |set: &Set| -> Vec<u32> {
+        let index = |key: &Bytes| u32::from_ne_bytes(key[..4].try_into().unwrap());
+        let mut indexes: Vec<u32> = set.elements.keys().map(index).collect();
+        indexes.sort_unstable();
+        indexes
+    };
+    let group = |(name, set): (&Name, &Set)| {
+        let shared = name.strip_suffix("/members")?;
+        let prefix = layout::led(&table, shared).expect("an entry chain leads somewhere");
+        assert!(table.chains.contains_key(&*format!("{shared}/in")));
+        Some((indexes(set), prefix))
+    };
+    let bound = indexes(&table.sets[layout::BOUND]);
+    let private = bound.iter().filter_map(|index| match layout::entrance(&table, *index) {
+        Some(Entrance::Private(prefix)) => Some((*index, prefix)),
+        Some(Entrance::Shared(_)) => None,
+        None => panic!("{index} is bound and goes nowhere"),
+    });
+    let anonymous = |action: &Action| match action {
+        Action::Jump(_) => Action::Continue,
+        action => action.clone(),
+    };
+    let others = table.chains.iter().filter(|(_, chain)| chain.hook.is_some());
+    Meaning {
+        shared: table.sets.iter().filter_map(group).collect(),
+        private: private.collect(),
+        programs: table
+            .chains
+            .iter()
+            .filter(|(name, _)| prefix_of(name).is_some())
+            .map(|(name, chain)| (name.clone(), chain.clone()))
+            .collect(),
+        sets: table
+            .sets
+            .iter()
+            .filter(|(name, _)| !name.ends_with("/members"))
+            .map(|(name, set)| (name.clone(), set.clone()))
+            .collect(),
+        base: others
+            .map(|(name, chain)| {
+                let rules = chain.rules.iter().map(|rule| (anonymous(&rule.action), rule.matches.len()));
+                (name.clone(), rules.collect())
+            })
+            .collect(),
+        bound,
+    }
+}
+
+/// The same filters and members, put together at once.
+fn from_nothing(firewall: &Firewall, fold_up_to: usize) -> Firewall {
+    let filters = Firewall::new(policy(fold_up_to)).define(firewall.filters().values().cloned()).unwrap();
+    filters.bind_all(firewall.members().values().map(|member| Member::clone(member))).unwrap()
+}
+
+/// One thing an operator does; few of each, so that they meet.
+#[derive(Clone, Debug)]
+enum Operation {
+    Bind { index: u32, filter: usize, values: u8, bridge: Option<u32> },
+    BindTwo { first: u32, filter: usize, values: u8 },
+    Unbind { index: u32 },
+    Define { filter: usize, content: usize },
+    Undefine { filter: usize },
+    Policy { fold_up_to: usize },
+}
+
+const FILTERS: [&str; 4] = ["", "parent", "child", "single"];
+const CONTENTS: [&str; 6] = [OWN_MAC, OWN_ADDRESSES, STATEFUL, OWN_NET, "", BY_REFERENCE];
+
+fn operation() -> impl Strategy<Value = Operation> {
+    use Operation::*;
+    let (index, filter, values) = (1..9u32, 0..FILTERS.len(), 0..6u8);
+    prop_oneof![
+        6 => (index.clone(), filter.clone(), values.clone(), prop::option::of(1..3u32))
+            .prop_map(|(index, filter, values, bridge)| Bind { index, filter, values, bridge }),
+        1 => (index.clone(), filter.clone(), values)
+            .prop_map(|(first, filter, values)| BindTwo { first, filter, values }),
+        2 => index.prop_map(|index| Unbind { index }),
+        4 => (1..FILTERS.len(), 0..CONTENTS.len()).prop_map(|(filter, content)| Define { filter, content }),
+        1 => (1..FILTERS.len()).prop_map(|filter| Undefine { filter }),
+        1 => (0..6usize).prop_map(|fold_up_to| Policy { fold_up_to }),
+    ]
+}
+
+fn chosen(index: u32, filter: usize, values: u8, bridge: Option<u32>) -> Member {
+    let (mac, ip) = (mac(index), format!("10.0.{values}.{index}"));
+    let mut vars = vars(&[("MAC", &[&mac])]);
+    (0..values.min(3)).for_each(|n| vars.push("IP", if n == 0 { ip.clone() } else { format!("10.9.0.{n}") }));
+    if values > 1 {
+        vars.push("MASK", ["255.255.255.0", "255.255.0.0"][usize::from(values % 2)]);
+    }
+    let bridge = bridge.map(|index| BridgePort { index: 100 + index, name: format!("br{index}") });
+    Member { bridge, ..member(index, FILTERS[filter], vars) }
+}
+
+fn perform(firewall: &Firewall, operation: &Operation) -> Result<Firewall, Refused> {
+    match *operation {
+        Operation::Bind { index, filter, values, bridge } => {
+            firewall.bind(chosen(index, filter, values, bridge))
+        }
+        Operation::BindTwo { first, filter, values } => {
+            firewall.bind_all([first, first + 1, first].map(|index| chosen(index, filter, values, Some(1))))
+        }
+        Operation::Unbind { index } => Ok(firewall.unbind(index)),
+        Operation::Define { filter: name, content } => {
+            // Only the parent refers to others.
+            let content = if name == 1 { content } else { content.min(4) };
+            firewall.define([filter(FILTERS[name], CONTENTS[content])])
+        }
+        Operation::Undefine { filter } => firewall.undefine(FILTERS[filter]),
+        Operation::Policy { fold_up_to } => firewall.with_policy(policy(fold_up_to)),
+    }
+}
+
+/// Who shares and who is folded follows from the size of a group and the limit, within the slack between.
+fn assert_sizes(firewall: &Firewall, limit: usize) {
+    for (name, group) in firewall.groups() {
+        let size = group.members.len();
+        assert!(size > 0, "{name} has nobody");
+        match group.placed {
+            Some(_) => assert!(size > limit / 2, "{name} is shared by {size}, the limit is {limit}"),
+            None => assert!(size <= limit, "{name} is folded for {size}, the limit is {limit}"),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+    #[test]
+    fn what_was_done_to_get_there_does_not_matter(
+        limit in 0..6usize,
+        operations in prop::collection::vec(operation(), 1..40),
+    ) {
+        let mut limit = limit;
+        let mut firewall = Firewall::new(policy(limit));
+        for operation in &operations {
+            let before = firewall.ruleset();
+            match perform(&firewall, operation) {
+                Ok(next) => {
+                    if let Operation::Policy { fold_up_to } = operation {
+                        limit = *fold_up_to;
+                    }
+                    firewall = next;
+                }
+                Err(_) => assert_eq!(firewall.ruleset(), before),
+            }
+            assert_sizes(&firewall, limit);
+            let grouped: BTreeSet<u32> =
+                firewall.groups().values().flat_map(|group| group.members.iter().copied()).collect();
+            assert_eq!(grouped, firewall.members().keys().copied().collect());
+        }
+        for all in [0, NEVER] {
+            let here = firewall.with_policy(policy(all)).unwrap();
+            let anew = from_nothing(&firewall, all);
+            assert_eq!(meaning(&here), meaning(&anew));
+            let sizes = |firewall: &Firewall| -> Vec<usize> {
+                let mut sizes: Vec<usize> = firewall.groups().values().map(|group| group.members.len()).collect();
+                sizes.sort_unstable();
+                sizes
+            };
+            assert_eq!(sizes(&here), sizes(&anew));
+        }
+        let gone = firewall.members().keys().fold(firewall.clone(), |firewall, index| firewall.unbind(*index));
+        assert!(plan(&gone.ruleset(), &Firewall::new(policy(0)).ruleset()).is_empty());
+    }
+}
+
+/// Shared or folded, for each member in order.
+fn shares(firewall: &Firewall) -> Vec<bool> {
+    let table = table(firewall);
+    let shares = |index: &u32| matches!(layout::entrance(&table, *index), Some(Entrance::Shared(_)));
+    firewall.members().keys().map(shares).collect()
+}
+
+fn bound(limit: usize, rules: &str, count: u32) -> Firewall {
+    let firewall = Firewall::new(policy(limit)).define([filter("f", rules)]).unwrap();
+    (1..=count).fold(firewall, |firewall, index| firewall.bind(guest(index, "f")).unwrap())
+}
+
+#[test]
+fn a_group_is_shared_above_the_limit_and_folded_again_at_half_of_it() {
+    let at_limit = bound(4, OWN_MAC, 4);
+    assert_eq!(shares(&at_limit), [false; 4]);
+    let above = at_limit.bind(guest(5, "f")).unwrap();
+    assert_eq!(shares(&above), [true; 5]);
+    let less = above.unbind(1).unbind(2);
+    assert_eq!(shares(&less), [true; 3]);
+    let half = less.unbind(3);
+    assert_eq!(shares(&half), [false; 2]);
+    assert_eq!(meaning(&half), meaning(&from_nothing(&half, 4)));
+}
+
+#[test]
+fn members_who_move_to_another_filter_let_their_group_be_folded() {
+    let shared = bound(2, OWN_MAC, 3).define([filter("g", OWN_ADDRESSES)]).unwrap();
+    let moved = shared.bind(guest(1, "g")).unwrap().bind(guest(2, "g")).unwrap();
+    assert_eq!(shares(&moved), [false; 3]);
+    assert_eq!(meaning(&moved), meaning(&from_nothing(&moved, 2)));
+}
+
+#[test]
+fn folded_values_that_differ_make_variants_of_one_filter() {
+    let firewall = Firewall::new(policy(0)).define([filter("f", OWN_NET)]).unwrap();
+    let guest = |index: u32, mask: &str| member(index, "f", vars(&[("MASK", &[mask])]));
+    let masks = ["255.0.0.0", "255.255.0.0", "255.0.0.0"];
+    let all = firewall.bind_all(masks.iter().zip(1..).map(|(mask, index)| guest(index, mask))).unwrap();
+    let names: Vec<&str> = all.groups().keys().map(|name| &**name).collect();
+    assert_eq!(names, ["f", "f/v2"]);
+    let moved = all.bind(guest(1, "255.255.0.0")).unwrap().bind(guest(3, "255.255.0.0")).unwrap();
+    let names: Vec<&str> = moved.groups().keys().map(|name| &**name).collect();
+    assert_eq!(names, ["f/v2"]);
+}
+
+#[test]
+fn a_redefinition_splits_a_group_and_another_joins_it_again() {
+    let guest = |index: u32, mask: &str| {
+        let (mac, ip) = (mac(index), format!("10.0.0.{index}"));
+        member(index, "f", vars(&[("MAC", &[&mac]), ("IP", &[&ip]), ("MASK", &[mask])]))
+    };
+    let firewall = Firewall::new(policy(0)).define([filter("f", OWN_ADDRESSES)]).unwrap();
+    let masks = ["255.0.0.0", "255.255.0.0", "255.0.0.0", "255.255.0.0"];
+    let one = firewall.bind_all(masks.iter().zip(1..).map(|(mask, index)| guest(index, mask))).unwrap();
+    assert_eq!(one.groups().len(), 1);
+    let two = one.define([filter("f", OWN_NET)]).unwrap();
+    let members: Vec<Vec<u32>> =
+        two.groups().values().map(|group| group.members.iter().copied().collect()).collect();
+    assert_eq!(members, [[1, 3], [2, 4]]);
+    let one_again = two.define([filter("f", OWN_ADDRESSES)]).unwrap();
+    assert_eq!(one_again.groups().len(), 1);
+    assert_eq!(one_again.ruleset(), one.ruleset());
+}
+
+#[test]
+fn a_redefinition_brings_the_sets_it_needs_and_takes_those_it_does_not() {
+    let sets = |firewall: &Firewall| -> Vec<String> {
+        let table = table(firewall);
+        let variable = table.sets.iter().filter(|(_, set)| set.role == nwfilter::ir::Role::Variable);
+        variable.map(|(name, set)| format!("{name} {}", set.elements.len())).collect()
+    };
+    let one = bound(0, OWN_MAC, 3);
+    assert_eq!(sets(&one), ["MAC.ether 3"]);
+    let both = one.define([filter("f", &[OWN_ADDRESSES, OWN_MAC].concat())]).unwrap();
+    assert_eq!(sets(&both), ["IP.ipv4 3", "MAC.ether 3"]);
+    let other = both.define([filter("f", OWN_ADDRESSES)]).unwrap();
+    assert_eq!(sets(&other), ["IP.ipv4 3"]);
+    assert_eq!(meaning(&other), meaning(&from_nothing(&other, 0)));
+}
+
+#[test]
+fn a_change_that_one_member_can_not_take_names_it_and_nobody_gets_it() {
+    for limit in [0, NEVER] {
+        let firewall = Firewall::new(policy(limit)).define([filter("f", OWN_MAC)]).unwrap();
+        let poor = member(2, "f", vars(&[("MAC", &[&mac(2)])]));
+        let firewall = firewall.bind_all([guest(1, "f"), poor, guest(3, "f")]).unwrap();
+        let before = firewall.ruleset();
+        let refused = firewall.define([filter("f", OWN_ADDRESSES)]).unwrap_err();
+        assert_eq!(refused.interface.as_deref(), Some("vnet2"), "{refused:?}");
+        let empty = member(4, "f", vars(&[("MAC", &[])]));
+        assert_eq!(firewall.bind(empty).unwrap_err().interface.as_deref(), Some("vnet4"));
+        let odd = member(1, "f", vars(&[("MAC", &["no-address"])]));
+        assert_eq!(firewall.bind(odd).unwrap_err().interface.as_deref(), Some("vnet1"));
+        assert_eq!(firewall.bind(guest(1, "absent")).unwrap_err().interface.as_deref(), Some("vnet1"));
+        assert_eq!(firewall.ruleset(), before);
+    }
+}
+
+#[test]
+fn a_filter_in_use_can_not_be_undefined_not_even_below_another() {
+    let firewall = bound(4, BY_REFERENCE, 0).define([filter("child", OWN_MAC)]).unwrap();
+    let firewall = firewall.bind(guest(1, "f")).unwrap();
+    for name in ["f", "child"] {
+        assert_eq!(firewall.undefine(name).unwrap_err().interface.as_deref(), Some("vnet1"));
+    }
+    let free = firewall.unbind(1);
+    assert!(free.undefine("f").unwrap().undefine("child").unwrap().filters().is_empty());
+}
+
+#[test]
+fn whoever_is_closed_shares_nothing_with_a_filter_of_that_name() {
+    let firewall = Firewall::new(policy(0)).define([filter("drop-all", OWN_ADDRESSES)]).unwrap();
+    let firewall = firewall.bind_all([guest(1, "drop-all"), guest(2, ""), guest(3, "")]).unwrap();
+    let mut sizes: Vec<usize> = firewall.groups().values().map(|group| group.members.len()).collect();
+    sizes.sort_unstable();
+    assert_eq!(sizes, [1, 2]);
+    assert_eq!(meaning(&firewall).programs.keys().filter(|name| name.ends_with("/out")).count(), 2);
+}
+
+#[test]
+fn a_bridge_is_tracked_while_a_port_needs_the_state_of_connections() {
+    let port = |index, bridge: u32| {
+        let bridge = BridgePort { index: bridge, name: format!("br{bridge}") };
+        Member { bridge: Some(bridge), ..guest(index, "f") }
+    };
+    let tracked = |firewall: &Firewall| -> usize {
+        table(firewall).sets.get(layout::TRACKED).map_or(0, |set| set.elements.len())
+    };
+    let none = Firewall::new(policy(2)).define([filter("f", STATEFUL)]).unwrap();
+    let two = none.bind_all([port(1, 10), port(2, 10), port(3, 11)]).unwrap();
+    assert_eq!(tracked(&two), 2);
+    let moved = two.bind(port(3, 10)).unwrap();
+    assert_eq!(tracked(&moved), 1);
+    let stateless = moved.define([filter("f", OWN_MAC)]).unwrap();
+    assert_eq!(tracked(&stateless), 0);
+    assert!(!table(&stateless).chains.contains_key("tracking"));
+    assert_eq!(tracked(&moved.unbind(1).unbind(2)), 1);
+    assert_eq!(tracked(&moved.unbind(1).unbind(2).unbind(3)), 0);
+}
+
+#[test]
+fn a_program_is_not_mistaken_for_another_of_its_digest() {
+    let firewall = bound(NEVER, OWN_ADDRESSES, 1);
+    let (mut table, other) = (table(&firewall), bound(NEVER, OWN_MAC, 1));
+    let program = &other.groups()["f"].program;
+    let there = layout::private(&table, 1).unwrap();
+    assert!(!layout::is_free(&table, &there, program));
+    let elsewhere = layout::prefix("f", 1 << 16);
+    assert!(layout::is_free(&table, &elsewhere, program));
+    layout::place(&mut table, &elsewhere, program);
+    assert!(layout::is_free(&table, &elsewhere, program));
+}
+
+/// What becomes of each frame of the corpus at this guest's interface.
+fn verdicts(firewall: &Firewall, index: u32) -> Vec<(&'static str, Option<End>)> {
+    let table = table(firewall);
+    let chains = table.chains.iter().map(|(name, chain)| (name.clone(), chain.rules.clone())).collect();
+    let elements = |set: &Set| set.elements.keys().cloned().collect();
+    let sets = table.sets.iter().map(|(name, set)| (name.clone(), elements(set))).collect();
+    let rules = eval::Rules { chains: &chains, sets: &sets, connections: &BTreeMap::new() };
+    let (Entrance::Shared(first) | Entrance::Private(first)) = layout::entrance(&table, index).unwrap();
+    let verdict = |case: &lab::corpus::Case| {
+        let (side, iif, oif) = if case.way == Way::FromGuest { ("out", index, 1) } else { ("in", 1, index) };
+        let frame = eval::Frame { bytes: &case.frame, iif, oif, connection: None };
+        eval::walk(rules, &format!("{first}/{side}"), frame).map(|(end, _)| end)
+    };
+    corpus().iter().map(|case| (case.id, verdict(case))).collect()
+}
+
+#[test]
+fn who_shares_and_who_is_folded_gets_the_same_verdicts() {
+    let library = Library::standard();
+    let mut compared = 0;
+    for name in library.filters.keys() {
+        let both = [0, NEVER].map(|limit| {
+            let filters = Firewall::new(policy(limit)).define(library.filters.values().cloned()).unwrap();
+            let vars = vars(&[
+                ("MAC", &[&mac(1)]),
+                ("IP", &["10.0.0.1", "10.0.0.3"]),
+                ("DHCPSERVER", &["10.0.0.254"]),
+                ("IPV6", &["fe80::1"]),
+            ]);
+            let bound = filters.bind_all([member(1, name, vars), guest(2, "clean-traffic")]);
+            bound.ok().map(|bound| (shares(&bound)[0], verdicts(&bound, 1)))
+        });
+        let [Some((true, shared)), Some((false, folded))] = both else {
+            assert_eq!(both, [None, None], "{name}");
+            continue;
+        };
+        assert_eq!(shared, folded, "{name}");
+        assert!(shared.iter().all(|(_, verdict)| verdict.is_some()), "{name} falls off an end");
+        compared += 1;
+    }
+    assert!(compared > 15, "{compared} filters compared");
+}

@@ -1,0 +1,105 @@
+//! A host that enforces filters: the lab's network, the firewall's value, and the kernel that has it in force.
+//!
+//! Every change goes the way of the product: the next firewall, the plan, the batches.
+
+use crate::lab::{Network, Tap};
+use nwfilter::apply::{self, Kernel};
+use nwfilter::compile::Options;
+use nwfilter::filter::Filter;
+use nwfilter::filter::read::read;
+use nwfilter::firewall::{self, Firewall, Member, Policy, Rules};
+use nwfilter::ir::Ruleset;
+use nwfilter::library::Library;
+use nwfilter::nft::Ownership;
+use nwfilter::plan::plan;
+use nwfilter::span::Source;
+use nwfilter::vars::Vars;
+use std::sync::Arc;
+
+/// How programs are made: with constants, or with slots from the first member on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    Folded,
+    Slots,
+}
+
+/// Both.
+pub const STYLES: [Style; 2] = [Style::Folded, Style::Slots];
+
+/// A network and what filters it.
+pub struct Host {
+    pub network: Network,
+    pub firewall: Firewall,
+    in_force: Ruleset,
+    kernel: Kernel,
+}
+
+/// Why a change did not come to be.
+#[derive(Debug)]
+pub enum Refusal {
+    Firewall(firewall::Refused),
+    Kernel(apply::Refused),
+}
+
+impl Host {
+    /// The network, the standard filters, nothing bound.
+    pub fn new(style: Style) -> Host {
+        let kernel = Kernel::open(Ownership::OwnedAndKept).expect("root may open netfilter");
+        let fold_up_to = if style == Style::Folded { 64 } else { 0 };
+        let compile = Options { features: kernel.features().into(), counters: false };
+        let firewall = Firewall::new(Policy { fold_up_to, compile });
+        let mut host = Host { network: Network::new(), firewall, in_force: Ruleset::default(), kernel };
+        let standard = Library::standard().filters.into_values();
+        host.enforce(host.firewall.define(standard).unwrap()).unwrap();
+        host
+    }
+
+    /// Defines filters, or redefines them.
+    pub fn define(&mut self, documents: &[&str]) -> Result<(), Refusal> {
+        let next = self.firewall.define(documents.iter().map(|text| filter(text)));
+        self.enforce(next.map_err(Refusal::Firewall)?)
+    }
+
+    /// Binds a tap.
+    pub fn bind(&mut self, tap: &Tap, filter: &str, vars: &[(&str, &str)]) -> Result<(), Refusal> {
+        let next = self.firewall.bind(member(tap, filter, vars));
+        self.enforce(next.map_err(Refusal::Firewall)?)
+    }
+
+    /// Binds the guest's tap.
+    pub fn bind_guest(&mut self, filter: &str, vars: &[(&str, &str)]) -> Result<(), Refusal> {
+        let next = self.firewall.bind(member(&self.network.guest, filter, vars));
+        self.enforce(next.map_err(Refusal::Firewall)?)
+    }
+
+    /// Binds the guest's tap to a new meaning of a filter that nobody else uses, all in one change.
+    pub fn rebind_guest(&mut self, document: &str, vars: &[(&str, &str)]) -> Result<(), Refusal> {
+        let filter = filter(document);
+        let member = member(&self.network.guest, &filter.name, vars);
+        let next = self.firewall.unbind(member.index).define([filter]).and_then(|next| next.bind(member));
+        self.enforce(next.map_err(Refusal::Firewall)?)
+    }
+
+    /// Makes the kernel enforce this firewall.
+    pub fn enforce(&mut self, next: Firewall) -> Result<(), Refusal> {
+        let ruleset = next.ruleset();
+        let applied = self.kernel.apply(plan(&self.in_force, &ruleset)).map_err(Refusal::Kernel)?;
+        assert_eq!(applied.litter, [], "everything that was replaced is gone");
+        self.in_force = ruleset;
+        self.firewall = next;
+        Ok(())
+    }
+}
+
+/// The filter of a document.
+pub fn filter(document: &str) -> Arc<Filter> {
+    let read = read(&Source::new("test.xml", document));
+    Arc::new(read.unwrap_or_else(|faults| panic!("{document}: {faults:?}")).0)
+}
+
+fn member(tap: &Tap, filter: &str, vars: &[(&str, &str)]) -> Member {
+    let mut all = Vars::default();
+    vars.iter().for_each(|(name, value)| all.push(*name, *value));
+    let (index, name) = (tap.link.index(), tap.link.name());
+    Member { index, name, bridge: None, rules: Rules::Filter(filter.into()), vars: all }
+}
