@@ -53,6 +53,7 @@ pub mod frame;
 pub mod ipset;
 pub mod ir;
 pub mod layout;
+pub mod learn;
 pub mod learning;
 pub mod lease;
 pub mod library;

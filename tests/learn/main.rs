@@ -7,3 +7,5 @@ mod lab;
 mod bpf;
 mod filters;
 mod learner;
+mod many;
+mod wire;
