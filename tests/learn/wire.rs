@@ -181,8 +181,8 @@ fn a_flooding_guest_is_read_no_faster_than_its_budget() {
 /// A macvtap over a veth, and the veth's other end.
 fn macvtap_world() -> Option<(Tap, Link, Wire)> {
     let (lower, far) = veth("lower", "far");
-    [lower, far].map(Link::up);
-    [lower, far].map(Link::ready);
+    [lower, far].into_iter().for_each(Link::up);
+    [lower, far].into_iter().for_each(Link::ready);
     let guest = match macvtap("vnet0", lower, GUEST_MAC) {
         Ok(guest) => guest,
         Err(why) => {
