@@ -13,7 +13,7 @@ pub use notes::warnings;
 
 use crate::diag::Diagnostic;
 use crate::ir::{self, Action, Data, From, KeyType, Match, Name, Role, Set, SetRef, Verdict};
-use crate::program::{IN, OUT, Program, Slot, printable};
+use crate::program::{IN, OUT, Program, Slot, ipset_name};
 use crate::resolve::Resolved;
 use imbl::OrdMap;
 use std::collections::{BTreeMap, BTreeSet};
@@ -162,8 +162,7 @@ impl Build<'_> {
 
     /// The set that stands for an ipset; a set has one type of key, so that there is one for each family.
     fn ipset(&mut self, ipset: &str, kind: KeyType) -> SetRef {
-        let family = if kind == KeyType::Ipv6 { "ipset6" } else { "ipset" };
-        let name: Name = format!("{family}.{}", ipset_name(ipset)).into();
+        let name = ipset_name(ipset, kind);
         self.program.foreign.entry(name.clone()).or_insert_with(|| set(vec![kind], false));
         SetRef::Named(name)
     }
@@ -175,11 +174,6 @@ impl Build<'_> {
         self.program.sets.insert(name.clone(), set(vec![KeyType::IfIndex, kind], true));
         name
     }
-}
-
-/// An ipset's name behind the family, where it may begin with anything.
-fn ipset_name(ipset: &str) -> String {
-    printable(&format!("i{ipset}"))[1..].to_owned()
 }
 
 fn set(key: Vec<KeyType>, dynamic: bool) -> Set {

@@ -7,7 +7,7 @@ use crate::ir::observed::Observed;
 use crate::ir::{Bytes, Data, Datum, Family, KeyType, Name, Role, Ruleset, Set};
 use crate::layout;
 use crate::plan::{Change, Plan, Step, plan};
-use crate::program::printable;
+use crate::program::ipset_name;
 use crate::recall::recall;
 use crate::rpc::IpsetVerb;
 use imbl::OrdMap;
@@ -30,8 +30,7 @@ const FAMILIES: [(KeyType, &str); 2] = [(KeyType::Ipv4, "ipset."), (KeyType::Ipv
 
 /// What the kernel calls the set of this name for addresses of this type.
 pub fn set_name(name: &str, kind: KeyType) -> Name {
-    let (_, prefix) = FAMILIES[usize::from(kind == KeyType::Ipv6)];
-    format!("{prefix}{}", printable(name)).into()
+    ipset_name(name, kind)
 }
 
 /// The name a set is shown under; none where it is not one of these.

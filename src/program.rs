@@ -143,6 +143,13 @@ impl Display for Program {
     }
 }
 
+/// The set that stands for an ipset: one for addresses of each family. Behind the family the name may begin with
+/// anything.
+pub fn ipset_name(ipset: &str, kind: KeyType) -> Name {
+    let family = if kind == KeyType::Ipv6 { "ipset6" } else { "ipset" };
+    format!("{family}.{}", &printable(&format!("i{ipset}"))[1..]).into()
+}
+
 /// A filter's or chain's name as nft can read it. Letters, digits, `_` and `-` stay as they are, any other byte becomes
 /// `.` and two hexadecimal digits; a name that does not begin with a letter gets `x._` before it, one that would grow
 /// too long for the kernel is written in another alphabet behind `x.-`. Different names stay different.

@@ -455,6 +455,24 @@ fn an_ipset_is_filled_and_emptied_under_the_rules_that_read_it() {
 }
 
 #[test]
+fn an_ipset_may_begin_with_a_digit() {
+    for name in ["9lives", ".x", "a+b"] {
+        let filter = format!(
+            "<filter name='f' chain='root'><rule action='drop' direction='out'><all ipset='{name}' ipsetflags='src'/></rule></filter>"
+        );
+        let desk = Desk::new(&[("f", &filter)]);
+        in_fresh_netns(|| {
+            let network = Network::new();
+            desk.bind("apply", "f").done();
+            assert!(network.passes(Way::FromGuest, own()), "{name}");
+            desk.run(&["ipset", "add", name, GUEST_IP]).done();
+            assert!(!network.passes(Way::FromGuest, own()), "{name}");
+            assert_eq!(desk.run(&["ipset", "list", name]).done(), "10.0.0.1\n");
+        });
+    }
+}
+
+#[test]
 fn completions_and_man_pages_come_from_the_command_line_itself() {
     let desk = Desk::new(&[]);
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {

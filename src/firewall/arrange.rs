@@ -197,11 +197,14 @@ impl Firewall {
         variable.map(|(name, _)| name.clone()).collect()
     }
 
-    /// Counts a member's bridge in or out of those that conntrack must see.
-    pub(super) fn track(&mut self, program: &Program, index: u32, needed: bool) {
-        if !program.stateful {
-            return;
+    /// Counts the bridges of a program's members in or out of those that conntrack must see.
+    pub(super) fn track_all(&mut self, program: &Program, members: &OrdSet<u32>, needed: bool) {
+        if program.stateful {
+            members.iter().for_each(|index| self.track(*index, needed));
         }
+    }
+
+    fn track(&mut self, index: u32, needed: bool) {
         let Some(bridge) = self.members.get(&index).and_then(|member| member.bridge.clone()) else { return };
         let before = self.tracked.get(&bridge.name).copied();
         let zone = u16::try_from(bridge.index % 0xffff).unwrap_or_default() + 1;
