@@ -412,15 +412,13 @@ fn a_program_is_not_mistaken_for_another_of_its_digest() {
 /// What becomes of each frame of the corpus at this guest's interface.
 fn verdicts(firewall: &Firewall, index: u32) -> Vec<(&'static str, Option<End>)> {
     let table = table(firewall);
-    let chains = table.chains.iter().map(|(name, chain)| (name.clone(), chain.rules.clone())).collect();
-    let elements = |set: &Set| set.elements.keys().cloned().collect();
-    let sets = table.sets.iter().map(|(name, set)| (name.clone(), elements(set))).collect();
-    let rules = eval::Rules { chains: &chains, sets: &sets, connections: &BTreeMap::new() };
+    let rules = eval::Rules::of_table(Family::Bridge, &table);
     let (Entrance::Shared(first) | Entrance::Private(first)) = layout::entrance(&table, index).unwrap();
     let verdict = |case: &lab::corpus::Case| {
         let (side, iif, oif) = if case.way == Way::FromGuest { ("out", index, 1) } else { ("in", 1, index) };
-        let frame = eval::Frame { bytes: &case.frame, iif, oif, connection: None };
-        eval::walk(rules, &format!("{first}/{side}"), frame).map(|(end, _)| end)
+        let port = |index| eval::Port { index, name: "" };
+        let frame = eval::Frame { bytes: &case.frame, iif: port(iif), oif: port(oif), ..Default::default() };
+        rules.judge(&format!("{first}/{side}"), frame)
     };
     corpus().iter().map(|case| (case.id, verdict(case))).collect()
 }
