@@ -3,6 +3,7 @@
 CARGO   ?= cargo
 PREFIX  ?= /usr/local
 DESTDIR ?=
+SYSCONFDIR ?= /etc
 
 # Traffic tests make network namespaces, which needs root: cargo builds as you, tests run through sudo.
 ifneq ($(shell id -u),0)
@@ -13,7 +14,7 @@ endif
 N    ?= 1000000
 SEED ?= 1
 
-.PHONY: demo test fuzz-verdicts lint bench vm-test qemu-test doc install clean
+.PHONY: demo test fuzz-verdicts lint bench vm-test doc install deb qemu-test clean
 
 demo:
 	scripts/setup
@@ -38,26 +39,32 @@ bench:
 	scripts/setup
 	$(CARGO) bench $(AS_ROOT)
 
-# The traffic tests under the kernel of a distribution, which has what a slim kernel lacks.
+# The tests under the kernel of a distribution, which has what a slim kernel lacks: make vm-test KERNEL=all
 vm-test:
 	scripts/setup --vm
-	vm-tests/run
+	vm-tests/run $(KERNEL)
 
-# A whole machine: systemd, libvirt and a guest.
+# A domain's whole life with libvirt's own qemu driver, which talks to our daemon.
 qemu-test:
-	scripts/setup --vm
+	scripts/setup
+	$(CARGO) build --bins
 	vm-tests/qemu
 
 doc:
 	scripts/setup
 	$(CARGO) doc --no-deps
 
+# Everything that a package holds, below DESTDIR. Files that people edit are left as they are.
 install:
-	$(CARGO) build --release
-	install -D -m 0755 target/release/nwfilterd $(DESTDIR)$(PREFIX)/sbin/nwfilterd
-	install -D -m 0755 target/release/nwfilter $(DESTDIR)$(PREFIX)/bin/nwfilter
-	install -d $(DESTDIR)$(PREFIX)/share/nwfilter/filters
-	test ! -d filters || install -m 0644 filters/*.xml $(DESTDIR)$(PREFIX)/share/nwfilter/filters/
+	$(CARGO) build --release --locked
+	packaging/install target/release "$(DESTDIR)" "$(PREFIX)" "$(SYSCONFDIR)"
+
+# A Debian package; needs cargo-deb.
+deb:
+	$(CARGO) build --release --locked
+	rm -rf target/package
+	packaging/install target/release target/package /usr /etc
+	$(CARGO) deb --no-build
 
 clean:
 	$(CARGO) clean

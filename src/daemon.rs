@@ -89,6 +89,7 @@ async fn serve(config: Config, options: &Options) -> Result<(), Failure> {
     let _lock = start::lock(&config)?;
     let (filters, bindings) = (Store::open(&config.filter_dir)?, start::bindings(&config)?);
     let listeners = start::listeners(&config)?;
+    options.pid_file.as_deref().map(start::write_process_number).transpose()?;
     // Before the first thread: it binds only those that are born later.
     start::confine(&config, options.config.as_deref());
     let mut daemon = Daemon::start(config, filters, bindings).await?;

@@ -172,7 +172,8 @@ fn chosen(index: u32, filter: usize, values: u8, bridge: Option<u32>) -> Member 
     if values > 1 {
         vars.push("MASK", ["255.255.255.0", "255.255.0.0"][usize::from(values % 2)]);
     }
-    let bridge = bridge.map(|index| BridgePort { index: 100 + index, name: format!("br{index}") });
+    let bridge =
+        bridge.map(|index| BridgePort { index: 100 + index, name: format!("br{index}"), host: None });
     Member { bridge, ..member(index, FILTERS[filter], vars) }
 }
 
@@ -371,7 +372,7 @@ fn whoever_is_closed_shares_nothing_with_a_filter_of_that_name() {
 #[test]
 fn a_bridge_is_tracked_while_a_port_needs_the_state_of_connections() {
     let port = |index, bridge: u32| {
-        let bridge = BridgePort { index: bridge, name: format!("br{bridge}") };
+        let bridge = BridgePort { index: bridge, name: format!("br{bridge}"), host: None };
         Member { bridge: Some(bridge), ..guest(index, "f") }
     };
     let tracked = |firewall: &Firewall| -> usize {
@@ -380,6 +381,12 @@ fn a_bridge_is_tracked_while_a_port_needs_the_state_of_connections() {
     let none = Firewall::new(policy(2)).define([filter("f", STATEFUL)]).unwrap();
     let two = none.bind_all([port(1, 10), port(2, 10), port(3, 11)]).unwrap();
     assert_eq!(tracked(&two), 2);
+    let tags = "\t\tether type != { ip, ip6 } notrack\n";
+    assert!(
+        two.ruleset().to_string().contains(tags),
+        "what is under a tag is not tracked: {}",
+        two.ruleset()
+    );
     let moved = two.bind(port(3, 10)).unwrap();
     assert_eq!(tracked(&moved), 1);
     let stateless = moved.define([filter("f", OWN_MAC)]).unwrap();
@@ -405,15 +412,13 @@ fn a_program_is_not_mistaken_for_another_of_its_digest() {
 /// What becomes of each frame of the corpus at this guest's interface.
 fn verdicts(firewall: &Firewall, index: u32) -> Vec<(&'static str, Option<End>)> {
     let table = table(firewall);
-    let chains = table.chains.iter().map(|(name, chain)| (name.clone(), chain.rules.clone())).collect();
-    let elements = |set: &Set| set.elements.keys().cloned().collect();
-    let sets = table.sets.iter().map(|(name, set)| (name.clone(), elements(set))).collect();
-    let rules = eval::Rules { chains: &chains, sets: &sets, connections: &BTreeMap::new() };
+    let rules = eval::Rules::of_table(Family::Bridge, &table);
     let (Entrance::Shared(first) | Entrance::Private(first)) = layout::entrance(&table, index).unwrap();
     let verdict = |case: &lab::corpus::Case| {
         let (side, iif, oif) = if case.way == Way::FromGuest { ("out", index, 1) } else { ("in", 1, index) };
-        let frame = eval::Frame { bytes: &case.frame, iif, oif, connection: None };
-        eval::walk(rules, &format!("{first}/{side}"), frame).map(|(end, _)| end)
+        let port = |index| eval::Port { index, name: "" };
+        let frame = eval::Frame { bytes: &case.frame, iif: port(iif), oif: port(oif), ..Default::default() };
+        rules.judge(&format!("{first}/{side}"), frame)
     };
     corpus().iter().map(|case| (case.id, verdict(case))).collect()
 }

@@ -18,7 +18,9 @@ use nwfilter::recall::recall;
 use nwfilter::span::Source;
 use nwfilter::vars::Vars;
 use nwfilter::{apply::Kernel, apply::Stage, layout};
+use std::panic::resume_unwind;
 use std::process::Command;
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// Two ports of a bridge, and what is enforced on one of them.
@@ -82,6 +84,19 @@ impl Host {
     }
 }
 
+/// The guest's filter in both ways of placing it, at the same time in two namespaces.
+fn shared_and_folded(check: impl Fn(usize) + Sync) {
+    thread::scope(|scope| {
+        let checks = [0, 64].map(|fold_up_to| {
+            let check = &check;
+            scope.spawn(move || in_fresh_netns(|| check(fold_up_to)))
+        });
+        for check in checks {
+            check.join().unwrap_or_else(|panicked| resume_unwind(panicked));
+        }
+    });
+}
+
 fn commit(kernel: &Kernel, old: &Firewall, new: &Firewall) {
     let applied = kernel.apply(plan(&old.ruleset(), &new.ruleset())).unwrap();
     assert_eq!(applied.litter, []);
@@ -141,37 +156,33 @@ const DROP_ELSEWHERE: &str =
 
 #[test]
 fn redefinitions_within_the_same_chains_are_not_seen() {
-    for fold_up_to in [0, 64] {
-        in_fresh_netns(|| {
-            let [one, two] = wordings(DROP_ELSEWHERE);
-            let mut host = Host::bound(fold_up_to, "two", &one);
-            let other = host.defined(&two);
-            assert_ne!(host.firewall.ruleset(), other.ruleset());
-            host.alternates(other, 1000, [honest(), spoofed()]);
-        });
-    }
+    shared_and_folded(|fold_up_to| {
+        let [one, two] = wordings(DROP_ELSEWHERE);
+        let mut host = Host::bound(fold_up_to, "two", &one);
+        let other = host.defined(&two);
+        assert_ne!(host.firewall.ruleset(), other.ruleset());
+        host.alternates(other, 1000, [honest(), spoofed()]);
+    });
 }
 
 #[test]
 fn redefinitions_that_move_rules_to_other_chains_are_not_seen() {
-    for (fold_up_to, forbidden) in [(0, spoofed()), (64, spoofed()), (0, other_mac()), (64, other_mac())] {
-        in_fresh_netns(|| {
-            let mut host = Host::bound(fold_up_to, "two", BY_MAC);
-            let other = host.defined(BY_CHAINS);
-            host.alternates(other, 250, [honest(), forbidden]);
-        });
-    }
+    shared_and_folded(|fold_up_to| {
+        let mut host = Host::bound(fold_up_to, "two", BY_MAC);
+        let other = host.defined(BY_CHAINS);
+        for forbidden in [spoofed(), other_mac()] {
+            host.alternates(other.clone(), 250, [honest(), forbidden]);
+        }
+    });
 }
 
 #[test]
 fn a_move_to_another_filter_is_not_seen() {
-    for fold_up_to in [0, 64] {
-        in_fresh_netns(|| {
-            let mut host = Host::bound(fold_up_to, "clean-traffic", &wordings("")[0]);
-            let other = host.firewall.bind(host.guest("two")).unwrap();
-            host.alternates(other, 200, [honest(), spoofed()]);
-        });
-    }
+    shared_and_folded(|fold_up_to| {
+        let mut host = Host::bound(fold_up_to, "clean-traffic", &wordings("")[0]);
+        let other = host.firewall.bind(host.guest("two")).unwrap();
+        host.alternates(other, 200, [honest(), spoofed()]);
+    });
 }
 
 #[test]
@@ -196,15 +207,13 @@ fn policy(kernel: &Kernel) -> Policy {
 
 #[test]
 fn an_address_that_comes_and_goes_takes_nothing_from_the_others() {
-    for fold_up_to in [0, 64] {
-        in_fresh_netns(|| {
-            let mut host = Host::bound(fold_up_to, "clean-traffic", "");
-            let index = host.network.guest.link.index();
-            let more = member(index, "clean-traffic", &[GUEST_IP, "10.0.0.8", "10.0.0.7"]);
-            let other = host.firewall.bind(more).unwrap();
-            host.alternates(other, 500, [honest(), spoofed()]);
-        });
-    }
+    shared_and_folded(|fold_up_to| {
+        let mut host = Host::bound(fold_up_to, "clean-traffic", "");
+        let index = host.network.guest.link.index();
+        let more = member(index, "clean-traffic", &[GUEST_IP, "10.0.0.8", "10.0.0.7"]);
+        let other = host.firewall.bind(more).unwrap();
+        host.alternates(other, 500, [honest(), spoofed()]);
+    });
 }
 
 #[test]
@@ -238,53 +247,48 @@ fn bytes(frame: Frame) -> Vec<u8> {
 
 #[test]
 fn a_guest_that_is_closed_for_a_while_never_sends_what_is_forbidden() {
-    for fold_up_to in [0, 64] {
-        in_fresh_netns(|| {
-            let host = Host::bound(fold_up_to, "clean-traffic", "");
-            let shut = Member { rules: Rules::Closed, ..host.guest("") };
-            let closed = host.firewall.bind(shut).unwrap();
-            let work = || {
-                for _ in 0..100 {
-                    commit(&host.kernel, &host.firewall, &closed);
-                    commit(&host.kernel, &closed, &host.firewall);
-                }
-            };
-            let (count, ()) = host.network.flood(Way::FromGuest, honest(), spoofed(), work);
-            assert_eq!((count.forbidden_arrived, count.strange), (0, 0), "{count:?}");
-            assert!(count.lost() > 0, "it was never closed: {count:?}");
-            assert!(host.network.passes(Way::FromGuest, honest()));
-        });
-    }
+    shared_and_folded(|fold_up_to| {
+        let host = Host::bound(fold_up_to, "clean-traffic", "");
+        let shut = Member { rules: Rules::Closed, ..host.guest("") };
+        let closed = host.firewall.bind(shut).unwrap();
+        let work = || {
+            for _ in 0..100 {
+                commit(&host.kernel, &host.firewall, &closed);
+                commit(&host.kernel, &closed, &host.firewall);
+            }
+        };
+        let (count, ()) = host.network.flood(Way::FromGuest, honest(), spoofed(), work);
+        assert_eq!((count.forbidden_arrived, count.strange), (0, 0), "{count:?}");
+        assert!(count.lost() > 0, "it was never closed: {count:?}");
+        assert!(host.network.passes(Way::FromGuest, honest()));
+    });
 }
 
 /// As after a restart: all is made anew and compared with what is found.
 #[test]
 fn all_made_anew_from_what_is_found_is_not_seen() {
-    for fold_up_to in [0, 64] {
-        in_fresh_netns(|| {
-            let mut host = Host::bound(fold_up_to, "clean-traffic", "");
-            let others = OTHERS.map(|index| member(index, "clean-traffic", &["10.0.0.7"]));
-            host.commit(host.firewall.bind_all(others).unwrap());
-            let [one, two] = wordings(DROP_ELSEWHERE);
-            let work = || {
-                let mut last = None;
-                for turn in 0..100 {
-                    let filters = host.defined([&one, &two][turn % 2]).filters().clone();
-                    let anew =
-                        Firewall::new(policy(&host.kernel)).define(filters.into_iter().map(|(_, f)| f));
-                    let root = ["two", "two", "clean-traffic"][turn % 3];
-                    let anew = anew.unwrap().bind(host.guest(root)).unwrap();
-                    let found = recall(&host.kernel.observe().unwrap(), &anew.ruleset());
-                    host.kernel.apply(plan(&found, &anew.ruleset())).unwrap();
-                    last = Some(anew);
-                }
-                last.unwrap()
-            };
-            let (count, last) = host.network.flood(Way::FromGuest, honest(), spoofed(), work);
-            assert_exact(count);
-            assert_in_force(&host.kernel, &last);
-        });
-    }
+    shared_and_folded(|fold_up_to| {
+        let mut host = Host::bound(fold_up_to, "clean-traffic", "");
+        let others = OTHERS.map(|index| member(index, "clean-traffic", &["10.0.0.7"]));
+        host.commit(host.firewall.bind_all(others).unwrap());
+        let [one, two] = wordings(DROP_ELSEWHERE);
+        let work = || {
+            let mut last = None;
+            for turn in 0..100 {
+                let filters = host.defined([&one, &two][turn % 2]).filters().clone();
+                let anew = Firewall::new(policy(&host.kernel)).define(filters.into_iter().map(|(_, f)| f));
+                let root = ["two", "two", "clean-traffic"][turn % 3];
+                let anew = anew.unwrap().bind(host.guest(root)).unwrap();
+                let found = recall(&host.kernel.observe().unwrap(), &anew.ruleset());
+                host.kernel.apply(plan(&found, &anew.ruleset())).unwrap();
+                last = Some(anew);
+            }
+            last.unwrap()
+        };
+        let (count, last) = host.network.flood(Way::FromGuest, honest(), spoofed(), work);
+        assert_exact(count);
+        assert_in_force(&host.kernel, &last);
+    });
 }
 
 #[test]
@@ -367,7 +371,7 @@ fn wait_until(what: &str, fact: impl Fn() -> bool) {
     let limit = Instant::now() + Duration::from_secs(5);
     while !fact() {
         assert!(Instant::now() < limit, "{what}");
-        std::thread::sleep(Duration::from_millis(1));
+        thread::sleep(Duration::from_millis(1));
     }
 }
 

@@ -4,6 +4,7 @@
 //! kernel, so that several runs see each other. Where the daemon runs, it is asked.
 
 use super::print::with_faults_of;
+use super::status::asked;
 use super::{BindArgs, Failure, Outcome, note, print};
 use crate::apply::Kernel;
 use crate::binding::{self, Binding};
@@ -23,9 +24,9 @@ use uuid::Uuid;
 
 /// Binds an interface.
 pub(super) fn apply(arguments: &BindArgs) -> Outcome {
-    if let Some(mut daemon) = super::status::daemon()? {
-        let binding = binding::write(&as_binding(arguments));
-        return daemon.apply(&binding).map_err(|failure| Failure::host(&arguments.dev, &failure));
+    let binding = binding::write(&as_binding(arguments));
+    if asked(&arguments.dev, |daemon| daemon.apply(&binding))?.is_some() {
+        return Ok(());
     }
     let kernel =
         Kernel::open(Ownership::OwnedAndKept).map_err(|error| Failure::host(&"netfilter", &error))?;
@@ -44,8 +45,10 @@ pub(super) fn plan(arguments: &BindArgs) -> Outcome {
 
 /// Unbinds an interface.
 pub(super) fn remove(dev: Option<&str>, index: Option<u32>) -> Outcome {
-    if let (Some(mut daemon), Some(dev)) = (super::status::daemon()?, dev) {
-        return daemon.remove(dev).map_err(|failure| Failure::host(&dev, &failure));
+    if let Some(dev) = dev
+        && asked(&dev, |daemon| daemon.remove(dev))?.is_some()
+    {
+        return Ok(());
     }
     let kernel =
         Kernel::open(Ownership::OwnedAndKept).map_err(|error| Failure::host(&"netfilter", &error))?;

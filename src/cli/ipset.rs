@@ -46,10 +46,8 @@ pub(super) fn run(verb: &Verb) -> Outcome {
         Verb::List { name } => (name, IpsetVerb::List, [].as_slice()),
         Verb::Flush { name } => (name, IpsetVerb::Flush, [].as_slice()),
     };
-    let after = match status::daemon()? {
-        Some(mut daemon) => {
-            daemon.ipset(name, what, addresses).map_err(|failure| Failure::host(name, &failure))?
-        }
+    let after = match status::asked(name, |daemon| daemon.ipset(name, what, addresses))? {
+        Some(after) => after,
         None => here(name, what, addresses)?,
     };
     if what == IpsetVerb::List {

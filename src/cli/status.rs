@@ -4,7 +4,8 @@ use super::{Failure, Outcome, print};
 use crate::apply::Kernel;
 use crate::links;
 use crate::nft::Ownership;
-use crate::rpc::client::Client;
+use crate::rpc::Code;
+use crate::rpc::client::{self, Client};
 use crate::rpc::listen::NAME;
 use crate::status::{Interface, Status};
 use std::io::ErrorKind;
@@ -17,24 +18,32 @@ const RUNTIME: &str = "/run/libvirt";
 /// The daemon may be committing thousands of rules.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A connection to the daemon; none where it does not run.
-pub(super) fn daemon() -> Result<Option<Client>, Failure> {
+/// What the daemon answers; none where it does not run, or where another program, such as libvirt's own daemon,
+/// serves its socket.
+pub(super) fn asked<T>(
+    what: &dyn std::fmt::Display,
+    ask: impl FnOnce(&mut Client) -> Result<T, client::Failure>,
+) -> Result<Option<T>, Failure> {
     let directory = std::env::var_os("NWFILTER_RUNTIME_DIR").unwrap_or_else(|| RUNTIME.into());
     let socket = Path::new(&directory).join(NAME);
-    match Client::connect(&socket, PATIENCE) {
-        Ok(client) => Ok(Some(client)),
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => Ok(None),
-        Err(error) => Err(Failure::host(&socket.display(), &error)),
+    let mut client = match Client::connect(&socket, PATIENCE) {
+        Ok(client) => client,
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(Failure::host(&socket.display(), &error)),
+    };
+    match ask(&mut client) {
+        Ok(answer) => Ok(Some(answer)),
+        Err(client::Failure::Refused(error)) if error.code == Code::Rpc => Ok(None),
+        Err(failure) => Err(Failure::host(what, &failure)),
     }
 }
 
 /// Prints the status.
 pub(super) fn show(as_json: bool) -> Outcome {
-    let status = match daemon()? {
-        Some(mut daemon) => {
-            let json = daemon.status().map_err(|failure| Failure::host(&"nwfilterd", &failure))?;
-            serde_json::from_str(&json).map_err(|error| Failure::host(&"nwfilterd", &error))?
-        }
+    let status = match asked(&"nwfilterd", Client::status)? {
+        Some(json) => serde_json::from_str(&json).map_err(|error| Failure::host(&"nwfilterd", &error))?,
         None => here()?,
     };
     if as_json {

@@ -32,6 +32,13 @@ pub fn lock(config: &Config) -> Result<Lock, Failure> {
     Ok(Lock::take(&config.runtime_dir.join(LOCK))?)
 }
 
+/// Tells others our process number in a file.
+pub fn write_process_number(path: &Path) -> Result<(), Failure> {
+    let text = format!("{}\n", std::process::id());
+    std::fs::write(path, text)
+        .map_err(|error| Failure::System("the process number can not be written", error))
+}
+
 /// The directory of the status files of bindings.
 pub fn bindings(config: &Config) -> Result<Store, Failure> {
     Ok(Store::open(&config.runtime_dir.join(BINDINGS))?)

@@ -8,7 +8,7 @@ use super::{Firewall, Group, Refused};
 use crate::diag::Diagnostic;
 use crate::ir::digest::digest;
 use crate::ir::{Bytes, Data, Datum, Name, Role, concat};
-use crate::layout::{self, Entrance};
+use crate::layout::{self, Entrance, Tracked};
 use crate::program::{Program, Slot, printable};
 use crate::resolve::{Mode, slot_values};
 use imbl::OrdSet;
@@ -197,26 +197,33 @@ impl Firewall {
         variable.map(|(name, _)| name.clone()).collect()
     }
 
-    /// Counts a member's bridge in or out of those that conntrack must see.
-    pub(super) fn track(&mut self, program: &Program, index: u32, needed: bool) {
-        if !program.stateful {
-            return;
+    /// Counts the bridges of a program's members in or out of those that conntrack must see.
+    pub(super) fn track_all(&mut self, program: &Program, members: &OrdSet<u32>, needed: bool) {
+        if program.stateful {
+            members.iter().for_each(|index| self.track(*index, needed));
         }
+    }
+
+    fn track(&mut self, index: u32, needed: bool) {
         let Some(bridge) = self.members.get(&index).and_then(|member| member.bridge.clone()) else { return };
-        let before = self.tracked.get(&bridge.name).copied();
+        let before = self.tracked.get(&bridge.name).cloned();
         let zone = u16::try_from(bridge.index % 0xffff).unwrap_or_default() + 1;
-        let after = match (before, needed) {
-            (before, true) => Some((zone, before.map_or(1, |(_, count)| count + 1))),
-            (Some((zone, count)), false) if count > 1 => Some((zone, count - 1)),
+        let (name, host) = (bridge.name, bridge.host);
+        let after = match (before.clone(), needed) {
+            (before, true) => {
+                let count = before.map_or(1, |(_, count)| count + 1);
+                Some((Tracked { bridge: name.clone(), zone, host }, count))
+            }
+            (Some((tracked, count)), false) if count > 1 => Some((tracked, count - 1)),
             (_, false) => None,
         };
+        let changed = before.map(|(tracked, _)| tracked) != after.clone().map(|(tracked, _)| tracked);
         match after {
-            Some(after) => self.tracked.insert(bridge.name, after),
-            None => self.tracked.remove(&bridge.name),
+            Some(after) => self.tracked.insert(name, after),
+            None => self.tracked.remove(&name),
         };
-        if before.map(|(zone, _)| zone) != after.map(|(zone, _)| zone) {
-            let bridges: Vec<(String, u16)> =
-                self.tracked.iter().map(|(name, (zone, _))| (name.clone(), *zone)).collect();
+        if changed {
+            let bridges: Vec<Tracked> = self.tracked.values().map(|(tracked, _)| tracked.clone()).collect();
             layout::track(&mut self.table, &bridges);
         }
     }

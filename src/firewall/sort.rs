@@ -26,6 +26,7 @@ impl Firewall {
             changed.entry(left).or_default().remove(&index);
         }
         self.members.insert(index, Arc::new(member));
+        self.homes.insert(index, name.clone());
         self.admit(&name, OrdSet::unit(index));
         changed.entry(name).or_default().insert(index);
         Ok(())
@@ -36,7 +37,7 @@ impl Firewall {
         let name = self.homes.remove(&index)?;
         let mut group = Group::clone(&self.groups[&name]);
         group.members.remove(&index);
-        self.track(&group.program, index, false);
+        self.track_all(&group.program, &OrdSet::unit(index), false);
         self.groups.insert(name.clone(), Arc::new(group));
         Some(name)
     }
@@ -44,10 +45,7 @@ impl Firewall {
     /// Makes these members, who are in no group, some of this one.
     fn admit(&mut self, name: &Name, members: OrdSet<u32>) {
         let mut group = Group::clone(&self.groups[name]);
-        for index in &members {
-            self.homes.insert(*index, name.clone());
-            self.track(&group.program, *index, true);
-        }
+        self.track_all(&group.program, &members, true);
         group.members = if group.members.is_empty() { members } else { group.members.union(members) };
         self.groups.insert(name.clone(), Arc::new(group));
     }
@@ -95,7 +93,7 @@ impl Firewall {
             .filter_map(|name| self.groups.remove(&name).map(|group| (name, group)))
             .collect();
         for (_, group) in &old {
-            group.members.iter().for_each(|index| self.track(&group.program, *index, false));
+            self.track_all(&group.program, &group.members, false);
         }
         let mut changed = Changed::new();
         for (name, group) in &old {
@@ -121,10 +119,13 @@ impl Firewall {
             let group = self.groups[&target].clone();
             let fits = |index: &&u32| group.signature.fits(&self.members[*index].vars);
             let served: OrdSet<u32> = match group.signature == old.signature {
-                true => rest.clone(),
+                true => std::mem::take(&mut rest),
                 false => rest.iter().filter(fits).copied().collect(),
             };
             rest = rest.relative_complement(served.clone());
+            if target != *name {
+                served.iter().for_each(|index| drop(self.homes.insert(*index, target.clone())));
+            }
             self.admit(&target, served.clone());
             let keeps_place = is_new && target == *name && old.placed.is_some();
             if keeps_place {

@@ -154,7 +154,7 @@ impl Bench {
     fn ruleset(&self, subject: &Subject, fold_up_to: usize) -> Option<Ruleset> {
         let compile = Options { features: self.kernel.features().into(), counters: subject.counters };
         let (link, name) = (self.network.guest.link, self.network.guest.link.name());
-        let bridge = BridgePort { index: self.network.bridge.link.index(), name: "br0".into() };
+        let bridge = BridgePort { index: self.network.bridge.link.index(), name: "br0".into(), host: None };
         let rules = Rules::Filter("f0".into());
         let member =
             Member { index: link.index(), name, bridge: Some(bridge), rules, vars: subject.vars.clone() };

@@ -1,0 +1,51 @@
+//! Guests that are numbers: the engine and the kernel's rule set know interfaces by index, links are not needed.
+
+// Every benchmark uses a part of it.
+#![allow(dead_code)]
+
+use nwfilter::compile::{Features, Options};
+use nwfilter::filter::Filter;
+use nwfilter::firewall::{Firewall, Member, Policy, Rules};
+use nwfilter::library::Library;
+use nwfilter::span::Source;
+use nwfilter::vars::Vars;
+use std::sync::Arc;
+
+/// The first index that is a guest's; below are the links of a namespace.
+pub const FIRST: u32 = 100;
+
+/// What the daemon does unless told otherwise.
+pub fn policy(features: Features) -> Policy {
+    Policy { fold_up_to: 64, compile: Options { features, counters: false } }
+}
+
+/// Guest number `n` with an address of each kind, bound to this filter.
+pub fn guest(n: u32, filter: &str) -> Member {
+    let [_, a, b, c] = n.to_be_bytes();
+    let mut vars = Vars::default();
+    vars.push("MAC", format!("52:54:00:{a:02x}:{b:02x}:{c:02x}"));
+    vars.push("IP", format!("10.{a}.{b}.{c}"));
+    let rules = Rules::Filter(filter.into());
+    Member { index: FIRST + n, name: format!("vnet{n}"), bridge: None, rules, vars }
+}
+
+/// The standard filters and so many guests with clean-traffic.
+pub fn guests(policy: Policy, count: u32) -> Firewall {
+    let firewall = Firewall::new(policy).define(Library::standard().filters.into_values());
+    firewall
+        .expect("standard filters")
+        .bind_all((0..count).map(|n| guest(n, "clean-traffic")))
+        .expect("guests")
+}
+
+/// clean-traffic in two wordings that mean the same to nearly every frame.
+pub fn wordings() -> [Arc<Filter>; 2] {
+    let own = Library::standard().get("clean-traffic").expect("it is standard");
+    let text = own.source.text.replace(
+        "</filter>",
+        "<rule action='drop' direction='out' priority='-900'><mac dstmacaddr='02:00:00:00:00:77'/></rule></filter>",
+    );
+    let mut library = Library::default();
+    library.add(&Source::new("wording.xml", text));
+    [own, library.get("clean-traffic").expect("it reads")]
+}

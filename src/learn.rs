@@ -1,0 +1,166 @@
+//! Ears: packet sockets, one for each guest that is learned about → what its frames tell, sent to whoever asked.
+//!
+//! A socket hears nothing before its filter is attached and it is bound to its link by index, so that no frame of another
+//! link is ever taken for the guest's. It reads no faster than its [`Budget`] allows. It ends when its [`Ear`] is dropped,
+//! when its link is gone, or when nobody listens to it. What a sighting means is `learning`'s affair.
+#![allow(unsafe_code)]
+
+use crate::addr::Mac;
+use crate::bpf::{self, Instruction, LONGEST, Side};
+use crate::frame::{self, Frame};
+use crate::learning::{Budget, Mode};
+use afpacket::tokio::RawPacketStream;
+use rustix::net::netdevice::index_to_name;
+use socket2::{Domain, Protocol, SockFilter, Socket, Type};
+use std::future::poll_fn;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
+
+/// Whom to listen to, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Post {
+    /// The index of the guest's link, which names it in what is told.
+    pub guest: u32,
+    /// The index of the link to listen at.
+    pub link: u32,
+    /// Which end of the guest's wire that link is.
+    pub side: Side,
+    /// The guest's MAC.
+    pub mac: Mac,
+    /// What to listen for.
+    pub mode: Mode,
+}
+
+/// A frame of a guest, or to it, that tells something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// The index of the guest's link.
+    pub guest: u32,
+    /// The frame.
+    pub frame: Frame,
+}
+
+/// A guest is listened to until this is dropped.
+#[derive(Debug)]
+pub struct Ear {
+    post: Post,
+    task: AbortHandle,
+}
+
+/// Bytes that may wait in a socket; the kernel doubles it and counts what frames take in memory. Room for a handful of
+/// messages, and too little for a thousand flooding guests to take the host's memory.
+const ROOM: usize = 32 << 10;
+
+/// How often an ear that hears nothing looks whether its link is still there: the kernel wakes no reader for that. Whoever
+/// follows links drops the ear at once.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// Listens to a guest from now on. Whatever is sent after this returned is heard. Must be called in a runtime.
+///
+/// # Errors
+/// Without the right to open packet sockets, or where the link is gone.
+pub fn listen(post: Post, to: mpsc::Sender<Told>) -> io::Result<Ear> {
+    let socket = open(&post)?;
+    // SAFETY: the socket gives its descriptor up, and the stream closes it.
+    let stream = unsafe { RawPacketStream::from_raw_fd(socket.into_raw_fd()) };
+    let task = tokio::spawn(hear(post, stream, to)).abort_handle();
+    Ok(Ear { post, task })
+}
+
+impl Ear {
+    /// Where it listens.
+    pub fn post(&self) -> &Post {
+        &self.post
+    }
+
+    /// Whether it has ended by itself: its link is gone.
+    pub fn has_ended(&self) -> bool {
+        self.task.is_finished()
+    }
+}
+
+impl Drop for Ear {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn open(post: &Post) -> io::Result<Socket> {
+    // Protocol 0 hears nothing, until it is bound to another.
+    let kind = Type::RAW.nonblocking().cloexec();
+    let socket = Socket::new(Domain::PACKET, kind, Some(Protocol::from(0)))?;
+    socket.set_recv_buffer_size(ROOM)?;
+    match post.mode {
+        Mode::Dhcp => attach(&socket, &bpf::dhcp(post.mac, post.side))?,
+        Mode::Any | Mode::None => attach(&socket, &bpf::any(post.mac, post.side))?,
+    }
+    bind(&socket, post.link)?;
+    Ok(socket)
+}
+
+fn attach(socket: &Socket, program: &[Instruction]) -> io::Result<()> {
+    let filter = |one: &Instruction| SockFilter::new(one.code, one.then, one.or, one.k);
+    socket.attach_filter(&program.iter().map(filter).collect::<Vec<_>>())
+}
+
+/// Binds to all frames of a link, those sent through it among them.
+fn bind(socket: &Socket, link: u32) -> io::Result<()> {
+    let address = libc::sockaddr_ll {
+        sll_family: libc::AF_PACKET as u16,
+        sll_protocol: (libc::ETH_P_ALL as u16).to_be(),
+        sll_ifindex: link.cast_signed(),
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 0,
+        sll_addr: [0; 8],
+    };
+    let length = size_of_val(&address) as libc::socklen_t;
+    // SAFETY: the address is a sockaddr_ll of this length and outlives the call.
+    match unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Tells what it hears, as fast as the budget allows.
+async fn hear(post: Post, mut stream: RawPacketStream, to: mpsc::Sender<Told>) {
+    let begun = Instant::now();
+    let mut budget = Budget::new(begun.elapsed());
+    loop {
+        while let Err(wait) = budget.spend(begun.elapsed()) {
+            tokio::time::sleep(wait).await;
+        }
+        let heard = timeout(LOOK, poll_fn(|context| poll_frame(&mut stream, context))).await;
+        match heard {
+            Ok(Ok(Some(frame))) => {
+                if to.send(Told { guest: post.guest, frame }).await.is_err() {
+                    return;
+                }
+            }
+            Ok(Ok(None)) => {}
+            // Nothing for a while. Or the link was set down, which is no end, or is gone, which is.
+            Err(_) | Ok(Err(_)) if is_there(post.link) => {}
+            Err(_) | Ok(Err(_)) => return,
+        }
+    }
+}
+
+/// One frame, or none where it tells nothing. The buffer lives no longer than this call: a thousand ears share one stack.
+fn poll_frame(stream: &mut RawPacketStream, context: &mut Context<'_>) -> Poll<io::Result<Option<Frame>>> {
+    let mut bytes = [0; LONGEST as usize];
+    let mut buffer = ReadBuf::new(&mut bytes);
+    ready!(Pin::new(stream).poll_read(context, &mut buffer))?;
+    Poll::Ready(Ok(frame::read(buffer.filled())))
+}
+
+fn is_there(link: u32) -> bool {
+    Socket::new(Domain::UNIX, Type::DGRAM.cloexec(), None)
+        .is_ok_and(|socket| index_to_name(&socket, link).is_ok())
+}

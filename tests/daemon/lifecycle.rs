@@ -1,0 +1,298 @@
+//! From start to end: what is restored, reloaded, healed and told to the service manager, and what is given up.
+
+use crate::host::*;
+use crate::lab::frames::*;
+use crate::lab::{Network, Way, in_fresh_netns};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+fn honest() -> Vec<u8> {
+    udp(ip(GUEST_IP, PEER_IP), 1, 2).into()
+}
+
+fn forged() -> Vec<u8> {
+    udp(ip(GUEST_IP, PEER_IP), 1, 2).from(FOREIGN_MAC).into()
+}
+
+fn filtered(network: &Network) -> bool {
+    assert!(network.passes(Way::FromGuest, honest()), "honest frames pass");
+    !network.passes(Way::FromGuest, forged())
+}
+
+#[test]
+fn a_restart_restores_the_same_rules_and_lets_nothing_through_meanwhile() {
+    in_fresh_netns(|| {
+        let (network, host) = (Network::new(), Host::new());
+        let daemon = host.start();
+        daemon.connect().define(&guard("g", 0)).unwrap();
+        daemon.connect().create("vnet0", "g").unwrap();
+        daemon.connect().create("later", "g").unwrap();
+        assert!(filtered(&network));
+        let (before, files) = (rules(), host.files("run/nwfilter-binding"));
+        let (flood, ()) = network.flood(Way::FromGuest, honest(), forged(), || {
+            assert!(daemon.stop().success());
+            assert_eq!(rules(), before, "an orderly end");
+            let daemon = host.start();
+            assert_eq!(rules(), before, "the start after it");
+            daemon.kill();
+            assert_eq!(rules(), before, "a crash");
+            let daemon = host.start();
+            assert_eq!(rules(), before, "the start after that");
+            let all = ["later", "vnet0"].map(|port| (port.to_owned(), "g".to_owned()));
+            assert_eq!(daemon.connect().bindings().unwrap(), all);
+        });
+        assert!(flood.forbidden_sent > 1000);
+        assert_eq!((flood.forbidden_arrived, flood.lost()), (0, 0), "{flood:?}");
+        assert_eq!(host.files("run/nwfilter-binding"), files);
+    });
+}
+
+#[test]
+fn a_reload_takes_new_and_changed_files_and_survives_broken_and_missing_ones() {
+    in_fresh_netns(|| {
+        let (network, host) = (Network::new(), Host::new());
+        host.write_filter(
+            "g",
+            "<filter name='g'><rule action='accept' direction='inout'><all/></rule></filter>",
+        );
+        host.write_filter("gone", &guard("gone", 0));
+        host.write_filter("broken", &guard("broken", 0));
+        let mut daemon = host.start();
+        let id =
+            host.files("filters")["g.xml"].split("uuid>").nth(1).unwrap().trim_end_matches("</").to_owned();
+        daemon.connect().create("vnet0", "g").unwrap();
+        assert!(!filtered(&network));
+        let replaced = guard("g", 0).replace(&uuid("g").to_string(), &id);
+        host.write_filter("g", &replaced);
+        host.write_filter("new", &guard("new", 0));
+        host.write_filter("broken", "<filter name='broken'><rule");
+        host.write_filter("misnamed", &guard("other", 0));
+        fs::remove_file(host.path("filters/gone.xml")).unwrap();
+        daemon.reload();
+        assert!(filtered(&network));
+        assert_eq!(daemon.connect().filters().unwrap(), ["broken", "g", "gone", "new"]);
+        assert!(daemon.connect().filter_xml("broken").unwrap().contains("0x9000"), "the old one stays");
+        let log = daemon.log();
+        assert!(log.contains("broken") && log.contains("misnamed"), "{log}");
+
+        // A definition that a bound interface can not take changes nothing at all.
+        let before = rules();
+        host.write_filter("g", &replaced.replace("$MAC", "$OTHER"));
+        host.write_filter("new", &guard("new", 1));
+        daemon.reload();
+        assert_eq!(rules(), before);
+        assert!(daemon.connect().filter_xml("new").unwrap().contains("0x9000"));
+        assert!(daemon.log().contains("vnet0: "), "{}", daemon.log());
+    });
+}
+
+#[test]
+fn the_service_manager_hears_of_start_reload_life_and_end() {
+    in_fresh_netns(|| {
+        let host = Host::new();
+        let mut command = host.command();
+        command.env("WATCHDOG_USEC", "200000");
+        let mut daemon = host.run(command);
+        daemon.hears("WATCHDOG=1");
+        daemon.hears("WATCHDOG=1");
+        let before = monotonic();
+        daemon.signal(libc::SIGHUP);
+        let reloading = daemon.hears("RELOADING=1");
+        let time: u64 = reloading.split("MONOTONIC_USEC=").nth(1).unwrap().trim().parse().unwrap();
+        assert!((before..=monotonic()).contains(&time));
+        daemon.hears("READY=1");
+        daemon.signal(libc::SIGTERM);
+        daemon.hears("STOPPING=1");
+        assert!(daemon.wait().success());
+    });
+}
+
+fn monotonic() -> u64 {
+    // SAFETY: a timespec of zeroes is valid.
+    let mut time: libc::timespec = unsafe { std::mem::zeroed() };
+    // SAFETY: writes one timespec.
+    assert_eq!(unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) }, 0);
+    time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1000
+}
+
+#[test]
+fn an_idle_daemon_ends_and_a_busy_one_does_not() {
+    in_fresh_netns(|| {
+        let (network, host) = (Network::new(), Host::new());
+        let mut command = host.command();
+        // The watchdog ticks faster than the time runs out.
+        command.args(["--timeout", "1"]).env("WATCHDOG_USEC", "200000");
+        let mut daemon = host.run(command);
+        let mut conn = daemon.connect();
+        conn.define(&guard("g", 0)).unwrap();
+        conn.create("vnet0", "g").unwrap();
+        let until = Instant::now() + Duration::from_millis(1500);
+        while Instant::now() < until {
+            daemon.hears("WATCHDOG=1");
+        }
+        assert!(daemon.child.try_wait().unwrap().is_none(), "a client is connected");
+        drop(conn);
+        let left = Instant::now();
+        assert!(daemon.wait().success());
+        let stayed = left.elapsed();
+        assert!(stayed > Duration::from_millis(900) && stayed < Duration::from_secs(3), "{stayed:?}");
+        assert!(filtered(&network), "the rules stay");
+    });
+}
+
+#[test]
+fn a_second_daemon_is_refused_and_disturbs_nothing() {
+    in_fresh_netns(|| {
+        let (network, host) = (Network::new(), Host::new());
+        let daemon = host.start();
+        daemon.connect().define(&guard("g", 0)).unwrap();
+        daemon.connect().create("vnet0", "g").unwrap();
+        let mut command = host.command();
+        command.env_remove("NOTIFY_SOCKET");
+        assert!(!command.status().unwrap().success());
+        daemon.logs("another");
+        assert!(filtered(&network));
+        assert_eq!(daemon.connect().filters().unwrap(), ["g"]);
+    });
+}
+
+const HARM: [&str; 4] = [
+    "flush ruleset",
+    "delete table bridge nwfilter",
+    "flush chain bridge nwfilter prerouting",
+    "flush set bridge nwfilter bound",
+];
+
+/// A daemon with a bound guest, and what was done to its table.
+fn harmed(harm: &str, owned: bool) {
+    let (network, host) = (Network::new(), Host::new());
+    if !owned {
+        // A table that exists without an owner can not be given one.
+        nft("add table bridge nwfilter");
+    }
+    let daemon = host.start();
+    daemon.connect().define(&guard("g", 0)).unwrap();
+    daemon.connect().create("vnet0", "g").unwrap();
+    if owned && !table().owner {
+        return println!("skipped: this kernel has no owned tables");
+    }
+    assert_eq!(table().owner, owned);
+    assert!(filtered(&network));
+    let before = rules();
+    let done = Command::new("nft").arg(harm).output().unwrap().status.success();
+    assert!(!owned || !done || harm == "flush ruleset", "{harm} was done to an owned table");
+    if owned {
+        assert_eq!(rules(), before, "{harm}");
+    } else {
+        eventually(harm, || rules() == before);
+        daemon.logs("rules were changed by somebody else, and are restored");
+        println!("{harm}: healed in {}", healing(&daemon.log()));
+    }
+    assert!(filtered(&network), "{harm}");
+    daemon.connect().create("another", "g").unwrap();
+}
+
+#[test]
+fn others_can_not_harm_an_owned_table() {
+    HARM.iter().for_each(|harm| in_fresh_netns(|| harmed(harm, true)));
+}
+
+#[test]
+fn what_others_do_to_a_table_without_an_owner_is_healed() {
+    HARM.iter().for_each(|harm| in_fresh_netns(|| harmed(harm, false)));
+}
+
+/// The times it took, as the log has them.
+fn healing(log: &str) -> String {
+    let times = log.lines().filter_map(|line| line.split("took=").nth(1)?.split(' ').next());
+    times.collect::<Vec<_>>().join(", ")
+}
+
+fn nft(command: &str) {
+    let output = Command::new("nft").arg(command).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn sockets_of_the_service_manager_are_served_and_kept() {
+    in_fresh_netns(|| {
+        use std::os::fd::AsFd;
+        let host = Host::new();
+        fs::create_dir(host.runtime()).unwrap();
+        let path = host.runtime().join("virtnwfilterd-sock");
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let daemon = host.command();
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "exec 3<&0; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" \"$@\""]);
+        shell.arg(daemon.get_program()).args(daemon.get_args()).env("NOTIFY_SOCKET", host.path("notify"));
+        shell.stdin(listener.as_fd().try_clone_to_owned().unwrap());
+        shell.stderr(fs::File::create(host.path("log")).unwrap());
+        let daemon = host.run(shell);
+        daemon.connect().define(&guard("g", 0)).unwrap();
+        assert!(!host.runtime().join("virtnwfilterd-sock-ro").exists(), "only what was handed over");
+        assert!(daemon.stop().success());
+        assert!(path.exists(), "the socket is not ours to remove");
+    });
+}
+
+#[test]
+fn sockets_of_its_own_have_the_configured_modes_and_go_with_it() {
+    in_fresh_netns(|| {
+        let host = Host::new();
+        host.configure("socket_mode = \"0640\"\nsocket_ro_mode = \"0600\"\n");
+        let daemon = host.start();
+        let mode = |name: &str| fs::metadata(host.runtime().join(name)).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode("virtnwfilterd-sock"), mode("virtnwfilterd-sock-ro")), (0o640, 0o600));
+        assert!(daemon.stop().success());
+        assert!(!host.runtime().join("virtnwfilterd-sock").exists());
+    });
+}
+
+#[test]
+fn a_process_number_is_written_where_it_is_asked_for() {
+    in_fresh_netns(|| {
+        let host = Host::new();
+        let mut command = host.command();
+        command.arg("--pid-file").arg(host.path("pid"));
+        let daemon = host.run(command);
+        let written = fs::read_to_string(host.path("pid")).unwrap();
+        assert_eq!(written.trim().parse(), Ok(daemon.child.id()));
+    });
+}
+
+#[test]
+fn a_confined_daemon_executes_nothing_and_has_nothing_left_to_lose() {
+    in_fresh_netns(|| {
+        let (_network, host) = (Network::new(), Host::new());
+        let inner = host.command();
+        let mut strace = Command::new("strace");
+        strace.args(["-f", "-qq", "-e", "trace=execve,execveat", "-o"]).arg(host.path("trace"));
+        strace.arg(inner.get_program()).args(inner.get_args()).env("NOTIFY_SOCKET", host.path("notify"));
+        strace.stderr(fs::File::create(host.path("log")).unwrap());
+        let daemon = host.run(strace);
+        let mut conn = daemon.connect();
+        conn.define(&guard("g", 0)).unwrap();
+        conn.create("vnet0", "g").unwrap();
+        conn.define(&guard("g", 1)).unwrap();
+        let children = format!("/proc/{0}/task/{0}/children", daemon.child.id());
+        let process = fs::read_to_string(children).unwrap().trim().to_owned();
+        let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+        let field = |name: &str| {
+            let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+            line.split_whitespace().nth(1).unwrap().to_owned()
+        };
+        assert_eq!((field("NoNewPrivs:"), field("Seccomp:")), ("1".into(), "2".into()));
+        let rights = u64::from_str_radix(&field("CapEff:"), 16).unwrap();
+        let (net_admin, net_raw) = (1 << 12, 1 << 13);
+        assert_eq!(rights & !(net_admin | net_raw), 0, "{rights:x}");
+        conn.delete("vnet0").unwrap();
+        // SAFETY: the number is that of our own grandchild.
+        unsafe { libc::kill(process.parse().unwrap(), libc::SIGTERM) };
+        let mut daemon = daemon;
+        daemon.wait();
+        let trace = fs::read_to_string(host.path("trace")).unwrap();
+        assert_eq!(trace.matches("execve").count(), 1, "only the start itself: {trace}");
+    });
+}

@@ -1,0 +1,14 @@
+//! The daemon as a process, in a network namespace of its own: what it does to clients, files, frames and signals.
+//!
+//! Needs root.
+
+mod cli;
+mod crash;
+mod gaps;
+mod host;
+mod lifecycle;
+mod many;
+mod virsh;
+
+#[path = "../lab/mod.rs"]
+mod lab;

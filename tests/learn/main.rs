@@ -1,0 +1,11 @@
+//! How a guest's addresses are found out: the socket filters, what learners believe, and the same with real frames.
+//! The wire's part needs root.
+
+#[path = "../lab/mod.rs"]
+mod lab;
+
+mod bpf;
+mod filters;
+mod learner;
+mod many;
+mod wire;
