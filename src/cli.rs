@@ -5,9 +5,11 @@
 
 mod documents;
 mod enforce;
+mod explain;
 mod ipset;
 mod print;
 mod status;
+mod trace;
 
 use crate::addr::Mac;
 use crate::config::Options;
@@ -68,6 +70,20 @@ enum Command {
         /// Its index instead, for one that is gone.
         #[arg(long, conflicts_with = "dev")]
         index: Option<u32>,
+    },
+    /// Say what becomes of a frame, and which line of XML decides.
+    Explain(explain::ExplainArgs),
+    /// Show what becomes of an interface's frames as they pass, until interrupted.
+    Trace {
+        /// The interface.
+        #[arg(long)]
+        dev: String,
+        /// Only frames that are dropped.
+        #[arg(long)]
+        drops: bool,
+        /// Where filters are looked up, to tell the line of a rule.
+        #[arg(long, default_value = FILTERS)]
+        dir: PathBuf,
     },
     /// Show the bound interfaces, their programs and counters.
     Status {
@@ -159,6 +175,8 @@ fn run(command: Command) -> Outcome {
         Command::Apply(arguments) => enforce::apply(&arguments),
         Command::Plan(arguments) => enforce::plan(&arguments),
         Command::Remove { dev, index } => enforce::remove(dev.as_deref(), index),
+        Command::Explain(arguments) => explain::run(&arguments),
+        Command::Trace { dev, drops, dir } => trace::run(&dev, drops, &dir),
         Command::Status { json } => status::show(json),
         Command::Ipset { verb } => ipset::run(&verb),
         Command::Completions { shell } => {
