@@ -8,8 +8,18 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[(&str, &[&str])] = &[
     ("values", &["number", "addr", "span", "diag", "field", "vars"]),
     ("documents", &["xml", "filter", "binding", "library"]),
-    ("meaning", &["ir", "program", "resolve", "compile", "eval", "layout", "plan", "recall", "firewall"]),
-    ("edges", &["nft", "apply", "links", "store", "config", "confine", "logging", "notify", "rpc"]),
+    ("guests", &["frame", "bpf", "lease", "learning"]),
+    (
+        "meaning",
+        &["ir", "program", "resolve", "compile", "eval", "layout", "plan", "recall", "firewall", "explain"],
+    ),
+    (
+        "edges",
+        &[
+            "nft", "apply", "links", "store", "config", "confine", "logging", "notify", "rpc", "learn",
+            "trace",
+        ],
+    ),
     ("state", &["ipset", "status", "engine"]),
     ("whole", &["daemon", "cli"]),
 ];
