@@ -9,7 +9,7 @@ use crate::rpc::client::{self, Client};
 use crate::rpc::listen::NAME;
 use crate::status::{Interface, Status};
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Where the daemon's sockets are, unless `NWFILTER_RUNTIME_DIR` says otherwise.
@@ -18,14 +18,18 @@ const RUNTIME: &str = "/run/libvirt";
 /// The daemon may be committing thousands of rules.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Where the daemon keeps its sockets and status files.
+pub(super) fn runtime() -> PathBuf {
+    std::env::var_os("NWFILTER_RUNTIME_DIR").map_or_else(|| RUNTIME.into(), PathBuf::from)
+}
+
 /// What the daemon answers; none where it does not run, or where another program, such as libvirt's own daemon,
 /// serves its socket.
 pub(super) fn asked<T>(
     what: &dyn std::fmt::Display,
     ask: impl FnOnce(&mut Client) -> Result<T, client::Failure>,
 ) -> Result<Option<T>, Failure> {
-    let directory = std::env::var_os("NWFILTER_RUNTIME_DIR").unwrap_or_else(|| RUNTIME.into());
-    let socket = Path::new(&directory).join(NAME);
+    let socket = runtime().join(NAME);
     let mut client = match Client::connect(&socket, PATIENCE) {
         Ok(client) => client,
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {

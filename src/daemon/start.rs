@@ -15,15 +15,11 @@ use crate::rpc::listen::Permissions;
 use crate::rpc::session::Keepalive;
 use crate::rpc::{Error, Limits, Listeners};
 use crate::span::Source;
-use crate::store::{Document, Lock, Store};
+use crate::store::{BINDINGS, Document, LOCK, Lock, Store};
 use std::path::{Path, PathBuf};
 use tokio::io::unix::AsyncFdReadyMutGuard;
 use tracing::{error, info, warn};
 use uuid::Uuid;
-
-/// Below the runtime directory, as libvirt has it.
-const BINDINGS: &str = "nwfilter-binding";
-const LOCK: &str = "nwfilterd.lock";
 
 /// The right to be the only daemon of these directories.
 pub fn lock(config: &Config) -> Result<Lock, Failure> {
