@@ -38,6 +38,9 @@ enum Command {
         /// Where filters that they refer to are looked up.
         #[arg(long, default_value = FILTERS)]
         dir: PathBuf,
+        /// Also look for rules that no frame reaches, and for frames with foreign addresses that a guest could send.
+        #[arg(long)]
+        audit: bool,
     },
     /// Print a filter or binding the way libvirt does.
     Fmt {
@@ -169,7 +172,7 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> Outcome {
     match command {
-        Command::Check { files, dir } => documents::check(&files, &dir),
+        Command::Check { files, dir, audit } => documents::check(&files, &dir, audit),
         Command::Fmt { file, write } => documents::format(&file, write),
         Command::Compile { filter, slots, json } => print::compile(&filter, slots, json),
         Command::Apply(arguments) => enforce::apply(&arguments),
