@@ -8,9 +8,15 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[(&str, &[&str])] = &[
     ("values", &["number", "addr", "span", "diag", "field", "vars"]),
     ("documents", &["xml", "filter", "binding", "library"]),
-    ("meaning", &["ir", "program", "resolve", "compile", "eval", "layout", "plan", "recall", "firewall"]),
+    (
+        "meaning",
+        &[
+            "ir", "program", "resolve", "compile", "eval", "explain", "audit", "layout", "plan", "recall",
+            "firewall",
+        ],
+    ),
     ("edges", &["nft", "apply", "links", "store", "config", "confine", "logging", "notify", "rpc"]),
-    ("state", &["ipset", "status", "engine"]),
+    ("state", &["ipset", "status", "engine", "trace"]),
     ("whole", &["daemon", "cli"]),
 ];
 
