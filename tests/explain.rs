@@ -140,7 +140,8 @@ fn a_daemon_tells_what_an_interface_is_filtered_by() {
     let firewall = firewall.define(Library::standard().filters.into_values()).unwrap();
     let xml = "<filterbinding><owner><name>vm</name><uuid>c7a5fdbd-edaf-9455-926a-d65c16db1809</uuid></owner>\
         <portdev name='vnet0'/><mac address='52:54:00:00:00:01'/>\
-        <filterref filter='clean-traffic'><parameter name='IP' value='10.0.0.1'/></filterref></filterbinding>";
+        <filterref filter='clean-traffic'><parameter name='MAC' value='52:54:00:00:00:01'/>\
+        <parameter name='IP' value='10.0.0.1'/></filterref></filterbinding>";
     let binding = nwfilter::binding::read(&Source::new("b.xml", xml)).unwrap().0;
     let kind = nwfilter::links::Kind::Tap;
     let link =
@@ -156,7 +157,7 @@ fn a_daemon_tells_what_an_interface_is_filtered_by() {
     let bound: nwfilter::explain::Bound = serde_json::from_str(&json).unwrap();
     let mut library = Library::default();
     bound.documents.iter().for_each(|(name, text)| library.add(&Source::new(name.as_str(), text.as_str())));
-    assert_eq!(bound.filter.as_deref(), Some("clean-traffic"));
+    assert_eq!(bound.filter.as_deref(), Some("clean-traffic"), "{:?}", state.closed("vnet0"));
     let vars = Vars(bound.vars);
     let explainer = Explainer::new(&|name| library.get(name), "clean-traffic", &vars, bound.reject).unwrap();
     let bytes = sketched(Sketch::Udp("10.0.0.9:1>10.0.0.2:2".into()));
