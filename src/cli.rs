@@ -90,6 +90,9 @@ enum Command {
     },
     /// Show the bound interfaces, their programs and counters.
     Status {
+        /// This interface alone.
+        #[arg(long)]
+        dev: Option<String>,
         /// As JSON.
         #[arg(long)]
         json: bool,
@@ -180,7 +183,7 @@ fn run(command: Command) -> Outcome {
         Command::Remove { dev, index } => enforce::remove(dev.as_deref(), index),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Trace { dev, drops, dir } => trace::run(&dev, drops, &dir),
-        Command::Status { json } => status::show(json),
+        Command::Status { dev, json } => status::show(dev.as_deref(), json),
         Command::Ipset { verb } => ipset::run(&verb),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "nwfilter", &mut io::stdout());

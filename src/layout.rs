@@ -11,11 +11,12 @@
 
 use crate::addr::Mac;
 use crate::field::Field;
+use crate::ir::digest::digest;
 use crate::ir::{
     Action, Bytes, Chain, Data, Datum, From, Hook, Key, KeyType, Match, Name, Point, Role, Rule, Set, SetRef,
     Table, concat,
 };
-use crate::program::{IN, OUT, Program};
+use crate::program::{IN, OUT, Program, printable};
 use imbl::OrdMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -118,6 +119,16 @@ pub fn displace(table: &mut Table, prefix: &str) {
     let sets: Vec<Name> = sets.take_while(|name| name.starts_with(&*below)).cloned().collect();
     chains.iter().for_each(|name| drop(table.chains.remove(name)));
     sets.iter().for_each(|name| drop(table.sets.remove(name)));
+}
+
+/// Places a program under a name made of its content. Should another of the same digest be there, which a guest
+/// that chooses its addresses could bring about, the next name is taken.
+pub fn settle(table: &mut Table, program: &Program) -> Name {
+    let (label, digest) = (printable(&program.filter), digest(&program.chains));
+    let mut prefixes = (0..).map(|n: u64| prefix(&label, digest.wrapping_add(n << 16)));
+    let prefix = prefixes.find(|prefix| is_free(table, prefix, program)).expect("numbers do not end");
+    place(table, &prefix, program);
+    prefix
 }
 
 /// Whether a program can be placed under this prefix: nothing is there, or this very program.

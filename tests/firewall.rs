@@ -5,6 +5,7 @@ mod lab;
 
 use lab::Way;
 use lab::corpus::corpus;
+use nwfilter::addr::Mac;
 use nwfilter::compile::{Features, Options};
 use nwfilter::eval::{self, End};
 use nwfilter::filter::{Filter, read};
@@ -394,6 +395,24 @@ fn a_bridge_is_tracked_while_a_port_needs_the_state_of_connections() {
     assert!(!table(&stateless).chains.contains_key("tracking"));
     assert_eq!(tracked(&moved.unbind(1).unbind(2)), 1);
     assert_eq!(tracked(&moved.unbind(1).unbind(2).unbind(3)), 0);
+}
+
+#[test]
+fn the_hosts_address_on_a_tracked_bridge_is_the_one_it_has_now() {
+    let port = |index, host: u8| {
+        let bridge = BridgePort { index: 10, name: "br0".into(), host: Some(Mac([2, 0, 0, 0, 0, host])) };
+        Member { bridge: Some(bridge), ..guest(index, "f") }
+    };
+    let hosts = |firewall: &Firewall| -> Vec<u8> {
+        let hosts = &table(firewall).sets[layout::HOSTS].elements;
+        hosts.keys().map(|key| key[16 + 5]).collect()
+    };
+    let firewall = Firewall::new(policy(2)).define([filter("f", STATEFUL)]).unwrap();
+    let firewall = firewall.bind_all([port(1, 7), port(2, 7)]).unwrap();
+    assert_eq!(hosts(&firewall), [7]);
+    let changed = firewall.bind_all([port(1, 8), port(2, 8)]).unwrap();
+    assert_eq!(hosts(&changed), [8]);
+    assert_eq!(hosts(&changed.unbind(1)), [8]);
 }
 
 #[test]

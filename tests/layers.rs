@@ -8,15 +8,22 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[(&str, &[&str])] = &[
     ("values", &["number", "addr", "span", "diag", "field", "vars"]),
     ("documents", &["xml", "filter", "binding", "library"]),
+    ("guests", &["frame", "bpf", "lease", "learning"]),
     (
         "meaning",
         &[
-            "ir", "program", "resolve", "compile", "eval", "explain", "audit", "layout", "plan", "recall",
-            "firewall",
+            "ir", "program", "resolve", "compile", "eval", "layout", "plan", "recall", "firewall", "explain",
+            "audit",
         ],
     ),
-    ("edges", &["nft", "apply", "links", "store", "config", "confine", "logging", "notify", "rpc"]),
-    ("state", &["ipset", "status", "engine", "trace"]),
+    (
+        "edges",
+        &[
+            "nft", "apply", "links", "store", "config", "confine", "logging", "notify", "rpc", "learn",
+            "trace",
+        ],
+    ),
+    ("state", &["ipset", "status", "engine"]),
     ("whole", &["daemon", "cli"]),
 ];
 

@@ -224,6 +224,18 @@ impl State {
         }
     }
 
+    /// All bindings at once, or, where one of them can not be had, each by itself.
+    pub(super) fn enforce_all(&mut self) {
+        let links = |binding: &Arc<Binding>| self.links_of(&binding.portdev);
+        let members = self.bindings.values().flat_map(|binding| {
+            links(binding).into_iter().map(|link| self.member(&link, binding)).collect::<Vec<_>>()
+        });
+        match self.firewall.bind_all(members) {
+            Ok(firewall) => self.firewall = firewall,
+            Err(_) => self.bindings.clone().keys().for_each(|portdev| self.enforce(portdev)),
+        }
+    }
+
     /// Another try for a port that is closed.
     pub fn retry(&self, portdev: &str) -> Change {
         let mut next = self.clone();

@@ -6,10 +6,9 @@
 use super::sort::Changed;
 use super::{Firewall, Group, Refused};
 use crate::diag::Diagnostic;
-use crate::ir::digest::digest;
 use crate::ir::{Bytes, Data, Datum, Name, Role, concat};
 use crate::layout::{self, Entrance, Tracked};
-use crate::program::{Program, Slot, printable};
+use crate::program::{Program, Slot};
 use crate::resolve::{Mode, slot_values};
 use imbl::OrdSet;
 use std::collections::BTreeSet;
@@ -65,7 +64,7 @@ impl Firewall {
         };
         let programs: Result<Vec<(u32, Program)>, Refused> = newcomers.iter().map(program).collect();
         for (index, program) in programs? {
-            let prefix = self.place(&program);
+            let prefix = layout::settle(&mut self.table, &program);
             self.clear_slots(index);
             self.enter(index, &Entrance::Private(prefix));
         }
@@ -89,7 +88,7 @@ impl Firewall {
     }
 
     fn lead(&mut self, name: &Name, group: &Group, before: Option<&Name>) {
-        let prefix = self.place(&group.program);
+        let prefix = layout::settle(&mut self.table, &group.program);
         layout::lead(&mut self.table, name, &prefix);
         self.count(&prefix, true);
         before.into_iter().for_each(|before| self.count(before, false));
@@ -127,17 +126,6 @@ impl Firewall {
         self.clear_slots(index);
         layout::leave(&mut self.table, index);
         before.into_iter().for_each(|before| self.count(&before, false));
-    }
-
-    /// Places a program under a name made of its content. Should another of the same digest be there, which a guest
-    /// that chooses its addresses could bring about, the next name is taken.
-    fn place(&mut self, program: &Program) -> Name {
-        let (label, digest) = (printable(&program.filter), digest(&program.chains));
-        let mut prefixes = (0..).map(|n: u64| layout::prefix(&label, digest.wrapping_add(n << 16)));
-        let is_free = |prefix: &Name| layout::is_free(&self.table, prefix, program);
-        let prefix = prefixes.find(is_free).expect("numbers do not end");
-        layout::place(&mut self.table, &prefix, program);
-        prefix
     }
 
     /// Counts who leads to a program; one that nobody leads to is taken away.

@@ -205,6 +205,12 @@ impl Daemon {
         self.runtime.join(NAME)
     }
 
+    /// What packets meet once the daemon has taken away what it left in the last change.
+    pub fn rules(&self) -> ObservedTable {
+        self.connect().0.status().unwrap();
+        rules()
+    }
+
     pub fn connect(&self) -> Conn {
         Conn::open(&self.socket()).unwrap()
     }
