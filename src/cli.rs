@@ -38,6 +38,9 @@ enum Command {
         /// Where filters that they refer to are looked up.
         #[arg(long, default_value = FILTERS)]
         dir: PathBuf,
+        /// Also look for rules that no frame reaches, and for frames with foreign addresses that a guest could send.
+        #[arg(long)]
+        audit: bool,
     },
     /// Print a filter or binding the way libvirt does.
     Fmt {
@@ -87,6 +90,9 @@ enum Command {
     },
     /// Show the bound interfaces, their programs and counters.
     Status {
+        /// This interface alone.
+        #[arg(long)]
+        dev: Option<String>,
         /// As JSON.
         #[arg(long)]
         json: bool,
@@ -169,7 +175,7 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> Outcome {
     match command {
-        Command::Check { files, dir } => documents::check(&files, &dir),
+        Command::Check { files, dir, audit } => documents::check(&files, &dir, audit),
         Command::Fmt { file, write } => documents::format(&file, write),
         Command::Compile { filter, slots, json } => print::compile(&filter, slots, json),
         Command::Apply(arguments) => enforce::apply(&arguments),
@@ -177,7 +183,7 @@ fn run(command: Command) -> Outcome {
         Command::Remove { dev, index } => enforce::remove(dev.as_deref(), index),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Trace { dev, drops, dir } => trace::run(&dev, drops, &dir),
-        Command::Status { json } => status::show(json),
+        Command::Status { dev, json } => status::show(dev.as_deref(), json),
         Command::Ipset { verb } => ipset::run(&verb),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "nwfilter", &mut io::stdout());

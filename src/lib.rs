@@ -36,6 +36,7 @@
 
 pub mod addr;
 pub mod apply;
+pub mod audit;
 pub mod binding;
 pub mod bpf;
 pub mod cli;

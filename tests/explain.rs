@@ -130,6 +130,42 @@ fn a_connection_opens_what_a_first_frame_does_not() {
     );
 }
 
+/// What the daemon tells of a bound interface is enough to explain its frames anywhere.
+#[test]
+fn a_daemon_tells_what_an_interface_is_filtered_by() {
+    use nwfilter::engine::{Context, State};
+    use nwfilter::rpc::{Reply, Request};
+    let compile = nwfilter::compile::Options { features: nwfilter::compile::Features::ALL, counters: false };
+    let firewall = nwfilter::firewall::Firewall::new(nwfilter::firewall::Policy { fold_up_to: 64, compile });
+    let firewall = firewall.define(Library::standard().filters.into_values()).unwrap();
+    let xml = "<filterbinding><owner><name>vm</name><uuid>c7a5fdbd-edaf-9455-926a-d65c16db1809</uuid></owner>\
+        <portdev name='vnet0'/><mac address='52:54:00:00:00:01'/>\
+        <filterref filter='clean-traffic'><parameter name='MAC' value='52:54:00:00:00:01'/>\
+        <parameter name='IP' value='10.0.0.1'/></filterref></filterbinding>";
+    let binding = nwfilter::binding::read(&Source::new("b.xml", xml)).unwrap().0;
+    let kind = nwfilter::links::Kind::Tap;
+    let link =
+        nwfilter::links::Link { index: 7, name: "vnet0".into(), kind, master: Some(3), mac: None, up: true };
+    let kind = nwfilter::links::Kind::Bridge;
+    let bridge = nwfilter::links::Link { index: 3, name: "br0".into(), kind, master: None, ..link.clone() };
+    let state = State::restore(firewall, [binding], [bridge, link], Duration::ZERO);
+    let ask = |portdev: &str| {
+        let context = Context { now: Duration::ZERO, fresh: uuid::Uuid::nil() };
+        state.request(&Request::Bound { portdev: portdev.into() }, context).map(|change| change.reply)
+    };
+    let Ok(Reply::Json(json)) = ask("vnet0") else { panic!("no answer") };
+    let bound: nwfilter::explain::Bound = serde_json::from_str(&json).unwrap();
+    let mut library = Library::default();
+    bound.documents.iter().for_each(|(name, text)| library.add(&Source::new(name.as_str(), text.as_str())));
+    assert_eq!(bound.filter.as_deref(), Some("clean-traffic"), "{:?}", state.closed("vnet0"));
+    let vars = Vars(bound.vars);
+    let explainer = Explainer::new(&|name| library.get(name), "clean-traffic", &vars, bound.reject).unwrap();
+    let bytes = sketched(Sketch::Udp("10.0.0.9:1>10.0.0.2:2".into()));
+    let there = explain(&explainer, Way::Out, &bytes);
+    assert_eq!(there, explain(&clean_traffic(), Way::Out, &bytes));
+    assert!(ask("vnet1").is_err());
+}
+
 #[test]
 fn sketches_are_frames_or_say_what_is_expected() {
     let check = |sketch: Sketch, shown: &str| {

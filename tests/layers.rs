@@ -11,7 +11,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("guests", &["frame", "bpf", "lease", "learning"]),
     (
         "meaning",
-        &["ir", "program", "resolve", "compile", "eval", "layout", "plan", "recall", "firewall", "explain"],
+        &[
+            "ir", "program", "resolve", "compile", "eval", "layout", "plan", "recall", "firewall", "explain",
+            "audit",
+        ],
     ),
     (
         "edges",

@@ -1,6 +1,7 @@
 //! `explain`: what becomes of a frame, and which line of XML decides.
 
 use super::print::with_faults_of;
+use super::status::asked;
 use super::{Failure, FilterArgs, Outcome, print};
 use crate::addr::Mac;
 use crate::eval::{Connection, Frame, Port, Tracking};
@@ -134,11 +135,10 @@ fn named(arguments: &ExplainArgs) -> Result<(Explainer, Vars), Failure> {
 
 /// What the daemon enforces on an interface, learned addresses and all.
 fn bound(dev: &str) -> Result<(Explainer, Vars), Failure> {
-    let Some(json) = super::status::asked(&dev, |daemon| daemon.bound(dev))? else {
+    let Some(json) = asked(&dev, |daemon| daemon.bound(dev))? else {
         let help = "name the filter with --filter and its variables with --param";
-        return Err(Failure::Host(format!(
-            "{dev}: the daemon does not run, and rules in the kernel have no XML; {help}"
-        )));
+        let why = format!("{dev}: the daemon does not run, and rules in the kernel have no XML; {help}");
+        return Err(Failure::Host(why));
     };
     let bound: Bound = serde_json::from_str(&json).map_err(|error| Failure::host(&"nwfilterd", &error))?;
     let Some(root) = &bound.filter else {

@@ -44,12 +44,22 @@ pub(super) fn asked<T>(
     }
 }
 
-/// Prints the status.
-pub(super) fn show(as_json: bool) -> Outcome {
-    let status = match asked(&"nwfilterd", Client::status)? {
+/// Prints the status, of one interface if one is named.
+pub(super) fn show(dev: Option<&str>, as_json: bool) -> Outcome {
+    let mut status: Status = match asked(&"nwfilterd", Client::status)? {
         Some(json) => serde_json::from_str(&json).map_err(|error| Failure::host(&"nwfilterd", &error))?,
         None => here()?,
     };
+    if let Some(dev) = dev {
+        status.interfaces.retain(|interface| interface.name.as_deref() == Some(dev));
+        let own: Vec<_> =
+            status.interfaces.iter().filter_map(|interface| interface.program.clone()).collect();
+        status.programs.retain(|program| own.contains(&program.name));
+        status.ipsets.clear();
+        if status.interfaces.is_empty() {
+            return Err(Failure::Host(format!("{dev}: not bound")));
+        }
+    }
     if as_json {
         print(&format!("{:#}\n", serde_json::json!(status)));
     } else {
