@@ -8,16 +8,22 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[(&str, &[&str])] = &[
     ("values", &["number", "addr", "span", "diag", "field", "vars"]),
     ("documents", &["xml", "filter", "binding", "library"]),
-    ("meaning", &["ir", "program", "resolve", "compile", "eval", "layout", "plan", "recall", "firewall"]),
-    ("edges", &["nft", "apply", "links", "store", "config", "confine", "logging", "notify", "rpc"]),
+    (
+        "meaning",
+        &[
+            "ir", "program", "resolve", "compile", "eval", "layout", "plan", "recall", "frame", "bpf",
+            "lease", "learning", "firewall",
+        ],
+    ),
+    ("edges", &["nft", "apply", "links", "learn", "store", "config", "confine", "logging", "notify", "rpc"]),
     ("state", &["ipset", "status", "engine"]),
     ("whole", &["daemon", "cli"]),
 ];
 
 /// Modules that may do I/O, look at the clock, or have state of their own.
 const EFFECTS: &[&str] = &[
-    "library", "nft", "apply", "links", "store", "config", "confine", "logging", "notify", "rpc", "daemon",
-    "cli",
+    "library", "nft", "apply", "links", "learn", "store", "config", "confine", "logging", "notify", "rpc",
+    "daemon", "cli",
 ];
 
 /// What a pure module never says.
