@@ -5,6 +5,7 @@
 mod lab;
 
 mod bpf;
+mod daemon;
 mod filters;
 mod learner;
 mod many;
