@@ -3,13 +3,18 @@
 CARGO   ?= cargo
 PREFIX  ?= /usr/local
 DESTDIR ?=
+SYSCONFDIR ?= /etc
 
 # Traffic tests make network namespaces, which needs root: cargo builds as you, tests run through sudo.
 ifneq ($(shell id -u),0)
 AS_ROOT = --config 'target."cfg(all())".runner = ["sudo", "-E"]'
 endif
 
-.PHONY: demo test lint bench vm-test qemu-test doc install clean
+# Pairs of a filter and a frame that fuzz-verdicts tries.
+N    ?= 1000000
+SEED ?= 1
+
+.PHONY: demo test fuzz-verdicts lint bench vm-test doc install deb qemu-test clean
 
 demo:
 	scripts/setup
@@ -20,6 +25,11 @@ test:
 	$(CARGO) test $(AS_ROOT) --tests --examples
 	$(CARGO) test $(AS_ROOT) --doc
 
+# Random filters and frames: evaluator, slots, constants and kernel must agree.
+fuzz-verdicts:
+	scripts/setup
+	NWFILTER_PAIRS=$(N) NWFILTER_SEED=$(SEED) $(CARGO) test $(AS_ROOT) --test differential -- --nocapture
+
 lint:
 	scripts/setup
 	$(CARGO) fmt --check
@@ -29,26 +39,32 @@ bench:
 	scripts/setup
 	$(CARGO) bench $(AS_ROOT)
 
-# The traffic tests under the kernel of a distribution, which has what a slim kernel lacks.
+# The tests under the kernel of a distribution, which has what a slim kernel lacks: make vm-test KERNEL=all
 vm-test:
 	scripts/setup --vm
-	vm-tests/run
+	vm-tests/run $(KERNEL)
 
-# A whole machine: systemd, libvirt and a guest.
+# A domain's whole life with libvirt's own qemu driver, which talks to our daemon.
 qemu-test:
-	scripts/setup --vm
+	scripts/setup
+	$(CARGO) build --bins
 	vm-tests/qemu
 
 doc:
 	scripts/setup
 	$(CARGO) doc --no-deps
 
+# Everything that a package holds, below DESTDIR. Files that people edit are left as they are.
 install:
-	$(CARGO) build --release
-	install -D -m 0755 target/release/nwfilterd $(DESTDIR)$(PREFIX)/sbin/nwfilterd
-	install -D -m 0755 target/release/nwfilter $(DESTDIR)$(PREFIX)/bin/nwfilter
-	install -d $(DESTDIR)$(PREFIX)/share/nwfilter/filters
-	test ! -d filters || install -m 0644 filters/*.xml $(DESTDIR)$(PREFIX)/share/nwfilter/filters/
+	$(CARGO) build --release --locked
+	packaging/install target/release "$(DESTDIR)" "$(PREFIX)" "$(SYSCONFDIR)"
+
+# A Debian package; needs cargo-deb.
+deb:
+	$(CARGO) build --release --locked
+	rm -rf target/package
+	packaging/install target/release target/package /usr /etc
+	$(CARGO) deb --no-build
 
 clean:
 	$(CARGO) clean

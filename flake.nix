@@ -7,29 +7,25 @@
     let
       systems = [ "x86_64-linux" "aarch64-linux" ];
       forEach = make: nixpkgs.lib.genAttrs systems (system: make nixpkgs.legacyPackages.${system});
+      package = pkgs: pkgs.callPackage ./nix/package.nix { src = self; };
+      # The module with this flake's package, whatever overlays the host has.
+      module = { lib, pkgs, ... }: {
+        imports = [ ./nix/module.nix ];
+        services.nwfilter.package = lib.mkDefault (package pkgs);
+      };
     in {
-      packages = forEach (pkgs: {
-        default = pkgs.rustPlatform.buildRustPackage {
-          pname = "nwfilter";
-          version = (builtins.fromTOML (builtins.readFile ./Cargo.toml)).package.version;
-          src = self;
-          cargoLock.lockFile = ./Cargo.lock;
-          nativeBuildInputs = [ pkgs.pkg-config ];
-          buildInputs = [ pkgs.libnftnl pkgs.libmnl ];
-          # The tests make network namespaces, which the build sandbox does not allow.
-          doCheck = false;
-          meta = {
-            license = pkgs.lib.licenses.gpl2Plus;
-            mainProgram = "nwfilter";
-            platforms = systems;
-          };
-        };
-      });
+      packages = forEach (pkgs: rec { nwfilter = package pkgs; default = nwfilter; });
+
+      overlays.default = final: _: { nwfilter = package final; };
+
+      nixosModules.default = module;
+
+      checks = forEach (pkgs: { package = package pkgs; } // import ./nix/tests.nix { inherit pkgs module; });
 
       devShells = forEach (pkgs: {
         default = pkgs.mkShell {
-          inputsFrom = [ self.packages.${pkgs.system}.default ];
-          packages = [ pkgs.cargo pkgs.clippy pkgs.rustfmt pkgs.nftables pkgs.libvirt pkgs.libxml2 pkgs.strace ];
+          inputsFrom = [ (package pkgs) ];
+          packages = with pkgs; [ cargo clippy rustfmt nftables libvirt libxml2 strace ];
         };
       });
     };

@@ -3,9 +3,6 @@
 //! `cargo bench --bench daemon` prints a table. Needs root: each daemon has a network namespace of its own, with veth
 //! ends as the interfaces of guests.
 
-// A bench uses a part of what the tests share.
-#![allow(dead_code)]
-
 #[path = "../tests/daemon/host.rs"]
 mod host;
 #[path = "../tests/lab/mod.rs"]
@@ -24,7 +21,9 @@ fn main() {
 }
 
 fn measure() {
-    let host = Host::new();
+    // What is left of a redefinition without the disk under it shows with the filters in memory.
+    let in_memory = std::env::var_os("NWFILTER_BENCH_IN_MEMORY").is_some();
+    let host = if in_memory { Host::new() } else { Host::on_disk() };
     host.configure("grace = 0\n");
     let daemon = host.start();
     let mut conn = daemon.connect();

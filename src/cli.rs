@@ -10,10 +10,12 @@ mod print;
 mod status;
 
 use crate::addr::Mac;
+use crate::config::Options;
 use crate::diag::{Code, Diagnostic, Severity, render};
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use std::fs;
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Network filters for virtual machine interfaces: check them, compile them, enforce them.
@@ -163,9 +165,15 @@ fn run(command: Command) -> Outcome {
             clap_complete::generate(shell, &mut Cli::command(), "nwfilter", &mut io::stdout());
             Ok(())
         }
-        Command::Man { dir } => clap_mangen::generate_to(Cli::command(), &dir)
-            .map_err(|error| Failure::host(&dir.display(), &error)),
+        Command::Man { dir } => man_pages(&dir).map_err(|error| Failure::host(&dir.display(), &error)),
     }
+}
+
+/// One page for each command, and the daemon's.
+fn man_pages(dir: &Path) -> io::Result<()> {
+    clap_mangen::generate_to(Cli::command(), dir)?;
+    let daemon = clap_mangen::Man::new(Options::command()).section("8");
+    daemon.render(&mut fs::File::create(dir.join("nwfilterd.8"))?)
 }
 
 /// Prints diagnostics where people look for them.

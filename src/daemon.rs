@@ -281,7 +281,8 @@ impl Daemon {
         if plan.is_empty() {
             return Ok(());
         }
-        let outcome = self.kernel.submit(plan, Retire::BeforeAnswer).await;
+        // What is retired no packet can reach any more: nobody has to wait for that.
+        let outcome = self.kernel.submit(plan, Retire::AfterAnswer).await;
         let applied = outcome.unwrap_or_else(|_| Err(apply::Refused::gone()))?;
         applied.litter.iter().for_each(|refusal| warn!(%refusal, "not taken away"));
         Ok(())

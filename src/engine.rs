@@ -120,10 +120,10 @@ impl State {
             grace,
         };
         links.into_iter().for_each(|link| state.know(link));
-        for portdev in state.bindings.clone().keys() {
+        for portdev in state.bindings.keys() {
             state.firewall = state.firewall.reserve(portdev);
-            state.enforce(portdev);
         }
+        state.enforce_all();
         state.forget_gone_links();
         state
     }

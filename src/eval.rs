@@ -1,28 +1,62 @@
-//! Walks a frame through chains as the kernel does, without the kernel.
+//! Walks a frame through chains as the kernel does, without the kernel: the verdict, and every rule tried on the way.
 //!
-//! A load of what a frame does not have fails the match, negated or not; a transport header is not there in
-//! later fragments; a tag is no part of the network header's offset but of the Ethernet type. It knows one
-//! frame at a time: the state of connections and their counts are arguments.
+//! Rules are judged in the form that their bytecode is made of ([`shape`](crate::ir::shape)), so that what is read here
+//! is what the kernel reads. A load of what a frame does not have fails the match, negated or not. It knows one frame at a
+//! time: the state of connections and their counts are arguments. It takes any bytes, without panic, and no
+//! rule set makes it walk for ever.
 
-use crate::field::{Base, Field};
-use crate::filter::state;
-use crate::ir::{Action, Bytes, CtDirection, From, Key, Match, Name, Rule, SetRef, Verdict, concat};
+mod headers;
+mod load;
+
+pub use headers::{Headers, Tag, Upper};
+use load::Register;
+
+use crate::ir::operand::{Operand, Source};
+use crate::ir::shape::{Shape, Test, kernel_states, shape};
+use crate::ir::{Action, Bytes, CtDirection, Datum, Family, Match, Name, Rule, SetRef, Table, Verdict};
+use crate::program::Program;
+use imbl::OrdMap;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A frame with what the kernel knows about it besides its bytes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Frame<'a> {
-    /// From the destination address on, a tag in its place.
+    /// From the destination address on, all tags in their places.
     pub bytes: &'a [u8],
-    /// The index of the interface it came in by.
-    pub iif: u32,
-    /// The index of the interface it goes out by.
-    pub oif: u32,
-    /// The connection it belongs to; none where none is tracked.
-    pub connection: Option<Connection>,
+    /// The interface it came in by.
+    pub iif: Port<'a>,
+    /// The interface it goes out by.
+    pub oif: Port<'a>,
+    /// The name of the bridge it came in by.
+    pub bridge: &'a str,
+    /// What became of its outermost tag, if it has one.
+    pub tag: Tag,
+    /// What conntrack says of it.
+    pub tracking: Tracking,
+}
+
+/// An interface. Rules read either; where a name is empty there is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Port<'a> {
+    /// Its index.
+    pub index: u32,
+    /// Its name.
+    pub name: &'a str,
 }
 
 /// What conntrack says of a frame.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tracking {
+    /// It could make nothing of it, or never saw it: the state is `INVALID`.
+    #[default]
+    Unknown,
+    /// It was told to look away.
+    Untracked,
+    /// It belongs to a connection.
+    Connection(Connection),
+}
+
+/// A connection, as a frame of it sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Connection {
     /// One bit of `filter::state`.
@@ -31,15 +65,30 @@ pub struct Connection {
     pub direction: CtDirection,
 }
 
-/// Chains and the elements of the named sets that they read.
-#[derive(Clone, Copy, Debug)]
+impl From<Option<Connection>> for Tracking {
+    fn from(connection: Option<Connection>) -> Tracking {
+        connection.map_or(Tracking::Unknown, Tracking::Connection)
+    }
+}
+
+/// Chains and sets, ready to be walked.
+#[derive(Clone, Debug, Default)]
 pub struct Rules<'a> {
-    /// Chains by name.
-    pub chains: &'a BTreeMap<Name, Vec<Rule>>,
-    /// Elements by the name of the set; an absent set is empty.
-    pub sets: &'a BTreeMap<Name, BTreeSet<Bytes>>,
-    /// Connections counted in dynamic sets, by set and key; what is absent counts one.
-    pub connections: &'a BTreeMap<(Name, Bytes), u32>,
+    chains: BTreeMap<&'a str, Vec<Ready<'a>>>,
+    sets: BTreeMap<&'a str, Elements<'a>>,
+    connections: BTreeMap<(Name, Bytes), u32>,
+}
+
+#[derive(Clone, Debug)]
+struct Ready<'a> {
+    rule: &'a Rule,
+    shape: Shape,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Elements<'a> {
+    Values(&'a BTreeSet<Bytes>),
+    Table(&'a OrdMap<Bytes, Datum>),
 }
 
 /// How a walk ends.
@@ -53,214 +102,284 @@ pub enum End {
     Reject,
 }
 
-/// The verdict on a frame that enters a chain, and the rule that gave it; none where it falls off the chain's end.
-pub fn walk<'a>(rules: Rules<'a>, chain: &str, frame: Frame<'_>) -> Option<(End, &'a Rule)> {
-    let headers = Headers::of(frame.bytes);
-    Walk { rules, frame, headers }.chain(chain)
+/// What became of a frame.
+#[derive(Clone, Debug)]
+pub struct Walked<'a> {
+    /// The verdict; none where the frame fell off the end of the chain it entered.
+    pub end: Option<End>,
+    /// The rule that gave it.
+    pub rule: Option<&'a Rule>,
+    /// Every rule tried, in order; empty where nobody asked.
+    pub path: Vec<Step<'a>>,
 }
 
-struct Walk<'a, 'f> {
-    rules: Rules<'a>,
+/// One rule that was tried.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Step<'a> {
+    /// In which chain.
+    pub chain: &'a str,
+    /// The rule.
+    pub rule: &'a Rule,
+    /// Which of its matches failed; none where all held.
+    pub failed: Option<usize>,
+}
+
+/// More chains than any program has; the kernel refuses circles, this ends them.
+const CHAINS: usize = 10_000;
+/// How deep the kernel lets chains jump (`NFT_JUMP_STACK_SIZE`).
+const DEPTH: usize = 16;
+
+impl<'a> Rules<'a> {
+    /// Those of a table.
+    pub fn of_table(family: Family, table: &'a Table) -> Rules<'a> {
+        let chains = table.chains.iter().map(|(name, chain)| (&**name, ready(family, &chain.rules)));
+        let sets = table.sets.iter().map(|(name, set)| (&**name, Elements::Table(&set.elements)));
+        Rules { chains: chains.collect(), sets: sets.collect(), connections: BTreeMap::new() }
+    }
+
+    /// Those of a program that sits in no table yet, with the elements of the sets that it reads; an absent set is empty.
+    pub fn of_program(program: &'a Program, sets: &'a BTreeMap<Name, BTreeSet<Bytes>>) -> Rules<'a> {
+        let chains = program.chains.iter().map(|(name, rules)| (&**name, ready(Family::Bridge, rules)));
+        let sets = sets.iter().map(|(name, values)| (&**name, Elements::Values(values)));
+        Rules { chains: chains.collect(), sets: sets.collect(), connections: BTreeMap::new() }
+    }
+
+    /// With connections counted in dynamic sets, by set and key; what is absent counts one.
+    pub fn with_connections(mut self, connections: BTreeMap<(Name, Bytes), u32>) -> Rules<'a> {
+        self.connections = connections;
+        self
+    }
+
+    /// The verdict on a frame that enters a chain.
+    pub fn judge(&self, chain: &str, frame: Frame<'_>) -> Option<End> {
+        self.walk(chain, frame, None).end
+    }
+
+    /// The verdict on a frame that enters a chain, with all that was tried before.
+    pub fn trace(&self, chain: &str, frame: Frame<'_>) -> Walked<'a> {
+        self.walk(chain, frame, Some(Vec::new()))
+    }
+
+    /// Which matches of a rule do not hold of a frame.
+    pub fn failures(&self, rule: &Rule, frame: Frame<'_>) -> Vec<usize> {
+        let headers = Headers::of(frame.bytes, frame.tag);
+        let walk = Walk { rules: self, frame, headers, path: None, chains: 0 };
+        let terms = shape(Family::Bridge, rule).terms;
+        (0..terms.len()).filter(|at| !matches!(walk.says(&terms[*at].test), Said::Yes)).collect()
+    }
+
+    fn walk(&self, chain: &str, frame: Frame<'_>, path: Option<Vec<Step<'a>>>) -> Walked<'a> {
+        let headers = Headers::of(frame.bytes, frame.tag);
+        let mut walk = Walk { rules: self, frame, headers, path, chains: 0 };
+        let (end, rule) = walk.from(chain).map_or((None, None), |(end, rule)| (Some(end), Some(rule)));
+        Walked { end, rule, path: walk.path.unwrap_or_default() }
+    }
+
+    fn chain<'s>(&'s self, name: &str) -> (&'a str, &'s [Ready<'a>]) {
+        self.chains.get_key_value(name).map_or(("", &[]), |(name, rules)| (name, rules))
+    }
+}
+
+fn ready<'a>(family: Family, rules: &'a [Rule]) -> Vec<Ready<'a>> {
+    rules.iter().map(|rule| Ready { rule, shape: shape(family, rule) }).collect()
+}
+
+struct Walk<'s, 'a, 'f> {
+    rules: &'s Rules<'a>,
     frame: Frame<'f>,
     headers: Headers,
+    path: Option<Vec<Step<'a>>>,
+    chains: usize,
 }
 
-/// Where a frame's headers begin.
-#[derive(Clone, Copy, Debug, Default)]
-struct Headers {
-    protocol: u16,
-    network: usize,
-    upper: Option<Upper>,
+/// Where a walk stands.
+type Position<'s, 'a> = (&'a str, &'s [Ready<'a>]);
+
+/// What a match says.
+enum Said {
+    Yes,
+    No,
+    /// A limit of connections that has none to count drops the frame, whatever the rule says.
+    Dropped,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Upper {
-    protocol: u8,
-    offset: usize,
-    later_fragment: bool,
+/// Where a rule that matched leads.
+enum Onward<'a> {
+    End(End),
+    Next,
+    Back,
+    Goto(&'a Name),
+    Jump(&'a Name),
 }
 
-impl<'a> Walk<'a, '_> {
-    fn chain(&self, name: &str) -> Option<(End, &'a Rule)> {
-        for rule in self.rules.chains.get(name).map(Vec::as_slice).unwrap_or_default() {
-            if !rule.matches.iter().all(|part| self.holds(part).unwrap_or(false)) {
+impl<'s, 'a> Walk<'s, 'a, '_> {
+    fn from(&mut self, chain: &str) -> Option<(End, &'a Rule)> {
+        let mut callers: Vec<Position<'s, 'a>> = Vec::new();
+        let mut here = self.enter(chain)?;
+        loop {
+            let (name, [first, rest @ ..]) = here else {
+                here = callers.pop()?;
                 continue;
+            };
+            here.1 = rest;
+            let onward = match self.matches(name, first) {
+                Said::Yes => self.onward(first),
+                Said::No => Onward::Next,
+                Said::Dropped => Onward::End(End::Drop),
+            };
+            match onward {
+                Onward::End(end) => return Some((end, first.rule)),
+                Onward::Next => {}
+                Onward::Back => here = callers.pop()?,
+                Onward::Goto(chain) => here = self.enter(chain)?,
+                Onward::Jump(_) if callers.len() >= DEPTH => return None,
+                Onward::Jump(chain) => {
+                    callers.push(here);
+                    here = self.enter(chain)?;
+                }
             }
-            match &rule.action {
-                Action::Accept => return Some((End::Accept, rule)),
-                Action::Drop => return Some((End::Drop, rule)),
-                Action::Reject(_) => return Some((self.headers.rejection(), rule)),
-                Action::Return => return None,
-                Action::Goto(chain) => return self.chain(chain),
-                Action::Jump(chain) => match self.chain(chain) {
-                    Some(end) => return Some(end),
-                    None => continue,
-                },
-                Action::Branch(key, map) => match self.branch(key, map, rule) {
-                    Branch::End(end) => return end,
-                    Branch::On => continue,
-                },
-                Action::Continue | Action::Dispatch(..) | Action::SetZone(..) | Action::Untracked => {}
-            }
-        }
-        None
-    }
-
-    fn branch(&self, key: &Key, map: &BTreeMap<Bytes, Verdict>, rule: &'a Rule) -> Branch<'a> {
-        match self.load(key).and_then(|value| map.get(&*value)) {
-            None => Branch::On,
-            Some(Verdict::Accept) => Branch::End(Some((End::Accept, rule))),
-            Some(Verdict::Drop) => Branch::End(Some((End::Drop, rule))),
-            Some(Verdict::Goto(chain)) => Branch::End(self.chain(chain)),
-            Some(Verdict::Jump(chain)) => self.chain(chain).map_or(Branch::On, |end| Branch::End(Some(end))),
         }
     }
 
-    fn holds(&self, part: &Match) -> Option<bool> {
-        Some(match part {
-            Match::Compare { key, negated, value } => (*self.load(key)? == **value) != *negated,
-            Match::Range { key, negated, from, to } => {
-                let value = self.load(key)?;
-                (**from <= *value && *value <= **to) != *negated
+    fn enter(&mut self, chain: &str) -> Option<Position<'s, 'a>> {
+        self.chains += 1;
+        (self.chains <= CHAINS).then(|| self.rules.chain(chain))
+    }
+
+    fn matches(&mut self, chain: &'a str, ready: &Ready<'a>) -> Said {
+        let says_no = |said: &Said| !matches!(said, Said::Yes);
+        let said = ready.shape.terms.iter().map(|term| self.says(&term.test)).enumerate();
+        let failed = said.into_iter().find(|(_, said)| says_no(said));
+        let rule = ready.rule;
+        if let Some(path) = &mut self.path {
+            path.push(Step { chain, rule, failed: failed.as_ref().map(|(at, _)| *at) });
+        }
+        failed.map_or(Said::Yes, |(_, said)| said)
+    }
+
+    fn onward(&self, ready: &Ready<'a>) -> Onward<'a> {
+        match &ready.rule.action {
+            Action::Accept => Onward::End(End::Accept),
+            Action::Drop => Onward::End(End::Drop),
+            Action::Reject(reject) => Onward::End(self.headers.rejection(self.frame.bytes, *reject)),
+            Action::Return => Onward::Back,
+            Action::Goto(chain) => Onward::Goto(chain),
+            Action::Jump(chain) => Onward::Jump(chain),
+            Action::Branch(_, map) => self
+                .tuple(&ready.shape.keys)
+                .and_then(|key| map.get(key.bytes()))
+                .map_or(Onward::Next, toward),
+            Action::Dispatch(_, map) => self.dispatch(map, &ready.shape.keys),
+            Action::Continue | Action::SetZone(..) | Action::Zone(_) | Action::Untracked => Onward::Next,
+        }
+    }
+
+    fn dispatch(&self, map: &str, keys: &[Operand]) -> Onward<'a> {
+        let Some(Elements::Table(elements)) = self.rules.sets.get(map) else { return Onward::Next };
+        let found = self.tuple(keys).and_then(|key| elements.get(key.bytes()));
+        match found {
+            Some(Datum::Goto(chain)) => Onward::Goto(chain),
+            _ => Onward::Next,
+        }
+    }
+
+    fn says(&self, test: &Test) -> Said {
+        match test {
+            Test::ConnLimit { .. } if !matches!(self.frame.tracking, Tracking::Connection(_)) => {
+                Said::Dropped
             }
-            Match::Lookup { keys, negated, set } => self.is_element(set, &self.tuple(keys)?) != *negated,
-            Match::Same { left, right, negated } => (self.load(left)? == self.load(right)?) != *negated,
-            Match::TcpOption { kind, negated } => self.has_option(*kind)? != *negated,
-            Match::CtState { states, negated } => {
-                let state = self.frame.connection.map_or(state::INVALID, |connection| connection.state);
-                (state & states != 0) != *negated
+            test if self.holds(test).unwrap_or(false) => Said::Yes,
+            _ => Said::No,
+        }
+    }
+
+    /// Whether a test holds; none where what it reads is not there.
+    fn holds(&self, test: &Test) -> Option<bool> {
+        let load = |operand| self.load(operand);
+        Some(match test {
+            Test::Compare { left, negated, value } => (load(left)?.bytes() == &**value) != *negated,
+            Test::Prefix { left, negated, value, bits } => self.has_prefix(left, value, *bits)? != *negated,
+            Test::Range { left, negated, from, to } => {
+                let value = load(left)?;
+                (&**from <= value.bytes() && value.bytes() <= &**to) != *negated
             }
-            Match::CtDirection(direction) => self.frame.connection?.direction == *direction,
-            Match::ConnLimit { set, keys, above, negated } => {
-                let count = self.rules.connections.get(&(set.clone(), self.tuple(keys)?));
+            Test::Lookup { keys, negated, set } => {
+                self.is_element(set, self.tuple(keys)?.bytes()) != *negated
+            }
+            Test::Same { left, right, negated } => (load(left)?.bytes() == load(right)?.bytes()) != *negated,
+            Test::TcpOption { kind, negated } => self.headers.has_option(self.frame.bytes, *kind) != *negated,
+            Test::CtState { states, negated } => (self.state() & states != 0) != *negated,
+            Test::CtDirection(wanted) => match self.frame.tracking {
+                Tracking::Connection(connection) => connection.direction == *wanted,
+                _ => return None,
+            },
+            Test::ConnLimit { set, keys, above, negated } => {
+                let key: Bytes = self.tuple(keys)?.bytes().into();
+                let count = self.rules.connections.get(&(set.clone(), key));
                 (count.copied().unwrap_or(1) > *above) != *negated
             }
         })
     }
 
-    fn is_element(&self, set: &SetRef, key: &Bytes) -> bool {
-        match set {
-            SetRef::Named(name) => self.rules.sets.get(name).is_some_and(|set| set.contains(key)),
-            SetRef::Anonymous(_, elements) => elements.contains(key),
-        }
-    }
-
-    fn tuple(&self, keys: &[Key]) -> Option<Bytes> {
-        let parts: Option<Vec<Vec<u8>>> = keys.iter().map(|key| self.load(key)).collect();
-        Some(concat(&parts?.iter().map(Vec::as_slice).collect::<Vec<_>>()))
-    }
-
-    fn load(&self, key: &Key) -> Option<Vec<u8>> {
-        let mut value = match key.from {
-            From::Field(field) => self.field(field)?,
-            From::Iif => self.frame.iif.to_ne_bytes().to_vec(),
-            From::Oif => self.frame.oif.to_ne_bytes().to_vec(),
-            From::Protocol => self.headers.protocol.to_be_bytes().to_vec(),
-            From::L4Proto => vec![self.headers.upper?.protocol],
-            From::BridgeName | From::IifName | From::OifName => return None,
-        };
-        if let Some(mask) = &key.mask {
-            value.iter_mut().zip(&**mask).for_each(|(byte, mask)| *byte &= mask);
-        }
-        Some(value)
-    }
-
-    fn field(&self, field: Field) -> Option<Vec<u8>> {
-        let layout = field.layout();
-        let base = match layout.base {
-            Base::Link => 0,
-            Base::Network => self.headers.network,
-            Base::Transport => self.transport()?,
-        };
-        let start = base + layout.offset as usize;
-        let mut value = self.frame.bytes.get(start..start + layout.length as usize)?.to_vec();
-        let mask = layout.mask.unwrap_or(&[]);
-        value.iter_mut().zip(mask).for_each(|(byte, mask)| *byte &= mask);
-        Some(value)
-    }
-
-    fn transport(&self) -> Option<usize> {
-        self.headers.upper.filter(|upper| !upper.later_fragment).map(|upper| upper.offset)
-    }
-
-    /// Looks for a TCP option as the kernel does; no TCP header is a failure, an option cut off is absent.
-    fn has_option(&self, kind: u8) -> Option<bool> {
-        let start =
-            self.transport().filter(|_| self.headers.upper.is_some_and(|upper| upper.protocol == 6))?;
-        let length = usize::from(self.frame.bytes.get(start + 12)? >> 4) * 4;
-        let mut rest = self.frame.bytes.get(start + 20..start + length)?;
-        while let [found, tail @ ..] = rest {
-            if *found == kind {
-                return Some(true);
+    /// A prefix of whole bytes is a shorter load, which a frame that is cut off behind it still has.
+    fn has_prefix(&self, left: &Operand, value: &[u8], bits: u32) -> Option<bool> {
+        let start = value.get(..bits as usize / 8).filter(|_| bits > 0 && bits.is_multiple_of(8));
+        match (left.source, start) {
+            (Source::Payload { base, offset, .. }, Some(start)) => {
+                let source = Source::Payload { base, offset, length: start.len() as u32 };
+                let shorter = Operand { source, mask: None, ..left.clone() };
+                Some(self.load(&shorter)?.bytes() == start)
             }
-            let step = if *found <= 1 { 1 } else { usize::from(*tail.first().unwrap_or(&0)).max(1) };
-            rest = rest.get(step..).unwrap_or_default();
+            _ => Some(self.load(left)?.bytes() == value),
         }
-        Some(false)
-    }
-}
-
-enum Branch<'a> {
-    End(Option<(End, &'a Rule)>),
-    On,
-}
-
-const VLAN: [u16; 2] = [0x8100, 0x88a8];
-const IPV4: u16 = 0x0800;
-const IPV6: u16 = 0x86dd;
-
-impl Headers {
-    /// Only packets of IP are answered.
-    fn rejection(&self) -> End {
-        if matches!(self.protocol, IPV4 | IPV6) { End::Reject } else { End::Drop }
     }
 
-    fn of(bytes: &[u8]) -> Headers {
-        let word = |at: usize| bytes.get(at..at + 2).map_or(0, |two| u16::from_be_bytes([two[0], two[1]]));
-        // The device takes one tag off before any chain sees the frame.
-        let tagged = VLAN.contains(&word(12));
-        let (protocol, network) = if tagged { (word(16), 18) } else { (word(12), 14) };
-        let packet = bytes.get(network..).unwrap_or_default();
-        let upper = match protocol {
-            IPV4 => ipv4(packet),
-            IPV6 => ipv6(packet),
-            _ => None,
-        };
-        let upper = upper.map(|upper| Upper { offset: network + upper.offset, ..upper });
-        Headers { protocol, network, upper }
-    }
-}
-
-fn ipv4(packet: &[u8]) -> Option<Upper> {
-    let first = *packet.first().filter(|_| packet.len() >= 20)?;
-    let offset = usize::from(first & 15) * 4;
-    let total = usize::from(u16::from_be_bytes([packet[2], packet[3]]));
-    let valid = first >> 4 == 4 && offset >= 20 && offset <= total && total <= packet.len();
-    let later_fragment = u16::from_be_bytes([packet[6], packet[7]]) & 0x1fff != 0;
-    valid.then_some(Upper { protocol: packet[9], offset, later_fragment })
-}
-
-/// Skips extension headers, those of the kernel's list.
-fn ipv6(packet: &[u8]) -> Option<Upper> {
-    const EXTENSIONS: [u8; 5] = [0, 43, 44, 51, 60];
-    let length = usize::from(u16::from_be_bytes([*packet.get(4)?, *packet.get(5)?]));
-    if packet.len() < 40 || packet[0] >> 4 != 6 || length + 40 > packet.len() {
-        return None;
-    }
-    let (mut protocol, mut offset) = (packet[6], 40);
-    while EXTENSIONS.contains(&protocol) {
-        let header = packet.get(offset..offset + 8)?;
-        let next = header[0];
-        if protocol == 44 && u16::from_be_bytes([header[2], header[3]]) & 0xfff8 != 0 {
-            let known = !EXTENSIONS.contains(&next);
-            return known.then_some(Upper { protocol: next, offset, later_fragment: true });
+    /// The kernel's bit for the state of the frame's connection.
+    fn state(&self) -> u32 {
+        const INVALID: u32 = 1;
+        const UNTRACKED: u32 = 64;
+        match self.frame.tracking {
+            Tracking::Unknown => INVALID,
+            Tracking::Untracked => UNTRACKED,
+            Tracking::Connection(connection) => kernel_states(connection.state),
         }
-        offset += match protocol {
-            44 => 8,
-            51 => (usize::from(header[1]) + 2) * 4,
-            _ => (usize::from(header[1]) + 1) * 8,
-        };
-        protocol = next;
     }
-    Some(Upper { protocol, offset, later_fragment: false })
+
+    fn is_element(&self, set: &SetRef, key: &[u8]) -> bool {
+        match set {
+            SetRef::Anonymous(_, elements) => elements.contains(key),
+            SetRef::Named(name) => match self.rules.sets.get(&**name) {
+                Some(Elements::Values(values)) => values.contains(key),
+                Some(Elements::Table(elements)) => elements.contains_key(key),
+                None => false,
+            },
+        }
+    }
+
+    fn load(&self, operand: &Operand) -> Option<Register> {
+        load::load(operand, &self.frame, &self.headers)
+    }
+
+    fn tuple(&self, operands: &[Operand]) -> Option<Register> {
+        load::tuple(operands, &self.frame, &self.headers)
+    }
+}
+
+fn toward(verdict: &Verdict) -> Onward<'_> {
+    match verdict {
+        Verdict::Accept => Onward::End(End::Accept),
+        Verdict::Drop => Onward::End(End::Drop),
+        Verdict::Jump(chain) => Onward::Jump(chain),
+        Verdict::Goto(chain) => Onward::Goto(chain),
+    }
+}
+
+/// What a match reads of a frame: for each of its keys the bytes, or none where the frame has no such thing.
+pub fn seen(part: &Match, frame: Frame<'_>) -> Vec<Option<Vec<u8>>> {
+    let headers = Headers::of(frame.bytes, frame.tag);
+    let read = |key: &&crate::ir::Key| {
+        let operand = crate::ir::operand::operand(Family::Bridge, Default::default(), key);
+        load::load(&operand, &frame, &headers).map(|value| value.bytes().to_vec())
+    };
+    part.keys().iter().map(read).collect()
 }

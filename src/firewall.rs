@@ -15,11 +15,12 @@ mod sort;
 
 pub use group::Group;
 
+use crate::addr::Mac;
 use crate::compile::{self, compile};
 use crate::diag::{Code, Diagnostic};
 use crate::filter::Filter;
 use crate::ir::{Family, Name, Ruleset, Table};
-use crate::layout;
+use crate::layout::{self, Tracked};
 use crate::learning::filters as waiting;
 use crate::program::Program;
 use crate::resolve::{self, Mode, introduces_loop, resolve};
@@ -42,7 +43,7 @@ pub struct Firewall {
     /// How many dispatch elements and entry chains lead to each program that is placed.
     uses: OrdMap<Name, usize>,
     /// Bridges whose frames conntrack must see, with the number of members that need it.
-    tracked: OrdMap<String, (u16, usize)>,
+    tracked: OrdMap<String, (Tracked, usize)>,
     table: Table,
 }
 
@@ -86,6 +87,8 @@ pub struct BridgePort {
     pub index: u32,
     /// The name of the bridge.
     pub name: String,
+    /// The host's own address on it.
+    pub host: Option<Mac>,
 }
 
 /// A change that was refused, and for which interface's sake.

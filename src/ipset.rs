@@ -25,18 +25,8 @@ pub enum Fault {
     Name(String),
 }
 
-/// The two families of addresses, each with what the names of its sets begin with.
-const FAMILIES: [(KeyType, &str); 2] = [(KeyType::Ipv4, "ipset."), (KeyType::Ipv6, "ipset6.")];
-
-/// What the kernel calls the set of this name for addresses of this type.
-pub fn set_name(name: &str, kind: KeyType) -> Name {
-    ipset_name(name, kind)
-}
-
-/// The name a set is shown under; none where it is not one of these.
-pub fn shown(set: &str) -> Option<String> {
-    FAMILIES.iter().find_map(|(_, prefix)| set.strip_prefix(prefix)).map(str::to_owned)
-}
+/// The types of addresses; those of each type sit in a set of their own.
+const FAMILIES: [KeyType; 2] = [KeyType::Ipv4, KeyType::Ipv6];
 
 /// An empty set for addresses of this type.
 pub fn empty(kind: KeyType) -> Set {
@@ -64,8 +54,8 @@ pub fn work(observed: &Observed, name: &str, verb: IpsetVerb, addresses: &[Strin
     let table = observed.tables.get(&Family::Bridge);
     let mut plan = if table.is_none() { plan(&observed, &with_skeleton()) } else { Plan::default() };
     let mut after = Vec::new();
-    for (kind, _) in FAMILIES {
-        let set = set_name(name, kind);
+    for kind in FAMILIES {
+        let set = ipset_name(name, kind);
         let found = table.and_then(|table| table.sets.get(&set));
         let before: BTreeSet<Bytes> =
             found.into_iter().flat_map(|set| set.elements.keys().cloned()).collect();

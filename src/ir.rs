@@ -334,6 +334,8 @@ pub enum Action {
     Branch(Key, BTreeMap<Bytes, Verdict>),
     /// Give the frame the conntrack zone that a named map says.
     SetZone(Vec<Key>, Name),
+    /// Give the frame this conntrack zone. It undoes [`Action::Untracked`] for whoever tracks the frame later.
+    Zone(u16),
     /// Keep conntrack off the frame.
     Untracked,
 }

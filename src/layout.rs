@@ -9,11 +9,14 @@
 //!
 //! Everything here turns one [`Table`] into the next; nothing knows filters or the kernel.
 
+use crate::addr::Mac;
+use crate::field::Field;
+use crate::ir::digest::digest;
 use crate::ir::{
     Action, Bytes, Chain, Data, Datum, From, Hook, Key, KeyType, Match, Name, Point, Role, Rule, Set, SetRef,
     Table, concat,
 };
-use crate::program::{IN, OUT, Program};
+use crate::program::{IN, OUT, Program, printable};
 use imbl::OrdMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -30,10 +33,13 @@ pub const TO_GUEST: &str = "to-guest";
 pub const TRACKED: &str = "tracked";
 /// The map from a bridge's name to its conntrack zone.
 pub const ZONES: &str = "zones";
+/// The set of the host's own addresses on bridges whose frames conntrack sees.
+pub const HOSTS: &str = "hosts";
 
 const PREROUTING: &str = "prerouting";
 const POSTROUTING: &str = "postrouting";
 const TRACKING: &str = "tracking";
+const LOCAL: &str = "local";
 const MEMBERS: &str = "/members";
 /// Hexadecimal digits of a digest in the name of a chain.
 const DIGEST_DIGITS: usize = 12;
@@ -43,6 +49,8 @@ const IPSETS: [&str; 2] = ["ipset.", "ipset6."];
 const FILTER_PRIORITY: i32 = -150;
 /// Before bridge conntrack (-200).
 const TRACKING_PRIORITY: i32 = -300;
+/// The zone in which the host's IP layer keeps its connections.
+const HOST_ZONE: u16 = 0;
 
 /// How an interface's frames get to its program.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -78,8 +86,8 @@ pub fn index_key(index: u32) -> Bytes {
 /// What the elements of a set of this name decide, for sets found in the kernel.
 pub fn role_of(name: &str, dynamic: bool) -> Role {
     let foreign = dynamic || IPSETS.iter().any(|prefix| name.starts_with(prefix));
-    let dispatch =
-        name.ends_with(MEMBERS) || [BOUND, RESERVED, FROM_GUEST, TO_GUEST, TRACKED, ZONES].contains(&name);
+    let dispatch = name.ends_with(MEMBERS)
+        || [BOUND, RESERVED, FROM_GUEST, TO_GUEST, TRACKED, ZONES, HOSTS].contains(&name);
     match (foreign, dispatch) {
         (true, _) => Role::Foreign,
         (false, true) => Role::Dispatch,
@@ -111,6 +119,16 @@ pub fn displace(table: &mut Table, prefix: &str) {
     let sets: Vec<Name> = sets.take_while(|name| name.starts_with(&*below)).cloned().collect();
     chains.iter().for_each(|name| drop(table.chains.remove(name)));
     sets.iter().for_each(|name| drop(table.sets.remove(name)));
+}
+
+/// Places a program under a name made of its content. Should another of the same digest be there, which a guest
+/// that chooses its addresses could bring about, the next name is taken.
+pub fn settle(table: &mut Table, program: &Program) -> Name {
+    let (label, digest) = (printable(&program.filter), digest(&program.chains));
+    let mut prefixes = (0..).map(|n: u64| prefix(&label, digest.wrapping_add(n << 16)));
+    let prefix = prefixes.find(|prefix| is_free(table, prefix, program)).expect("numbers do not end");
+    place(table, &prefix, program);
+    prefix
 }
 
 /// Whether a program can be placed under this prefix: nothing is there, or this very program.
@@ -317,31 +335,68 @@ pub fn unreserve(table: &mut Table, name: &str) {
     table.sets.get_mut(RESERVED).expect("the skeleton has it").elements.remove(&name_key(name));
 }
 
+/// A bridge whose frames conntrack must see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tracked {
+    /// Its name.
+    pub bridge: String,
+    /// The zone of connections between its ports.
+    pub zone: u16,
+    /// The host's own address on it.
+    pub host: Option<Mac>,
+}
+
 /// Has conntrack see the frames of these bridges, each in a zone of its own, and no others; with no
 /// bridge at all, conntrack is not asked for.
-pub fn track(table: &mut Table, bridges: &[(String, u16)]) {
+///
+/// Rules of the IP layer judge untagged IP alone. Of a tagged frame conntrack would see the inner packet, and
+/// hold back a fragment until the others come, under whatever tag.
+///
+/// Frames for the host stay in the zone that its IP layer uses: it translates, routes and answers them there. Of frames
+/// that are kept from conntrack, those that come to the host are given back to it.
+pub fn track(table: &mut Table, bridges: &[Tracked]) {
     if bridges.is_empty() {
-        table.chains.remove(TRACKING);
-        table.sets.remove(TRACKED);
-        table.sets.remove(ZONES);
+        [TRACKING, LOCAL].iter().for_each(|chain| drop(table.chains.remove(*chain)));
+        [TRACKED, ZONES, HOSTS].iter().for_each(|set| drop(table.sets.remove(*set)));
         return;
     }
     let mut tracked = set(vec![KeyType::IfName], Data::None, Role::Dispatch);
     let mut zones = set(vec![KeyType::IfName], Data::Zone, Role::Dispatch);
-    for (name, zone) in bridges {
-        tracked.elements.insert(name_key(name), Datum::None);
-        zones.elements.insert(name_key(name), Datum::Zone(*zone));
+    let mut hosts = set(vec![KeyType::IfName, KeyType::Ether], Data::None, Role::Dispatch);
+    for Tracked { bridge, zone, host } in bridges {
+        tracked.elements.insert(name_key(bridge), Datum::None);
+        zones.elements.insert(name_key(bridge), Datum::Zone(*zone));
+        let host = host.map(|host| concat(&[&name_key(bridge), &host.0]));
+        hosts.elements.extend(host.map(|key| (key, Datum::None)));
     }
-    table.sets.insert(TRACKED.into(), tracked);
-    table.sets.insert(ZONES.into(), zones);
-    let bridge = || vec![Key::new(From::BridgeName)];
-    let elsewhere = Match::Lookup { keys: bridge(), negated: true, set: SetRef::Named(TRACKED.into()) };
-    let rules = vec![
-        Rule::new(vec![elsewhere], Action::Untracked),
-        Rule::new(vec![], Action::SetZone(bridge(), ZONES.into())),
+    for (name, set) in [(TRACKED, tracked), (ZONES, zones), (HOSTS, hosts)] {
+        table.sets.insert(name.into(), set);
+    }
+    let bridge = Key::new(From::BridgeName);
+    let lookup = |keys, negated, set: &str| Match::Lookup { keys, negated, set: SetRef::Named(set.into()) };
+    let elsewhere = || lookup(vec![bridge.clone()], true, TRACKED);
+    let to_host = lookup(vec![bridge.clone(), Key::field(Field::EtherDaddr)], false, HOSTS);
+    let tracking = vec![
+        Rule::new(vec![elsewhere()], Action::Untracked),
+        Rule::new(vec![not_ip()], Action::Untracked),
+        Rule::new(vec![to_host], Action::Accept),
+        Rule::new(vec![], Action::SetZone(vec![bridge.clone()], ZONES.into())),
     ];
-    let hook = Some(Hook { point: Point::Prerouting, priority: TRACKING_PRIORITY, device: None });
-    table.chains.insert(TRACKING.into(), Arc::new(Chain { hook, rules }));
+    let untracked = [elsewhere(), not_ip()];
+    let local = untracked.map(|frames| Rule::new(vec![frames], Action::Zone(HOST_ZONE))).into();
+    let mut hook = |chain: &str, point, priority, rules| {
+        let hook = Some(Hook { point, priority, device: None });
+        table.chains.insert(chain.into(), Arc::new(Chain { hook, rules }));
+    };
+    hook(TRACKING, Point::Prerouting, TRACKING_PRIORITY, tracking);
+    hook(LOCAL, Point::Input, FILTER_PRIORITY, local);
+}
+
+/// Whether the Ethernet type in the frame is another than that of IP.
+fn not_ip() -> Match {
+    let types = [[0x08, 0x00], [0x86, 0xdd]].map(|ether_type: [u8; 2]| Bytes::from(ether_type));
+    let set = SetRef::Anonymous(vec![KeyType::EtherType], types.into());
+    Match::Lookup { keys: vec![Key::field(Field::EtherType)], negated: true, set }
 }
 
 fn name_key(name: &str) -> Bytes {

@@ -150,6 +150,18 @@ pub fn ipset_name(ipset: &str, kind: KeyType) -> Name {
     format!("{family}.{}", &printable(&format!("i{ipset}"))[1..]).into()
 }
 
+/// The ipset that a set stands for; none for any other set, and for a name too long to be read back.
+pub fn ipset_of(set: &str) -> Option<String> {
+    let text = ["ipset.", "ipset6."].iter().find_map(|prefix| set.strip_prefix(prefix))?;
+    let mut pieces = text.split('.');
+    let mut bytes = pieces.next()?.as_bytes().to_vec();
+    for piece in pieces {
+        bytes.push(u8::from_str_radix(piece.get(..2)?, 16).ok()?);
+        bytes.extend(&piece.as_bytes()[2..]);
+    }
+    String::from_utf8(bytes).ok()
+}
+
 /// A filter's or chain's name as nft can read it. Letters, digits, `_` and `-` stay as they are, any other byte becomes
 /// `.` and two hexadecimal digits; a name that does not begin with a letter gets `x._` before it, one that would grow
 /// too long for the kernel is written in another alphabet behind `x.-`. Different names stay different.
@@ -183,6 +195,16 @@ fn sixty_four(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
     use std::collections::BTreeSet;
+
+    #[test]
+    fn the_name_of_an_ipset_is_read_back() {
+        for name in ["tck_test", "4.5:6+a b", "", "a.b"] {
+            for kind in [KeyType::Ipv4, KeyType::Ipv6] {
+                assert_eq!(ipset_of(&ipset_name(name, kind)).as_deref(), Some(name));
+            }
+        }
+        assert_eq!(ipset_of("MAC.ether"), None);
+    }
 
     #[test]
     fn different_names_print_differently_and_readably() {

@@ -5,6 +5,7 @@
 use crate::ir::observed::{Observed, ObservedTable};
 use crate::ir::{Family, Ruleset};
 use crate::layout::{self, Entrance};
+use crate::program::ipset_of;
 use crate::recall::recall;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -108,15 +109,20 @@ impl Status {
             let program = program.map(|prefix| prefix.to_string());
             Interface { name, index: Some(index), filter, program, shared, closed: None, learning: None }
         };
-        let ipset = |(name, set): (&crate::ir::Name, &crate::ir::Set)| {
-            Some((crate::ipset::shown(name)?, set.elements.len()))
-        };
+        let ipset =
+            |(name, set): (&crate::ir::Name, &crate::ir::Set)| Some((ipset_of(name)?, set.elements.len()));
         Status {
             interfaces: layout::bound(table).into_iter().map(interface).collect(),
             programs: programs(found),
-            ipsets: table.sets.iter().filter_map(ipset).collect(),
+            ipsets: table.sets.iter().filter_map(ipset).fold(BTreeMap::new(), sum),
         }
     }
+}
+
+/// IPv4 and IPv6 addresses of one name are one set to people.
+fn sum(mut sizes: BTreeMap<String, usize>, (name, size): (String, usize)) -> BTreeMap<String, usize> {
+    *sizes.entry(name).or_default() += size;
+    sizes
 }
 
 fn programs(table: &ObservedTable) -> Vec<Program> {

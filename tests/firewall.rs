@@ -5,6 +5,7 @@ mod lab;
 
 use lab::Way;
 use lab::corpus::corpus;
+use nwfilter::addr::Mac;
 use nwfilter::compile::{Features, Options};
 use nwfilter::eval::{self, End};
 use nwfilter::filter::{Filter, read};
@@ -172,7 +173,8 @@ fn chosen(index: u32, filter: usize, values: u8, bridge: Option<u32>) -> Member 
     if values > 1 {
         vars.push("MASK", ["255.255.255.0", "255.255.0.0"][usize::from(values % 2)]);
     }
-    let bridge = bridge.map(|index| BridgePort { index: 100 + index, name: format!("br{index}") });
+    let bridge =
+        bridge.map(|index| BridgePort { index: 100 + index, name: format!("br{index}"), host: None });
     Member { bridge, ..member(index, FILTERS[filter], vars) }
 }
 
@@ -371,7 +373,7 @@ fn whoever_is_closed_shares_nothing_with_a_filter_of_that_name() {
 #[test]
 fn a_bridge_is_tracked_while_a_port_needs_the_state_of_connections() {
     let port = |index, bridge: u32| {
-        let bridge = BridgePort { index: bridge, name: format!("br{bridge}") };
+        let bridge = BridgePort { index: bridge, name: format!("br{bridge}"), host: None };
         Member { bridge: Some(bridge), ..guest(index, "f") }
     };
     let tracked = |firewall: &Firewall| -> usize {
@@ -380,6 +382,12 @@ fn a_bridge_is_tracked_while_a_port_needs_the_state_of_connections() {
     let none = Firewall::new(policy(2)).define([filter("f", STATEFUL)]).unwrap();
     let two = none.bind_all([port(1, 10), port(2, 10), port(3, 11)]).unwrap();
     assert_eq!(tracked(&two), 2);
+    let tags = "\t\tether type != { ip, ip6 } notrack\n";
+    assert!(
+        two.ruleset().to_string().contains(tags),
+        "what is under a tag is not tracked: {}",
+        two.ruleset()
+    );
     let moved = two.bind(port(3, 10)).unwrap();
     assert_eq!(tracked(&moved), 1);
     let stateless = moved.define([filter("f", OWN_MAC)]).unwrap();
@@ -387,6 +395,24 @@ fn a_bridge_is_tracked_while_a_port_needs_the_state_of_connections() {
     assert!(!table(&stateless).chains.contains_key("tracking"));
     assert_eq!(tracked(&moved.unbind(1).unbind(2)), 1);
     assert_eq!(tracked(&moved.unbind(1).unbind(2).unbind(3)), 0);
+}
+
+#[test]
+fn the_hosts_address_on_a_tracked_bridge_is_the_one_it_has_now() {
+    let port = |index, host: u8| {
+        let bridge = BridgePort { index: 10, name: "br0".into(), host: Some(Mac([2, 0, 0, 0, 0, host])) };
+        Member { bridge: Some(bridge), ..guest(index, "f") }
+    };
+    let hosts = |firewall: &Firewall| -> Vec<u8> {
+        let hosts = &table(firewall).sets[layout::HOSTS].elements;
+        hosts.keys().map(|key| key[16 + 5]).collect()
+    };
+    let firewall = Firewall::new(policy(2)).define([filter("f", STATEFUL)]).unwrap();
+    let firewall = firewall.bind_all([port(1, 7), port(2, 7)]).unwrap();
+    assert_eq!(hosts(&firewall), [7]);
+    let changed = firewall.bind_all([port(1, 8), port(2, 8)]).unwrap();
+    assert_eq!(hosts(&changed), [8]);
+    assert_eq!(hosts(&changed.unbind(1)), [8]);
 }
 
 #[test]
@@ -405,15 +431,13 @@ fn a_program_is_not_mistaken_for_another_of_its_digest() {
 /// What becomes of each frame of the corpus at this guest's interface.
 fn verdicts(firewall: &Firewall, index: u32) -> Vec<(&'static str, Option<End>)> {
     let table = table(firewall);
-    let chains = table.chains.iter().map(|(name, chain)| (name.clone(), chain.rules.clone())).collect();
-    let elements = |set: &Set| set.elements.keys().cloned().collect();
-    let sets = table.sets.iter().map(|(name, set)| (name.clone(), elements(set))).collect();
-    let rules = eval::Rules { chains: &chains, sets: &sets, connections: &BTreeMap::new() };
+    let rules = eval::Rules::of_table(Family::Bridge, &table);
     let (Entrance::Shared(first) | Entrance::Private(first)) = layout::entrance(&table, index).unwrap();
     let verdict = |case: &lab::corpus::Case| {
         let (side, iif, oif) = if case.way == Way::FromGuest { ("out", index, 1) } else { ("in", 1, index) };
-        let frame = eval::Frame { bytes: &case.frame, iif, oif, connection: None };
-        eval::walk(rules, &format!("{first}/{side}"), frame).map(|(end, _)| end)
+        let port = |index| eval::Port { index, name: "" };
+        let frame = eval::Frame { bytes: &case.frame, iif: port(iif), oif: port(oif), ..Default::default() };
+        rules.judge(&format!("{first}/{side}"), frame)
     };
     corpus().iter().map(|case| (case.id, verdict(case))).collect()
 }

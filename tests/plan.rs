@@ -1,6 +1,7 @@
 //! Plans: applied to the old rule set they give the new one, and no batch of theirs opens before it closes.
 
 use imbl::OrdMap;
+use nwfilter::addr::Mac;
 use nwfilter::ir::{
     Action, Chain, Data, Datum, Family, KeyType, Match, Name, Role, Rule, Ruleset, Set, SetRef, Table,
 };
@@ -101,7 +102,9 @@ fn perform(table: &mut Table, operation: &Operation) {
             }
         }
         Operation::Track { bridges } => {
-            let bridges: Vec<(String, u16)> = (0..bridges).map(|n| (format!("br{n}"), n.into())).collect();
+            let host = |n: u8| Some(Mac([2, 0, 0, 0, 0, n]));
+            let bridge = |n: u8| layout::Tracked { bridge: format!("br{n}"), zone: n.into(), host: host(n) };
+            let bridges: Vec<layout::Tracked> = (0..bridges).map(bridge).collect();
             layout::track(table, &bridges);
         }
     }

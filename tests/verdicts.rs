@@ -137,13 +137,17 @@ const CONNECTIONS: [Option<Connection>; 3] = [
 /// layout must come to.
 struct Literally<'a> {
     resolved: &'a Resolved,
-    matchers: Vec<Guest>,
+    matchers: Vec<Judge<'a>>,
 }
 
 impl<'a> Literally<'a> {
-    fn new(resolved: &'a Resolved) -> Literally<'a> {
-        let matchers = resolved.rules().map(|rule| Guest::resolved(&alone(rule), &Vars::default(), &ABLE));
-        Literally { resolved, matchers: matchers.collect() }
+    fn new(resolved: &'a Resolved, guests: &'a [Guest]) -> Literally<'a> {
+        Literally { resolved, matchers: guests.iter().map(Guest::judge).collect() }
+    }
+
+    /// A guest for each rule, bound to it alone.
+    fn guests(resolved: &Resolved) -> Vec<Guest> {
+        resolved.rules().map(|rule| Guest::resolved(&alone(rule), &Vars::default(), &ABLE)).collect()
     }
 
     /// Whether the rule, which is one of the resolved filter's own, matches the frame.
@@ -261,6 +265,7 @@ proptest! {
         for guest in [&slots, &fold] {
             prop_assert!(is_closed(&guest.program, OUT) && is_closed(&guest.program, IN));
         }
+        let (slots, fold) = (slots.judge(), fold.judge());
         for frame in frames() {
             for way in [OUT, IN] {
                 for connection in CONNECTIONS {
@@ -276,8 +281,10 @@ proptest! {
     fn chains_come_to_what_the_rules_say_one_after_the_other(texts in some_filters(), vars in some_vars()) {
         let shelf = Shelf::new(&texts);
         let resolved = shelf.resolve("f0", &vars, Mode::Fold).unwrap();
-        let literally = Literally::new(&resolved);
+        let guests = Literally::guests(&resolved);
+        let literally = Literally::new(&resolved, &guests);
         let guest = Guest::resolved(&resolved, &vars, &ABLE);
+        let guest = guest.judge();
         for frame in frames() {
             for way in [OUT, IN] {
                 for connection in CONNECTIONS {
@@ -304,9 +311,30 @@ proptest! {
         let plain = Guest::new(&shelf, "f0", &vars, Mode::Fold, &ABLE);
         let options = nwfilter::compile::Options { counters: true, ..ABLE };
         let counted = Guest::new(&shelf, "f0", &vars, Mode::Fold, &options);
+        let (plain, counted) = (plain.judge(), counted.judge());
         for frame in frames().iter().step_by(5) {
             for way in [OUT, IN] {
                 prop_assert_eq!(plain.end(way, frame, None), counted.end(way, frame, None));
+            }
+        }
+    }
+
+    #[test]
+    fn any_bytes_get_a_verdict(
+        texts in some_filters(),
+        vars in some_vars(),
+        heads in prop::collection::vec(select(frames()), 8),
+        tails in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..120), 8),
+        cut in 0..60usize,
+    ) {
+        let guest = Guest::new(&Shelf::new(&texts), "f0", &vars, Mode::Fold, &ABLE);
+        let judge = guest.judge();
+        for (head, tail) in heads.iter().zip(&tails) {
+            let glued = [&head[..cut.min(head.len())], tail].concat();
+            for bytes in [&glued[..], tail, &head[..cut.min(head.len())]] {
+                for way in [OUT, IN] {
+                    prop_assert!(judge.end(way, bytes, None).is_some());
+                }
             }
         }
     }

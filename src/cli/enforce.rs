@@ -9,13 +9,12 @@ use super::{BindArgs, Failure, Outcome, note, print};
 use crate::apply::Kernel;
 use crate::binding::{self, Binding};
 use crate::compile::{Options, compile};
-use crate::ir::digest::digest;
 use crate::ir::{Family, Ruleset, Table};
 use crate::layout::{self, Entrance};
 use crate::links;
 use crate::nft::Ownership;
 use crate::plan::plan as difference;
-use crate::program::{Program, printable};
+use crate::program::Program;
 use crate::recall::recall;
 use crate::resolve::{Mode, resolve};
 use crate::span::{Source, Span};
@@ -56,7 +55,7 @@ pub(super) fn remove(dev: Option<&str>, index: Option<u32>) -> Outcome {
         (Some(index), _) => index,
         (None, dev) => link(dev.unwrap_or_default())?,
     };
-    let (old, mut table) = bridge(&kernel)?;
+    let (old, mut table) = bridge(&kernel, &Ruleset::default())?;
     if layout::entrance(&table, index).is_none() {
         return Err(Failure::Host(format!(
             "{}: not bound",
@@ -73,9 +72,11 @@ pub(super) fn remove(dev: Option<&str>, index: Option<u32>) -> Outcome {
 fn change(kernel: &Kernel, arguments: &BindArgs) -> Result<(Ruleset, Ruleset), Failure> {
     let program = program(kernel, arguments)?;
     let index = link(&arguments.dev)?;
-    let (old, mut table) = bridge(kernel)?;
-    let prefix = layout::prefix(&printable(&program.filter), digest(&program.chains));
-    layout::place(&mut table, &prefix, &program);
+    // Known, so that the program is recognised if it is there already.
+    let mut known = layout::skeleton();
+    layout::settle(&mut known, &program);
+    let (old, mut table) = bridge(kernel, &ruleset(known))?;
+    let prefix = layout::settle(&mut table, &program);
     layout::enter(&mut table, index, &Entrance::Private(prefix));
     layout::reserve(&mut table, &arguments.dev);
     layout::sweep(&mut table);
@@ -119,10 +120,10 @@ fn link(dev: &str) -> Result<u32, Failure> {
     found.map(|link| link.index).ok_or_else(|| Failure::Host(format!("{dev}: no such interface")))
 }
 
-/// What is in force, and our table of it to work on.
-fn bridge(kernel: &Kernel) -> Result<(Ruleset, Table), Failure> {
+/// What is in force, in terms of what is known, and our table of it to work on.
+fn bridge(kernel: &Kernel, known: &Ruleset) -> Result<(Ruleset, Table), Failure> {
     let observed = kernel.observe().map_err(|error| Failure::host(&"netfilter", &error))?;
-    let old = recall(&observed, &Ruleset::default());
+    let old = recall(&observed, known);
     let table = old.tables.get(&Family::Bridge).cloned().unwrap_or_else(layout::skeleton);
     Ok((old, table))
 }

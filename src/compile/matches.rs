@@ -183,8 +183,9 @@ impl Build<'_> {
     }
 
     fn member(&mut self, parts: &[Part], members: &Members, view: View) -> Matches {
-        let kept: Vec<usize> =
-            (0..parts.len()).filter(|at| !view.mirrored_source_mac(parts[*at].field)).collect();
+        // A value of which no bit counts asks for nothing, in a set as little as in a constant.
+        let asks = |part: &Part| !view.mirrored_source_mac(part.field) && part.prefix != Some(0);
+        let kept: Vec<usize> = (0..parts.len()).filter(|at| asks(&parts[*at])).collect();
         let keys: Vec<Key> = kept.iter().map(|at| view.key(&parts[*at])).collect();
         let turn = kept.iter().map(|at| turn_of(view.field(parts[*at].field))).max();
         let Some(turn) = turn else { return Matches::new() };

@@ -73,10 +73,15 @@ impl State {
     pub(super) fn member(&self, link: &Link, binding: &Binding) -> Member {
         let bridge = link.master.and_then(|master| self.links.get(&master));
         let bridge = bridge.filter(|master| master.kind == Kind::Bridge);
+        let port_of = |bridge: &Arc<Link>| BridgePort {
+            index: bridge.index,
+            name: bridge.name.clone(),
+            host: bridge.mac,
+        };
         Member {
             index: link.index,
             name: binding.portdev.clone(),
-            bridge: bridge.map(|bridge| BridgePort { index: bridge.index, name: bridge.name.clone() }),
+            bridge: bridge.map(port_of),
             rules: Rules::Filter(binding.filter.clone()),
             vars: binding.params.clone(),
         }
@@ -167,7 +172,8 @@ impl State {
             self.enforce(&port);
             bound_as.iter().for_each(|name| self.settle(name));
         }
-        if link.kind == Kind::Bridge && !same_name {
+        let same_host = same_name && old.is_some_and(|old| old.mac == link.mac);
+        if link.kind == Kind::Bridge && !same_host {
             self.follow_bridge(link);
         }
     }
@@ -200,7 +206,7 @@ impl State {
         }
     }
 
-    /// Conntrack zones go by the bridge's name: its ports are bound anew when it changes.
+    /// Conntrack zones go by the bridge's name and address: its ports are bound anew when it changes.
     fn follow_bridge(&mut self, bridge: &Link) {
         let ports = self.links.values().filter(|link| link.master == Some(bridge.index));
         let ports: BTreeSet<String> = ports.filter_map(|link| self.port_of(link)).collect();
@@ -219,6 +225,17 @@ impl State {
                 let why = own_refusal(refused).message;
                 links.iter().for_each(|link| self.shut(link, portdev, &why));
             }
+        }
+    }
+
+    /// All bindings at once, or, where one of them can not be had, each by itself.
+    pub(super) fn enforce_all(&mut self) {
+        let bindings: Vec<Arc<Binding>> = self.bindings.values().cloned().collect();
+        let members: Result<Vec<_>, _> =
+            bindings.iter().map(|binding| self.members(&self.links_of(&binding.portdev), binding)).collect();
+        match members.and_then(|members| self.firewall.bind_all(members.into_iter().flatten())) {
+            Ok(firewall) => self.firewall = firewall,
+            Err(_) => self.bindings.clone().keys().for_each(|portdev| self.enforce(portdev)),
         }
     }
 

@@ -6,10 +6,9 @@
 use super::sort::Changed;
 use super::{Firewall, Group, Refused};
 use crate::diag::Diagnostic;
-use crate::ir::digest::digest;
 use crate::ir::{Bytes, Data, Datum, Name, Role, concat};
-use crate::layout::{self, Entrance};
-use crate::program::{Program, Slot, printable};
+use crate::layout::{self, Entrance, Tracked};
+use crate::program::{Program, Slot};
 use crate::resolve::{Mode, slot_values};
 use imbl::OrdSet;
 use std::collections::BTreeSet;
@@ -65,7 +64,7 @@ impl Firewall {
         };
         let programs: Result<Vec<(u32, Program)>, Refused> = newcomers.iter().map(program).collect();
         for (index, program) in programs? {
-            let prefix = self.place(&program);
+            let prefix = layout::settle(&mut self.table, &program);
             self.clear_slots(index);
             self.enter(index, &Entrance::Private(prefix));
         }
@@ -89,7 +88,7 @@ impl Firewall {
     }
 
     fn lead(&mut self, name: &Name, group: &Group, before: Option<&Name>) {
-        let prefix = self.place(&group.program);
+        let prefix = layout::settle(&mut self.table, &group.program);
         layout::lead(&mut self.table, name, &prefix);
         self.count(&prefix, true);
         before.into_iter().for_each(|before| self.count(before, false));
@@ -127,17 +126,6 @@ impl Firewall {
         self.clear_slots(index);
         layout::leave(&mut self.table, index);
         before.into_iter().for_each(|before| self.count(&before, false));
-    }
-
-    /// Places a program under a name made of its content. Should another of the same digest be there, which a guest
-    /// that chooses its addresses could bring about, the next name is taken.
-    fn place(&mut self, program: &Program) -> Name {
-        let (label, digest) = (printable(&program.filter), digest(&program.chains));
-        let mut prefixes = (0..).map(|n: u64| layout::prefix(&label, digest.wrapping_add(n << 16)));
-        let is_free = |prefix: &Name| layout::is_free(&self.table, prefix, program);
-        let prefix = prefixes.find(is_free).expect("numbers do not end");
-        layout::place(&mut self.table, &prefix, program);
-        prefix
     }
 
     /// Counts who leads to a program; one that nobody leads to is taken away.
@@ -206,20 +194,24 @@ impl Firewall {
 
     fn track(&mut self, index: u32, needed: bool) {
         let Some(bridge) = self.members.get(&index).and_then(|member| member.bridge.clone()) else { return };
-        let before = self.tracked.get(&bridge.name).copied();
+        let before = self.tracked.get(&bridge.name).cloned();
         let zone = u16::try_from(bridge.index % 0xffff).unwrap_or_default() + 1;
-        let after = match (before, needed) {
-            (before, true) => Some((zone, before.map_or(1, |(_, count)| count + 1))),
-            (Some((zone, count)), false) if count > 1 => Some((zone, count - 1)),
+        let (name, host) = (bridge.name, bridge.host);
+        let after = match (before.clone(), needed) {
+            (before, true) => {
+                let count = before.map_or(1, |(_, count)| count + 1);
+                Some((Tracked { bridge: name.clone(), zone, host }, count))
+            }
+            (Some((tracked, count)), false) if count > 1 => Some((tracked, count - 1)),
             (_, false) => None,
         };
+        let changed = before.map(|(tracked, _)| tracked) != after.clone().map(|(tracked, _)| tracked);
         match after {
-            Some(after) => self.tracked.insert(bridge.name, after),
-            None => self.tracked.remove(&bridge.name),
+            Some(after) => self.tracked.insert(name, after),
+            None => self.tracked.remove(&name),
         };
-        if before.map(|(zone, _)| zone) != after.map(|(zone, _)| zone) {
-            let bridges: Vec<(String, u16)> =
-                self.tracked.iter().map(|(name, (zone, _))| (name.clone(), *zone)).collect();
+        if changed {
+            let bridges: Vec<Tracked> = self.tracked.values().map(|(tracked, _)| tracked.clone()).collect();
             layout::track(&mut self.table, &bridges);
         }
     }

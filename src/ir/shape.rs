@@ -147,7 +147,7 @@ fn leading_ones(mask: &[u8]) -> Option<u32> {
 }
 
 /// The kernel's bits for the states of a filter.
-fn kernel_states(states: u8) -> u32 {
+pub(crate) fn kernel_states(states: u8) -> u32 {
     let bits = [(state::INVALID, 1), (state::ESTABLISHED, 2), (state::RELATED, 4), (state::NEW, 8)];
     bits.iter().filter(|(ours, _)| states & ours != 0).map(|(_, kernel)| kernel).sum()
 }

@@ -320,6 +320,7 @@ fn action(action: &Action, keys: &[Operand]) -> Option<String> {
             format!("{} vmap {{ {} }}", names(keys), joined(targets.iter().map(target), ", "))
         }
         Action::SetZone(_, map) => format!("ct zone set {} map @{map}", names(keys)),
+        Action::Zone(zone) => format!("ct zone set {zone}"),
         Action::Untracked => "notrack".into(),
     })
 }

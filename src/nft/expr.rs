@@ -324,13 +324,25 @@ impl Code {
             Action::SetZone(_, map) => {
                 self.load_all(keys);
                 self.look(map, None, Some(FIRST), false);
-                self.expression("ct", |data| {
-                    data.u32(2, libc::NFT_CT_ZONE as u32);
-                    data.u32(4, FIRST);
+                self.zone();
+            }
+            Action::Zone(zone) => {
+                self.expression("immediate", |data| {
+                    data.u32(1, FIRST);
+                    data.nest(2, |nested| nested.put(DATA_VALUE, &zone.to_ne_bytes()));
                 });
+                self.zone();
             }
             Action::Untracked => self.expression("notrack", |_| {}),
         }
+    }
+
+    /// The zone in the first register becomes the frame's.
+    fn zone(&mut self) {
+        self.expression("ct", |data| {
+            data.u32(2, libc::NFT_CT_ZONE as u32);
+            data.u32(4, FIRST);
+        });
     }
 
     fn branch(&mut self, keys: &[Operand], targets: &BTreeMap<Bytes, Verdict>) {

@@ -1,1 +1,92 @@
-//! To come.
+//! The command `nwfilter` while a daemon runs, and while another program has its socket.
+
+use crate::host::*;
+use crate::lab::frames::*;
+use crate::lab::{Network, Way, in_fresh_netns};
+use std::path::Path;
+use std::process::Command;
+
+fn nwfilter(runtime: &Path, arguments: &[&str]) -> (bool, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nwfilter"));
+    let output = command.args(arguments).env("NWFILTER_RUNTIME_DIR", runtime).output().unwrap();
+    let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
+    (output.status.success(), text)
+}
+
+fn forged() -> Vec<u8> {
+    udp(ip(GUEST_IP, PEER_IP), 1, 2).from(FOREIGN_MAC).into()
+}
+
+const APPLY: [&str; 7] =
+    ["apply", "--filter", "no-mac-spoofing", "--dev", "vnet0", "--mac", "52:54:00:00:00:01"];
+
+#[test]
+fn the_command_goes_through_the_daemon() {
+    in_fresh_netns(|| {
+        let (network, host) = (Network::new(), Host::new());
+        let daemon = host.start();
+        let run = |arguments: &[&str]| nwfilter(&host.runtime(), arguments);
+        daemon.connect().define(&guard("no-mac-spoofing", 0)).unwrap();
+        assert_eq!(run(&APPLY), (true, String::new()));
+        let all = daemon.connect().bindings().unwrap();
+        assert_eq!(all, [("vnet0".to_owned(), "no-mac-spoofing".to_owned())]);
+        assert!(!network.passes(Way::FromGuest, forged()));
+        daemon.connect().create("later", "no-mac-spoofing").unwrap();
+        let (_, status) = run(&["status"]);
+        assert!(status.contains("vnet0") && status.contains("waits for its interface"), "{status}");
+        assert_eq!(run(&["ipset", "add", "friends", "10.0.0.1", "fe80::1"]), (true, String::new()));
+        assert_eq!(run(&["ipset", "list", "friends"]), (true, "10.0.0.1\nfe80::1\n".to_owned()));
+        assert_eq!(run(&["remove", "--dev", "vnet0"]), (true, String::new()));
+        assert!(network.passes(Way::FromGuest, forged()), "without a period of grace");
+        let (done, why) = run(&["remove", "--dev", "vnet0"]);
+        assert!(!done && why.contains("no nwfilter binding for port dev 'vnet0'"), "{why}");
+    });
+}
+
+#[test]
+fn the_command_works_by_itself_where_the_socket_is_not_our_daemons() {
+    in_fresh_netns(|| {
+        let (network, host) = (Network::new(), Host::new());
+        std::fs::create_dir(host.runtime()).unwrap();
+        let _stranger = Stranger::serve(&host.runtime().join("virtnwfilterd-sock"));
+        let run = |arguments: &[&str]| nwfilter(&host.runtime(), arguments);
+        assert_eq!(run(&APPLY), (true, String::new()));
+        assert!(!network.passes(Way::FromGuest, forged()));
+        let (done, status) = run(&["status"]);
+        assert!(done && status.contains("vnet0"), "{status}");
+        assert!(run(&["ipset", "add", "friends", "10.0.0.1"]).0);
+        assert_eq!(run(&["remove", "--dev", "vnet0"]), (true, String::new()));
+        assert!(network.passes(Way::FromGuest, forged()));
+    });
+}
+
+/// Answers every call as libvirt's own daemon answers a program it does not know.
+struct Stranger;
+
+impl Stranger {
+    fn serve(path: &Path) -> Stranger {
+        use nwfilter::rpc::Error;
+        use nwfilter::rpc::proto::{HEADER, Header, kind, status};
+        use nwfilter::rpc::xdr::{Reader, Writer};
+        use std::io::{Read, Write};
+        let listener = std::os::unix::net::UnixListener::bind(path).unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut start = [0; HEADER];
+                if stream.read_exact(&mut start).is_err() {
+                    continue;
+                }
+                let mut from = Reader::new(&start);
+                let length = from.u32().unwrap() as usize;
+                let call = Header::read(&mut from).unwrap();
+                stream.read_exact(&mut vec![0; length - HEADER]).unwrap();
+                let mut body = Writer::default();
+                Error::rpc(format!("Cannot find program {} version 1", call.program)).write(&mut body);
+                let head = Header { kind: kind::REPLY, status: status::ERROR, ..call };
+                stream.write_all(&head.frame(&body.into_bytes())).unwrap();
+            }
+        });
+        Stranger
+    }
+}

@@ -1,5 +1,8 @@
 //! A daemon with directories of its own, in the network namespace of the calling thread, and a client for it.
 
+// The bench uses another part of it than the tests.
+#![allow(dead_code)]
+
 use nwfilter::apply::Kernel;
 use nwfilter::ir::Family;
 use nwfilter::ir::observed::ObservedTable;
@@ -24,6 +27,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// The directories a daemon works in. They outlive it.
 pub struct Host {
     directory: tempfile::TempDir,
+    filters: tempfile::TempDir,
 }
 
 /// A running daemon. Dropping it ends it as a crash does.
@@ -39,14 +43,26 @@ pub struct Conn(pub Client);
 
 impl Host {
     pub fn new() -> Host {
-        let host = Host { directory: tempfile::tempdir().unwrap() };
-        fs::create_dir(host.path("filters")).unwrap();
+        Host::with_filters(in_memory())
+    }
+
+    /// Filters on a disk, where they belong; the rest in memory, as /run is.
+    pub fn on_disk() -> Host {
+        Host::with_filters(tempfile::tempdir().unwrap())
+    }
+
+    fn with_filters(filters: tempfile::TempDir) -> Host {
+        let host = Host { directory: in_memory(), filters };
         host.configure("");
         host
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
+        match name.strip_prefix("filters") {
+            Some("") => self.filters.path().to_owned(),
+            Some(file) => self.filters.path().join(file.trim_start_matches('/')),
+            None => self.directory.path().join(name),
+        }
     }
 
     /// The runtime directory, which is short: the path of a socket has to be.
@@ -109,6 +125,10 @@ impl Host {
         daemon.hears("READY=1");
         daemon
     }
+}
+
+fn in_memory() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
 impl Daemon {
@@ -185,6 +205,12 @@ impl Daemon {
         self.runtime.join(NAME)
     }
 
+    /// What packets meet once the daemon has taken away what it left in the last change.
+    pub fn rules(&self) -> ObservedTable {
+        self.connect().0.status().unwrap();
+        rules()
+    }
+
     pub fn connect(&self) -> Conn {
         Conn::open(&self.socket()).unwrap()
     }
@@ -195,7 +221,9 @@ impl Drop for Daemon {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("the daemon's log:\n{}", self.log());
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!("the end of the daemon's log:\n{}", lines[lines.len().saturating_sub(20)..].join("\n"));
         }
     }
 }
@@ -280,7 +308,7 @@ pub fn uuid(name: &str) -> Uuid {
 /// The guest's own address, and a part that makes versions differ.
 pub fn guard(name: &str, version: u32) -> String {
     format!(
-        "<filter name='{name}'>\n  <uuid>{}</uuid>\n  <rule action='drop' direction='out' priority='500'>\n    \
+        "<filter name='{name}' chain='root'>\n  <uuid>{}</uuid>\n  <rule action='drop' direction='out' priority='500'>\n    \
          <mac match='no' srcmacaddr='$MAC'/>\n  </rule>\n  <rule action='drop' direction='in' priority='500'>\n    \
          <mac protocolid='0x{:04x}'/>\n  </rule>\n</filter>\n",
         uuid(name),

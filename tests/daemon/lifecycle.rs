@@ -30,16 +30,16 @@ fn a_restart_restores_the_same_rules_and_lets_nothing_through_meanwhile() {
         daemon.connect().create("vnet0", "g").unwrap();
         daemon.connect().create("later", "g").unwrap();
         assert!(filtered(&network));
-        let (before, files) = (rules(), host.files("run/nwfilter-binding"));
+        let (before, files) = (daemon.rules(), host.files("run/nwfilter-binding"));
         let (flood, ()) = network.flood(Way::FromGuest, honest(), forged(), || {
             assert!(daemon.stop().success());
             assert_eq!(rules(), before, "an orderly end");
             let daemon = host.start();
-            assert_eq!(rules(), before, "the start after it");
+            assert_eq!(daemon.rules(), before, "the start after it");
             daemon.kill();
             assert_eq!(rules(), before, "a crash");
             let daemon = host.start();
-            assert_eq!(rules(), before, "the start after that");
+            assert_eq!(daemon.rules(), before, "the start after that");
             let all = ["later", "vnet0"].map(|port| (port.to_owned(), "g".to_owned()));
             assert_eq!(daemon.connect().bindings().unwrap(), all);
         });
@@ -78,7 +78,7 @@ fn a_reload_takes_new_and_changed_files_and_survives_broken_and_missing_ones() {
         assert!(log.contains("broken") && log.contains("misnamed"), "{log}");
 
         // A definition that a bound interface can not take changes nothing at all.
-        let before = rules();
+        let before = daemon.rules();
         host.write_filter("g", &replaced.replace("$MAC", "$OTHER"));
         host.write_filter("new", &guard("new", 1));
         daemon.reload();
@@ -180,7 +180,7 @@ fn harmed(harm: &str, owned: bool) {
     }
     assert_eq!(table().owner, owned);
     assert!(filtered(&network));
-    let before = rules();
+    let before = daemon.rules();
     let done = Command::new("nft").arg(harm).output().unwrap().status.success();
     assert!(!owned || !done || harm == "flush ruleset", "{harm} was done to an owned table");
     if owned {

@@ -2,6 +2,7 @@
 //! what was deleted.
 
 use crate::world::*;
+use nwfilter::addr::Mac;
 use nwfilter::ir::Name;
 use nwfilter::links::Link;
 use nwfilter::plan::Change;
@@ -125,6 +126,19 @@ fn conntrack_follows_a_port_from_bridge_to_bridge() {
     assert_eq!(bridge_of(&world).as_deref(), Some("br0"));
     world.changes(&on(2), &tap(5, "renamed"));
     assert_eq!(bridge_of(&world), None);
+}
+
+#[test]
+fn a_bridge_that_changes_its_address_is_known_by_the_new_one() {
+    let mut world = world();
+    let addressed = |last| Link { mac: Some(Mac([2, 0, 0, 0, 0, last])), ..bridge(2, "br0") };
+    world.appears(&addressed(7));
+    world.appears(&Link { master: Some(2), ..tap(5, "vnet0") });
+    world.create("vnet0", "s").unwrap();
+    let host = |world: &World| world.state.firewall().members()[&5].bridge.as_ref().unwrap().host;
+    assert_eq!(host(&world), addressed(7).mac);
+    world.changes(&addressed(7), &addressed(8));
+    assert_eq!(host(&world), addressed(8).mac);
 }
 
 #[test]

@@ -336,6 +336,7 @@ pub fn inet_rules() -> Vec<Rule> {
     rules.push(Rule::new(vec![is(From::L4Proto, &[6])], Action::Reject(Reject::TcpReset)));
     rules.push(Rule::new(vec![], Action::Reject(Reject::PortUnreachable)));
     rules.push(Rule::new(vec![], Action::SetZone(vec![Key::new(From::Iif)], name("zones"))));
+    rules.push(Rule::new(vec![], Action::Zone(7)));
     rules
 }
 

@@ -99,8 +99,11 @@ fn every_filter_is_what_nft_makes_of_its_text() {
     in_namespace(|| {
         let kernel = Kernel::open(Ownership::Shared).unwrap();
         let (mut compared, mut listed, mut refused) = (0, 0, 0);
+        // A machine that is emulated is slow: it compares what other kernels can not.
+        let only_stateful = std::env::var_os("NWFILTER_KERNEL_IS_COMPLETE").is_some();
         for case in [documents("tests/golden"), documents("filters")].concat() {
-            for ruleset in [Mode::Slots, Mode::Fold].into_iter().filter_map(|mode| program(&case, mode)) {
+            let programs = [Mode::Slots, Mode::Fold].into_iter().filter_map(|mode| program(&case, mode));
+            for ruleset in programs.filter(|program| program.stateful || !only_stateful) {
                 let ruleset = alone(&ruleset);
                 if !is_applied(kernel.apply(prepare(steps(&ruleset))), &case) {
                     refused += 1;
@@ -120,6 +123,7 @@ fn every_filter_is_what_nft_makes_of_its_text() {
             }
         }
         println!("{compared} compared, {listed} only listed, {refused} need what this kernel lacks");
-        assert!(compared > 60, "only {compared} were compared");
+        let (least, missing) = if only_stateful { (20, 0) } else { (60, refused) };
+        assert!(compared > least && refused == missing, "only {compared} were compared, {refused} refused");
     });
 }

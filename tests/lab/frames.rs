@@ -15,7 +15,7 @@ pub use control::{Bpdu, icmp, icmp_error, icmp6, igmp, nd_option, neighbour, rou
 pub use dhcp::{Dhcp, dhcp};
 pub use ip::{Ip4, Ip6, Net, ip, ip6, option_header};
 pub use transport::{ACK, FIN, PSH, RST, SYN, URG};
-pub use transport::{ah, esp, sctp, tcp, tcp_with, udp, udp_bytes, udp_with, udplite};
+pub use transport::{ah, esp, sctp, sctp_chunk, tcp, tcp_at, tcp_with, udp, udp_bytes, udp_with, udplite};
 
 /// An Ethernet address.
 pub type Mac = [u8; 6];

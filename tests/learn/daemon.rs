@@ -219,9 +219,9 @@ fn a_guest_that_follows_another_under_its_name_gets_none_of_its_addresses() {
         let mut conn = daemon.connect();
         conn.define(&filter()).unwrap();
         for round in 0..rounds {
-            let number = (round % 200) as u8;
+            let (number, last) = ((round % 200) as u8, (round + 199) % 200);
             let mac = [0x52, 0x54, 1, 0, 0, number];
-            let (own, before) = (format!("10.1.0.{number}"), format!("10.1.0.{}", (number + 199) % 200));
+            let (own, before) = (format!("10.1.0.{number}"), format!("10.1.0.{last}"));
             let guest: Tap = network.add_port("vnet1");
             let index = guest.link.index();
             let claim = Vec::from(arp_request(&own, PEER_IP).sender_mac(mac).from(mac));

@@ -46,7 +46,11 @@ class Engine:
         command = self.reference() if self.libvirtd else self.ours()
         self.log = open(self.home / "log", "wb")
         self.daemon = subprocess.Popen(["ip", "netns", "exec", self.netns, *command], stdout=self.log, stderr=self.log)
-        self.wait_for_socket()
+        try:
+            self.wait_for_socket()
+        except TimeoutError:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_):
@@ -76,13 +80,17 @@ class Engine:
         return ["unshare", "-m", "sh", "-ec", ISOLATED, self.home, DRIVERS]
 
     def wait_for_socket(self):
-        for _ in range(600):
+        for _ in range(2400):
             if self.socket.exists():
                 return
             if self.daemon.poll() is not None:
                 break
             time.sleep(0.05)
-        raise SystemExit(f"{self.netns}: no socket\n{(self.home / 'log').read_text()}")
+        raise TimeoutError(f"no socket: {(self.home / 'log').read_text()}")
+
+
+def has_libvirtd():
+    return shutil.which("libvirtd") is not None and (DRIVERS / "libvirt_driver_nwfilter.so").exists()
 
 
 def take(name, seed, frames, libvirtd=False):

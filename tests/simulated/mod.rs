@@ -3,7 +3,7 @@
 
 use nwfilter::compile::{Features, Options, compile};
 use nwfilter::diag::Diagnostic;
-use nwfilter::eval::{self, Connection, End, Frame, Rules};
+use nwfilter::eval::{Connection, End, Frame, Port, Rules};
 use nwfilter::filter::{Filter, read::read};
 use nwfilter::ir::{Bytes, Name, concat};
 use nwfilter::program::Program;
@@ -87,15 +87,29 @@ impl Guest {
         Guest::new(&Shelf::new(&[filter(body)]), "f", &vars(values), Mode::Slots, &ABLE)
     }
 
+    /// For one frame; who has many makes a [`Judge`] once.
     pub fn end(&self, way: &str, bytes: &[u8], connection: Option<Connection>) -> Option<End> {
-        let (iif, oif) = if way == "out" { (INDEX, 1) } else { (1, INDEX) };
-        let connections = BTreeMap::new();
-        let rules = Rules { chains: &self.program.chains, sets: &self.sets, connections: &connections };
-        eval::walk(rules, way, Frame { bytes, iif, oif, connection }).map(|(end, _)| end)
+        self.judge().end(way, bytes, connection)
+    }
+
+    pub fn judge(&self) -> Judge<'_> {
+        Judge(Rules::of_program(&self.program, &self.sets))
     }
 
     pub fn passes(&self, way: &str, bytes: &[u8]) -> bool {
         self.end(way, bytes, None).expect("every walk ends") == End::Accept
+    }
+}
+
+/// The evaluator, ready for a guest's frames.
+pub struct Judge<'a>(pub Rules<'a>);
+
+impl Judge<'_> {
+    pub fn end(&self, way: &str, bytes: &[u8], connection: Option<Connection>) -> Option<End> {
+        let (iif, oif) = if way == "out" { (INDEX, 1) } else { (1, INDEX) };
+        let port = |index| Port { index, name: "" };
+        let tracking = connection.into();
+        self.0.judge(way, Frame { bytes, iif: port(iif), oif: port(oif), tracking, ..Frame::default() })
     }
 }
 

@@ -57,10 +57,36 @@ pub fn tcp_with(
     net.into().carry_summed(6, bytes, 16)
 }
 
-/// An SCTP packet with an empty INIT chunk.
+/// A TCP segment at this place of its stream, for those who follow the numbers.
+pub fn tcp_at(
+    net: impl Into<Net>,
+    [source, destination]: [u16; 2],
+    flags: u8,
+    [sequence, acknowledged]: [u32; 2],
+) -> Frame {
+    let mut bytes = words([source, destination]);
+    bytes.extend(sequence.to_be_bytes());
+    bytes.extend(acknowledged.to_be_bytes());
+    bytes.extend([5 << 4, flags, 0x20, 0, 0, 0, 0, 0]);
+    net.into().carry_summed(6, bytes, 16)
+}
+
+/// An SCTP packet with an INIT chunk.
 pub fn sctp(net: impl Into<Net>, source: u16, destination: u16) -> Frame {
-    let mut bytes = words([source, destination, 0, 0, 0, 0]);
-    bytes.extend([1, 0, 0, 20, 0, 0, 0, 1, 0, 0, 16, 0, 0, 1, 0, 1, 0, 0, 0, 1]);
+    sctp_chunk(net, [source, destination], 0, 1)
+}
+
+/// An SCTP packet with a chunk of this kind, laid out as INIT is, and this verification tag.
+pub fn sctp_chunk(
+    net: impl Into<Net>,
+    [source, destination]: [u16; 2],
+    verification: u32,
+    kind: u8,
+) -> Frame {
+    let mut bytes = words([source, destination]);
+    bytes.extend(verification.to_be_bytes());
+    bytes.extend([0; 4]);
+    bytes.extend([kind, 0, 0, 20, 0, 0, 0, 1, 0, 0, 16, 0, 0, 1, 0, 1, 0, 0, 0, 1]);
     let sum = crc32c(&bytes).to_le_bytes();
     bytes[8..12].copy_from_slice(&sum);
     net.into().carry(132, &bytes)

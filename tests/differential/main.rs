@@ -1,0 +1,98 @@
+//! One frame, four judges: the evaluator over a program with constants, the evaluator over a program with slots, and the
+//! kernel with each of both programs in force. Filters and frames are made at random, the frames aimed at the
+//! filters; all four must agree on every pair.
+//!
+//! `NWFILTER_PAIRS` and `NWFILTER_SEED` ask for more or for others, `NWFILTER_JOBS` for threads. Needs root.
+
+mod bench;
+mod cases;
+mod dice;
+mod filters;
+mod frames;
+#[path = "../lab/mod.rs"]
+mod lab;
+
+use bench::{Bench, Subject};
+use dice::Dice;
+use std::sync::Mutex;
+
+/// Frames tried on each filter.
+const FRAMES: usize = 100;
+const PAIRS: usize = 20_000;
+const SEED: u64 = 20_261_124;
+/// Disagreements told before giving up.
+const TOLD: usize = 3;
+
+fn asked<T: std::str::FromStr>(name: &str, default: T) -> T {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+#[derive(Debug, Default)]
+struct Tally {
+    pairs: usize,
+    filters: usize,
+    passed: usize,
+    unusable: usize,
+    cut: usize,
+    disagreements: Vec<String>,
+}
+
+#[test]
+fn the_evaluator_slots_constants_and_the_kernel_agree() {
+    let (pairs, seed, jobs) =
+        (asked("NWFILTER_PAIRS", PAIRS), asked("NWFILTER_SEED", SEED), asked("NWFILTER_JOBS", 1));
+    let tally = Mutex::new(Tally::default());
+    std::thread::scope(|scope| {
+        for job in 0..jobs {
+            let tally = &tally;
+            scope.spawn(move || lab::in_fresh_netns(|| run(Dice::new(seed + job), pairs, tally)));
+        }
+    });
+    let tally = tally.into_inner().unwrap();
+    let Tally { pairs, filters, passed, unusable, cut, .. } = tally;
+    println!(
+        "{pairs} pairs of a filter and a frame agree, {filters} filters, {passed} passed, {unusable} made in vain, layouts differ on {cut} frames cut off inside of an address, seed {seed}"
+    );
+    assert!(tally.disagreements.is_empty(), "seed {seed}\n{}", tally.disagreements.join("\n\n"));
+    assert!(passed > pairs / 20 && passed < pairs - pairs / 20, "the frames are badly aimed");
+}
+
+fn run(mut dice: Dice, pairs: usize, tally: &Mutex<Tally>) {
+    let mut bench = Bench::new();
+    loop {
+        let subject = filters::subject(&mut dice);
+        let frames: Vec<_> = (0..FRAMES).map(|_| frames::frame(&mut dice)).collect();
+        let opinions = bench.ask(&subject, &frames);
+        let mut all = tally.lock().unwrap();
+        let Some(opinions) = opinions else {
+            all.unusable += 1;
+            continue;
+        };
+        all.filters += 1;
+        all.pairs += opinions.len();
+        all.passed += opinions.iter().filter(|opinion| opinion.all_pass()).count();
+        all.cut += opinions.iter().filter(|opinion| !opinion.layouts_agree()).count();
+        let odd = opinions.iter().zip(&frames).find(|(opinion, (_, frame))| !opinion.agree(frame));
+        let told = odd.map(|(opinion, (way, frame))| bench.tell(&subject, opinion, *way, frame));
+        all.disagreements.extend(told);
+        if all.pairs >= pairs || all.disagreements.len() >= TOLD {
+            return;
+        }
+    }
+}
+
+#[test]
+fn disagreements_once_found_are_mended() {
+    lab::in_fresh_netns(|| {
+        let mut bench = Bench::new();
+        for case in cases::cases() {
+            let subject = Subject::of(&[format!("<filter name='f0'>{}</filter>", case.filter)], &case.vars);
+            let opinions =
+                bench.ask(&subject, &case.frames).unwrap_or_else(|| panic!("{}: refused", case.name));
+            for (opinion, (way, frame)) in opinions.iter().zip(&case.frames) {
+                let right = opinion.agree(frame) && opinion.all_pass() == case.passes;
+                assert!(right, "{}\n{}", case.name, bench.tell(&subject, opinion, *way, frame));
+            }
+        }
+    });
+}

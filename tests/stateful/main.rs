@@ -1,0 +1,13 @@
+//! Connections against the kernel: what rules with state let by, whose connections they are, and what the host keeps.
+//!
+//! Needs root and a kernel whose bridges have conntrack; elsewhere every test says that it was skipped. Where
+//! `NWFILTER_KERNEL_IS_COMPLETE` is set, to lack something is a failure. `vm-tests/run` sets it.
+
+#[path = "../lab/mod.rs"]
+mod lab;
+
+mod connections;
+mod host;
+mod limits;
+mod neighbours;
+mod routed;

@@ -1,0 +1,251 @@
+//! Kernels talking: guests that are namespaces, through the host to another network, and to the host itself.
+
+use crate::host::{Host, Segment, in_both_styles};
+use crate::lab::{Link, address, sysctl, veth};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{Sender, channel};
+use std::thread;
+use std::time::Duration;
+
+const SHORT: Duration = Duration::from_millis(400);
+const LONG: Duration = Duration::from_secs(5);
+const OUTSIDE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
+
+/// A machine: a thread in a network namespace of its own, that does what it is told.
+struct Machine(Sender<Job>);
+
+type Job = Box<dyn FnOnce() + Send>;
+
+impl Machine {
+    /// With an interface of this address, whose other end is `outer` on the host.
+    fn new(outer: &str, own: Ipv4Addr, gateway: Option<Ipv4Addr>) -> Machine {
+        let (link, inner) = veth(outer, &format!("{outer}-in"));
+        let (send, jobs) = channel::<Job>();
+        let (ready, namespace) = channel::<OwnedFd>();
+        thread::spawn(move || {
+            // SAFETY: unshare reads no memory.
+            assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0);
+            ready.send(std::fs::File::open("/proc/thread-self/ns/net").unwrap().into()).unwrap();
+            jobs.into_iter().for_each(|job| job());
+        });
+        inner.move_to(&namespace.recv().unwrap());
+        let machine = Machine(send);
+        let name = format!("{outer}-in");
+        machine.run(move || {
+            let inner = Link::named(&name);
+            address(inner, own, 24);
+            inner.up();
+            Link::named("lo").up();
+            if let Some(gateway) = gateway {
+                tool("ip", &format!("route add default via {gateway}"));
+            }
+        });
+        link.up();
+        machine
+    }
+
+    fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let (send, answer) = channel();
+        self.0.send(Box::new(move || drop(send.send(work())))).unwrap();
+        answer.recv().expect("the machine's work is done")
+    }
+
+    /// Serves echoes over TCP and UDP at these ports, for as long as the test lasts.
+    fn serve(&self, ports: &[u16]) {
+        for port in ports.iter().copied() {
+            self.run(move || {
+                let datagrams = UdpSocket::bind(("0.0.0.0", port)).unwrap();
+                let streams = TcpListener::bind(("0.0.0.0", port)).unwrap();
+                thread::spawn(move || echo_datagrams(&datagrams));
+                thread::spawn(move || streams.incoming().for_each(|stream| echo(stream.unwrap())));
+            });
+        }
+    }
+
+    /// Over TCP and UDP. A machine may be slow, so that a failure is tried again.
+    fn reaches(&self, to: (Ipv4Addr, u16)) -> [bool; 2] {
+        self.run(move || [talks_tcp, talks_udp].map(|talks| (0..5).any(|_| talks(to))))
+    }
+
+    fn is_kept_from(&self, to: (Ipv4Addr, u16)) -> bool {
+        self.run(move || !talks_tcp(to) && !talks_udp(to))
+    }
+}
+
+fn echo_datagrams(socket: &UdpSocket) {
+    let mut buffer = [0; 2048];
+    while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+        let _ = socket.send_to(&buffer[..length], from);
+    }
+}
+
+fn echo(mut stream: TcpStream) {
+    thread::spawn(move || {
+        let mut buffer = [0; 65_536];
+        while let Ok(length @ 1..) = stream.read(&mut buffer) {
+            let _ = stream.write_all(&buffer[..length]);
+        }
+    });
+}
+
+/// Whether a large message comes back whole: segmentation and checksums are left to a card that is not there.
+fn talks_tcp(to: (Ipv4Addr, u16)) -> bool {
+    let Ok(mut stream) = TcpStream::connect_timeout(&SocketAddr::from(to), SHORT) else { return false };
+    let message = vec![7; 200_000];
+    let mut writer = stream.try_clone().unwrap();
+    let copy = message.clone();
+    thread::spawn(move || writer.write_all(&copy));
+    stream.set_read_timeout(Some(LONG)).unwrap();
+    let mut back = vec![0; message.len()];
+    stream.read_exact(&mut back).is_ok() && back == message
+}
+
+fn talks_udp(to: (Ipv4Addr, u16)) -> bool {
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket.set_read_timeout(Some(SHORT)).unwrap();
+    socket.send_to(b"nwfilter", to).is_ok() && socket.recv(&mut [0; 64]).is_ok()
+}
+
+fn tool(program: &str, arguments: &str) {
+    let done = Command::new(program).args(arguments.split(' ')).stdin(Stdio::null()).output().unwrap();
+    assert!(done.status.success(), "{program} {arguments}: {}", String::from_utf8_lossy(&done.stderr));
+}
+
+/// A bridge of the host with an address, whose guests are machines.
+struct Lan {
+    segment: Segment,
+    host: Ipv4Addr,
+    net: u8,
+}
+
+impl Lan {
+    fn new(name: &str, net: u8) -> Lan {
+        let segment = Segment::new(name);
+        let host = Ipv4Addr::new(10, net, 0, 254);
+        address(segment.bridge.link, host, 24);
+        Lan { segment, host, net }
+    }
+
+    /// A guest with the last number of its address, and its port on the host.
+    fn guest(&self, port: &str, number: u8) -> (Machine, Link) {
+        let machine = Machine::new(port, Ipv4Addr::new(10, self.net, 0, number), Some(self.host));
+        let link = Link::named(port);
+        self.segment.bridge.add(link);
+        link.ready();
+        (machine, link)
+    }
+}
+
+/// A server beyond the host, which routes to it and hides everybody behind its own address.
+fn outside() -> Machine {
+    let machine = Machine::new("uplink", OUTSIDE, None);
+    let uplink = Link::named("uplink");
+    address(uplink, Ipv4Addr::new(203, 0, 113, 1), 24);
+    uplink.ready();
+    sysctl("ipv4/ip_forward", "1").unwrap();
+    tool("nft", "add table ip nat");
+    tool("nft", "add chain ip nat post { type nat hook postrouting priority 100 ; }");
+    tool("nft", "add rule ip nat post oifname uplink masquerade");
+    machine.serve(&[80, 81]);
+    machine
+}
+
+fn bind(host: &mut Host, lan: &Lan, port: Link, rules: &str) {
+    let document = format!(
+        "<filter name='{}' chain='root'>{rules}<rule action='drop' direction='inout' priority='900'><all/></rule></filter>",
+        port.name()
+    );
+    host.bind_document(&lan.segment, port, &document, &[]);
+}
+
+const ONE_PORT: &str = "<rule action='accept' direction='out'><tcp dstportstart='80'/></rule>
+    <rule action='accept' direction='out'><udp dstportstart='80'/></rule>";
+
+#[test]
+fn a_guest_behind_the_hosts_nat_gets_its_answers() {
+    in_both_styles(|mut host| {
+        let lan = Lan::new("lan", 1);
+        let (guest, port) = lan.guest("vnet1", 1);
+        let _outside = outside();
+        assert_eq!(guest.reaches((OUTSIDE, 80)), [true; 2], "without rules");
+        bind(&mut host, &lan, port, ONE_PORT);
+        assert_eq!(guest.reaches((OUTSIDE, 80)), [true; 2], "to the port that is open");
+        assert!(guest.is_kept_from((OUTSIDE, 81)), "to another port");
+    });
+}
+
+#[test]
+fn nat_of_another_bridge_is_left_alone() {
+    in_both_styles(|mut host| {
+        let [lan, other] = [Lan::new("lan", 1), Lan::new("other", 2)];
+        let (_guest, port) = lan.guest("vnet1", 1);
+        let (neighbour, neighbours_port) = other.guest("vnet2", 1);
+        let _outside = outside();
+        bind(&mut host, &lan, port, ONE_PORT);
+        assert_eq!(neighbour.reaches((OUTSIDE, 80)), [true; 2], "a guest that is not bound");
+        bind(&mut host, &other, neighbours_port, "<rule action='accept' direction='inout'><all/></rule>");
+        assert_eq!(neighbour.reaches((OUTSIDE, 81)), [true; 2], "a guest whose filter has no state");
+    });
+}
+
+#[test]
+fn a_port_that_the_host_forwards_reaches_the_guest() {
+    in_both_styles(|mut host| {
+        let lan = Lan::new("lan", 1);
+        let (guest, port) = lan.guest("vnet1", 1);
+        let outside = outside();
+        guest.serve(&[22, 23]);
+        tool("nft", "add chain ip nat pre { type nat hook prerouting priority -100 ; }");
+        for (from, to) in [(2222, 22), (2323, 23)] {
+            tool(
+                "nft",
+                &format!("add rule ip nat pre iifname uplink tcp dport {from} dnat to 10.1.0.1:{to}"),
+            );
+        }
+        let talks = |port| outside.run(move || talks_tcp((Ipv4Addr::new(203, 0, 113, 1), port)));
+        bind(&mut host, &lan, port, "<rule action='accept' direction='in'><tcp dstportstart='22'/></rule>");
+        assert!((0..5).any(|_| talks(2222)), "a port that the filter has open");
+        assert!(!talks(2323), "a port that it has not");
+    });
+}
+
+#[test]
+fn the_host_and_its_guest_talk_as_the_rules_say() {
+    in_both_styles(|mut host| {
+        let lan = Lan::new("lan", 1);
+        let (guest, port) = lan.guest("vnet1", 1);
+        let own = lan.host;
+        let rules = format!("{ONE_PORT}<rule action='accept' direction='in'><tcp dstportstart='22'/></rule>");
+        bind(&mut host, &lan, port, &rules);
+        guest.serve(&[22, 23]);
+        for port in [80, 81] {
+            let datagrams = UdpSocket::bind((own, port)).unwrap();
+            let streams = TcpListener::bind((own, port)).unwrap();
+            thread::spawn(move || echo_datagrams(&datagrams));
+            thread::spawn(move || streams.incoming().for_each(|stream| echo(stream.unwrap())));
+        }
+        assert_eq!(guest.reaches((own, 80)), [true; 2], "the guest to the open port of the host");
+        assert!(guest.is_kept_from((own, 81)), "to another");
+        let address = Ipv4Addr::new(10, 1, 0, 1);
+        assert!((0..5).any(|_| talks_tcp((address, 22))), "the host to the open port of the guest");
+        assert!(!talks_tcp((address, 23)), "to another");
+    });
+}
+
+#[test]
+fn guests_of_one_bridge_talk_with_unfinished_checksums() {
+    in_both_styles(|mut host| {
+        let lan = Lan::new("lan", 1);
+        let (client, client_port) = lan.guest("vnet1", 1);
+        let (server, server_port) = lan.guest("vnet2", 2);
+        server.serve(&[80, 81]);
+        bind(&mut host, &lan, client_port, ONE_PORT);
+        bind(&mut host, &lan, server_port, "<rule action='accept' direction='in'><all/></rule>");
+        let server = Ipv4Addr::new(10, 1, 0, 2);
+        assert_eq!(client.reaches((server, 80)), [true; 2], "to the port that is open");
+        assert!(client.is_kept_from((server, 81)), "to another");
+    });
+}
