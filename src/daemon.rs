@@ -4,6 +4,7 @@
 //! the disk, and only then becomes the state; whatever fails on the way is taken back. The rules stay when the
 //! daemon ends, however it ends.
 
+mod ears;
 mod start;
 
 use crate::apply::{self, Kernel, Retire};
@@ -13,6 +14,9 @@ use crate::engine::{Change, Context, State, Write};
 use crate::firewall::{Firewall, Policy};
 use crate::ipset;
 use crate::ir::observed::Observed;
+use crate::learn::Told as Sighting;
+use crate::lease::Table;
+use crate::lease::file::{self, Book};
 use crate::links::{self, LinkEvent};
 use crate::nft::Ownership;
 use crate::nft::watch::Watch;
@@ -20,7 +24,9 @@ use crate::notify;
 use crate::plan::{Change as PlanChange, Plan, Step, plan};
 use crate::recall::recall;
 use crate::rpc::{self, Call, Error, Reply};
+use crate::store::journal::Journal;
 use crate::store::{Fault, Store};
+use ears::Ears;
 use std::io;
 use std::time::{Duration, Instant};
 use tokio::io::unix::AsyncFd;
@@ -74,6 +80,8 @@ struct Daemon {
     kernel: Kernel,
     filters: Store,
     bindings: Store,
+    addresses: Journal,
+    ears: Ears,
     state: State,
     started: Instant,
 }
@@ -91,12 +99,14 @@ async fn serve(config: Config, options: &Options) -> Result<(), Failure> {
     let mut signals = Signals::new().map_err(system("no signals"))?;
     let _lock = start::lock(&config)?;
     let (filters, bindings) = (Store::open(&config.filter_dir)?, start::bindings(&config)?);
+    let learned = start::addresses(&config, start::time())?;
     let listeners = start::listeners(&config)?;
     options.pid_file.as_deref().map(start::write_process_number).transpose()?;
     // Before the first thread: it binds only those that are born later.
     start::confine(&config, options.config.as_deref());
-    let mut daemon = Daemon::start(config, filters, bindings).await?;
-    let mut inputs = Inputs::open(listeners, &daemon)?;
+    let (ears, sightings) = Ears::new();
+    let mut daemon = Daemon::start(config, filters, bindings, learned, ears).await?;
+    let mut inputs = Inputs::open(listeners, sightings, &daemon)?;
     notify::tell(notify::State::Ready);
     info!(
         bindings = daemon.state.bindings().len(),
@@ -128,6 +138,7 @@ struct Inputs {
     /// When the last client was seen.
     busy: Instant,
     links: mpsc::Receiver<Vec<LinkEvent>>,
+    sightings: mpsc::Receiver<Sighting>,
     foreign: AsyncFd<Watch>,
     alive: tokio::time::Interval,
     stop: watch::Sender<bool>,
@@ -135,7 +146,11 @@ struct Inputs {
 }
 
 impl Inputs {
-    fn open(listeners: rpc::Listeners, daemon: &Daemon) -> Result<Inputs, Failure> {
+    fn open(
+        listeners: rpc::Listeners,
+        sightings: mpsc::Receiver<Sighting>,
+        daemon: &Daemon,
+    ) -> Result<Inputs, Failure> {
         let (links_to, links) = mpsc::channel(LINK_EVENTS);
         tokio::spawn(links::watch(RESYNC, links_to));
         let foreign = Watch::open_async(Some(daemon.kernel.port()));
@@ -148,6 +163,7 @@ impl Inputs {
             connected,
             busy: Instant::now(),
             links,
+            sightings,
             foreign: foreign.map_err(system("changes of rules can not be followed"))?,
             alive: tokio::time::interval(notify::watchdog().unwrap_or(ALIVE)),
             stop,
@@ -175,7 +191,13 @@ impl Inputs {
 
 impl Daemon {
     /// Builds what must be in force from what is on disk, and takes the kernel there from whatever it holds.
-    async fn start(config: Config, filters: Store, bindings: Store) -> Result<Daemon, Failure> {
+    async fn start(
+        config: Config,
+        filters: Store,
+        bindings: Store,
+        (addresses, learned): (Journal, Book),
+        ears: Ears,
+    ) -> Result<Daemon, Failure> {
         let kernel = Kernel::open(Ownership::OwnedAndKept).map_err(system("no netfilter socket"))?;
         let features = kernel.features();
         let policy = Policy {
@@ -185,9 +207,12 @@ impl Daemon {
         let found = start::read_filters(&filters).map_err(|error| Failure::Filters(error.message))?;
         let links = links::snapshot().map_err(system("links can not be listed"))?;
         let firewall = start::define_all(Firewall::new(policy), found);
-        let state = State::restore(firewall, start::read_bindings(&bindings)?, links, config.grace);
-        let mut daemon = Daemon { config, kernel, filters, bindings, state, started: Instant::now() };
+        let bound = start::read_bindings(&bindings)?;
+        let (epoch, started) = (start::time(), Instant::now());
+        let state = State::restore_learned(firewall, bound, links, config.grace, learned, epoch);
+        let mut daemon = Daemon { config, kernel, filters, bindings, addresses, ears, state, started };
         daemon.enforce_from_start().await?;
+        daemon.listen();
         Ok(daemon)
     }
 
@@ -216,6 +241,7 @@ impl Daemon {
                     Some(events) => self.follow(events).await,
                     None => return Err(Failure::System("links are no longer followed", io::ErrorKind::BrokenPipe.into())),
                 },
+                Some(sighting) = inputs.sightings.recv() => self.hear(sighting).await,
                 () = due => self.expire().await,
                 () = idle => return Ok(()),
                 _ = inputs.connected.changed() => {}
@@ -303,10 +329,12 @@ impl Daemon {
         }
     }
 
-    /// Ends when nobody was connected for the configured time. While a deleted binding has its period of grace, the daemon stays.
+    /// Ends when nobody was connected for the configured time. While a deleted binding has its period of grace, or an address
+    /// is being learned or may end, the daemon stays.
     fn idle(&self, (connected, since): (usize, Instant)) -> impl Future<Output = ()> + use<> {
         let timeout = self.config.timeout;
-        let stays = timeout.is_zero() || connected > 0 || self.state.deadline().is_some();
+        let learning = !self.state.posts().is_empty();
+        let stays = timeout.is_zero() || connected > 0 || learning || self.state.deadline().is_some();
         let end = tokio::time::Instant::from_std(since + timeout);
         async move { if stays { std::future::pending().await } else { tokio::time::sleep_until(end).await } }
     }
@@ -351,13 +379,58 @@ impl Daemon {
 
     /// Takes a change to kernel and disk, or to neither.
     async fn take(&mut self, change: Change) -> Result<Reply, Error> {
+        let outcome = self.take_in(&change).await;
+        if outcome.is_ok() {
+            self.state = change.next;
+        }
+        self.listen();
+        outcome.map(|()| change.reply)
+    }
+
+    async fn take_in(&mut self, change: &Change) -> Result<(), Error> {
+        // Nobody is listened to whose rules are about to go.
+        if !change.next.knows_the_same(&self.state) || !change.next.binds_the_same(&self.state) {
+            self.ears.close(&change.next.posts());
+        }
         self.enforce(&change.next).await.map_err(|refused| Error::internal(refused.to_string()))?;
-        if let Err(fault) = self.write(&change.writes) {
+        let lessons = change.next.lessons(&self.state);
+        let written = self.write(&change.writes).and_then(|()| self.note(&lessons));
+        if let Err(fault) = written {
             self.enforce_back(&change.next).await;
             return Err(Error::internal(chain(&fault)));
         }
-        self.state = change.next;
-        Ok(change.reply)
+        Ok(())
+    }
+
+    fn note(&mut self, lessons: &str) -> Result<(), Fault> {
+        if lessons.is_empty() { Ok(()) } else { self.addresses.append(lessons) }
+    }
+
+    /// Opens ears for whoever is to be listened to.
+    fn listen(&mut self) {
+        let posts = self.state.posts();
+        self.ears.close(&posts);
+        self.ears.open(&posts);
+    }
+
+    /// A guest's frame told something.
+    async fn hear(&mut self, sighting: Sighting) {
+        let Some(change) = self.state.hear(&sighting, self.now()) else { return };
+        match self.take(change).await {
+            Ok(_) => info!(index = sighting.guest, sighting = ?sighting.frame.sighting, "learned"),
+            Err(refused) => error!(index = sighting.guest, reason = %refused.message, "not learned"),
+        }
+        self.shorten();
+    }
+
+    fn shorten(&mut self) {
+        let book = self.state.book();
+        if self.addresses.is_long(book.0.values().map(Table::len).sum()) {
+            let written = self.addresses.rewrite(&file::write(&book));
+            written.unwrap_or_else(
+                |fault| warn!(reason = %chain(&fault), "learned addresses stay as they were written"),
+            );
+        }
     }
 
     async fn enforce(&self, next: &State) -> Result<(), apply::Refused> {

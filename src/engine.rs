@@ -6,6 +6,7 @@
 
 pub mod documents;
 mod filters;
+mod learners;
 mod ports;
 
 pub use filters::{Fault, sound};
@@ -15,6 +16,8 @@ use crate::explain::Bound;
 use crate::filter::{Filter, write};
 use crate::firewall::{Firewall, Refused, Rules};
 use crate::ir::observed::Observed;
+use crate::lease::Table;
+use crate::lease::file::{Book, Guest};
 use crate::links::Link;
 use crate::rpc::{BindingId, Error, FilterId, Reply, Request};
 use crate::status::{Interface, Status};
@@ -36,6 +39,14 @@ pub struct State {
     leaving: OrdMap<String, Duration>,
     /// Bindings whose interface lets nothing pass, and why.
     closed: OrdMap<String, Arc<str>>,
+    /// Guests whose addresses are found out, by link.
+    learners: OrdMap<u32, Arc<learners::Study>>,
+    /// What is known of guests that are not there.
+    remembered: OrdMap<(Guest, u32), Table>,
+    /// The time since the Unix epoch at which the daemon started.
+    epoch: Duration,
+    /// No address ends before this: the kernel did not take what ended then.
+    not_before: Duration,
     grace: Duration,
 }
 
@@ -81,6 +92,18 @@ impl State {
         links: impl IntoIterator<Item = Link>,
         grace: Duration,
     ) -> State {
+        State::restore_learned(firewall, bindings, links, grace, Book::default(), Duration::ZERO)
+    }
+
+    /// The same, with the addresses that were learned before, at a time since the Unix epoch.
+    pub fn restore_learned(
+        firewall: Firewall,
+        bindings: impl IntoIterator<Item = Binding>,
+        links: impl IntoIterator<Item = Link>,
+        grace: Duration,
+        learned: Book,
+        epoch: Duration,
+    ) -> State {
         let mut state = State {
             firewall,
             bindings: bindings
@@ -91,6 +114,10 @@ impl State {
             names: OrdMap::new(),
             leaving: OrdMap::new(),
             closed: OrdMap::new(),
+            learners: OrdMap::new(),
+            remembered: learned.0.into(),
+            epoch,
+            not_before: Duration::ZERO,
             grace,
         };
         links.into_iter().for_each(|link| state.know(link));
@@ -98,6 +125,7 @@ impl State {
             state.firewall = state.firewall.reserve(portdev);
         }
         state.enforce_all();
+        state.forget_gone_links();
         state
     }
 
@@ -119,6 +147,7 @@ impl State {
             let member = interface.index.and_then(|index| self.firewall.members().get(&index));
             let why = member.and_then(|member| self.closed.get(&member.name));
             interface.closed = why.map(ToString::to_string);
+            interface.learning = interface.index.and_then(|index| self.lesson(index));
         }
         let waiting = self.waiting().map(|binding| Interface {
             name: Some(binding.portdev.clone()),
@@ -146,7 +175,9 @@ impl State {
 
     /// When [`State::expire`] has something to do next.
     pub fn deadline(&self) -> Option<Duration> {
-        self.leaving.values().min().copied()
+        let learned = self.learners.values().filter_map(|study| study.deadline(self.epoch));
+        let learned = learned.min().map(|ends| ends.max(self.not_before));
+        self.leaving.values().copied().chain(learned).min()
     }
 
     /// Answers a client.

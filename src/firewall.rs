@@ -21,9 +21,10 @@ use crate::diag::{Code, Diagnostic};
 use crate::filter::Filter;
 use crate::ir::{Family, Name, Ruleset, Table};
 use crate::layout::{self, Tracked};
+use crate::learning::filters as waiting;
 use crate::program::Program;
-use crate::resolve::{Mode, introduces_loop, resolve};
-use crate::vars::Vars;
+use crate::resolve::{self, Mode, introduces_loop, resolve};
+use crate::vars::{Access, Vars};
 use group::Compiled;
 use imbl::{OrdMap, OrdSet};
 use sort::Changed;
@@ -251,6 +252,17 @@ impl Firewall {
         compiled.map(drop).map_err(|diagnostics| Refused { interface: None, diagnostics })
     }
 
+    /// The variables that a filter reads and these do not hold.
+    pub fn missing(&self, filter: &str, vars: &Vars) -> Result<Vec<Access>, Refused> {
+        let missing = resolve::missing(&|name| self.known(name), filter, vars);
+        missing.map_err(|diagnostics| Refused { interface: None, diagnostics })
+    }
+
+    /// Defined by somebody, or in force while an address is learned.
+    fn known(&self, name: &str) -> Option<Arc<Filter>> {
+        self.filters.get(name).cloned().or_else(|| waiting::get(name))
+    }
+
     /// Whether the filter `root` has `name` in its tree.
     pub fn uses(&self, root: &str, name: &str) -> bool {
         self.tree(root).contains(name)
@@ -289,7 +301,7 @@ impl Firewall {
                 folded: BTreeSet::new(),
             });
         };
-        let resolved = resolve(&|name| self.filters.get(name).cloned(), filter, vars, mode)?;
+        let resolved = resolve(&|name| self.known(name), filter, vars, mode)?;
         let program = compile(&resolved, &self.policy.compile)?;
         Ok(Compiled { program, reads: resolved.reads, folded: resolved.folded })
     }

@@ -51,7 +51,7 @@ pub struct Wanted {
 }
 
 /// One guest's learner.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Learner {
     mac: Mac,
     wanted: Wanted,
@@ -71,7 +71,8 @@ pub enum Heard {
     Replaced(Ipv4Addr, Ipv4Addr),
 }
 
-const MODE: &str = "CTRL_IP_LEARNING";
+/// The variable of the mode.
+pub const MODE: &str = "CTRL_IP_LEARNING";
 const LIMIT: &str = "CTRL_IP_LEARNING_LIMIT";
 const SERVERS: &str = "DHCPSERVER";
 
@@ -102,9 +103,18 @@ impl Wanted {
 }
 
 impl Mode {
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Mode::Any => "any",
+            Mode::Dhcp => "dhcp",
+            Mode::None => "none",
+        }
+    }
+
     fn of(text: &str) -> Option<Mode> {
-        let words = [("any", Mode::Any), ("dhcp", Mode::Dhcp), ("none", Mode::None)];
-        words.into_iter().find(|(word, _)| text.eq_ignore_ascii_case(word)).map(|(_, mode)| mode)
+        let modes = [Mode::Any, Mode::Dhcp, Mode::None];
+        modes.into_iter().find(|mode| text.eq_ignore_ascii_case(mode.word()))
     }
 }
 

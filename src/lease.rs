@@ -117,6 +117,11 @@ impl Table {
         self.0.remove(&address)
     }
 
+    /// Only the addresses of which this holds.
+    pub fn retain(&mut self, holds: impl Fn(&Learned) -> bool) {
+        self.0.retain(|_, learned| holds(learned));
+    }
+
     /// Ends what has run out, and tells what that was.
     pub fn expire(&mut self, now: Duration) -> Vec<Ipv4Addr> {
         let over = |learned: &Learned| learned.ends.is_some_and(|ends| ends <= now);

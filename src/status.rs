@@ -36,6 +36,33 @@ pub struct Interface {
     pub shared: bool,
     /// Why it lets nothing pass, where that is so.
     pub closed: Option<String>,
+    /// How its addresses are found out and which are known, where that is so.
+    #[serde(default)]
+    pub learning: Option<Learning>,
+}
+
+/// What is known of a guest's addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Learning {
+    /// `any` or `dhcp`.
+    pub mode: String,
+    /// The addresses known; while there is none, the guest may do little more than ask for one.
+    pub addresses: Vec<Address>,
+}
+
+/// An address that was learned.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Address {
+    /// The address.
+    pub address: String,
+    /// From what it was learned: `arp`, `ipv4`, `offer`, `ack` or `lease`.
+    pub from: String,
+    /// The DHCP server that gave it.
+    pub server: Option<String>,
+    /// When it was first seen, in seconds since 1970.
+    pub since: u64,
+    /// When it ends, where it does.
+    pub until: Option<u64>,
 }
 
 /// One program.
@@ -80,7 +107,7 @@ impl Status {
                 program.as_deref().and_then(|prefix| prefix.split('/').next()).unwrap_or_default().to_owned();
             let name = names.get(&index).cloned();
             let program = program.map(|prefix| prefix.to_string());
-            Interface { name, index: Some(index), filter, program, shared, closed: None }
+            Interface { name, index: Some(index), filter, program, shared, closed: None, learning: None }
         };
         let ipset =
             |(name, set): (&crate::ir::Name, &crate::ir::Set)| Some((ipset_of(name)?, set.elements.len()));

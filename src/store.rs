@@ -5,6 +5,8 @@
 //! trusted: links, pipes, oversized files and odd names are refused, each with its own error. What a
 //! document means, and whether its name fits its content, is the caller's affair.
 
+pub mod journal;
+
 use rustix::fs::{AtFlags, Mode, OFlags};
 use std::ffi::OsStr;
 use std::fs::{DirBuilder, File, TryLockError};

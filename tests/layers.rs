@@ -8,12 +8,11 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[(&str, &[&str])] = &[
     ("values", &["number", "addr", "span", "diag", "field", "vars"]),
     ("documents", &["xml", "filter", "binding", "library"]),
-    ("guests", &["frame", "bpf", "lease", "learning"]),
     (
         "meaning",
         &[
-            "ir", "program", "resolve", "compile", "eval", "layout", "plan", "recall", "firewall", "explain",
-            "audit",
+            "ir", "program", "resolve", "compile", "eval", "layout", "plan", "recall", "frame", "bpf",
+            "lease", "learning", "firewall", "explain", "audit",
         ],
     ),
     (
@@ -29,8 +28,8 @@ const LAYERS: &[(&str, &[&str])] = &[
 
 /// Modules that may do I/O, look at the clock, or have state of their own.
 const EFFECTS: &[&str] = &[
-    "library", "nft", "apply", "links", "store", "config", "confine", "logging", "notify", "rpc", "daemon",
-    "cli",
+    "library", "nft", "apply", "links", "learn", "store", "config", "confine", "logging", "notify", "rpc",
+    "daemon", "cli",
 ];
 
 /// What a pure module never says.

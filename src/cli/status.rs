@@ -7,7 +7,7 @@ use crate::nft::Ownership;
 use crate::rpc::Code;
 use crate::rpc::client::{self, Client};
 use crate::rpc::listen::NAME;
-use crate::status::{Interface, Status};
+use crate::status::{Address, Interface, Learning, Status};
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -103,12 +103,14 @@ fn table(status: &Status) -> String {
 
 fn line(interface: &Interface) -> [String; 5] {
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
-    let note = match (&interface.closed, interface.index, interface.shared) {
+    let state = match (&interface.closed, interface.index, interface.shared) {
         (Some(why), ..) => format!("closed: {why}"),
         (None, None, _) => "waits for its interface".into(),
         (None, Some(_), true) => "shared".into(),
         (None, Some(_), false) => String::new(),
     };
+    let learned = interface.learning.as_ref().map(learned).unwrap_or_default();
+    let note = [state, learned].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ");
     [
         or_dash(interface.name.clone()),
         or_dash(interface.index.map(|index| index.to_string())),
@@ -116,4 +118,16 @@ fn line(interface: &Interface) -> [String; 5] {
         or_dash(interface.program.clone()),
         note,
     ]
+}
+
+/// `learns (any)`, or what was learned: `10.0.0.1 (arp since 1700000000)`.
+fn learned(learning: &Learning) -> String {
+    let one = |address: &Address| {
+        let until = address.until.map_or(String::new(), |until| format!(" until {until}"));
+        format!("{} ({} since {}{until})", address.address, address.from, address.since)
+    };
+    match &learning.addresses[..] {
+        [] => format!("learns ({})", learning.mode),
+        known => known.iter().map(one).collect::<Vec<_>>().join(", "),
+    }
 }

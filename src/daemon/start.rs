@@ -8,6 +8,7 @@ use crate::diag::principal;
 use crate::engine::{self, documents};
 use crate::filter::{Filter, read, write};
 use crate::firewall::Firewall;
+use crate::lease::file::Book;
 use crate::links::Link;
 use crate::nft::watch::Watch;
 use crate::notify;
@@ -15,11 +16,19 @@ use crate::rpc::listen::Permissions;
 use crate::rpc::session::Keepalive;
 use crate::rpc::{Error, Limits, Listeners};
 use crate::span::Source;
+use crate::store::journal::Journal;
 use crate::store::{BINDINGS, Document, LOCK, Lock, Store};
+use crate::{learning, lease};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 use tokio::io::unix::AsyncFdReadyMutGuard;
 use tracing::{error, info, warn};
 use uuid::Uuid;
+
+/// Below the directory of what survives.
+const ADDRESSES: &str = "addresses";
+/// Where libvirt's own driver keeps leases, below its runtime directory.
+const LIBVIRT_LEASES: &str = "network/nwfilter.leases";
 
 /// The right to be the only daemon of these directories.
 pub fn lock(config: &Config) -> Result<Lock, Failure> {
@@ -38,6 +47,22 @@ pub fn write_process_number(path: &Path) -> Result<(), Failure> {
 /// The directory of the status files of bindings.
 pub fn bindings(config: &Config) -> Result<Store, Failure> {
     Ok(Store::open(&config.runtime_dir.join(BINDINGS))?)
+}
+
+/// Now, since the Unix epoch. A clock that is set before it counts from there.
+pub fn time() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}
+
+/// What was learned before, and where to write what will be. Where nothing ever was, leases of libvirt's own driver count.
+pub fn addresses(config: &Config, now: Duration) -> Result<(Journal, Book), Failure> {
+    let (journal, mut text) = Journal::open(&config.state_dir.join(ADDRESSES))?;
+    if text.is_empty() {
+        text = std::fs::read_to_string(config.runtime_dir.join(LIBVIRT_LEASES)).unwrap_or_default();
+    }
+    let (book, skipped) = lease::file::read(&text, now, learning::MOST);
+    skipped.iter().for_each(|skipped| warn!(file = ADDRESSES, "{skipped}"));
+    Ok((journal, book))
 }
 
 /// The sockets of the service manager, or our own.

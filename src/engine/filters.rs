@@ -97,6 +97,7 @@ impl State {
                 next.firewall.define(filters).map_err(|_| refusal(refused))?
             }
         };
+        next.relearn(&names)?;
         let uses = |filter: &str| names.iter().any(|name| next.firewall.uses(filter, name));
         let closed = |port: &&String| self.bindings.get(*port).is_some_and(|binding| uses(&binding.filter));
         let closed: Vec<String> = self.closed.keys().filter(closed).cloned().collect();

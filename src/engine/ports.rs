@@ -40,9 +40,9 @@ impl State {
         next.firewall = next.firewall.reserve(&portdev);
         let links = self.links_of(&portdev);
         if links.is_empty() {
-            self.firewall.check(&binding.filter, &binding.params).map_err(own_refusal)?;
+            self.check(&binding).map_err(own_refusal)?;
         }
-        let members = links.iter().map(|link| self.member(link, &binding));
+        let members = next.members(&links, &binding).map_err(own_refusal)?;
         next.firewall = next.firewall.bind_all(members).map_err(own_refusal)?;
         let reply = Reply::Binding(binding_id(&binding));
         let writes = vec![Write::SaveBinding(portdev.clone(), binding::write_status(&binding))];
@@ -70,7 +70,7 @@ impl State {
         link.name == portdev || !self.bindings.contains_key(&link.name)
     }
 
-    fn member(&self, link: &Link, binding: &Binding) -> Member {
+    pub(super) fn member(&self, link: &Link, binding: &Binding) -> Member {
         let bridge = link.master.and_then(|master| self.links.get(&master));
         let bridge = bridge.filter(|master| master.kind == Kind::Bridge);
         let port_of = |bridge: &Arc<Link>| BridgePort {
@@ -111,23 +111,25 @@ impl State {
         self.leaving.remove(portdev);
         self.closed.remove(portdev);
         for index in self.members_of(portdev) {
+            self.unlearn(index);
             self.firewall = self.firewall.unbind(index);
         }
         self.firewall = self.firewall.unreserve(portdev);
     }
 
-    /// What has to be done at a time: bindings whose grace is over are let go.
+    /// What has to be done at a time: bindings whose grace is over are let go, leases that ran out end.
     pub fn expire(&self, now: Duration) -> Change {
         let mut next = self.clone();
         for (portdev, _) in self.leaving.iter().filter(|(_, deadline)| **deadline <= now) {
             next.release(portdev);
         }
+        next.expire_learned(now);
         Change::silent(next)
     }
 
     /// With all that is due put off until then: the kernel did not take it.
     pub fn put_off(&self, now: Duration, until: Duration) -> State {
-        let mut next = self.clone();
+        let mut next = State { not_before: until, ..self.clone() };
         for (portdev, _) in self.leaving.iter().filter(|(_, deadline)| **deadline <= now) {
             next.leaving.insert(portdev.clone(), until);
         }
@@ -188,6 +190,7 @@ impl State {
         let Some(portdev) = self.firewall.members().get(&index).map(|member| member.name.clone()) else {
             return;
         };
+        self.unlearn(index);
         self.firewall = self.firewall.unbind(index);
         self.settle(&portdev);
     }
@@ -215,7 +218,8 @@ impl State {
         let Some(binding) = self.bindings.get(portdev).cloned() else { return };
         let links = self.links_of(portdev);
         self.closed.remove(portdev);
-        match self.firewall.bind_all(links.iter().map(|link| self.member(link, &binding))) {
+        let members = self.members(&links, &binding);
+        match members.and_then(|members| self.firewall.bind_all(members)) {
             Ok(firewall) => self.firewall = firewall,
             Err(refused) => {
                 let why = own_refusal(refused).message;
@@ -226,11 +230,10 @@ impl State {
 
     /// All bindings at once, or, where one of them can not be had, each by itself.
     pub(super) fn enforce_all(&mut self) {
-        let links = |binding: &Arc<Binding>| self.links_of(&binding.portdev);
-        let members = self.bindings.values().flat_map(|binding| {
-            links(binding).into_iter().map(|link| self.member(&link, binding)).collect::<Vec<_>>()
-        });
-        match self.firewall.bind_all(members) {
+        let bindings: Vec<Arc<Binding>> = self.bindings.values().cloned().collect();
+        let members: Result<Vec<_>, _> =
+            bindings.iter().map(|binding| self.members(&self.links_of(&binding.portdev), binding)).collect();
+        match members.and_then(|members| self.firewall.bind_all(members.into_iter().flatten())) {
             Ok(firewall) => self.firewall = firewall,
             Err(_) => self.bindings.clone().keys().for_each(|portdev| self.enforce(portdev)),
         }
@@ -270,7 +273,8 @@ impl State {
         (!closing.is_empty()).then_some(next)
     }
 
-    fn shut(&mut self, link: &Link, portdev: &str, why: &str) {
+    pub(super) fn shut(&mut self, link: &Link, portdev: &str, why: &str) {
+        self.unlearn(link.index);
         let member = Member {
             index: link.index,
             name: portdev.into(),

@@ -1,0 +1,320 @@
+//! Guests whose addresses are found out: who learns, what a frame or the time makes of it, and what is kept.
+//!
+//! A guest whose filter lacks `$IP` and nothing else learns it. While it knows none, a waiting filter is in force; each change
+//! of what it knows is a change of its rules, taken to the kernel and written down in one step. A learner belongs to a link by
+//! index; what it knows belongs to that link too, but for leases, which are the guest's wherever it comes back.
+
+use super::{Change, State, refusal};
+use crate::binding::Binding;
+use crate::bpf::Side;
+use crate::diag::{Code, Diagnostic};
+use crate::firewall::{Member, Refused, Rules};
+use crate::learn::{Post, Told};
+use crate::learning::{self, Heard, Learner, Meaningless, Mode, Wanted};
+use crate::lease::file::{self, Book, Guest};
+use crate::lease::{How, Table};
+use crate::links::{Kind, Link};
+use crate::resolve::unresolvable;
+use crate::rpc::Error;
+use crate::status::{Address, Learning};
+use crate::vars::{Access, Index};
+use imbl::ordmap::DiffItem;
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A guest and its learner.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Study {
+    guest: Guest,
+    learner: Learner,
+}
+
+/// The one variable that can be learned.
+const IP: &str = "IP";
+
+/// An address as good as any, to see whether a filter could be enforced once there is one.
+const SAMPLE: &str = "192.0.2.1";
+
+impl Study {
+    /// When an address ends, counted from an epoch.
+    pub(super) fn deadline(&self, epoch: Duration) -> Option<Duration> {
+        self.learner.deadline().map(|deadline| deadline.saturating_sub(epoch))
+    }
+}
+
+impl State {
+    /// Whether a binding could be enforced, were its link there.
+    pub(super) fn check(&self, binding: &Binding) -> Result<(), Refused> {
+        match self.to_learn(binding)? {
+            Some(_) => Ok(()),
+            None => self.firewall.check(&binding.filter, &binding.params),
+        }
+    }
+
+    /// What has to be learned for a binding; none where nothing, or what can not be learned, is missing.
+    fn to_learn(&self, binding: &Binding) -> Result<Option<Wanted>, Refused> {
+        let missing = self.firewall.missing(&binding.filter, &binding.params)?;
+        if missing != [Access { name: IP.into(), index: Index::Iterator(0) }] {
+            return Ok(None);
+        }
+        let wanted = Wanted::of(&binding.params).map_err(|fault| meaningless(&binding.filter, fault))?;
+        if wanted.mode == Mode::None {
+            return Ok(None);
+        }
+        let mut vars = binding.params.clone();
+        vars.push(IP, SAMPLE);
+        self.firewall.check(&binding.filter, &vars)?;
+        Ok(Some(wanted))
+    }
+
+    /// The members that a binding makes of these links; those that learn go on with what they know.
+    pub(super) fn members(&mut self, links: &[Arc<Link>], binding: &Binding) -> Result<Vec<Member>, Refused> {
+        let Some(wanted) = self.to_learn(binding)? else {
+            links.iter().for_each(|link| self.unlearn(link.index));
+            return Ok(links.iter().map(|link| self.member(link, binding)).collect());
+        };
+        let guest = Guest { owner: binding.owner_uuid, mac: binding.mac };
+        let another = |index: &u32| self.learners.get(index).is_some_and(|study| study.guest != guest);
+        let left: Vec<u32> = links.iter().map(|link| link.index).filter(another).collect();
+        left.iter().for_each(|index| self.unlearn(*index));
+        let member = |link: &Arc<Link>| {
+            let table = self.known(guest, link.index, wanted.mode);
+            let study = Study { guest, learner: Learner::new(binding.mac, wanted.clone(), table) };
+            let member = self.taught(link, binding, &study.learner);
+            self.remembered.remove(&(guest, 0));
+            self.learners.insert(link.index, Arc::new(study));
+            member
+        };
+        Ok(links.iter().map(member).collect())
+    }
+
+    /// What is known of a guest at a link, in this mode.
+    fn known(&self, guest: Guest, index: u32, mode: Mode) -> Table {
+        let own = self.learners.get(&index).filter(|study| study.guest == guest);
+        let mut table = match own {
+            Some(study) => study.learner.table().clone(),
+            None => {
+                let at =
+                    |index| self.remembered.get(&(guest, index)).map(|table| ((guest, index), table.clone()));
+                Book(at(0).into_iter().chain(at(index)).collect()).of(guest, index)
+            }
+        };
+        table.retain(|learned| (learned.how == How::Lease) == (mode == Mode::Dhcp));
+        table
+    }
+
+    /// A member with the rules that follow from what its learner knows.
+    fn taught(&self, link: &Link, binding: &Binding, learner: &Learner) -> Member {
+        let mut member = self.member(link, binding);
+        match learner.waiting_filter() {
+            Some(filter) => member.rules = Rules::Filter(filter.into()),
+            None => {
+                let addresses = learner.table().iter().map(|(address, _)| address.to_string());
+                addresses.for_each(|address| member.vars.push(IP, address));
+            }
+        }
+        member
+    }
+
+    /// Takes what an ear heard; none where it changes nothing.
+    pub fn hear(&self, told: &Told, now: Duration) -> Option<Change> {
+        let study = self.learners.get(&told.guest).filter(|_| self.is_bound(told.guest))?;
+        let mut learner = study.learner.clone();
+        if learner.hear(&told.frame, self.epoch + now) == Heard::Nothing {
+            return None;
+        }
+        let mut next = self.clone();
+        next.teach(told.guest, Study { guest: study.guest, learner });
+        Some(Change::silent(next))
+    }
+
+    /// Takes a learner as it is now, and gives its guest the rules that follow. One whose rules can not be made is closed.
+    fn teach(&mut self, index: u32, study: Study) {
+        let Some((link, binding)) = self.bound_link(index) else { return };
+        let member = self.taught(&link, &binding, &study.learner);
+        self.learners.insert(index, Arc::new(study));
+        match self.firewall.bind(member) {
+            Ok(firewall) => self.firewall = firewall,
+            Err(refused) => self.shut(&link, &binding.portdev, &super::own_refusal(refused).message),
+        }
+    }
+
+    fn bound_link(&self, index: u32) -> Option<(Arc<Link>, Arc<Binding>)> {
+        let member = self.firewall.members().get(&index)?;
+        Some((self.links.get(&index)?.clone(), self.bindings.get(&member.name)?.clone()))
+    }
+
+    fn is_bound(&self, index: u32) -> bool {
+        self.firewall.members().get(&index).is_some_and(|member| self.bindings.contains_key(&member.name))
+    }
+
+    /// Ends a learner. Leases that end some day are kept for a guest that comes back; a guest's other addresses go.
+    pub(super) fn unlearn(&mut self, index: u32) {
+        let Some(study) = self.learners.remove(&index) else { return };
+        let mut leases = study.learner.table().clone();
+        leases.retain(|learned| learned.how == How::Lease && learned.ends.is_some());
+        if !leases.is_empty() {
+            self.remembered.insert((study.guest, 0), leases);
+        }
+    }
+
+    /// Forgets what was learned at links that are no more.
+    pub(super) fn forget_gone_links(&mut self) {
+        self.remembered = self
+            .remembered
+            .iter()
+            .filter(|((_, index), _)| *index == 0)
+            .map(|(key, table)| (*key, table.clone()))
+            .collect();
+    }
+
+    pub(super) fn expire_learned(&mut self, now: Duration) {
+        let time = self.epoch + now;
+        let due = |study: &Study| study.deadline(self.epoch).is_some_and(|deadline| deadline <= now);
+        let due: Vec<(u32, Study)> = self
+            .learners
+            .iter()
+            .filter(|(_, study)| due(study))
+            .map(|(index, study)| (*index, Study::clone(study)))
+            .collect();
+        for (index, mut study) in due {
+            study.learner.expire(time);
+            if self.is_bound(index) {
+                self.teach(index, study);
+            } else {
+                self.learners.insert(index, Arc::new(study));
+            }
+        }
+        for (key, table) in &self.remembered.clone() {
+            let mut table = table.clone();
+            if !table.expire(time).is_empty() {
+                self.remembered.insert(*key, table);
+            }
+        }
+    }
+
+    /// After filters of these names were redefined: whoever learns goes on, or needs no longer to. Refused where one
+    /// would need what can not be learned.
+    pub(super) fn relearn(&mut self, names: &[String]) -> Result<(), Error> {
+        for index in self.learners.keys().copied().collect::<Vec<_>>() {
+            let Some((_, binding)) = self.bound_link(index) else { continue };
+            if !names.iter().any(|name| self.firewall.uses(&binding.filter, name)) {
+                continue;
+            }
+            let named =
+                |refused: Refused| refusal(Refused { interface: Some(binding.portdev.clone()), ..refused });
+            if self.to_learn(&binding).map_err(named)?.is_none() {
+                let missing = self.firewall.missing(&binding.filter, &binding.params).map_err(named)?;
+                if !missing.is_empty() {
+                    let diagnostics = vec![unresolvable(&missing.into_iter().collect())];
+                    return Err(named(Refused { interface: None, diagnostics }));
+                }
+                self.enforce(&binding.portdev);
+            }
+        }
+        Ok(())
+    }
+
+    /// Where to listen, by the index of each guest's link.
+    pub fn posts(&self) -> BTreeMap<u32, Post> {
+        let listening = self
+            .learners
+            .iter()
+            .filter(|(index, study)| study.learner.is_listening() && self.is_bound(**index));
+        listening.filter_map(|(index, study)| Some((*index, self.post(*index, &study.learner)?))).collect()
+    }
+
+    /// A macvtap shows both what its guest sends and what it gets, as the device below it would, but nobody else's frames.
+    fn post(&self, index: u32, learner: &Learner) -> Option<Post> {
+        let side = match self.links.get(&index)?.kind {
+            Kind::Macvtap { .. } => Side::Guest,
+            _ => Side::Host,
+        };
+        Some(Post { guest: index, link: index, side, mac: learner.mac(), mode: learner.wanted().mode })
+    }
+
+    /// Whether learners are the same ones, knowing the same, as in another state.
+    pub fn knows_the_same(&self, other: &State) -> bool {
+        self.learners.ptr_eq(&other.learners)
+    }
+
+    /// Whether the same ports are bound as in another state.
+    pub fn binds_the_same(&self, other: &State) -> bool {
+        self.bindings.ptr_eq(&other.bindings)
+    }
+
+    /// The lines to write when this state follows an older one.
+    pub fn lessons(&self, old: &State) -> String {
+        let mut lines = String::new();
+        let empty = Table::default();
+        let mut differ = |index: u32, old: Option<&Arc<Study>>, new: Option<&Arc<Study>>| {
+            let table = |study: Option<&Arc<Study>>| {
+                study.map_or(empty.clone(), |study| study.learner.table().clone())
+            };
+            let Some(guest) = new.or(old).map(|study| study.guest) else { return };
+            let same_guest = |study: &&Arc<Study>| study.guest == guest;
+            if let Some(old) = old.filter(|study| !same_guest(study)) {
+                lines.push_str(&self.ended(old.guest, index, old.learner.table(), &empty, false));
+            }
+            let (before, after) = (table(old.filter(same_guest)), table(new));
+            lines.push_str(&self.ended(guest, index, &before, &after, new.is_some()));
+            for (address, learned) in
+                after.iter().filter(|(address, learned)| before.get(*address) != Some(*learned))
+            {
+                lines.push_str(&file::known(guest, index, address, learned));
+            }
+        };
+        for item in old.learners.diff(&self.learners) {
+            match item {
+                DiffItem::Add(index, new) => differ(*index, None, Some(new)),
+                DiffItem::Update { old, new } => differ(*new.0, Some(old.1), Some(new.1)),
+                DiffItem::Remove(index, old) => differ(*index, Some(old), None),
+            }
+        }
+        lines
+    }
+
+    /// Addresses that are known no longer; a lease whose learner is gone may be remembered.
+    fn ended(&self, guest: Guest, index: u32, before: &Table, after: &Table, goes_on: bool) -> String {
+        let kept = |address: Ipv4Addr| {
+            let remembered = self.remembered.get(&(guest, 0)).filter(|_| !goes_on);
+            after.get(address).is_some() || remembered.is_some_and(|table| table.get(address).is_some())
+        };
+        let gone = before.iter().filter(|(address, _)| !kept(*address));
+        gone.map(|(address, learned)| file::ended(guest, index, address, learned.how)).collect()
+    }
+
+    /// All that is known, for a file that holds nothing else.
+    pub fn book(&self) -> Book {
+        let mut book: BTreeMap<(Guest, u32), Table> =
+            self.remembered.iter().map(|(key, table)| (*key, table.clone())).collect();
+        for (index, study) in &self.learners {
+            book.insert((study.guest, *index), study.learner.table().clone());
+        }
+        Book(book)
+    }
+
+    /// What `nwfilter status` tells of a learner.
+    pub(super) fn lesson(&self, index: u32) -> Option<Learning> {
+        let learner = &self.learners.get(&index)?.learner;
+        let address = |(address, learned): (Ipv4Addr, &crate::lease::Learned)| Address {
+            address: address.to_string(),
+            from: learned.how.word().into(),
+            server: learned.server.map(|server| server.to_string()),
+            since: learned.since.as_secs(),
+            until: learned.ends.map(|ends| ends.as_secs()),
+        };
+        let addresses = learner.table().iter().map(address).collect();
+        Some(Learning { mode: learner.wanted().mode.word().into(), addresses })
+    }
+}
+
+fn meaningless(filter: &str, fault: Meaningless) -> Refused {
+    let message = match fault.variable {
+        learning::MODE => format!("filter '{filter}' learning value '{}' invalid.", fault.value),
+        _ => fault.to_string(),
+    };
+    Refused { interface: None, diagnostics: vec![Diagnostic::error(Code::PARSE_FAILED, message)] }
+}

@@ -1,0 +1,295 @@
+//! Guests whose addresses are found out, through the engine alone.
+
+use crate::world::*;
+use nwfilter::addr::Mac;
+use nwfilter::binding::{self, Binding};
+use nwfilter::engine::State;
+use nwfilter::firewall::{Firewall, Rules};
+use nwfilter::frame::dhcp::{Dhcp, Kind};
+use nwfilter::frame::{Frame, Sighting};
+use nwfilter::learn::Told;
+use nwfilter::learning::filters;
+use nwfilter::lease::file;
+use nwfilter::links::Link;
+use nwfilter::links::LinkEvent::{Appeared, Changed, Gone};
+use nwfilter::rpc::{Error, Request};
+use nwfilter::span::Source;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+const GUEST: Mac = Mac([0x52, 0x54, 0, 0, 0, 1]);
+const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+const OTHER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 254);
+
+/// Lets out only what has the guest's address.
+fn honest(extra: &str) -> String {
+    format!(
+        "<filter name='honest'><uuid>{}</uuid><rule action='drop' direction='out'>\
+         <ip match='no' srcipaddr='$IP'/></rule>{extra}</filter>",
+        uuid("honest")
+    )
+}
+
+const NEEDY: &str = "<rule action='drop' direction='out'><mac srcmacaddr='$OTHER'/></rule>";
+
+fn with_params(port: &str, params: &[(&str, &str)]) -> String {
+    let params: String =
+        params.iter().map(|(name, value)| format!("<parameter name='{name}' value='{value}'/>")).collect();
+    bind(port, "honest").replace("filter='honest'/>", &format!("filter='honest'>{params}</filterref>"))
+}
+
+fn create(world: &mut World, params: &[(&str, &str)]) -> Result<(), Error> {
+    world.ask(Request::CreateBinding { xml: with_params("vnet0", params), flags: 0 }).map(drop)
+}
+
+/// A guest at link 7, bound and learning.
+fn learning(params: &[(&str, &str)]) -> World {
+    let mut world = World::new(&[honest("")]);
+    world.link(Appeared(tap(7, "vnet0")));
+    create(&mut world, params).unwrap();
+    world
+}
+
+fn rules(world: &World, index: u32) -> (String, Vec<String>) {
+    let member = &world.state.firewall().members()[&index];
+    let filter = match &member.rules {
+        Rules::Filter(filter) => filter.clone(),
+        Rules::Closed => "closed".into(),
+    };
+    (filter, member.vars.values("IP").unwrap_or_default().to_vec())
+}
+
+fn waits(filter: &str) -> (String, Vec<String>) {
+    (filter.into(), Vec::new())
+}
+
+fn has(addresses: &[Ipv4Addr]) -> (String, Vec<String>) {
+    ("honest".into(), addresses.iter().map(ToString::to_string).collect())
+}
+
+/// The lines that are written.
+fn hear(world: &mut World, guest: u32, source: Mac, sighting: Sighting) -> String {
+    let told = Told { guest, frame: Frame { source, destination: Mac::BROADCAST, tagged: false, sighting } };
+    let Some(change) = world.state.hear(&told, world.now) else { return String::new() };
+    let lines = change.next.lessons(&world.state);
+    world.state = change.next;
+    lines
+}
+
+fn arp(world: &mut World, guest: u32, address: Ipv4Addr) -> String {
+    hear(world, guest, GUEST, Sighting::Arp { mac: GUEST, address })
+}
+
+fn dhcp(kind: Kind, address: Ipv4Addr, lease: Option<u32>) -> Sighting {
+    Sighting::Dhcp(Dhcp {
+        kind,
+        source: SERVER,
+        transaction: 1,
+        client: GUEST,
+        client_address: address,
+        your_address: address,
+        relay: Ipv4Addr::UNSPECIFIED,
+        requested: Some(address),
+        server: Some(SERVER),
+        lease,
+    })
+}
+
+fn ack(world: &mut World, address: Ipv4Addr, lease: u32) -> String {
+    hear(world, 7, Mac([2; 6]), dhcp(Kind::Ack, address, Some(lease)))
+}
+
+const DHCP: &[(&str, &str)] = &[("CTRL_IP_LEARNING", "dhcp")];
+
+#[test]
+fn only_a_missing_address_is_learned() {
+    for (params, expected) in [
+        (&[][..], Ok(waits(filters::ANY))),
+        (&[("IP", "10.0.0.1")], Ok(has(&[ADDRESS]))),
+        (DHCP, Ok(waits(filters::DHCP))),
+        (
+            &[("CTRL_IP_LEARNING", "DHCP"), ("DHCPSERVER", "10.0.0.254")],
+            Ok(waits(filters::DHCP_FROM_SERVERS)),
+        ),
+        (&[("CTRL_IP_LEARNING", "none")], Err("list elements: IP")),
+        (&[("CTRL_IP_LEARNING", "some")], Err("filter 'honest' learning value 'some' invalid.")),
+    ] {
+        let mut world = World::new(&[honest("")]);
+        world.link(Appeared(tap(7, "vnet0")));
+        match (create(&mut world, params), expected) {
+            (Ok(()), Ok(expected)) => assert_eq!(rules(&world, 7), expected, "{params:?}"),
+            (Err(error), Err(expected)) => assert!(error.message.contains(expected), "{error:?}"),
+            (found, expected) => panic!("{params:?}: {found:?}, not {expected:?}"),
+        }
+    }
+}
+
+#[test]
+fn any_other_missing_variable_refuses_and_all_are_named() {
+    let mut world = World::new(&[honest(NEEDY)]);
+    world.link(Appeared(tap(7, "vnet0")));
+    let error = create(&mut world, &[]).unwrap_err();
+    assert!(error.message.ends_with("IP, OTHER"), "{error:?}");
+    assert!(world.state.bindings().is_empty());
+}
+
+#[test]
+fn an_address_brings_its_filter_and_is_written_down() {
+    let mut world = learning(&[]);
+    assert_eq!(world.state.posts().len(), 1);
+    let line = arp(&mut world, 7, ADDRESS);
+    assert!(line.contains(" 10.0.0.1 0.0.0.0 arp ") && line.ends_with(" 7\n"), "{line}");
+    assert_eq!(rules(&world, 7), has(&[ADDRESS]));
+    assert!(world.state.posts().is_empty());
+    assert_eq!(arp(&mut world, 7, OTHER), "");
+    assert_eq!(rules(&world, 7), has(&[ADDRESS]));
+}
+
+#[test]
+fn leases_come_and_go_and_the_last_one_returns_the_guest_to_waiting() {
+    let mut world = learning(DHCP);
+    ack(&mut world, ADDRESS, 60);
+    ack(&mut world, OTHER, 90);
+    assert_eq!(rules(&world, 7), has(&[ADDRESS, OTHER]));
+    assert_eq!(world.state.deadline(), Some(Duration::from_secs(60)));
+    world.state = world.state.expire(Duration::from_secs(60)).next;
+    assert_eq!(rules(&world, 7), has(&[OTHER]));
+    let lines = hear(&mut world, 7, GUEST, dhcp(Kind::Release, OTHER, None));
+    assert!(lines.starts_with("0 "), "{lines}");
+    assert_eq!(rules(&world, 7), waits(filters::DHCP));
+    assert_eq!(world.state.posts().len(), 1);
+}
+
+#[test]
+fn an_address_that_ends_without_the_kernels_consent_is_tried_again_later() {
+    let mut world = learning(DHCP);
+    ack(&mut world, ADDRESS, 60);
+    let later = Duration::from_secs(70);
+    assert_eq!(world.state.put_off(Duration::from_secs(60), later).deadline(), Some(later));
+}
+
+#[test]
+fn a_reused_name_gets_no_address_of_another() {
+    for params in [&[][..], DHCP] {
+        let mut world = learning(params);
+        if params.is_empty() {
+            arp(&mut world, 7, ADDRESS)
+        } else {
+            ack(&mut world, ADDRESS, 60)
+        };
+        world.delete("vnet0").unwrap();
+        world.link(Gone(tap(7, "vnet0")));
+        world.link(Appeared(tap(8, "vnet0")));
+        let another = with_params("vnet0", params).replace("52:54:00:00:00:01", "52:54:00:00:00:02");
+        world.ask(Request::CreateBinding { xml: another, flags: 0 }).unwrap();
+        assert!(rules(&world, 8).0.starts_with("learning/"));
+        // What the first guest's ear still had to tell.
+        assert_eq!(arp(&mut world, 7, OTHER), "");
+        assert_eq!(arp(&mut world, 8, OTHER), "");
+        assert!(rules(&world, 8).0.starts_with("learning/"));
+    }
+}
+
+#[test]
+fn the_same_guest_gets_its_lease_back_and_learns_an_address_anew() {
+    for (params, back) in [(&[][..], waits(filters::ANY)), (DHCP, has(&[ADDRESS]))] {
+        let mut world = learning(params);
+        if params.is_empty() {
+            arp(&mut world, 7, ADDRESS)
+        } else {
+            ack(&mut world, ADDRESS, 60)
+        };
+        world.link(Gone(tap(7, "vnet0")));
+        world.link(Appeared(tap(8, "vnet0")));
+        assert_eq!(rules(&world, 8), back);
+    }
+}
+
+#[test]
+fn a_renamed_or_moved_link_keeps_what_is_known() {
+    let mut world = learning(&[]);
+    arp(&mut world, 7, ADDRESS);
+    world.link(Appeared(bridge(2, "br0")));
+    let moved = Link { master: Some(2), ..tap(7, "vnet0") };
+    world.link(Changed { old: tap(7, "vnet0"), new: moved.clone() });
+    assert_eq!(rules(&world, 7), has(&[ADDRESS]));
+    world.link(Changed { old: moved, new: tap(7, "other") });
+    assert_eq!(rules(&world, 7), has(&[ADDRESS]));
+}
+
+#[test]
+fn a_deleted_binding_is_listened_to_no_longer_though_its_rules_stay_a_while() {
+    let mut world = learning(DHCP);
+    world.delete("vnet0").unwrap();
+    assert_eq!(rules(&world, 7), waits(filters::DHCP));
+    assert!(world.state.posts().is_empty());
+    assert_eq!(ack(&mut world, ADDRESS, 60), "");
+    world.state = world.state.expire(GRACE).next;
+    assert!(world.state.firewall().members().is_empty());
+}
+
+#[test]
+fn a_redefinition_that_brings_new_variables_to_a_learning_guest_is_refused_whole() {
+    for known in [false, true] {
+        let mut world = learning(&[]);
+        if known {
+            arp(&mut world, 7, ADDRESS);
+        }
+        let before = rules(&world, 7);
+        let error = world.define(&honest(NEEDY)).unwrap_err();
+        assert!(error.message.contains("vnet0") && error.message.contains("OTHER"), "{error:?}");
+        assert_eq!(rules(&world, 7), before);
+    }
+}
+
+#[test]
+fn a_redefinition_without_the_address_ends_learning() {
+    let mut world = learning(&[]);
+    world.define(&guard("honest", 1)).unwrap();
+    assert_eq!(rules(&world, 7), waits("honest"));
+    assert!(world.state.posts().is_empty());
+}
+
+#[test]
+fn a_redefinition_leaves_a_waiting_guest_waiting_and_serves_it_after() {
+    let mut world = learning(&[]);
+    world.define(&honest("<rule action='drop' direction='in'><mac protocolid='0x9000'/></rule>")).unwrap();
+    assert_eq!(rules(&world, 7), waits(filters::ANY));
+    arp(&mut world, 7, ADDRESS);
+    assert_eq!(rules(&world, 7), has(&[ADDRESS]));
+}
+
+#[test]
+fn the_waiting_filters_are_no_clients_affair() {
+    let mut world = learning(&[]);
+    assert!(world.state.firewall().filters().keys().all(|name| !name.contains('/')));
+    let mine = guard("learning/any", 1);
+    assert!(world.define(&mine).is_err());
+}
+
+fn bound(params: &[(&str, &str)]) -> Binding {
+    let all = [params, &[("MAC", "52:54:00:00:00:01")]].concat();
+    binding::read(&Source::new("binding", with_params("vnet0", &all))).unwrap().0
+}
+
+#[test]
+fn a_restart_knows_what_was_known_at_the_same_link() {
+    for (params, index, knows) in [(&[][..], 7, true), (&[], 8, false), (DHCP, 7, true), (DHCP, 8, true)] {
+        let mut world = learning(params);
+        let lines =
+            if params.is_empty() { arp(&mut world, 7, ADDRESS) } else { ack(&mut world, ADDRESS, 60) };
+        for text in [lines, file::write(&world.state.book())] {
+            let (book, skipped) = file::read(&text, Duration::from_secs(9), 64);
+            assert_eq!(skipped, []);
+            let firewall = Firewall::new(policy(64)).define([filter(&honest("")).into()]).unwrap();
+            let link = tap(index, "vnet0");
+            let epoch = Duration::from_secs(9);
+            let mut restored = World::new(&[]);
+            restored.state = State::restore_learned(firewall, [bound(params)], [link], GRACE, book, epoch);
+            let found = rules(&restored, index);
+            assert_eq!(found == has(&[ADDRESS]), knows, "{params:?} at {index}: {found:?}");
+            assert!(knows || found.0.starts_with("learning/"), "{found:?}");
+        }
+    }
+}
