@@ -15,7 +15,7 @@ use crate::nft::reply::{Fault, Refusal};
 use crate::nft::{Ownership, encode};
 use crate::plan::{Change, Plan, Step};
 use link::{Link, wait_for_packets_under_way};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display, Formatter};
 use std::io;
 use std::sync::mpsc;
@@ -251,6 +251,12 @@ fn sweep(made: &[Step]) -> Vec<Step> {
 }
 
 impl Refused {
+    /// The filters whose rules were refused.
+    pub fn filters(&self) -> BTreeSet<String> {
+        let origins = self.refusals.iter().filter_map(|refusal| refusal.origin.as_ref());
+        origins.map(|origin| origin.filter.to_string()).collect()
+    }
+
     /// The thread is no more.
     pub fn gone() -> Refused {
         let fault = Fault::Unencodable(gone().to_string());

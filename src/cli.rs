@@ -5,9 +5,11 @@
 
 mod documents;
 mod enforce;
+mod explain;
 mod ipset;
 mod print;
 mod status;
+mod trace;
 
 use crate::addr::Mac;
 use crate::config::Options;
@@ -36,6 +38,9 @@ enum Command {
         /// Where filters that they refer to are looked up.
         #[arg(long, default_value = FILTERS)]
         dir: PathBuf,
+        /// Also look for rules that no frame reaches, and for frames with foreign addresses that a guest could send.
+        #[arg(long)]
+        audit: bool,
     },
     /// Print a filter or binding the way libvirt does.
     Fmt {
@@ -69,8 +74,25 @@ enum Command {
         #[arg(long, conflicts_with = "dev")]
         index: Option<u32>,
     },
+    /// Say what becomes of a frame, and which line of XML decides.
+    Explain(explain::ExplainArgs),
+    /// Show what becomes of an interface's frames as they pass, until interrupted.
+    Trace {
+        /// The interface.
+        #[arg(long)]
+        dev: String,
+        /// Only frames that are dropped.
+        #[arg(long)]
+        drops: bool,
+        /// Where filters are looked up, to tell the line of a rule.
+        #[arg(long, default_value = FILTERS)]
+        dir: PathBuf,
+    },
     /// Show the bound interfaces, their programs and counters.
     Status {
+        /// This interface alone.
+        #[arg(long)]
+        dev: Option<String>,
         /// As JSON.
         #[arg(long)]
         json: bool,
@@ -153,13 +175,15 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> Outcome {
     match command {
-        Command::Check { files, dir } => documents::check(&files, &dir),
+        Command::Check { files, dir, audit } => documents::check(&files, &dir, audit),
         Command::Fmt { file, write } => documents::format(&file, write),
         Command::Compile { filter, slots, json } => print::compile(&filter, slots, json),
         Command::Apply(arguments) => enforce::apply(&arguments),
         Command::Plan(arguments) => enforce::plan(&arguments),
         Command::Remove { dev, index } => enforce::remove(dev.as_deref(), index),
-        Command::Status { json } => status::show(json),
+        Command::Explain(arguments) => explain::run(&arguments),
+        Command::Trace { dev, drops, dir } => trace::run(&dev, drops, &dir),
+        Command::Status { dev, json } => status::show(dev.as_deref(), json),
         Command::Ipset { verb } => ipset::run(&verb),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "nwfilter", &mut io::stdout());

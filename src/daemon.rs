@@ -48,9 +48,12 @@ pub enum Failure {
     /// A socket for clients.
     #[error(transparent)]
     Socket(#[from] rpc::listen::NoSocket),
-    /// The kernel did not take what must be in force from the start.
+    /// The kernel did not take what must be in force.
     #[error("the kernel refuses: {0}")]
-    Kernel(String),
+    Refused(apply::Refused),
+    /// The filters can not be listed.
+    #[error("{0}")]
+    Filters(String),
     /// The system.
     #[error("{0}: {1}")]
     System(&'static str, io::Error),
@@ -201,16 +204,31 @@ impl Daemon {
             fold_up_to: config.fold_up_to,
             compile: compile::Options { features: features.into(), counters: config.counters },
         };
-        let found = start::read_filters(&filters).map_err(|error| Failure::Kernel(error.message))?;
+        let found = start::read_filters(&filters).map_err(|error| Failure::Filters(error.message))?;
         let links = links::snapshot().map_err(system("links can not be listed"))?;
         let firewall = start::define_all(Firewall::new(policy), found);
         let bound = start::read_bindings(&bindings)?;
         let (epoch, started) = (start::time(), Instant::now());
         let state = State::restore_learned(firewall, bound, links, config.grace, learned, epoch);
         let mut daemon = Daemon { config, kernel, filters, bindings, addresses, ears, state, started };
-        daemon.heal(Adopt::Yes).await?;
+        daemon.enforce_from_start().await?;
         daemon.listen();
         Ok(daemon)
+    }
+
+    /// Ports whose filters the kernel refuses are closed, so that all others have their rules.
+    async fn enforce_from_start(&mut self) -> Result<(), Failure> {
+        loop {
+            let refused = match self.heal(Adopt::Yes).await {
+                Ok(_) => return Ok(()),
+                Err(Failure::Refused(refused)) => refused,
+                Err(failure) => return Err(failure),
+            };
+            let why = refused.to_string();
+            error!(reason = %why, "rules not taken by the kernel: the ports that need them are closed");
+            let closed = self.state.close_users(&refused.filters(), &why);
+            self.state = closed.ok_or(Failure::Refused(refused))?;
+        }
     }
 
     async fn work(&mut self, inputs: &mut Inputs, signals: &mut Signals) -> Result<(), Failure> {
@@ -259,7 +277,7 @@ impl Daemon {
                 observed.families.keys().map(|family| Step { family: *family, change: PlanChange::AddTable });
             difference.prepare.splice(0..0, tables);
         }
-        self.commit(difference).await.map_err(|refused| Failure::Kernel(refused.to_string()))?;
+        self.commit(difference).await.map_err(Failure::Refused)?;
         Ok(differs)
     }
 
@@ -281,8 +299,9 @@ impl Daemon {
         if plan.is_empty() {
             return Ok(());
         }
-        // What is retired no packet can reach any more: nobody has to wait for that.
-        let outcome = self.kernel.submit(plan, Retire::AfterAnswer).await;
+        // What is retired no packet can reach any more, and nobody has to wait for that, unless somebody moves.
+        let retire = if plan.moves() { Retire::BeforeAnswer } else { Retire::AfterAnswer };
+        let outcome = self.kernel.submit(plan, retire).await;
         let applied = outcome.unwrap_or_else(|_| Err(apply::Refused::gone()))?;
         applied.litter.iter().for_each(|refusal| warn!(%refusal, "not taken away"));
         Ok(())

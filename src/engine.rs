@@ -12,8 +12,9 @@ mod ports;
 pub use filters::{Fault, sound};
 
 use crate::binding::{self, Binding};
+use crate::explain::Bound;
 use crate::filter::{Filter, write};
-use crate::firewall::{Firewall, Refused};
+use crate::firewall::{Firewall, Refused, Rules};
 use crate::ir::observed::Observed;
 use crate::lease::Table;
 use crate::lease::file::{Book, Guest};
@@ -218,6 +219,7 @@ impl State {
             Request::DeleteBinding { portdev } => self.delete(portdev, context.now),
             Request::Apply { xml } => self.apply(xml),
             Request::Remove { portdev } => self.remove(portdev),
+            Request::Bound { portdev } => self.filtered_by(portdev),
             Request::Status | Request::Ipset { .. } => Err(Error::unknown()),
         }
     }
@@ -225,6 +227,26 @@ impl State {
     /// Bindings whose link is not there.
     fn waiting(&self) -> impl Iterator<Item = &Arc<Binding>> {
         self.bindings.values().filter(|binding| self.link_of(&binding.portdev).is_none())
+    }
+
+    /// What the frames of a bound interface must pass, so that a client can explain them.
+    fn filtered_by(&self, portdev: &str) -> Result<Change, Error> {
+        let index = self.link_of(portdev).map(|link| link.index);
+        let member = index.and_then(|index| self.firewall.members().get(&index));
+        let member = member.ok_or_else(|| Error::no_binding(portdev))?;
+        let filter = match &member.rules {
+            Rules::Filter(filter) => Some(filter.clone()),
+            Rules::Closed => None,
+        };
+        let used = |name: &String| filter.as_ref().is_some_and(|root| self.firewall.uses(root, name));
+        let documents = self.firewall.filters().iter().filter(|(name, _)| used(name)).map(|(_, filter)| {
+            let source = &filter.source;
+            (source.name.clone(), source.text.clone())
+        });
+        let (documents, vars) = (documents.collect(), member.vars.0.clone());
+        let reject = self.firewall.policy().compile.features.reject;
+        let json = serde_json::to_string(&Bound { filter, vars, documents, reject });
+        self.answer(Reply::Json(json.map_err(|error| Error::internal(error.to_string()))?))
     }
 
     fn answer(&self, reply: Reply) -> Result<Change, Error> {

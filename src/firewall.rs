@@ -139,6 +139,11 @@ impl Firewall {
         Ruleset { tables: [(Family::Bridge, self.table.clone())].into() }
     }
 
+    /// The choices that no filter makes.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
     /// The filter of a name.
     pub fn filter(&self, name: &str) -> Option<&Arc<Filter>> {
         self.filters.get(name)

@@ -228,6 +228,11 @@ pub fn led(table: &Table, shared: &str) -> Option<Name> {
     prefix_of(target?).map(Name::from)
 }
 
+/// The shared program whose members are in this set; none for any other set.
+pub fn shared_by(set: &str) -> Option<&str> {
+    set.strip_suffix(MEMBERS)
+}
+
 /// The indexes of all bound interfaces.
 pub fn bound(table: &Table) -> Vec<u32> {
     let index = |key: &Bytes| key[..].try_into().map(u32::from_ne_bytes).ok();

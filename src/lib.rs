@@ -36,6 +36,7 @@
 
 pub mod addr;
 pub mod apply;
+pub mod audit;
 pub mod binding;
 pub mod bpf;
 pub mod cli;
@@ -46,6 +47,7 @@ pub mod daemon;
 pub mod diag;
 pub mod engine;
 pub mod eval;
+pub mod explain;
 pub mod field;
 pub mod filter;
 pub mod firewall;
@@ -70,5 +72,6 @@ pub mod rpc;
 pub mod span;
 pub mod status;
 pub mod store;
+pub mod trace;
 pub mod vars;
 pub mod xml;

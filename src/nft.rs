@@ -12,6 +12,7 @@ mod object;
 pub mod probe;
 pub mod read;
 pub mod reply;
+pub mod trace;
 mod uapi;
 pub mod watch;
 

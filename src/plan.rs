@@ -9,7 +9,7 @@
 mod text;
 
 use crate::ir::{Bytes, Chain, Datum, Family, Hook, Name, Role, Rule, Ruleset, Set, SetType, Table};
-use crate::layout::{BOUND, index_key};
+use crate::layout::{self, BOUND, index_key};
 use imbl::ordmap::DiffItem;
 use std::sync::Arc;
 
@@ -180,7 +180,7 @@ impl Difference {
         for item in before.elements.diff(&after.elements) {
             match item {
                 DiffItem::Add(key, datum) => changes.add(key, datum, after.role, bindings),
-                DiffItem::Remove(key, _) => changes.remove(key, after.role, bindings),
+                DiffItem::Remove(key, _) => changes.remove(key, after.role, bindings.keeps(name, key)),
                 DiffItem::Update { new: (key, datum), .. } => {
                     changes.unbound.push(key.clone());
                     changes.dispatched.push((key.clone(), datum.clone()));
@@ -202,6 +202,14 @@ struct Bindings<'a> {
 }
 
 impl Bindings<'_> {
+    /// Whether an interface may stay in a set for a while that it leaves: it is bound still, and the shared program of
+    /// the set is the one it has had. What becomes of those who stay is none of its business.
+    fn keeps(&self, set: &Name, key: &Bytes) -> bool {
+        let led = |table: &Table| layout::shared_by(set).and_then(|shared| layout::led(table, shared));
+        let (before, after) = (led(self.old), led(self.new));
+        Bindings::bound(self.new, key) && (after.is_none() || before == after)
+    }
+
     fn bound(table: &Table, key: &Bytes) -> bool {
         let index = key.get(..4).and_then(|index| index.try_into().ok()).map(u32::from_ne_bytes);
         let bound = table.sets.get(BOUND);
@@ -230,9 +238,9 @@ impl Elements {
     }
 
     /// An interface that stays bound is dispatched twice before it is no longer dispatched the old way.
-    fn remove(&mut self, key: &Bytes, role: Role, bindings: &Bindings) {
+    fn remove(&mut self, key: &Bytes, role: Role, keeps: bool) {
         match role {
-            Role::Dispatch if !Bindings::bound(bindings.new, key) => self.unbound.push(key.clone()),
+            Role::Dispatch if !keeps => self.unbound.push(key.clone()),
             _ => self.left.push(key.clone()),
         }
     }
@@ -251,6 +259,15 @@ fn push_removal(list: &mut Vec<Change>, name: &Name, set: &Set, keys: Vec<Bytes>
 }
 
 impl Plan {
+    /// Whether somebody meets his old rules until the retire is through, so that it belongs to the change.
+    pub fn moves(&self) -> bool {
+        let dispatch = |step: &Step| match &step.change {
+            Change::DeleteElements(name, kind, _) => layout::role_of(name, kind.dynamic) == Role::Dispatch,
+            _ => false,
+        };
+        self.retire.iter().any(dispatch)
+    }
+
     /// Whether nothing changes.
     pub fn is_empty(&self) -> bool {
         self.prepare.is_empty() && self.switch.is_empty() && self.retire.is_empty()

@@ -180,7 +180,12 @@ pub fn resolve(
 /// The filter `root` of the library with samples for variables that no parameter gives: fails with what an
 /// interface would be refused for whatever its variables are.
 pub fn check(library: Library<'_>, root: &str) -> Result<Resolved, Vec<Diagnostic>> {
-    let instances = walk::walk(library, root, &Vars::default())?;
+    with_samples(library, root, &Vars::default())
+}
+
+/// The filter `root` of the library for a binding with these variables, and samples for those that are missing.
+pub fn with_samples(library: Library<'_>, root: &str, vars: &Vars) -> Result<Resolved, Vec<Diagnostic>> {
+    let instances = walk::walk(library, root, vars)?;
     let instances: Vec<Instance> = instances.into_iter().map(sample::sampled).collect();
     expanded(root, &instances, None)
 }

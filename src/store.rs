@@ -19,6 +19,11 @@ use std::path::{Path, PathBuf};
 pub const LIMIT: u64 = 4 << 20;
 /// Bytes of the longest name.
 const NAME_LIMIT: usize = 128;
+/// The directory of the status files of bindings, below the runtime directory, as libvirt has it.
+pub const BINDINGS: &str = "nwfilter-binding";
+/// The lock of whoever changes them, below the runtime directory.
+pub const LOCK: &str = "nwfilterd.lock";
+
 const SUFFIX: &str = ".xml";
 /// How the name of a file that is being written begins. The dot hides it from every reader of `*.xml`.
 const UNFINISHED: &str = ".nwfilter-";

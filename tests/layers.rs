@@ -8,14 +8,21 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[(&str, &[&str])] = &[
     ("values", &["number", "addr", "span", "diag", "field", "vars"]),
     ("documents", &["xml", "filter", "binding", "library"]),
+    ("guests", &["frame", "bpf", "lease", "learning"]),
     (
         "meaning",
         &[
-            "ir", "program", "resolve", "compile", "eval", "layout", "plan", "recall", "frame", "bpf",
-            "lease", "learning", "firewall",
+            "ir", "program", "resolve", "compile", "eval", "layout", "plan", "recall", "firewall", "explain",
+            "audit",
         ],
     ),
-    ("edges", &["nft", "apply", "links", "learn", "store", "config", "confine", "logging", "notify", "rpc"]),
+    (
+        "edges",
+        &[
+            "nft", "apply", "links", "store", "config", "confine", "logging", "notify", "rpc", "learn",
+            "trace",
+        ],
+    ),
     ("state", &["ipset", "status", "engine"]),
     ("whole", &["daemon", "cli"]),
 ];

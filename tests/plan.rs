@@ -233,6 +233,23 @@ fn assert_retire_is_unseen(switched: &Ruleset, new: &Ruleset, moved: impl Fn(u32
     }
 }
 
+/// Between switch and retire an interface meets its old rules or its new ones, never what its old group has become.
+fn assert_no_one_meets_the_rules_of_others(old: &Ruleset, switched: &Ruleset, new: &Ruleset) {
+    let of = |ruleset: &Ruleset| ruleset.tables.get(&Family::Bridge).cloned().unwrap_or_default();
+    let (old, switched, new) = (of(old), of(switched), of(new));
+    let rules = |table: &Table, index| -> Vec<Vec<Rule>> {
+        let seen = seen_by_packets(table, index).into_iter();
+        seen.filter(|(name, _)| layout::prefix_of(name).is_some()).map(|(_, rules)| rules).collect()
+    };
+    for index in layout::bound(&new).into_iter().filter(|index| layout::entrance(&old, *index).is_some()) {
+        let met = rules(&switched, index);
+        assert!(
+            met == rules(&old, index) || met == rules(&new, index),
+            "{index} meets rules that are not its own"
+        );
+    }
+}
+
 fn check(old: &Ruleset, new: &Ruleset) -> Plan {
     let plan = plan(old, new);
     let prepared = send(old, &plan.prepare);
@@ -250,6 +267,7 @@ fn check(old: &Ruleset, new: &Ruleset) -> Plan {
     };
     assert_retire_is_unseen(&switched, new, dispatched_twice);
     assert_eq!(retired, *new);
+    assert_no_one_meets_the_rules_of_others(old, &switched, new);
     plan
 }
 

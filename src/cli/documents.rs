@@ -1,6 +1,7 @@
 //! `check` and `fmt`: documents, and nothing of the host but their files.
 
 use super::{Failure, Outcome, has_errors, print, show};
+use crate::audit::audit;
 use crate::binding;
 use crate::compile::{Features, Options, compile, warnings};
 use crate::diag::Diagnostic;
@@ -15,7 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// Says what is wrong with each document, all of it.
-pub(super) fn check(files: &[std::path::PathBuf], directory: &Path) -> Outcome {
+pub(super) fn check(files: &[std::path::PathBuf], directory: &Path, audited: bool) -> Outcome {
     let mut library =
         Library::load(directory).map_err(|error| Failure::host(&directory.display(), &error))?;
     library.faults.clear(); // Of the directory nobody asked.
@@ -34,6 +35,9 @@ pub(super) fn check(files: &[std::path::PathBuf], directory: &Path) -> Outcome {
     }
     for root in &roots {
         diagnostics.extend(meaning(&library, root));
+        if audited {
+            diagnostics.extend(audit(&|name| library.get(name), root).unwrap_or_default());
+        }
     }
     diagnostics.dedup();
     if has_errors(&diagnostics) {

@@ -1,7 +1,8 @@
 //! `apply`, `plan` and `remove`: one interface, its program, and the kernel.
 //!
 //! The program is always folded: nobody is there to look after a shared one. What is bound already is read from the
-//! kernel, so that several runs see each other. Where the daemon runs, it is asked.
+//! kernel, so that several runs see each other; a status file tells a daemon that is started later. Where the daemon
+//! runs, it is asked.
 
 use super::print::with_faults_of;
 use super::status::asked;
@@ -18,6 +19,7 @@ use crate::program::Program;
 use crate::recall::recall;
 use crate::resolve::{Mode, resolve};
 use crate::span::{Source, Span};
+use crate::store::{BINDINGS, Fault, LOCK, Lock, Store};
 use crate::vars::Vars;
 use uuid::Uuid;
 
@@ -27,16 +29,20 @@ pub(super) fn apply(arguments: &BindArgs) -> Outcome {
     if asked(&arguments.dev, |daemon| daemon.apply(&binding))?.is_some() {
         return Ok(());
     }
-    let kernel =
-        Kernel::open(Ownership::OwnedAndKept).map_err(|error| Failure::host(&"netfilter", &error))?;
+    let kernel = open()?;
     let (old, new) = change(&kernel, arguments)?;
-    commit(&kernel, &old, &new)
+    let records = Records::open()?;
+    commit(&kernel, &old, &new)?;
+    let recorded = records.bindings.save(&arguments.dev, &binding::write_status(&as_binding(arguments)));
+    recorded.or_else(|fault| {
+        commit(&kernel, &new, &old)?;
+        Err(Failure::host(&"not bound", &fault))
+    })
 }
 
 /// Prints what `apply` would do.
 pub(super) fn plan(arguments: &BindArgs) -> Outcome {
-    let kernel =
-        Kernel::open(Ownership::OwnedAndKept).map_err(|error| Failure::host(&"netfilter", &error))?;
+    let kernel = open()?;
     let (old, new) = change(&kernel, arguments)?;
     print(&difference(&old, &new).to_string());
     Ok(())
@@ -49,8 +55,7 @@ pub(super) fn remove(dev: Option<&str>, index: Option<u32>) -> Outcome {
     {
         return Ok(());
     }
-    let kernel =
-        Kernel::open(Ownership::OwnedAndKept).map_err(|error| Failure::host(&"netfilter", &error))?;
+    let kernel = open()?;
     let index = match (index, dev) {
         (Some(index), _) => index,
         (None, dev) => link(dev.unwrap_or_default())?,
@@ -65,7 +70,30 @@ pub(super) fn remove(dev: Option<&str>, index: Option<u32>) -> Outcome {
     layout::leave(&mut table, index);
     dev.iter().for_each(|dev| layout::unreserve(&mut table, dev));
     layout::sweep(&mut table);
-    commit(&kernel, &old, &ruleset(table))
+    let records = Records::open()?;
+    commit(&kernel, &old, &ruleset(table))?;
+    let forgotten = dev.map_or(Ok(false), |dev| records.bindings.delete(dev));
+    forgotten.map(drop).map_err(|fault| Failure::host(&"unbound, but a later daemon will bind it", &fault))
+}
+
+fn open() -> Result<Kernel, Failure> {
+    Kernel::open(Ownership::OwnedAndKept).map_err(|error| Failure::host(&"netfilter", &error))
+}
+
+/// The status files of bindings, while no daemon has them.
+struct Records {
+    _lock: Lock,
+    bindings: Store,
+}
+
+impl Records {
+    fn open() -> Result<Records, Failure> {
+        let runtime = super::status::runtime();
+        let fault = |fault: Fault| Failure::host(&"status files", &fault);
+        std::fs::create_dir_all(&runtime).map_err(|error| Failure::host(&runtime.display(), &error))?;
+        let _lock = Lock::take(&runtime.join(LOCK)).map_err(fault)?;
+        Ok(Records { _lock, bindings: Store::open(&runtime.join(BINDINGS)).map_err(fault)? })
+    }
 }
 
 /// The rule sets before and after.

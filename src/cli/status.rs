@@ -9,7 +9,7 @@ use crate::rpc::client::{self, Client};
 use crate::rpc::listen::NAME;
 use crate::status::{Address, Interface, Learning, Status};
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Where the daemon's sockets are, unless `NWFILTER_RUNTIME_DIR` says otherwise.
@@ -18,14 +18,18 @@ const RUNTIME: &str = "/run/libvirt";
 /// The daemon may be committing thousands of rules.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Where the daemon keeps its sockets and status files.
+pub(super) fn runtime() -> PathBuf {
+    std::env::var_os("NWFILTER_RUNTIME_DIR").map_or_else(|| RUNTIME.into(), PathBuf::from)
+}
+
 /// What the daemon answers; none where it does not run, or where another program, such as libvirt's own daemon,
 /// serves its socket.
 pub(super) fn asked<T>(
     what: &dyn std::fmt::Display,
     ask: impl FnOnce(&mut Client) -> Result<T, client::Failure>,
 ) -> Result<Option<T>, Failure> {
-    let directory = std::env::var_os("NWFILTER_RUNTIME_DIR").unwrap_or_else(|| RUNTIME.into());
-    let socket = Path::new(&directory).join(NAME);
+    let socket = runtime().join(NAME);
     let mut client = match Client::connect(&socket, PATIENCE) {
         Ok(client) => client,
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
@@ -40,12 +44,22 @@ pub(super) fn asked<T>(
     }
 }
 
-/// Prints the status.
-pub(super) fn show(as_json: bool) -> Outcome {
-    let status = match asked(&"nwfilterd", Client::status)? {
+/// Prints the status, of one interface if one is named.
+pub(super) fn show(dev: Option<&str>, as_json: bool) -> Outcome {
+    let mut status: Status = match asked(&"nwfilterd", Client::status)? {
         Some(json) => serde_json::from_str(&json).map_err(|error| Failure::host(&"nwfilterd", &error))?,
         None => here()?,
     };
+    if let Some(dev) = dev {
+        status.interfaces.retain(|interface| interface.name.as_deref() == Some(dev));
+        let own: Vec<_> =
+            status.interfaces.iter().filter_map(|interface| interface.program.clone()).collect();
+        status.programs.retain(|program| own.contains(&program.name));
+        status.ipsets.clear();
+        if status.interfaces.is_empty() {
+            return Err(Failure::Host(format!("{dev}: not bound")));
+        }
+    }
     if as_json {
         print(&format!("{:#}\n", serde_json::json!(status)));
     } else {

@@ -17,7 +17,7 @@ use crate::rpc::session::Keepalive;
 use crate::rpc::{Error, Limits, Listeners};
 use crate::span::Source;
 use crate::store::journal::Journal;
-use crate::store::{Document, Lock, Store};
+use crate::store::{BINDINGS, Document, LOCK, Lock, Store};
 use crate::{learning, lease};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -25,9 +25,6 @@ use tokio::io::unix::AsyncFdReadyMutGuard;
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
-/// Below the runtime directory, as libvirt has it.
-const BINDINGS: &str = "nwfilter-binding";
-const LOCK: &str = "nwfilterd.lock";
 /// Below the directory of what survives.
 const ADDRESSES: &str = "addresses";
 /// Where libvirt's own driver keeps leases, below its runtime directory.

@@ -255,6 +255,24 @@ impl State {
         next
     }
 
+    /// The state in which every port is closed that uses one of these filters, or, where that is none that is open,
+    /// every port. None where all are closed already.
+    pub fn close_users(&self, filters: &BTreeSet<String>, why: &str) -> Option<State> {
+        let is_open = |binding: &&Arc<Binding>| !self.closed.contains_key(&binding.portdev);
+        let open: Vec<&Arc<Binding>> = self.bindings.values().filter(is_open).collect();
+        let uses =
+            |binding: &&Arc<Binding>| filters.iter().any(|name| self.firewall.uses(&binding.filter, name));
+        let users: Vec<&Arc<Binding>> = open.iter().copied().filter(uses).collect();
+        let closing = if users.is_empty() { open } else { users };
+        let mut next = self.clone();
+        for binding in &closing {
+            let links = self.links_of(&binding.portdev);
+            links.iter().for_each(|link| next.shut(link, &binding.portdev, why));
+            next.closed.insert(binding.portdev.clone(), why.into());
+        }
+        (!closing.is_empty()).then_some(next)
+    }
+
     pub(super) fn shut(&mut self, link: &Link, portdev: &str, why: &str) {
         self.unlearn(link.index);
         let member = Member {

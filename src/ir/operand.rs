@@ -206,7 +206,7 @@ fn network_of(field: Field) -> Option<u16> {
     }
 }
 
-fn style_of(field: Field) -> Style {
+pub(crate) fn style_of(field: Field) -> Style {
     use Field::*;
     match field {
         EtherDaddr | EtherSaddr | ArpSaddrEther | ArpDaddrEther => Style::Ether,

@@ -18,7 +18,7 @@ struct Check {
 /// Refuses a call that changes something.
 pub fn read_only(head: &Header) -> Result<(), Error> {
     let function = match (head.program, head.procedure) {
-        (COMMAND, proto::command::STATUS) => None,
+        (COMMAND, proto::command::STATUS | proto::command::BOUND) => None,
         (COMMAND, proto::command::APPLY) => Some("nwfilter apply"),
         (COMMAND, proto::command::REMOVE) => Some("nwfilter remove"),
         (COMMAND, _) => Some("nwfilter ipset"),

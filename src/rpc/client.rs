@@ -1,4 +1,4 @@
-//! The blocking client of a running daemon, for the command `nwfilter`: four calls, each with a deadline.
+//! The blocking client of a running daemon, for the command `nwfilter`: five calls, each with a deadline.
 //!
 //! One call at a time. It believes nothing: lengths are checked before room is made for them, and a
 //! daemon that is silent or slow ends in an error, never in a wait without end.
@@ -55,6 +55,12 @@ impl Client {
     /// The daemon's state, as JSON.
     pub fn status(&mut self) -> Result<String, Failure> {
         let body = self.call(COMMAND, command::STATUS, &[])?;
+        Ok(Reader::new(&body).string(FRAME_MAX)?.to_owned())
+    }
+
+    /// What a bound interface is filtered by, as JSON.
+    pub fn bound(&mut self, portdev: &str) -> Result<String, Failure> {
+        let body = self.call(COMMAND, command::BOUND, &written(|to| to.string(portdev)))?;
         Ok(Reader::new(&body).string(FRAME_MAX)?.to_owned())
     }
 

@@ -13,6 +13,7 @@
 //! | 2 APPLY | string binding xml | |
 //! | 3 REMOVE | string port device | |
 //! | 4 IPSET | string set, u32 verb (0 list, 1 add, 2 delete, 3 flush), string addresses<65536> | string<> |
+//! | 5 BOUND | string port device | string json |
 
 use super::error::Error;
 use super::request::{BindingId, FilterId, IpsetVerb, Reply, Request};
@@ -95,6 +96,8 @@ pub mod command {
     pub const REMOVE: i32 = 3;
     /// Look at or change a named set of addresses.
     pub const IPSET: i32 = 4;
+    /// What a bound interface is filtered by, as JSON.
+    pub const BOUND: i32 = 5;
 }
 
 /// The head of a frame, without its length.
@@ -206,6 +209,7 @@ fn remote_request(procedure: i32, from: &mut Reader) -> Result<Option<Request>, 
 fn command_request(procedure: i32, from: &mut Reader) -> Result<Option<Request>, Malformed> {
     Ok(Some(match procedure {
         command::STATUS => Request::Status,
+        command::BOUND => Request::Bound { portdev: string(from)? },
         command::APPLY => Request::Apply { xml: string(from)? },
         command::REMOVE => Request::Remove { portdev: string(from)? },
         command::IPSET => Request::Ipset {
@@ -243,7 +247,9 @@ pub fn result(to: &mut Writer, call: &Header, reply: &Reply) -> Result<(), Error
         }
         (REMOTE, 286 | 401, Reply::Count(count)) => write_count(to.u32(0), *count),
         (REMOTE, 181 | 400, Reply::Done) => to,
-        (COMMAND, command::STATUS, Reply::Json(text)) => to.string(short(text, FRAME_MAX - 64)?),
+        (COMMAND, command::STATUS | command::BOUND, Reply::Json(text)) => {
+            to.string(short(text, FRAME_MAX - 64)?)
+        }
         (COMMAND, command::IPSET, Reply::Names(names)) => write_names(to, names),
         (COMMAND, command::APPLY | command::REMOVE, Reply::Done) => to,
         _ => return Err(Error::internal("the answer does not fit the call")),

@@ -36,6 +36,8 @@ pub enum Request {
     DeleteBinding { portdev: String },
     /// The daemon's state: [`Reply::Json`].
     Status,
+    /// What a bound interface is filtered by: [`Reply::Json`].
+    Bound { portdev: String },
     /// Bind an interface for the command: [`Reply::Done`].
     Apply { xml: String },
     /// Release an interface for the command: [`Reply::Done`].
@@ -61,6 +63,7 @@ impl Request {
             Request::CreateBinding { .. } => "create-binding",
             Request::DeleteBinding { .. } => "delete-binding",
             Request::Status => "status",
+            Request::Bound { .. } => "bound",
             Request::Apply { .. } => "apply",
             Request::Remove { .. } => "remove",
             Request::Ipset { .. } => "ipset",

@@ -41,6 +41,8 @@ pub fn is_forwarded(bytes: &[u8]) -> bool {
 fn tags_are_whole(bytes: &[u8]) -> bool {
     match bytes {
         [0x81, 0, rest @ ..] | [0x88, 0xa8, rest @ ..] => rest.len() >= 6 && tags_are_whole(&rest[2..]),
+        // br_netfilter, where it is loaded, drops what is too short for a PPPoE header.
+        [0x88, 0x64, rest @ ..] => rest.len() >= 8,
         _ => true,
     }
 }

@@ -58,6 +58,7 @@ impl Engine {
                 self.bindings.remove(&portdev).ok_or_else(|| Error::no_binding(&portdev))?;
                 Ok(Reply::Done)
             }
+            Request::Bound { portdev } => Ok(Reply::Json(format!("{{\"portdev\":\"{portdev}\"}}"))),
             Request::Status => Ok(Reply::Json(format!("{{\"bindings\":{}}}", self.bindings.len()))),
             Request::Ipset { name, verb, addresses } => {
                 let set = self.sets.entry(name).or_default();

@@ -22,6 +22,7 @@ fn the_command_is_served_on_one_socket_and_looks_on_the_other() {
     let mut full = client(&served, NAME);
     full.apply(BINDING).unwrap();
     assert_eq!(full.status().unwrap(), "{\"bindings\":1}");
+    assert_eq!(full.bound("tap7").unwrap(), "{\"portdev\":\"tap7\"}");
     let addresses = ["192.0.2.1".to_owned(), "2001:db8::1".to_owned()];
     assert_eq!(full.ipset("allowed", IpsetVerb::Add, &addresses).unwrap(), [""; 0]);
     full.ipset("allowed", IpsetVerb::Delete, &addresses[..1]).unwrap();

@@ -302,9 +302,9 @@ fn only_a_read_only_socket_keeps_the_command_from_changing_anything() {
         let body = body(|to| to.string("x").u32(0).u32(0));
         matches!(session.receive(Duration::ZERO, &call, &body), Step::Ask(..))
     };
-    let allowed = |access| (1..6).map(|procedure| asked(&mut session(access), procedure)).collect::<Vec<_>>();
-    assert_eq!(allowed(Access::Full), [true, true, true, true, false]);
-    assert_eq!(allowed(Access::ReadOnly), [true, false, false, false, false]);
+    let allowed = |access| (1..7).map(|procedure| asked(&mut session(access), procedure)).collect::<Vec<_>>();
+    assert_eq!(allowed(Access::Full), [true, true, true, true, true, false]);
+    assert_eq!(allowed(Access::ReadOnly), [true, false, false, false, true, false]);
 }
 
 #[test]

@@ -1,0 +1,58 @@
+//! `trace`: what becomes of an interface's frames, live.
+
+use super::{Failure, Outcome, print};
+use crate::apply::Kernel;
+use crate::filter::Entry;
+use crate::ir::Family;
+use crate::library::Library;
+use crate::links;
+use crate::nft::Ownership;
+use crate::nft::trace::Tracer;
+use crate::span::Place;
+use crate::trace::{Fate, Joiner};
+use std::path::Path;
+
+/// Prints a line a frame until it is interrupted; the kernel then ends the trace by itself.
+pub(super) fn run(dev: &str, drops: bool, directory: &Path) -> Outcome {
+    let found = links::by_name(dev).map_err(|error| Failure::host(&dev, &error))?;
+    let index =
+        found.map(|link| link.index).ok_or_else(|| Failure::Host(format!("{dev}: no such interface")))?;
+    let library = Library::load(directory).map_err(|error| Failure::host(&directory.display(), &error))?;
+    let kernel = Kernel::open(Ownership::Shared).map_err(|error| Failure::host(&"netfilter", &error))?;
+    let mut tracer = Tracer::open(index).map_err(|error| Failure::host(&"trace", &error))?;
+    let mut joiner = Joiner::default();
+    learn(&kernel, &mut joiner)?;
+    loop {
+        let step = tracer.next_event().map_err(|error| Failure::host(&"trace", &error))?;
+        if joiner.is_new(&step) {
+            learn(&kernel, &mut joiner)?;
+        }
+        if let Some(fate) = joiner.step(&step).filter(|fate| fate.dropped || !drops) {
+            print(&format!(
+                "{fate}{}\n",
+                place(&library, &fate).map_or(String::new(), |place| format!("  ({place})"))
+            ));
+        }
+    }
+}
+
+/// Rules get new handles when a program changes.
+fn learn(kernel: &Kernel, joiner: &mut Joiner) -> Outcome {
+    let observed = kernel.observe().map_err(|error| Failure::host(&"netfilter", &error))?;
+    if let Some(table) = observed.families.get(&Family::Bridge) {
+        joiner.learn(table);
+    }
+    Ok(())
+}
+
+/// The line of the rule that decided, if the filter is at hand as it was compiled.
+fn place(library: &Library, fate: &Fate) -> Option<String> {
+    let (filter, number) = fate.rule.as_deref()?.rsplit_once(':')?;
+    let filter = library.get(filter)?;
+    let rules = filter.entries.iter().filter_map(|entry| match entry {
+        Entry::Rule(rule) => Some(rule.span),
+        Entry::Include(_) => None,
+    });
+    let span = rules.into_iter().nth(number.parse::<usize>().ok()?.checked_sub(1)?)?;
+    Some(Place { source: filter.source.clone(), span }.line_column())
+}

@@ -1,0 +1,254 @@
+//! Switches nf_tables' own trace on for the frames of one interface, and reads what it tells.
+//!
+//! The two rules that ask for it stand in a table that belongs to the socket, so that the kernel takes them away when the
+//! socket is closed, however the process ends; our own tables are not touched.
+
+use super::message::{Attributes, Message};
+use super::reply::{Fault, Received, attribute, body, error, messages, number, text};
+use super::uapi::*;
+use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, send, socket_with, sockopt,
+};
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// One step of a frame that is traced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Traced {
+    /// What the frame is known by, as long as it is on its way.
+    pub id: u32,
+    /// The table.
+    pub table: String,
+    /// The chain.
+    pub chain: String,
+    /// The rule's handle; none for the end of a base chain.
+    pub handle: Option<u64>,
+    /// What the rule said.
+    pub verdict: Verdict,
+    /// The beginning of the frame: all its headers, where the kernel tells them.
+    pub headers: Option<Vec<u8>>,
+    /// The interface it came in by.
+    pub iif: Option<u32>,
+    /// The interface it goes out by.
+    pub oif: Option<u32>,
+}
+
+/// What a traced rule said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The frame is dropped.
+    Drop,
+    /// It passes this table.
+    Accept,
+    /// It goes on: to the next rule or another chain.
+    On,
+}
+
+/// A socket that hears what becomes of an interface's frames; the trace ends with it.
+pub struct Tracer {
+    socket: OwnedFd,
+    buffer: Vec<u8>,
+    events: VecDeque<Traced>,
+}
+
+const BUFFER: usize = 1 << 16;
+const WAITING: usize = 1 << 23;
+/// Just before our own base chains.
+const PRIORITY: i32 = -151;
+/// `NFNLGRP_NFTRACE`.
+const GROUP: u32 = 9;
+const MSG_TRACE: u16 = 17;
+const META_NFTRACE: u32 = libc::NFT_META_NFTRACE as u32;
+const BATCH_BEGIN: u16 = 0x10;
+const BATCH_END: u16 = 0x11;
+
+/// Attributes of a trace event.
+mod told {
+    pub(super) const TABLE: u16 = 1;
+    pub(super) const CHAIN: u16 = 2;
+    pub(super) const HANDLE: u16 = 3;
+    pub(super) const VERDICT: u16 = 5;
+    pub(super) const ID: u16 = 6;
+    pub(super) const HEADERS: [u16; 3] = [7, 8, 9];
+    pub(super) const IIF: u16 = 10;
+    pub(super) const OIF: u16 = 12;
+    pub(super) const POLICY: u16 = 16;
+}
+
+impl Tracer {
+    /// Switches the trace on for frames through the interface of this index.
+    pub fn open(index: u32) -> io::Result<Tracer> {
+        let socket =
+            socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(NETFILTER))?;
+        if sockopt::set_socket_recv_buffer_size_force(&socket, WAITING).is_err() {
+            sockopt::set_socket_recv_buffer_size(&socket, WAITING)?;
+        }
+        bind(&socket, &SocketAddrNetlink::new(0, 1 << (GROUP - 1)))?;
+        send(&socket, &batch(index), SendFlags::empty())?;
+        let mut tracer = Tracer { socket, buffer: vec![0; BUFFER], events: VecDeque::new() };
+        // The kernel answers what it refuses before `send` returns.
+        while tracer.receive(RecvFlags::DONTWAIT)? {}
+        Ok(tracer)
+    }
+
+    /// The next step of some frame; waits for it.
+    pub fn next_event(&mut self) -> io::Result<Traced> {
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return Ok(event);
+            }
+            self.receive(RecvFlags::empty())?;
+        }
+    }
+
+    /// The next step of some frame; none where nothing is waiting.
+    pub fn try_event(&mut self) -> io::Result<Option<Traced>> {
+        while self.events.is_empty() && self.receive(RecvFlags::DONTWAIT)? {}
+        Ok(self.events.pop_front())
+    }
+
+    /// Takes in one datagram; false where there is none. What was lost is lost: frames come faster than anyone reads.
+    fn receive(&mut self, flags: RecvFlags) -> io::Result<bool> {
+        match recv(&self.socket, self.buffer.as_mut_slice(), flags).map_err(io::Error::from) {
+            Ok((_, length)) => {
+                for message in messages(&self.buffer[..length]) {
+                    refusal(&message)?;
+                    self.events.extend(event(&message));
+                }
+                Ok(true)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl AsFd for Tracer {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// A table of the socket's own, two base chains, a rule in each.
+fn batch(index: u32) -> Vec<u8> {
+    let table = format!("nwfilter-trace-{}", std::process::id());
+    let named = |fill: &dyn Fn(&mut Attributes)| {
+        let mut attributes = Attributes::default();
+        attributes.text(TABLE_NAME, &table);
+        fill(&mut attributes);
+        attributes
+    };
+    let mut messages = vec![(libc::NFT_MSG_NEWTABLE, named(&|table| table.u32(TABLE_FLAGS, TABLE_F_OWNER)))];
+    let sides = [("prerouting", 0, libc::NFT_META_IIF), ("postrouting", 4, libc::NFT_META_OIF)];
+    for (chain, hook, meta) in sides {
+        messages.push((libc::NFT_MSG_NEWCHAIN, named(&|attributes| base_chain(attributes, chain, hook))));
+        messages
+            .push((libc::NFT_MSG_NEWRULE, named(&|attributes| rule(attributes, chain, meta as u32, index))));
+    }
+    let mut bytes = frame(BATCH_BEGIN, 0);
+    for (number, (kind, attributes)) in messages.into_iter().enumerate() {
+        let flags = (libc::NLM_F_CREATE | libc::NLM_F_APPEND) as u16;
+        let family = libc::NFPROTO_BRIDGE as u8;
+        let message = Message { kind: kind as u16, flags, family, attributes, step: 0 };
+        bytes.extend(message.bytes(number as u32 + 1));
+    }
+    bytes.extend(frame(BATCH_END, 9));
+    bytes
+}
+
+fn base_chain(attributes: &mut Attributes, chain: &str, hook: u32) {
+    attributes.text(CHAIN_NAME, chain);
+    attributes.nest(CHAIN_HOOK, |place| {
+        place.u32(HOOK_NUMBER, hook);
+        place.u32(HOOK_PRIORITY, PRIORITY as u32);
+    });
+    attributes.text(CHAIN_TYPE, "filter");
+}
+
+/// `iif INDEX meta nftrace set 1`.
+fn rule(attributes: &mut Attributes, chain: &str, meta: u32, index: u32) {
+    const REGISTER: u32 = libc::NFT_REG_1 as u32;
+    attributes.text(RULE_CHAIN, chain);
+    attributes.nest(RULE_EXPRESSIONS, |list| {
+        let mut expression = |name: &str, fill: &dyn Fn(&mut Attributes)| {
+            list.nest(LIST_ITEM, |item| {
+                item.text(EXPR_NAME, name);
+                item.nest(EXPR_DATA, fill);
+            });
+        };
+        expression("meta", &|data| {
+            data.u32(2, meta);
+            data.u32(1, REGISTER);
+        });
+        expression("cmp", &|data| {
+            data.u32(1, REGISTER);
+            data.u32(2, libc::NFT_CMP_EQ as u32);
+            data.nest(3, |value| value.put(DATA_VALUE, &index.to_ne_bytes()));
+        });
+        expression("immediate", &|data| {
+            data.u32(1, REGISTER);
+            data.nest(2, |value| value.put(DATA_VALUE, &[1]));
+        });
+        expression("meta", &|data| {
+            data.u32(2, META_NFTRACE);
+            data.u32(3, REGISTER);
+        });
+    });
+}
+
+/// The begin or the end of a batch.
+fn frame(kind: u16, sequence: u32) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    bytes.extend(20u32.to_ne_bytes());
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend((libc::NLM_F_REQUEST as u16).to_ne_bytes());
+    bytes.extend(sequence.to_ne_bytes());
+    bytes.extend([0; 6]);
+    bytes.extend((libc::NFNL_SUBSYS_NFTABLES as u16).to_be_bytes());
+    bytes
+}
+
+fn refusal(message: &Received<'_>) -> io::Result<()> {
+    match error(message).map(|error| error.fault) {
+        Some(Fault::Kernel { errno, .. }) => Err(io::Error::from_raw_os_error(errno)),
+        _ => Ok(()),
+    }
+}
+
+/// What one message tells; none where it is another kind of message.
+pub fn event(message: &Received<'_>) -> Option<Traced> {
+    if message.kind != (libc::NFNL_SUBSYS_NFTABLES as u16) << 8 | MSG_TRACE {
+        return None;
+    }
+    let all = body(message);
+    let word = |kind| attribute(all, kind).and_then(number);
+    let name = |kind| attribute(all, kind).map(text).unwrap_or_default();
+    let headers: Vec<u8> =
+        told::HEADERS.iter().filter_map(|kind| attribute(all, *kind)).flatten().copied().collect();
+    let handle = attribute(all, told::HANDLE).and_then(|bytes| bytes.first_chunk().copied());
+    let code =
+        attribute(all, told::VERDICT).and_then(|inner| attribute(inner, VERDICT_CODE)).and_then(number);
+    Some(Traced {
+        id: word(told::ID)?,
+        table: name(told::TABLE),
+        chain: name(told::CHAIN),
+        handle: handle.map(u64::from_be_bytes),
+        verdict: verdict(code.or(word(told::POLICY))),
+        headers: Some(headers)
+            .filter(|headers| attribute(all, told::HEADERS[0]).is_some() && !headers.is_empty()),
+        iif: word(told::IIF),
+        oif: word(told::OIF),
+    })
+}
+
+fn verdict(code: Option<u32>) -> Verdict {
+    match code.map(|code| code as i32) {
+        Some(0) => Verdict::Drop,
+        Some(1) => Verdict::Accept,
+        _ => Verdict::On,
+    }
+}

@@ -1,0 +1,129 @@
+//! Steps of traced frames joined into one line a frame: verdict, rule of the filter, what the frame is.
+//!
+//! A frame's steps come one by one, those of several frames mixed. What is kept of frames still on their way is bounded. Pure.
+
+use crate::explain::summary;
+use crate::ir::TABLE;
+use crate::ir::observed::ObservedTable;
+use crate::layout;
+use crate::nft::trace::{Traced, Verdict};
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+
+/// Frames on their way that are remembered.
+const FRAMES: usize = 256;
+
+/// Joins the steps.
+#[derive(Debug, Default)]
+pub struct Joiner {
+    rules: BTreeMap<u64, Option<String>>,
+    frames: VecDeque<Frame>,
+}
+
+#[derive(Debug, Default)]
+struct Frame {
+    id: u32,
+    headers: Vec<u8>,
+    rule: Option<String>,
+    program: Option<String>,
+    chain: String,
+}
+
+/// What became of one frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fate {
+    /// Whether it was dropped.
+    pub dropped: bool,
+    /// The rule that decided, `filter:2`; none where no rule of the filter did.
+    pub rule: Option<String>,
+    /// The filter, as the kernel's program is called.
+    pub filter: String,
+    /// Whether the guest sent it.
+    pub from_guest: bool,
+    /// The frame in a line.
+    pub frame: String,
+}
+
+impl Joiner {
+    /// Takes the handles of our rules from the kernel's table.
+    pub fn learn(&mut self, table: &ObservedTable) {
+        let all = table.chains.values().flat_map(|chain| &chain.rules);
+        self.rules = all.map(|rule| (rule.handle, rule.comment.clone())).collect();
+    }
+
+    /// Whether a step names a rule of ours that was not learned.
+    pub fn is_new(&self, step: &Traced) -> bool {
+        step.table == TABLE && step.handle.is_some_and(|handle| !self.rules.contains_key(&handle))
+    }
+
+    /// Takes a step in; what became of the frame, if that is now known.
+    pub fn step(&mut self, step: &Traced) -> Option<Fate> {
+        let mut frame = self.frame(step.id);
+        if let Some(headers) = &step.headers {
+            frame.headers = whole(headers);
+        }
+        if step.table != TABLE {
+            self.keep(frame);
+            return None;
+        }
+        if let Some(program) = layout::prefix_of(&step.chain) {
+            frame.chain = step.chain[program.len() + 1..].to_owned();
+            frame.program = Some(program.to_owned());
+        }
+        let own = step.handle.and_then(|handle| self.rules.get(&handle)?.clone());
+        frame.rule = own.clone().or(frame.rule);
+        let decided = step.verdict != Verdict::On && step.handle.is_some();
+        if !decided || frame.program.is_none() && step.verdict == Verdict::Accept {
+            let ended = step.handle.is_none();
+            if !ended {
+                self.keep(frame);
+            }
+            return None;
+        }
+        let dropped = step.verdict == Verdict::Drop;
+        let program = frame.program.unwrap_or_default();
+        Some(Fate {
+            dropped,
+            // A drop without a name on it is no filter's; to accept may have been said before.
+            rule: if dropped { own } else { own.or(frame.rule) },
+            filter: program.split('/').next().unwrap_or_default().to_owned(),
+            from_guest: frame.chain.split('/').next() == Some("out") || step.chain == "prerouting",
+            frame: summary::of(&frame.headers),
+        })
+    }
+
+    fn frame(&mut self, id: u32) -> Frame {
+        let at = self.frames.iter().position(|frame| frame.id == id);
+        at.and_then(|at| self.frames.remove(at)).unwrap_or(Frame { id, ..Frame::default() })
+    }
+
+    fn keep(&mut self, frame: Frame) {
+        if self.frames.len() >= FRAMES {
+            self.frames.pop_front();
+        }
+        self.frames.push_back(frame);
+    }
+}
+
+/// The kernel tells only headers; as many zeros follow as the packet says it is long.
+fn whole(headers: &[u8]) -> Vec<u8> {
+    let word = |at: usize| headers.get(at..at + 2).map_or(0, |two| u16::from_be_bytes([two[0], two[1]]));
+    let network = if matches!(word(12), 0x8100 | 0x88a8) { 18 } else { 14 };
+    let length = match word(network - 2) {
+        0x0800 => network + usize::from(word(network + 2)),
+        0x86dd => network + 40 + usize::from(word(network + 4)),
+        _ => headers.len(),
+    };
+    let mut frame = headers.to_vec();
+    frame.resize(length.max(headers.len()), 0);
+    frame
+}
+
+impl fmt::Display for Fate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verdict = if self.dropped { "drop  " } else { "accept" };
+        let way = if self.from_guest { "out" } else { "in " };
+        let rule = self.rule.as_deref().unwrap_or(&self.filter);
+        write!(f, "{verdict} {way} {rule}  {}", self.frame)
+    }
+}
