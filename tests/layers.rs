@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[(&str, &[&str])] = &[
     ("values", &["number", "addr", "span", "diag", "field", "vars"]),
     ("documents", &["xml", "filter", "binding", "library"]),
+    ("guests", &["frame", "bpf", "lease", "learning"]),
     (
         "meaning",
         &[
-            "ir", "program", "resolve", "compile", "eval", "layout", "plan", "recall", "frame", "bpf",
-            "lease", "learning", "firewall", "explain", "audit",
+            "ir", "program", "resolve", "compile", "eval", "layout", "plan", "recall", "firewall", "explain",
+            "audit",
         ],
     ),
     (

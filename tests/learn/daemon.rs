@@ -10,7 +10,6 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 #[path = "../daemon/host.rs"]
-#[allow(dead_code)]
 mod host;
 
 use host::{Conn, Daemon, Host, eventually, uuid};
@@ -250,7 +249,7 @@ fn a_guest_that_follows_another_under_its_name_gets_none_of_its_addresses() {
 struct Dnsmasq(Child);
 
 impl Dnsmasq {
-    fn start(network: &Network, directory: &Path, seconds: u32) -> Option<Dnsmasq> {
+    fn start(directory: &Path, seconds: u32) -> Option<Dnsmasq> {
         let there = Command::new("dnsmasq").arg("--version").stdout(Stdio::null()).status();
         if !there.is_ok_and(|status| status.success()) {
             println!("skipped: dnsmasq is not installed (scripts/setup)");
@@ -307,7 +306,7 @@ fn a_real_server_leases_an_address_renews_it_and_gets_it_back() {
         let index = world.index();
         let directory = tempfile::tempdir().unwrap();
         address(world.network.bridge.link, Ipv4Addr::new(10, 0, 0, 254), 24);
-        let Some(server) = Dnsmasq::start(&world.network, directory.path(), 3600) else { return };
+        let Some(server) = Dnsmasq::start(directory.path(), 3600) else { return };
         let offered = given(&asks(&world.network, &dhcp(1).broadcast(), 2));
         assert_eq!(known(&mut world.conn, index), [""; 0]);
         let request = dhcp(3).option(50, &offered.octets()).option(54, &[10, 0, 0, 254]).broadcast();
@@ -318,10 +317,10 @@ fn a_real_server_leases_an_address_renews_it_and_gets_it_back() {
 
         // The server comes back and confirms without an offer.
         drop(server);
-        let _server = Dnsmasq::start(&world.network, directory.path(), 3600).unwrap();
+        let _server = Dnsmasq::start(directory.path(), 3600).unwrap();
         let renewal = dhcp(3).client_ip(&address).option(50, &offered.octets()).broadcast();
         asks(&world.network, &renewal, 5);
-        assert_eq!(known(&mut world.conn, index), [address.clone()]);
+        assert_eq!(known(&mut world.conn, index), [&*address]);
 
         world.says(dhcp(7).client_ip(&address).option(54, &[10, 0, 0, 254]).unicast(&address, "10.0.0.254"));
         becomes(&mut world.conn, index, &[]);
