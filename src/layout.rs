@@ -383,11 +383,12 @@ pub fn track(table: &mut Table, bridges: &[Tracked]) {
     let to_host = lookup(vec![bridge.clone(), Key::field(Field::EtherDaddr)], false, HOSTS);
     let tracking = vec![
         Rule::new(vec![elsewhere()], Action::Untracked),
-        Rule::new(vec![not_ip()], Action::Untracked),
+        Rule::new(vec![untagged_ip(false)], Action::Untracked),
         Rule::new(vec![to_host], Action::Accept),
-        Rule::new(vec![], Action::SetZone(vec![bridge.clone()], ZONES.into())),
+        // A zone that is set takes back that a frame is not tracked.
+        Rule::new(vec![untagged_ip(true)], Action::SetZone(vec![bridge.clone()], ZONES.into())),
     ];
-    let untracked = [elsewhere(), not_ip()];
+    let untracked = [elsewhere(), untagged_ip(false)];
     let local = untracked.map(|frames| Rule::new(vec![frames], Action::Zone(HOST_ZONE))).into();
     let mut hook = |chain: &str, point, priority, rules| {
         let hook = Some(Hook { point, priority, device: None });
@@ -397,11 +398,11 @@ pub fn track(table: &mut Table, bridges: &[Tracked]) {
     hook(LOCAL, Point::Input, FILTER_PRIORITY, local);
 }
 
-/// Whether the Ethernet type in the frame is another than that of IP.
-fn not_ip() -> Match {
+/// Whether the Ethernet type in the frame is that of IP, or is not.
+fn untagged_ip(wanted: bool) -> Match {
     let types = [[0x08, 0x00], [0x86, 0xdd]].map(|ether_type: [u8; 2]| Bytes::from(ether_type));
     let set = SetRef::Anonymous(vec![KeyType::EtherType], types.into());
-    Match::Lookup { keys: vec![Key::field(Field::EtherType)], negated: true, set }
+    Match::Lookup { keys: vec![Key::field(Field::EtherType)], negated: !wanted, set }
 }
 
 fn name_key(name: &str) -> Bytes {
