@@ -38,6 +38,8 @@ pub struct Config {
     pub log_level: LogLevel,
     /// Whether every rule counts packets and bytes.
     pub counters: bool,
+    /// Whether packets of bound interfaces are traced through the rules, for `nft monitor trace`.
+    pub trace: bool,
     /// Up to how many interfaces a program's variables are written into its rules; beyond it they become sets.
     pub fold_up_to: usize,
     /// How long the rules of a deleted binding stay, for the binding that may replace it.
@@ -127,6 +129,7 @@ impl Default for Config {
             socket_ro_mode: FileMode(0o666),
             log_level: LogLevel::Info,
             counters: false,
+            trace: false,
             fold_up_to: 64,
             grace: Duration::from_secs(1),
             max_clients: 5000,

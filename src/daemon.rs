@@ -206,7 +206,7 @@ impl Daemon {
         };
         let found = start::read_filters(&filters).map_err(|error| Failure::Filters(error.message))?;
         let links = links::snapshot().map_err(system("links can not be listed"))?;
-        let firewall = start::define_all(Firewall::new(policy), found);
+        let firewall = start::define_all(Firewall::new(policy), found).traced(config.trace);
         let bound = start::read_bindings(&bindings)?;
         let (epoch, started) = (start::time(), Instant::now());
         let state = State::restore_learned(firewall, bound, links, config.grace, learned, epoch);

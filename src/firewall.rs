@@ -246,6 +246,13 @@ impl Firewall {
         next
     }
 
+    /// With the kernel telling of every rule that frames of bound interfaces meet, or not.
+    pub fn traced(&self, on: bool) -> Firewall {
+        let mut next = self.clone();
+        layout::trace(&mut next.table, on);
+        next
+    }
+
     /// Whether a binding with these variables could be enforced, were its link there.
     pub fn check(&self, filter: &str, vars: &Vars) -> Result<(), Refused> {
         let compiled = self.compile(&Rules::Filter(filter.into()), vars, Mode::Fold);

@@ -338,6 +338,8 @@ pub enum Action {
     Zone(u16),
     /// Keep conntrack off the frame.
     Untracked,
+    /// Have the kernel tell of every rule that the frame meets from here on.
+    Trace,
 }
 
 /// Verdicts a constant map may hold.

@@ -329,6 +329,22 @@ fn dispatch(table: &Table, side: &Side) -> Vec<Rule> {
     shared.chain([private, slipped, reserved]).collect()
 }
 
+/// Has the kernel tell of every rule that the frames of bound interfaces meet (`nft monitor trace`), or of none.
+pub fn trace(table: &mut Table, on: bool) {
+    for side in SIDES {
+        let name: Name = format!("trace-{}", side.base).into();
+        if !on {
+            table.chains.remove(&name);
+            continue;
+        }
+        let hook = Some(Hook { point: side.point, priority: FILTER_PRIORITY - 1, device: None });
+        let bound = SetRef::Named(BOUND.into());
+        let is_bound = Match::Lookup { keys: vec![Key::new(side.index)], negated: false, set: bound };
+        let rules = vec![Rule::new(vec![is_bound], Action::Trace)];
+        table.chains.insert(name, Arc::new(Chain { hook, rules }));
+    }
+}
+
 /// Shuts every link of this name that is not bound.
 pub fn reserve(table: &mut Table, name: &str) {
     let reserved = table.sets.get_mut(RESERVED).expect("the skeleton has it");

@@ -322,6 +322,7 @@ fn action(action: &Action, keys: &[Operand]) -> Option<String> {
         Action::SetZone(_, map) => format!("ct zone set {} map @{map}", names(keys)),
         Action::Zone(zone) => format!("ct zone set {zone}"),
         Action::Untracked => "notrack".into(),
+        Action::Trace => "meta nftrace set 1".into(),
     })
 }
 

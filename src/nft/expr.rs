@@ -334,6 +334,16 @@ impl Code {
                 self.zone();
             }
             Action::Untracked => self.expression("notrack", |_| {}),
+            Action::Trace => {
+                self.expression("immediate", |data| {
+                    data.u32(1, FIRST);
+                    data.nest(2, |nested| nested.put(DATA_VALUE, &[1]));
+                });
+                self.expression("meta", |data| {
+                    data.u32(2, libc::NFT_META_NFTRACE as u32);
+                    data.u32(3, FIRST);
+                });
+            }
         }
     }
 

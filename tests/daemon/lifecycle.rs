@@ -296,3 +296,29 @@ fn a_confined_daemon_executes_nothing_and_has_nothing_left_to_lose() {
         assert_eq!(trace.matches("execve").count(), 1, "only the start itself: {trace}");
     });
 }
+
+#[test]
+fn with_trace_the_kernel_tells_of_bound_interfaces_and_filters_as_ever() {
+    in_fresh_netns(|| {
+        let (network, host) = (Network::new(), Host::new());
+        host.configure("trace = true\n");
+        let daemon = host.start();
+        daemon.connect().define(&guard("g", 0)).unwrap();
+        daemon.connect().create("vnet0", "g").unwrap();
+        let mut nft = Command::new("nft");
+        nft.args(["monitor", "trace"]).stdout(fs::File::create(host.path("trace")).unwrap());
+        let mut monitor = nft.spawn().expect("nft is installed (scripts/setup)");
+        let told = || fs::read_to_string(host.path("trace")).unwrap().contains("verdict drop");
+        eventually("a trace of a forged frame", || {
+            assert!(filtered(&network));
+            told()
+        });
+        monitor.kill().unwrap();
+        monitor.wait().unwrap();
+        assert!(daemon.stop().success());
+        host.configure("");
+        let daemon = host.start();
+        assert!(!daemon.rules().chains.keys().any(|name| name.starts_with("trace-")));
+        assert!(filtered(&network));
+    });
+}

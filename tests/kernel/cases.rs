@@ -240,6 +240,7 @@ pub fn actions() -> Vec<Action> {
         Action::Jump(x()),
         Action::Goto(x()),
         Action::Untracked,
+        Action::Trace,
         Action::Dispatch(vec![Key::new(From::Iif)], name("from-guest")),
         Action::Branch(
             f(Field::EtherType),
