@@ -14,6 +14,7 @@ use crate::engine::{Change, Context, State, Write};
 use crate::firewall::{Firewall, Policy};
 use crate::ipset;
 use crate::ir::observed::Observed;
+use crate::ir::{Family, Ruleset};
 use crate::learn::Told as Sighting;
 use crate::lease::Table;
 use crate::lease::file::{self, Book};
@@ -211,9 +212,28 @@ impl Daemon {
         let (epoch, started) = (start::time(), Instant::now());
         let state = State::restore_learned(firewall, bound, links, config.grace, learned, epoch);
         let mut daemon = Daemon { config, kernel, filters, bindings, addresses, ears, state, started };
+        daemon.close_strays().await?;
         daemon.enforce_from_start().await?;
         daemon.listen();
         Ok(daemon)
+    }
+
+    /// What the kernel filters under a name that it no longer has is nobody's, and is not let go for that.
+    async fn close_strays(&mut self) -> Result<(), Failure> {
+        let observed = self.see().await?;
+        let ruleset = recall(&observed, &Ruleset::default());
+        for link in
+            ruleset.tables.get(&Family::Bridge).map_or_else(Vec::new, |table| self.state.strays(table))
+        {
+            warn!(interface = link.name, "closed: it was renamed while it was bound; bind it under its name");
+            self.state = self.state.close(&link, "renamed while it was bound, and not bound under this name");
+        }
+        Ok(())
+    }
+
+    async fn see(&self) -> Result<Observed, Failure> {
+        let observed = self.kernel.submit_observe().await.map_err(|_| gone())?;
+        observed.map_err(system("rules can not be read"))
     }
 
     /// Ports whose filters the kernel refuses are closed, so that all others have their rules.
@@ -263,12 +283,7 @@ impl Daemon {
 
     /// Takes the kernel from whatever it holds to what must be in force. Whether there was a difference.
     async fn heal(&mut self, adopt: Adopt) -> Result<bool, Failure> {
-        let observed = self
-            .kernel
-            .submit_observe()
-            .await
-            .map_err(|_| gone())?
-            .map_err(system("rules can not be read"))?;
+        let observed = self.see().await?;
         let wanted = self.state.firewall().ruleset();
         let mut difference = plan(&recall(&observed, &wanted), &wanted);
         let differs = !difference.is_empty();

@@ -351,6 +351,11 @@ pub fn reserve(table: &mut Table, name: &str) {
     reserved.elements.insert(name_key(name), Datum::None);
 }
 
+/// Whether the name is one that a binding has.
+pub fn is_reserved(table: &Table, name: &str) -> bool {
+    table.sets.get(RESERVED).is_some_and(|set| set.elements.contains_key(&name_key(name)))
+}
+
 /// Lets links of this name be.
 pub fn unreserve(table: &mut Table, name: &str) {
     table.sets.get_mut(RESERVED).expect("the skeleton has it").elements.remove(&name_key(name));

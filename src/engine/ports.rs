@@ -7,6 +7,8 @@ use super::documents::read_binding;
 use super::{Change, State, Write, binding_id, own_refusal};
 use crate::binding::{self, Binding};
 use crate::firewall::{BridgePort, Member, Rules};
+use crate::ir::Table;
+use crate::layout;
 use crate::links::{Kind, Link, LinkEvent};
 use crate::rpc::{Error, Reply};
 use crate::vars::Vars;
@@ -101,7 +103,10 @@ impl State {
 
     /// As delete, without a period of grace.
     pub(super) fn remove(&self, portdev: &str) -> Result<Change, Error> {
-        let mut change = self.delete(portdev, Duration::ZERO)?;
+        let mut change = match self.delete(portdev, Duration::ZERO) {
+            Err(_) if self.closed.contains_key(portdev) => Change::silent(self.clone()),
+            deleted => deleted?,
+        };
         change.next.release(portdev);
         Ok(change)
     }
@@ -253,6 +258,15 @@ impl State {
         let portdev = next.port_of(link).unwrap_or_else(|| link.name.clone());
         next.shut(link, &portdev, why);
         next
+    }
+
+    /// The links that this table of an earlier daemon holds, that have no rules now, and that had another name when
+    /// they were bound: under its own name a link has none because its binding was deleted.
+    pub fn strays(&self, table: &Table) -> Vec<Arc<Link>> {
+        let held =
+            layout::bound(table).into_iter().filter(|index| !self.firewall.members().contains_key(index));
+        let links = held.filter_map(|index| self.links.get(&index).cloned());
+        links.filter(|link| !layout::is_reserved(table, &link.name)).collect()
     }
 
     /// The state in which every port is closed that uses one of these filters, or, where that is none that is open,

@@ -322,3 +322,26 @@ fn with_trace_the_kernel_tells_of_bound_interfaces_and_filters_as_ever() {
         assert!(filtered(&network));
     });
 }
+
+#[test]
+fn a_link_renamed_while_bound_is_not_open_after_a_restart() {
+    in_fresh_netns(|| {
+        let (network, host) = (Network::new(), Host::new());
+        let daemon = host.start();
+        daemon.connect().define(&guard("g", 0)).unwrap();
+        daemon.connect().create("vnet0", "g").unwrap();
+        let guest = network.guest.link;
+        guest.down();
+        guest.rename("other");
+        guest.up();
+        assert!(filtered(&network), "a renamed link keeps its rules");
+        daemon.kill();
+        let daemon = host.start();
+        assert!(!network.passes(Way::FromGuest, forged()), "nothing forged passes after the restart");
+        daemon.connect().create("other", "g").unwrap();
+        assert!(filtered(&network), "bound under its new name");
+        daemon.connect().delete("other").unwrap();
+        daemon.connect().delete("vnet0").unwrap();
+        eventually("it is let go", || network.passes(Way::FromGuest, forged()));
+    });
+}
