@@ -46,7 +46,7 @@ vm-test:
 
 # A domain's whole life with libvirt's own qemu driver, which talks to our daemon.
 qemu-test:
-	scripts/setup
+	scripts/setup --qemu
 	$(CARGO) build --bins
 	vm-tests/qemu
 

@@ -141,8 +141,7 @@ impl State {
 
     /// What `nwfilter status` shows of this state, given what is in the kernel.
     pub fn status(&self, observed: &Observed) -> Status {
-        let names = self.links.values().map(|link| (link.index, link.name.clone())).collect();
-        let mut status = Status::of(observed, &names);
+        let mut status = Status::of(observed, self.links.values().map(|link| &**link));
         for interface in &mut status.interfaces {
             let member = interface.index.and_then(|index| self.firewall.members().get(&index));
             let why = member.and_then(|member| self.closed.get(&member.name));

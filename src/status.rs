@@ -5,6 +5,7 @@
 use crate::ir::observed::{Observed, ObservedTable};
 use crate::ir::{Family, Ruleset};
 use crate::layout::{self, Entrance};
+use crate::links::{Kind, Link};
 use crate::program::ipset_of;
 use crate::recall::recall;
 use serde::{Deserialize, Serialize};
@@ -36,6 +37,9 @@ pub struct Interface {
     pub shared: bool,
     /// Why it lets nothing pass, where that is so.
     pub closed: Option<String>,
+    /// Whether it is no port of a bridge, so that no rule sees its frames.
+    #[serde(default)]
+    pub unseen: bool,
     /// How its addresses are found out and which are known, where that is so.
     #[serde(default)]
     pub learning: Option<Learning>,
@@ -88,8 +92,10 @@ pub struct Counter {
 }
 
 impl Status {
-    /// What our bridge table says, with the names of links by index.
-    pub fn of(observed: &Observed, names: &BTreeMap<u32, String>) -> Status {
+    /// What our bridge table says of these links.
+    pub fn of<'a>(observed: &Observed, links: impl IntoIterator<Item = &'a Link>) -> Status {
+        let links: BTreeMap<u32, &Link> = links.into_iter().map(|link| (link.index, link)).collect();
+        let is_bridge = |index: u32| links.get(&index).is_some_and(|link| link.kind == Kind::Bridge);
         let ruleset = recall(observed, &Ruleset::default());
         let (Some(table), Some(found)) =
             (ruleset.tables.get(&Family::Bridge), observed.families.get(&Family::Bridge))
@@ -105,9 +111,20 @@ impl Status {
             };
             let filter =
                 program.as_deref().and_then(|prefix| prefix.split('/').next()).unwrap_or_default().to_owned();
-            let name = names.get(&index).cloned();
+            let link = links.get(&index);
+            let name = link.map(|link| link.name.clone());
+            let unseen = link.is_some_and(|link| !link.master.is_some_and(is_bridge));
             let program = program.map(|prefix| prefix.to_string());
-            Interface { name, index: Some(index), filter, program, shared, closed: None, learning: None }
+            Interface {
+                name,
+                index: Some(index),
+                unseen,
+                filter,
+                program,
+                shared,
+                closed: None,
+                learning: None,
+            }
         };
         let ipset =
             |(name, set): (&crate::ir::Name, &crate::ir::Set)| Some((ipset_of(name)?, set.elements.len()));

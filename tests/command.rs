@@ -504,3 +504,26 @@ fn paths_are_taken_from_where_it_is_started() {
         run(&["check", file, "--dir", directory]).done();
     }
 }
+
+#[test]
+fn an_interface_that_no_bridge_sees_is_never_shown_as_filtered() {
+    in_fresh_netns(|| {
+        let (network, desk) = (Network::new(), Desk::new(&[]));
+        desk.bind("apply", "clean-traffic").done();
+        assert!(!desk.run(&["status"]).done().contains("not filtered"));
+        network.guest.link.set_master(None);
+        assert!(desk.run(&["status"]).done().contains("not filtered: no port of a bridge"));
+    });
+}
+
+#[test]
+fn a_status_file_is_there_while_an_interface_is_bound() {
+    in_fresh_netns(|| {
+        let (_network, desk) = (Network::new(), Desk::new(&[]));
+        let file = desk.dir.path().join("nwfilter-binding/vnet0.xml");
+        desk.bind("apply", "clean-traffic").done();
+        assert!(fs::read_to_string(&file).unwrap().contains("<filterref filter='clean-traffic'>"));
+        desk.run(&["remove", "--dev", "vnet0"]).done();
+        assert!(!file.exists());
+    });
+}

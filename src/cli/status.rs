@@ -72,8 +72,7 @@ fn here() -> Result<Status, Failure> {
     let kernel = Kernel::open(Ownership::Shared).map_err(|error| Failure::host(&"netfilter", &error))?;
     let observed = kernel.observe().map_err(|error| Failure::host(&"netfilter", &error))?;
     let links = links::snapshot().map_err(|error| Failure::host(&"links", &error))?;
-    let names = links.into_iter().map(|link| (link.index, link.name)).collect();
-    Ok(Status::of(&observed, &names))
+    Ok(Status::of(&observed, &links))
 }
 
 fn table(status: &Status) -> String {
@@ -110,7 +109,12 @@ fn line(interface: &Interface) -> [String; 5] {
         (None, Some(_), false) => String::new(),
     };
     let learned = interface.learning.as_ref().map(learned).unwrap_or_default();
-    let note = [state, learned].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ");
+    let unseen = if interface.unseen { "not filtered: no port of a bridge" } else { "" };
+    let note = [state, unseen.into(), learned]
+        .into_iter()
+        .filter(|part| !part.is_empty())
+        .collect::<Vec<_>>()
+        .join(", ");
     [
         or_dash(interface.name.clone()),
         or_dash(interface.index.map(|index| index.to_string())),
