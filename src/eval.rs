@@ -280,7 +280,7 @@ impl<'s, 'a> Walk<'s, 'a, '_> {
         let Some(Elements::Table(elements)) = self.rules.sets.get(map) else { return Onward::Next };
         let found = self.tuple(keys).and_then(|key| elements.get(key.bytes()));
         match found {
-            Some(Datum::Goto(chain)) => Onward::Goto(chain),
+            Some(Datum::Jump(chain)) => Onward::Goto(chain),
             _ => Onward::Next,
         }
     }

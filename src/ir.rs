@@ -128,8 +128,8 @@ pub enum Data {
 pub enum Datum {
     /// An element of a plain set.
     None,
-    /// Go to this chain.
-    Goto(Name),
+    /// Into this chain, and back if it should ever say nothing.
+    Jump(Name),
     /// This conntrack zone.
     Zone(u16),
 }

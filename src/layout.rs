@@ -180,8 +180,8 @@ pub fn enter(table: &mut Table, index: u32, entrance: &Entrance) {
     match entrance {
         Entrance::Shared(name) => insert(table, &format!("{name}{MEMBERS}"), index, Datum::None),
         Entrance::Private(prefix) => {
-            insert(table, FROM_GUEST, index, Datum::Goto(chain(prefix, OUT)));
-            insert(table, TO_GUEST, index, Datum::Goto(chain(prefix, IN)));
+            insert(table, FROM_GUEST, index, Datum::Jump(chain(prefix, OUT)));
+            insert(table, TO_GUEST, index, Datum::Jump(chain(prefix, IN)));
         }
     }
 }
@@ -204,7 +204,7 @@ pub fn entrance(table: &Table, index: u32) -> Option<Entrance> {
         set.elements.contains_key(&key).then(|| Entrance::Shared(shared.into()))
     });
     let private = || match table.sets.get(FROM_GUEST)?.elements.get(&key)? {
-        Datum::Goto(chain) => chain.strip_suffix("/out").map(|prefix| Entrance::Private(prefix.into())),
+        Datum::Jump(chain) => chain.strip_suffix("/out").map(|prefix| Entrance::Private(prefix.into())),
         _ => None,
     };
     shared.or_else(private)
@@ -213,7 +213,7 @@ pub fn entrance(table: &Table, index: u32) -> Option<Entrance> {
 /// Where the private program of an interface is placed, if it has one.
 pub fn private(table: &Table, index: u32) -> Option<Name> {
     match table.sets.get(FROM_GUEST)?.elements.get(&index_key(index))? {
-        Datum::Goto(chain) => prefix_of(chain).map(Name::from),
+        Datum::Jump(chain) => prefix_of(chain).map(Name::from),
         _ => None,
     }
 }
@@ -242,7 +242,7 @@ pub fn bound(table: &Table) -> Vec<u32> {
 /// Takes away programs that nothing leads to any more.
 pub fn sweep(table: &mut Table) {
     let private = table.sets.get(FROM_GUEST).into_iter().flat_map(|map| map.elements.values());
-    let private = private.filter_map(|datum| if let Datum::Goto(chain) = datum { Some(chain) } else { None });
+    let private = private.filter_map(|datum| if let Datum::Jump(chain) = datum { Some(chain) } else { None });
     let entries = table.chains.iter().filter(|(name, _)| prefix_of(name).is_none());
     let entries = entries.flat_map(|(_, chain)| &chain.rules);
     let entries =

@@ -192,7 +192,7 @@ fn targets(table: &Table) -> BTreeSet<Name> {
     let by_rules = table.chains.values().flat_map(|chain| chain.rules.iter().flat_map(chain_targets));
     let data = table.sets.values().flat_map(|set| set.elements.values());
     let by_maps =
-        data.filter_map(|datum| if let Datum::Goto(chain) = datum { Some(chain.clone()) } else { None });
+        data.filter_map(|datum| if let Datum::Jump(chain) = datum { Some(chain.clone()) } else { None });
     by_rules.chain(by_maps).collect()
 }
 

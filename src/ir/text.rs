@@ -121,7 +121,7 @@ fn element(types: &[KeyType], key: &[u8], datum: &Datum) -> String {
     let key = joined(parts, " . ");
     match datum {
         Datum::None => key,
-        Datum::Goto(chain) => format!("{key} : goto {chain}"),
+        Datum::Jump(chain) => format!("{key} : jump {chain}"),
         Datum::Zone(zone) => format!("{key} : {zone}"),
     }
 }

@@ -283,8 +283,8 @@ fn element(kind: &SetType, key: &Bytes, datum: Option<&Datum>) -> Result<Attribu
     }
     match (kind.data, datum) {
         (_, None) | (Data::None, Some(Datum::None)) => Ok(item(key, |_| {})),
-        (Data::Verdict, Some(Datum::Goto(chain))) => {
-            Ok(item(key, |a| a.nest(ELEM_DATA, |a| put_verdict(a, libc::NFT_GOTO, Some(chain)))))
+        (Data::Verdict, Some(Datum::Jump(chain))) => {
+            Ok(item(key, |a| a.nest(ELEM_DATA, |a| put_verdict(a, libc::NFT_JUMP, Some(chain)))))
         }
         (Data::Zone, Some(Datum::Zone(zone))) => {
             Ok(item(key, |a| a.nest(ELEM_DATA, |a| a.put(DATA_VALUE, &zone.to_ne_bytes()))))

@@ -231,7 +231,7 @@ fn read_element(element: &[u8], data: Data) -> Option<(Bytes, Datum)> {
         Data::None => Datum::None,
         Data::Verdict => {
             let verdict = attribute(value()?, DATA_VERDICT)?;
-            Datum::Goto(named(verdict, VERDICT_CHAIN)?)
+            Datum::Jump(named(verdict, VERDICT_CHAIN)?)
         }
         Data::Zone => {
             Datum::Zone(u16::from_ne_bytes(attribute(value()?, DATA_VALUE)?.get(..2)?.try_into().ok()?))
@@ -286,7 +286,7 @@ mod tests {
             Change::AddTable,
             Change::AddChain("c".into(), Some(hook)),
             Change::AddSet("s".into(), kind.clone()),
-            Change::AddElements("s".into(), kind, vec![(key, Datum::Goto("c".into()))]),
+            Change::AddElements("s".into(), kind, vec![(key, Datum::Jump("c".into()))]),
             Change::AddRule("c".into(), rule),
         ]
         .map(|change| Step { family: Family::Bridge, change });
@@ -299,7 +299,7 @@ mod tests {
         let table = observe(&mut Parrot(announced())).unwrap().families.remove(&Family::Bridge).unwrap();
         let set = &table.sets["s"];
         assert_eq!(set.ty.key, [KeyType::IfIndex, KeyType::Ether]);
-        assert_eq!(set.elements.values().collect::<Vec<_>>(), [&Datum::Goto("c".into())]);
+        assert_eq!(set.elements.values().collect::<Vec<_>>(), [&Datum::Jump("c".into())]);
         assert_eq!(table.chains["c"].hook.as_ref().unwrap().priority, -5);
     }
 

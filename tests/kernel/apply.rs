@@ -120,7 +120,7 @@ fn a_refused_switch_takes_back_what_prepare_made() {
                 bridge(Change::AddElements(
                     name("new.map"),
                     kind,
-                    vec![(index(9).as_slice().into(), Datum::Goto(name("x/out")))],
+                    vec![(index(9).as_slice().into(), Datum::Jump(name("x/out")))],
                 )),
             ],
             switch: vec![bridge(Change::AddRule(name("base"), jump("new/a"))), bridge(lost_rule(7))],

@@ -279,7 +279,7 @@ pub fn sets() -> Vec<(&'static str, Set)> {
             ),
         ),
         ("empty", set(&[IfName], Data::None, &[])),
-        ("from-guest", set(&[IfIndex], Data::Verdict, &[(&index(5), Datum::Goto(name("x/out")))])),
+        ("from-guest", set(&[IfIndex], Data::Verdict, &[(&index(5), Datum::Jump(name("x/out")))])),
         ("zones", set(&[IfIndex], Data::Zone, &[(&index(5), Datum::Zone(7)), (&index(6), Datum::Zone(900))])),
     ]
 }
