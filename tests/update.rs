@@ -434,3 +434,23 @@ fn a_flush_by_others_does_nothing_to_an_owned_table() {
         );
     });
 }
+
+/// A packet that a change overtakes may meet a program's chains without their rules.
+#[test]
+fn who_falls_out_of_a_program_is_dropped() {
+    for fold_up_to in [0, 64] {
+        in_fresh_netns(|| {
+            let host = Host::bound(fold_up_to, "clean-traffic", "");
+            let frame = || udp(ip(GUEST_IP, PEER_IP), 1, 2);
+            assert!(host.network.passes(Way::FromGuest, frame()));
+            let ruleset = host.firewall.ruleset();
+            let chains = ruleset.tables[&Family::Bridge].chains.keys();
+            let emptied = chains.filter(|name| layout::prefix_of(name).is_some());
+            let flush =
+                |name: &Name| Step { family: Family::Bridge, change: Change::FlushChain(name.clone()) };
+            host.kernel.apply(Plan { switch: emptied.map(flush).collect(), ..Plan::default() }).unwrap();
+            assert!(!host.network.passes(Way::FromGuest, frame()), "folded up to {fold_up_to}");
+            assert!(!host.network.passes(Way::ToGuest, frame()), "folded up to {fold_up_to}");
+        });
+    }
+}
