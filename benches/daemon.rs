@@ -228,7 +228,7 @@ fn short(value: f64) -> String {
 }
 
 fn print(ours: &[Row], theirs: &[Row]) {
-    println!("| | p50 | p99 | libvirtd, p50 | ratio |\n| --- | --- | --- | --- | --- |");
+    println!("| | ours, p50 | ours, p99 | libvirtd, p50 | ratio |\n| --- | --- | --- | --- | --- |");
     for row in ours {
         let (middle, worst) = row.figure.text();
         let other = theirs.iter().find(|other| other.what == row.what);
