@@ -115,15 +115,20 @@ impl Host {
         self.run(self.command())
     }
 
-    pub fn run(&self, mut command: Command) -> Daemon {
+    pub fn run(&self, command: Command) -> Daemon {
+        let mut daemon = self.spawn(command);
+        daemon.hears("READY=1");
+        daemon
+    }
+
+    /// A daemon that may not be ready yet.
+    pub fn spawn(&self, mut command: Command) -> Daemon {
         let notify = self.path("notify");
         let _ = fs::remove_file(&notify);
         let notices = UnixDatagram::bind(&notify).unwrap();
         notices.set_read_timeout(Some(PATIENCE)).unwrap();
         let child = command.spawn().unwrap();
-        let mut daemon = Daemon { child, notices, runtime: self.runtime(), log: self.path("log") };
-        daemon.hears("READY=1");
-        daemon
+        Daemon { child, notices, runtime: self.runtime(), log: self.path("log") }
     }
 }
 

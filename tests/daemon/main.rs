@@ -6,6 +6,7 @@ mod cli;
 mod crash;
 mod gaps;
 mod host;
+mod libvirtd;
 mod lifecycle;
 mod many;
 mod virsh;

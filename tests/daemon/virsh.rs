@@ -4,10 +4,11 @@
 
 use crate::host::*;
 use crate::lab::{in_fresh_netns, veth};
+use crate::libvirtd::{Libvirtd, SOCKET, SOCKET_READ_ONLY, available, enclose};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 /// Documents that the script refers to by name.
 const FILES: &[(&str, &str)] = &[
@@ -398,14 +399,6 @@ impl Place {
     }
 }
 
-fn available(program: &str) -> bool {
-    let there = Command::new(program).arg("--version").output().is_ok();
-    if !there {
-        println!("skipped: {program} not found");
-    }
-    there
-}
-
 fn ours() -> Vec<(&'static str, String)> {
     in_fresh_netns(|| {
         let (_port0, _port1) = (veth("port0", "port0p"), veth("port1", "port1p"));
@@ -417,53 +410,13 @@ fn ours() -> Vec<(&'static str, String)> {
     })
 }
 
-/// libvirtd with directories of its own in this thread's mount namespace.
-struct Libvirtd(Child);
-
-impl Libvirtd {
-    fn start(directory: &Path) -> Libvirtd {
-        for place in ["/run", "/etc/libvirt", "/var/lib/libvirt", "/var/cache/libvirt", "/var/log"] {
-            mount_nothing(place);
-        }
-        fs::create_dir("/etc/libvirt/nwfilter").unwrap();
-        let conf = directory.join("libvirtd.conf");
-        fs::write(
-            &conf,
-            "auth_unix_ro = \"none\"\nauth_unix_rw = \"none\"\nunix_sock_dir = \"/run/libvirt\"\n",
-        )
-        .unwrap();
-        let log = fs::File::create(directory.join("libvirtd.log")).unwrap();
-        let mut command = Command::new("libvirtd");
-        command.arg("-f").arg(conf).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        let libvirtd = Libvirtd(command.spawn().unwrap());
-        eventually("libvirtd", || Path::new("/run/libvirt/libvirt-sock-ro").exists());
-        libvirtd
-    }
-}
-
-impl Drop for Libvirtd {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// An empty directory over this one, for this thread's mount namespace alone.
-fn mount_nothing(place: &str) {
-    fs::create_dir_all(place).unwrap();
-    let place = std::ffi::CString::new(place).unwrap();
-    let kind = c"tmpfs".as_ptr();
-    // SAFETY: the strings end in NUL, and null is allowed for the data.
-    let answer = unsafe { libc::mount(kind, place.as_ptr(), kind, 0, std::ptr::null()) };
-    assert_eq!(answer, 0, "{}", std::io::Error::last_os_error());
-}
-
 fn theirs() -> Vec<(&'static str, String)> {
     in_fresh_netns(|| {
         let (_port0, _port1) = (veth("port0", "port0p"), veth("port1", "port1p"));
         let directory = tempfile::tempdir().unwrap();
+        enclose();
         let _libvirtd = Libvirtd::start(directory.path());
-        Place::new(Path::new("/run/libvirt/libvirt-sock"), Path::new("/run/libvirt/libvirt-sock-ro")).play()
+        Place::new(Path::new(SOCKET), Path::new(SOCKET_READ_ONLY)).play()
     })
 }
 
