@@ -97,6 +97,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
 async fn serve(config: Config, options: &Options) -> Result<(), Failure> {
     let _level = crate::logging::start(config.log_level).map_err(system("no log"))?;
     let mut signals = Signals::new().map_err(system("no signals"))?;
+    start::raise_open_files();
     let _lock = start::lock(&config)?;
     let (filters, bindings) = (Store::open(&config.filter_dir)?, start::bindings(&config)?);
     let learned = start::addresses(&config, start::time())?;
