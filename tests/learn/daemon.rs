@@ -194,6 +194,28 @@ fn a_waiting_guest_waits_over_stop_and_start() {
 }
 
 #[test]
+fn a_guest_that_has_to_learn_after_all_goes_on_as_before_until_it_has_an_address() {
+    in_fresh_netns(|| {
+        let (network, host) = (Network::new(), Host::new());
+        let daemon = host.start();
+        let mut conn = daemon.connect();
+        conn.define(&host::guard("own", 0)).unwrap();
+        bind(&mut conn, "vnet0", "vm", GUEST_MAC, "dhcp");
+        let index = network.guest.link.index();
+        let (honest, forged) = (udp(ip(GUEST_IP, PEER_IP), 1, 2), udp(ip(GUEST_IP, PEER_IP), 1, 2));
+        let (flood, ()) = network.flood(Way::FromGuest, honest, forged.from(FOREIGN_MAC), || {
+            conn.define(&filter()).unwrap();
+            let ack = dhcp(5).your_ip(GUEST_IP).lease(3600, PEER_IP).reply(PEER_IP).inbound();
+            let server = network.add_port("server0");
+            server.send(&Vec::from(ack)).unwrap();
+            becomes(&mut conn, index, &[GUEST_IP]);
+        });
+        assert_eq!((flood.lost(), flood.forbidden_arrived), (0, 0), "{flood:?}");
+        assert!(!network.passes(Way::FromGuest, udp(ip(FOREIGN_IP, PEER_IP), 1, 2)));
+    });
+}
+
+#[test]
 fn an_idle_daemon_stays_while_one_waits() {
     in_fresh_netns(|| {
         let (network, host) = (Network::new(), Host::new());
