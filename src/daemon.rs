@@ -72,6 +72,9 @@ const CALLS: usize = 64;
 /// After which time what the kernel refused is tried again.
 const AGAIN: Duration = Duration::from_secs(10);
 
+/// The most sightings that are one change.
+const AT_ONCE: usize = 256;
+
 /// How often a timer without a purpose ticks.
 const ALIVE: Duration = Duration::from_secs(3600);
 
@@ -98,6 +101,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
 async fn serve(config: Config, options: &Options) -> Result<(), Failure> {
     let _level = crate::logging::start(config.log_level).map_err(system("no log"))?;
     let mut signals = Signals::new().map_err(system("no signals"))?;
+    start::raise_open_files();
     let _lock = start::lock(&config)?;
     let (filters, bindings) = (Store::open(&config.filter_dir)?, start::bindings(&config)?);
     let learned = start::addresses(&config, start::time())?;
@@ -252,6 +256,7 @@ impl Daemon {
     }
 
     async fn work(&mut self, inputs: &mut Inputs, signals: &mut Signals) -> Result<(), Failure> {
+        let mut told = Vec::new();
         loop {
             let due = self.due();
             let idle = self.idle(inputs.clients());
@@ -261,7 +266,7 @@ impl Daemon {
                     Some(events) => self.follow(events).await,
                     None => return Err(Failure::System("links are no longer followed", io::ErrorKind::BrokenPipe.into())),
                 },
-                Some(sighting) = inputs.sightings.recv() => self.hear(sighting).await,
+                1.. = inputs.sightings.recv_many(&mut told, AT_ONCE) => self.hear(std::mem::take(&mut told)).await,
                 () = due => self.expire().await,
                 () = idle => return Ok(()),
                 _ = inputs.connected.changed() => {}
@@ -428,14 +433,35 @@ impl Daemon {
         self.ears.open(&posts);
     }
 
-    /// A guest's frame told something.
-    async fn hear(&mut self, sighting: Sighting) {
-        let Some(change) = self.state.hear(&sighting, self.now()) else { return };
-        match self.take(change).await {
-            Ok(_) => info!(index = sighting.guest, sighting = ?sighting.frame.sighting, "learned"),
-            Err(refused) => error!(index = sighting.guest, reason = %refused.message, "not learned"),
+    /// Guests' frames told something. All of it is one change, so that many guests do not wait for each other; where that is
+    /// refused, each has its own.
+    async fn hear(&mut self, sightings: Vec<Sighting>) {
+        if self.learn(&sightings).await.is_err() {
+            for sighting in sightings {
+                if let Err(refused) = self.learn(std::slice::from_ref(&sighting)).await {
+                    error!(index = sighting.guest, reason = %refused.message, "not learned");
+                }
+            }
         }
         self.shorten();
+    }
+
+    async fn learn(&mut self, sightings: &[Sighting]) -> Result<(), Error> {
+        let (mut next, now) = (self.state.clone(), self.now());
+        let mut learned = Vec::new();
+        for sighting in sightings {
+            if let Some(change) = next.hear(sighting, now) {
+                next = change.next;
+                learned.push(sighting);
+            }
+        }
+        if !learned.is_empty() {
+            self.take(Change { next, writes: Vec::new(), reply: Reply::Done }).await?;
+        }
+        for Sighting { guest, frame } in learned {
+            info!(index = guest, sighting = ?frame.sighting, "learned");
+        }
+        Ok(())
     }
 
     fn shorten(&mut self) {

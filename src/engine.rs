@@ -14,7 +14,7 @@ pub use filters::{Fault, sound};
 use crate::binding::{self, Binding};
 use crate::explain::Bound;
 use crate::filter::{Filter, write};
-use crate::firewall::{Firewall, Refused, Rules};
+use crate::firewall::{Firewall, Refused};
 use crate::ir::observed::Observed;
 use crate::lease::Table;
 use crate::lease::file::{Book, Guest};
@@ -233,12 +233,8 @@ impl State {
         let index = self.link_of(portdev).map(|link| link.index);
         let member = index.and_then(|index| self.firewall.members().get(&index));
         let member = member.ok_or_else(|| Error::no_binding(portdev))?;
-        let filter = match &member.rules {
-            Rules::Filter(filter) => Some(filter.clone()),
-            Rules::Closed => None,
-        };
-        let used = |name: &String| filter.as_ref().is_some_and(|root| self.firewall.uses(root, name));
-        let documents = self.firewall.filters().iter().filter(|(name, _)| used(name)).map(|(_, filter)| {
+        let (filter, used) = self.firewall.followed(&member.rules).unzip();
+        let documents = used.into_iter().flatten().map(|filter| {
             let source = &filter.source;
             (source.name.clone(), source.text.clone())
         });

@@ -10,6 +10,7 @@
 //! five thousand.
 
 mod arrange;
+mod earlier;
 mod group;
 mod sort;
 
@@ -25,17 +26,23 @@ use crate::learning::filters as waiting;
 use crate::program::Program;
 use crate::resolve::{self, Mode, introduces_loop, resolve};
 use crate::vars::{Access, Vars};
+use earlier::Earlier;
 use group::Compiled;
 use imbl::{OrdMap, OrdSet};
 use sort::Changed;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+/// Filters by name.
+type Filters = OrdMap<String, Arc<Filter>>;
+
 /// All that is enforced, and what it is made of.
 #[derive(Clone, Debug)]
 pub struct Firewall {
     policy: Policy,
-    filters: OrdMap<String, Arc<Filter>>,
+    filters: Filters,
+    /// Definitions that some members still have, by the name that stands in their rules.
+    earlier: OrdMap<String, Earlier>,
     members: OrdMap<u32, Arc<Member>>,
     groups: OrdMap<Name, Arc<Group>>,
     /// The group of each member.
@@ -125,6 +132,7 @@ impl Firewall {
         Firewall {
             policy,
             filters: OrdMap::new(),
+            earlier: OrdMap::new(),
             members: OrdMap::new(),
             groups: OrdMap::new(),
             homes: OrdMap::new(),
@@ -270,6 +278,19 @@ impl Firewall {
         self.filters.get(name).cloned().or_else(|| waiting::get(name))
     }
 
+    /// The name of the filter that these rules follow, and it with all that it refers to; none where nothing gets through.
+    pub fn followed(&self, rules: &Rules) -> Option<(String, Vec<Arc<Filter>>)> {
+        let Rules::Filter(root) = rules else { return None };
+        if let Some(earlier) = self.earlier.get(root) {
+            return Some((earlier.root.clone(), earlier.library.values().cloned().collect()));
+        }
+        if let Some(filter) = waiting::document(root) {
+            return Some((filter.name.clone(), vec![Arc::new(filter)]));
+        }
+        let used = self.tree(root).into_iter().filter_map(|name| self.filters.get(name).cloned());
+        Some((root.clone(), used.collect()))
+    }
+
     /// Whether the filter `root` has `name` in its tree.
     pub fn uses(&self, root: &str, name: &str) -> bool {
         self.tree(root).contains(name)
@@ -308,7 +329,10 @@ impl Firewall {
                 folded: BTreeSet::new(),
             });
         };
-        let resolved = resolve(&|name| self.known(name), filter, vars, mode)?;
+        let resolved = match self.earlier.get(filter) {
+            Some(earlier) => resolve(&|name| earlier.library.get(name).cloned(), &earlier.root, vars, mode)?,
+            None => resolve(&|name| self.known(name), filter, vars, mode)?,
+        };
         let program = compile(&resolved, &self.policy.compile)?;
         Ok(Compiled { program, reads: resolved.reads, folded: resolved.folded })
     }

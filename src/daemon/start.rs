@@ -19,6 +19,7 @@ use crate::span::Source;
 use crate::store::journal::Journal;
 use crate::store::{BINDINGS, Document, LOCK, Lock, Store};
 use crate::{learning, lease};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 use tokio::io::unix::AsyncFdReadyMutGuard;
@@ -35,6 +36,14 @@ pub fn lock(config: &Config) -> Result<Lock, Failure> {
     let system = |error| Failure::System("the runtime directory can not be made", error);
     std::fs::create_dir_all(&config.runtime_dir).map_err(system)?;
     Ok(Lock::take(&config.runtime_dir.join(LOCK))?)
+}
+
+/// As many open files as the system lets us have: each guest that learns needs one.
+pub fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        warn!(reason = %error, "the number of open files stays limited");
+    }
 }
 
 /// Tells others our process number in a file.

@@ -90,7 +90,8 @@ impl State {
     fn with(&self, filters: Vec<Arc<Filter>>) -> Result<State, Error> {
         let names: Vec<String> = filters.iter().map(|filter| filter.name.clone()).collect();
         let mut next = self.clone();
-        next.firewall = match self.firewall.define(filters.clone()) {
+        let beginners = next.keep_beginners(&filters, &names).map_err(refusal)?;
+        next.firewall = match next.firewall.define(filters.clone()) {
             Ok(firewall) => firewall,
             Err(refused) => {
                 next.let_go_who_uses(&names);
@@ -98,6 +99,7 @@ impl State {
             }
         };
         next.relearn(&names)?;
+        next.begin(&beginners).map_err(refusal)?;
         let uses = |filter: &str| names.iter().any(|name| next.firewall.uses(filter, name));
         let closed = |port: &&String| self.bindings.get(*port).is_some_and(|binding| uses(&binding.filter));
         let closed: Vec<String> = self.closed.keys().filter(closed).cloned().collect();

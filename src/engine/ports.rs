@@ -53,7 +53,7 @@ impl State {
     }
 
     /// The links that a binding of this port is for: the one of that name, and those that had it when they were bound.
-    fn links_of(&self, portdev: &str) -> Vec<Arc<Link>> {
+    pub(super) fn links_of(&self, portdev: &str) -> Vec<Arc<Link>> {
         let mut indexes = self.members_of(portdev);
         let theirs = |index: &u32| self.links.get(index).is_some_and(|link| self.is_of(link, portdev));
         indexes.retain(theirs);

@@ -24,6 +24,7 @@ impl Firewall {
                 (true, ..) => {
                     closed |= self.close(&name, &group);
                     self.groups.remove(&name);
+                    self.forget_unused(&group.rules);
                 }
                 (_, true, true) => self.enter_shared(&name, &group, &newcomers)?,
                 (_, false, true) => self.share(&name, &group)?,

@@ -21,9 +21,14 @@ const DOCUMENTS: [(&str, &str); 3] = [
 
 /// The learning filter of this name.
 pub fn get(name: &str) -> Option<Arc<Filter>> {
+    document(name).map(|filter| Arc::new(Filter { name: name.into(), ..filter }))
+}
+
+/// The same under the name that its document gives it, which anybody can read.
+pub fn document(name: &str) -> Option<Filter> {
     let (_, text) = DOCUMENTS.iter().find(|(known, _)| *known == name)?;
     let (filter, _) = read::read(&Source::new(format!("<{name}>"), *text)).expect("the document is a filter");
-    Some(Arc::new(Filter { name: name.into(), ..filter }))
+    Some(filter)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use crate::lab::frames::*;
 use crate::lab::{Network, Way, in_fresh_netns};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -247,6 +248,32 @@ fn sockets_of_its_own_have_the_configured_modes_and_go_with_it() {
         assert_eq!((mode("virtnwfilterd-sock"), mode("virtnwfilterd-sock-ro")), (0o640, 0o600));
         assert!(daemon.stop().success());
         assert!(!host.runtime().join("virtnwfilterd-sock").exists());
+    });
+}
+
+#[test]
+fn it_may_open_as_many_files_as_the_system_allows() {
+    in_fresh_netns(|| {
+        let host = Host::new();
+        let mut command = host.command();
+        let few = || {
+            let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+            // SAFETY: both calls are given a limit that outlives them.
+            let outcome = unsafe {
+                libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit);
+                limit.rlim_cur = 64;
+                libc::setrlimit(libc::RLIMIT_NOFILE, &limit)
+            };
+            if outcome == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+        };
+        // SAFETY: it makes two system calls.
+        unsafe { command.pre_exec(few) };
+        let daemon = host.run(command);
+        let limits = fs::read_to_string(format!("/proc/{}/limits", daemon.child.id())).unwrap();
+        let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+        let words: Vec<&str> = line.split_whitespace().collect();
+        assert_eq!(words[3], words[4], "{line}");
+        assert_ne!(words[3], "64");
     });
 }
 

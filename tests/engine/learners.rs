@@ -12,7 +12,7 @@ use nwfilter::learning::filters;
 use nwfilter::lease::file;
 use nwfilter::links::Link;
 use nwfilter::links::LinkEvent::{Appeared, Changed, Gone};
-use nwfilter::rpc::{Error, Request};
+use nwfilter::rpc::{Error, Reply, Request};
 use nwfilter::span::Source;
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -241,6 +241,144 @@ fn a_redefinition_that_brings_new_variables_to_a_learning_guest_is_refused_whole
         assert!(error.message.contains("vnet0") && error.message.contains("OTHER"), "{error:?}");
         assert_eq!(rules(&world, 7), before);
     }
+}
+
+/// Guests at links 7 and 8 who are filtered without an address, one of whom has one.
+fn filtered(fold_up_to: usize, params: &[(&str, &str)]) -> World {
+    let mut world = World::with(policy(fold_up_to), &[guard("sub", 1), rooted()]);
+    world.link(Appeared(tap(7, "vnet0")));
+    world.link(Appeared(tap(8, "vnet1")));
+    create(&mut world, params).unwrap();
+    let with_address = with_params("vnet1", &[("IP", "10.0.0.2")]);
+    world.ask(Request::CreateBinding { xml: with_address, flags: 0 }).unwrap();
+    world
+}
+
+/// All that it does stands in another filter.
+fn rooted() -> String {
+    tree("honest", &["sub"])
+}
+
+fn renamed(xml: &str, name: &str) -> String {
+    let old = uuid("honest").to_string();
+    xml.replace("name='honest'", &format!("name='{name}'")).replace(&old, &uuid(name).to_string())
+}
+
+fn begin(world: &mut World) {
+    world.define(&renamed(&honest(""), "sub")).unwrap();
+}
+
+#[test]
+fn a_guest_that_has_to_learn_from_now_on_keeps_its_rules_until_it_knows() {
+    for fold_up_to in [0, 64] {
+        for (params, learns) in [(&[][..], "arp"), (DHCP, "lease")] {
+            let mut world = filtered(fold_up_to, params);
+            let (before, of_other) = (world.program(7), world.program(8));
+            begin(&mut world);
+            assert_eq!(world.program(7), before, "{learns}, up to {fold_up_to}");
+            assert_ne!(world.program(8), of_other, "others have the new meaning at once");
+            assert_eq!(world.state.posts().keys().collect::<Vec<_>>(), [&7]);
+            assert!(world.state.firewall().filters().keys().all(|name| !name.contains('/')));
+            let lines =
+                if params.is_empty() { arp(&mut world, 7, ADDRESS) } else { ack(&mut world, ADDRESS, 60) };
+            assert!(lines.contains(learns), "{lines}");
+            assert_eq!(rules(&world, 7), has(&[ADDRESS]));
+            assert_ne!(world.program(7), before);
+        }
+    }
+}
+
+#[test]
+fn a_lease_that_ends_brings_no_earlier_rules_back() {
+    let mut world = filtered(64, DHCP);
+    begin(&mut world);
+    ack(&mut world, ADDRESS, 60);
+    world.time(Duration::from_secs(60));
+    assert_eq!(rules(&world, 7), waits(filters::DHCP));
+}
+
+#[test]
+fn kept_rules_follow_no_later_definition_until_it_can_be_had() {
+    let mut world = filtered(64, &[]);
+    let before = world.program(7);
+    begin(&mut world);
+    // What they are made of can change, and even go.
+    world.define(&honest("")).unwrap();
+    world.undefine("sub").unwrap();
+    world.define(&guard("sub", 5)).unwrap();
+    assert_eq!(world.program(7), before);
+    // A definition that needs no address ends it, and the next one that does begins with what was in force then.
+    world.define(&guard("honest", 2)).unwrap();
+    assert_eq!(rules(&world, 7), waits("honest"));
+    assert!(world.state.posts().is_empty());
+    let second = world.program(7);
+    assert_ne!(second, before);
+    world.define(&honest("")).unwrap();
+    assert_eq!(world.program(7), second);
+    assert_eq!(world.state.posts().len(), 1);
+}
+
+#[test]
+fn kept_rules_go_with_the_link_and_follow_it_to_a_bridge() {
+    let mut world = filtered(64, &[]);
+    let before = world.program(7);
+    begin(&mut world);
+    world.link(Appeared(bridge(2, "br0")));
+    let moved = Link { master: Some(2), ..tap(7, "vnet0") };
+    world.link(Changed { old: tap(7, "vnet0"), new: moved.clone() });
+    assert_eq!(world.program(7), before);
+    world.link(Gone(moved));
+    world.link(Appeared(tap(9, "vnet0")));
+    assert_eq!(rules(&world, 9), waits(filters::ANY));
+}
+
+#[test]
+fn a_binding_that_is_replaced_keeps_nothing_of_the_earlier_rules() {
+    let mut world = filtered(64, &[]);
+    begin(&mut world);
+    let another = with_params("vnet0", &[]).replace("52:54:00:00:00:01", "52:54:00:00:00:02");
+    world.ask(Request::Apply { xml: another }).unwrap();
+    assert_eq!(rules(&world, 7), waits(filters::ANY));
+}
+
+#[test]
+fn a_deleted_guest_with_kept_rules_does_not_lend_them_to_later_ones() {
+    let mut world = filtered(64, &[]);
+    begin(&mut world);
+    let kept = world.program(7);
+    world.delete("vnet0").unwrap();
+    world.define(&guard("sub", 2)).unwrap();
+    world.link(Appeared(tap(9, "vnet9")));
+    world.ask(Request::CreateBinding { xml: with_params("vnet9", &[]), flags: 0 }).unwrap();
+    let second = world.program(9);
+    begin(&mut world);
+    assert_eq!((world.program(7), world.program(9)), (kept.clone(), second.clone()));
+    assert_ne!(kept, second);
+}
+
+#[test]
+fn a_redefinition_that_one_guest_can_not_have_leaves_all_as_they_were() {
+    let mut world = filtered(64, &[("CTRL_IP_LEARNING", "none")]);
+    let before = (world.program(7), world.program(8));
+    let error = world.define(&renamed(&honest(""), "sub")).unwrap_err();
+    assert!(error.message.contains("vnet0"), "{error:?}");
+    assert_eq!((world.program(7), world.program(8)), before);
+    assert!(world.state.posts().is_empty());
+}
+
+#[test]
+fn what_a_guest_keeps_can_be_explained() {
+    let mut world = filtered(64, &[]);
+    let bound = |world: &mut World| match world.ask(Request::Bound { portdev: "vnet0".into() }).unwrap().reply
+    {
+        Reply::Json(json) => json,
+        other => panic!("{other:?}"),
+    };
+    let before = bound(&mut world);
+    begin(&mut world);
+    assert_eq!(bound(&mut world), before);
+    let json = bound(&mut learning(&[]));
+    assert!(json.contains("<learning/any>"), "{json}");
 }
 
 #[test]

@@ -10,12 +10,12 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 #[path = "../daemon/host.rs"]
-mod host;
+pub mod host;
 
 use host::{Conn, Daemon, Host, eventually, uuid};
 
 /// The filter under test: the guest's own MAC and address, DHCP, ARP, and nothing else.
-fn filter() -> String {
+pub fn filter() -> String {
     format!(
         "<filter name='own'><uuid>{}</uuid>\
          <rule action='drop' direction='out' priority='-900'><mac match='no' srcmacaddr='$MAC'/></rule>\
@@ -30,11 +30,16 @@ fn filter() -> String {
 }
 
 fn bind(conn: &mut Conn, port: &str, owner: &str, mac: Mac, mode: &str) {
+    bind_with(conn, port, owner, mac, &[("CTRL_IP_LEARNING", mode)]);
+}
+
+pub fn bind_with(conn: &mut Conn, port: &str, owner: &str, mac: Mac, params: &[(&str, &str)]) {
     let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
+    let params: String =
+        params.iter().map(|(name, value)| format!("<parameter name='{name}' value='{value}'/>")).collect();
     let xml = format!(
         "<filterbinding><owner><name>{owner}</name><uuid>{}</uuid></owner><portdev name='{port}'/>\
-         <mac address='{mac}'/><filterref filter='own'><parameter name='CTRL_IP_LEARNING' value='{mode}'/>\
-         </filterref></filterbinding>",
+         <mac address='{mac}'/><filterref filter='own'>{params}</filterref></filterbinding>",
         uuid(owner)
     );
     conn.0.apply(&xml).unwrap();
@@ -45,13 +50,13 @@ fn interface(conn: &mut Conn, index: u32) -> Option<Interface> {
     status.interfaces.into_iter().find(|interface| interface.index == Some(index))
 }
 
-fn known(conn: &mut Conn, index: u32) -> Vec<String> {
+pub fn known(conn: &mut Conn, index: u32) -> Vec<String> {
     let learning = interface(conn, index).and_then(|interface| interface.learning);
     let addresses = learning.map(|learning| learning.addresses).unwrap_or_default();
     addresses.into_iter().map(|address| address.address).collect()
 }
 
-fn becomes(conn: &mut Conn, index: u32, expected: &[&str]) {
+pub fn becomes(conn: &mut Conn, index: u32, expected: &[&str]) {
     eventually(&format!("{expected:?}"), || known(conn, index) == expected);
 }
 
@@ -189,6 +194,28 @@ fn a_waiting_guest_waits_over_stop_and_start() {
 }
 
 #[test]
+fn a_guest_that_has_to_learn_after_all_goes_on_as_before_until_it_has_an_address() {
+    in_fresh_netns(|| {
+        let (network, host) = (Network::new(), Host::new());
+        let daemon = host.start();
+        let mut conn = daemon.connect();
+        conn.define(&host::guard("own", 0)).unwrap();
+        bind(&mut conn, "vnet0", "vm", GUEST_MAC, "dhcp");
+        let index = network.guest.link.index();
+        let (honest, forged) = (udp(ip(GUEST_IP, PEER_IP), 1, 2), udp(ip(GUEST_IP, PEER_IP), 1, 2));
+        let (flood, ()) = network.flood(Way::FromGuest, honest, forged.from(FOREIGN_MAC), || {
+            conn.define(&filter()).unwrap();
+            let ack = dhcp(5).your_ip(GUEST_IP).lease(3600, PEER_IP).reply(PEER_IP).inbound();
+            let server = network.add_port("server0");
+            server.send(&Vec::from(ack)).unwrap();
+            becomes(&mut conn, index, &[GUEST_IP]);
+        });
+        assert_eq!((flood.lost(), flood.forbidden_arrived), (0, 0), "{flood:?}");
+        assert!(!network.passes(Way::FromGuest, udp(ip(FOREIGN_IP, PEER_IP), 1, 2)));
+    });
+}
+
+#[test]
 fn an_idle_daemon_stays_while_one_waits() {
     in_fresh_netns(|| {
         let (network, host) = (Network::new(), Host::new());
@@ -246,10 +273,10 @@ fn a_guest_that_follows_another_under_its_name_gets_none_of_its_addresses() {
 }
 
 /// A DHCP server on the bridge.
-struct Dnsmasq(Child);
+pub struct Dnsmasq(Child);
 
 impl Dnsmasq {
-    fn start(directory: &Path, seconds: u32) -> Option<Dnsmasq> {
+    pub fn start(directory: &Path, seconds: u32) -> Option<Dnsmasq> {
         let there = Command::new("dnsmasq").arg("--version").stdout(Stdio::null()).status();
         if !there.is_ok_and(|status| status.success()) {
             println!("skipped: dnsmasq is not installed (scripts/setup)");

@@ -5,6 +5,8 @@
 mod lab;
 
 mod bpf;
+mod clients;
+mod daemon;
 mod filters;
 mod learner;
 mod many;
