@@ -4,6 +4,7 @@
 //! daemon lets the kernel take the difference of the two rule sets, writes, and only then makes the next
 //! state its own; whatever fails on the way leaves the old one. Time and randomness come as arguments.
 
+mod beginners;
 pub mod documents;
 mod filters;
 mod learners;

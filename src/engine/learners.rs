@@ -8,8 +8,7 @@ use super::{Change, State, refusal};
 use crate::binding::Binding;
 use crate::bpf::Side;
 use crate::diag::{Code, Diagnostic};
-use crate::filter::Filter;
-use crate::firewall::{Member, Refused, Rules};
+use crate::firewall::{Member, Refused};
 use crate::learn::{Post, Told};
 use crate::learning::{self, Heard, Learner, Meaningless, Mode, Wanted};
 use crate::lease::file::{self, Book, Guest};
@@ -20,7 +19,7 @@ use crate::rpc::Error;
 use crate::status::{Address, Learning};
 use crate::vars::{Access, Index};
 use imbl::ordmap::DiffItem;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,7 +54,7 @@ impl State {
     }
 
     /// What has to be learned for a binding; none where nothing, or what can not be learned, is missing.
-    fn to_learn(&self, binding: &Binding) -> Result<Option<Wanted>, Refused> {
+    pub(super) fn to_learn(&self, binding: &Binding) -> Result<Option<Wanted>, Refused> {
         let missing = self.firewall.missing(&binding.filter, &binding.params)?;
         if missing != [Access { name: IP.into(), index: Index::Iterator(0) }] {
             return Ok(None);
@@ -117,48 +116,6 @@ impl State {
             }
         }
         member
-    }
-
-    /// A guest that was filtered before it had to learn keeps the rules it had; any other gets the waiting filter.
-    fn until_known(&self, index: u32, binding: &Binding, waiting: &str) -> Rules {
-        let same = |member: &&Arc<Member>| member.vars == binding.params;
-        let earlier = self.firewall.members().get(&index).filter(same);
-        let earlier = earlier.and_then(|_| self.firewall.earlier(index, &binding.filter));
-        earlier.cloned().unwrap_or_else(|| Rules::Filter(waiting.into()))
-    }
-
-    /// Lets guests keep the rules they have who would have to learn were these filters defined. Their ports.
-    pub(super) fn keep_beginners(
-        &mut self,
-        filters: &[Arc<Filter>],
-        names: &[String],
-    ) -> Result<Vec<String>, Refused> {
-        let then = State { firewall: self.firewall.unbound().define(filters.to_vec())?, ..self.clone() };
-        let begins = |member: &&Arc<Member>| {
-            let binding = self.bindings.get(&member.name);
-            let binding = binding.filter(|binding| member.rules == Rules::Filter(binding.filter.clone()));
-            binding.is_some_and(|binding| {
-                !self.learners.contains_key(&member.index)
-                    && names.iter().any(|name| then.firewall.uses(&binding.filter, name))
-                    && then.to_learn(binding).is_ok_and(|wanted| wanted.is_some())
-            })
-        };
-        let beginners: Vec<&Arc<Member>> = self.firewall.members().values().filter(begins).collect();
-        let ports: BTreeSet<String> = beginners.iter().map(|member| member.name.clone()).collect();
-        self.firewall = self.firewall.keep(beginners.iter().map(|member| member.index))?;
-        Ok(ports.into_iter().collect())
-    }
-
-    /// Lets these ports' guests learn. One whose lease is remembered has its address at once.
-    pub(super) fn begin(&mut self, ports: &[String]) -> Result<(), Refused> {
-        let bindings: Vec<Arc<Binding>> =
-            ports.iter().filter_map(|port| self.bindings.get(port)).cloned().collect();
-        let mut members = Vec::new();
-        for binding in bindings {
-            members.extend(self.members(&self.links_of(&binding.portdev), &binding)?);
-        }
-        self.firewall = self.firewall.bind_all(members)?;
-        Ok(())
     }
 
     /// Takes what an ear heard; none where it changes nothing.

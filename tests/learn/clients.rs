@@ -99,6 +99,10 @@ struct Client {
 
 impl Client {
     fn start(room: &Room, directory: &Host) -> Client {
+        Client::start_with(room, directory, "")
+    }
+
+    fn start_with(room: &Room, directory: &Host, option: &str) -> Client {
         let name = &room.inner;
         let (events, script) =
             (directory.path(&format!("{name}.events")), directory.path(&format!("{name}.sh")));
@@ -111,7 +115,7 @@ impl Client {
         );
         fs::write(&script, text).unwrap();
         fs::set_permissions(&script, Permissions::from_mode(0o755)).unwrap();
-        let line = format!("udhcpc -f -i {name} -t 1000 -T 1 -s {}", script.display());
+        let line = format!("udhcpc -f -i {name}{option} -t 1000 -T 1 -s {}", script.display());
         Client { process: Process(room.command(&line).spawn().unwrap()), events }
     }
 
@@ -268,5 +272,32 @@ fn a_rogue_server_serves_nobody_whose_servers_are_named() {
         world.becomes(&[&address]);
         assert!(address.parse::<Ipv4Addr>().unwrap().octets()[3] <= 60, "{address}");
         assert!(world.guest.may_use(&address) && !world.guest.may_use("10.0.0.150"));
+    });
+}
+
+#[test]
+fn a_client_that_finds_its_address_in_use_declines_it_and_keeps_nothing() {
+    in_fresh_netns(|| {
+        let Some(mut world) = World::new(&[DHCP]) else { return };
+        let other = Room::new(&world.network, "other", [2, 0, 0, 0, 5, 5]);
+        (50..=60).for_each(|last| other.has(&format!("10.0.0.{last}")));
+        let directory = tempfile::tempdir().unwrap();
+        let Some(_server) = Dnsmasq::start(directory.path(), 3600) else { return };
+        let client = Client::start_with(&world.guest, &world.host, " -a1000");
+        // A lease that is declined at once may never be in force: what tells of it is on the bridge.
+        let mut frames: Vec<Vec<u8>> = Vec::new();
+        let of_kind = |frames: &[Vec<u8>], kind: u8| {
+            let found = frames.iter().find(|frame| frame.get(282..285) == Some(&[53, 1, kind]));
+            found.map(|frame| <[u8; 4]>::try_from(&frame[58..62]).unwrap())
+        };
+        eventually("a decline", || {
+            frames.extend(world.network.peer.drain());
+            of_kind(&frames, 4).is_some()
+        });
+        let address = Ipv4Addr::from(of_kind(&frames, 5).expect("it was confirmed before")).to_string();
+        std::thread::sleep(Duration::from_secs(1));
+        world.becomes(&[]);
+        assert!(!world.guest.may_use(&address));
+        assert_eq!(client.told("bound"), [""; 0]);
     });
 }

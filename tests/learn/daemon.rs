@@ -22,6 +22,7 @@ pub fn filter() -> String {
          <rule action='accept' direction='out'><ip srcipaddr='0.0.0.0' protocol='udp' dstportstart='67'/></rule>\
          <rule action='accept' direction='out'><ip srcipaddr='$IP'/></rule>\
          <rule action='accept' direction='out'><arp arpsrcipaddr='$IP'/></rule>\
+         <rule action='accept' direction='out'><arp arpsrcipaddr='0.0.0.0'/></rule>\
          <rule action='accept' direction='in'><mac protocolid='ipv4'/></rule>\
          <rule action='accept' direction='in'><mac protocolid='arp'/></rule>\
          <rule action='drop' direction='inout' priority='1000'><mac/></rule></filter>",
