@@ -5,35 +5,31 @@
 //! daemon ends, however it ends.
 
 mod ears;
+mod enforce;
+mod inputs;
 mod start;
 
-use crate::apply::{self, Kernel, Retire};
+use crate::apply::{self, Kernel};
 use crate::compile;
 use crate::config::{Config, Options};
 use crate::engine::{Change, Context, State, Write};
 use crate::firewall::{Firewall, Policy};
 use crate::ipset;
 use crate::ir::observed::Observed;
-use crate::ir::{Family, Ruleset};
 use crate::learn::Told as Sighting;
 use crate::lease::Table;
 use crate::lease::file::{self, Book};
 use crate::links::{self, LinkEvent};
 use crate::nft::Ownership;
-use crate::nft::watch::Watch;
 use crate::notify;
-use crate::plan::{Change as PlanChange, Plan, Step, plan};
-use crate::recall::recall;
+use crate::plan::plan;
 use crate::rpc::{self, Call, Error, Reply};
 use crate::store::journal::Journal;
 use crate::store::{Fault, Store};
 use ears::Ears;
+use inputs::{Inputs, Signals, Told};
 use std::io;
 use std::time::{Duration, Instant};
-use tokio::io::unix::AsyncFd;
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
@@ -60,23 +56,11 @@ pub enum Failure {
     System(&'static str, io::Error),
 }
 
-/// How often the links are dumped although nothing seems lost.
-const RESYNC: Duration = Duration::from_secs(60);
-
-/// Links that changed while the daemon was busy; the watcher waits beyond.
-const LINK_EVENTS: usize = 64;
-
-/// Calls that wait for their turn; clients wait beyond.
-const CALLS: usize = 64;
-
 /// After which time what the kernel refused is tried again.
 const AGAIN: Duration = Duration::from_secs(10);
 
 /// The most sightings that are one change.
 const AT_ONCE: usize = 256;
-
-/// How often a timer without a purpose ticks.
-const ALIVE: Duration = Duration::from_secs(3600);
 
 /// Everything the daemon holds.
 struct Daemon {
@@ -129,71 +113,6 @@ fn system(what: &'static str) -> impl Fn(io::Error) -> Failure {
     move |error| Failure::System(what, error)
 }
 
-/// Whether tables that an earlier daemon left are made ours.
-#[derive(PartialEq, Eq)]
-enum Adopt {
-    Yes,
-    No,
-}
-
-/// Where events come from.
-struct Inputs {
-    calls: mpsc::Receiver<Call>,
-    connected: watch::Receiver<usize>,
-    /// When the last client was seen.
-    busy: Instant,
-    links: mpsc::Receiver<Vec<LinkEvent>>,
-    sightings: mpsc::Receiver<Sighting>,
-    foreign: AsyncFd<Watch>,
-    alive: tokio::time::Interval,
-    stop: watch::Sender<bool>,
-    server: JoinHandle<io::Result<()>>,
-}
-
-impl Inputs {
-    fn open(
-        listeners: rpc::Listeners,
-        sightings: mpsc::Receiver<Sighting>,
-        daemon: &Daemon,
-    ) -> Result<Inputs, Failure> {
-        let (links_to, links) = mpsc::channel(LINK_EVENTS);
-        tokio::spawn(links::watch(RESYNC, links_to));
-        let foreign = Watch::open_async(Some(daemon.kernel.port()));
-        let (calls_to, calls) = mpsc::channel(CALLS);
-        let (connected_to, connected) = watch::channel(0);
-        let (stop, stopped) = watch::channel(false);
-        let limits = start::limits(&daemon.config);
-        Ok(Inputs {
-            calls,
-            connected,
-            busy: Instant::now(),
-            links,
-            sightings,
-            foreign: foreign.map_err(system("changes of rules can not be followed"))?,
-            alive: tokio::time::interval(notify::watchdog().unwrap_or(ALIVE)),
-            stop,
-            server: tokio::spawn(rpc::serve(listeners, limits, calls_to, connected_to, stopped)),
-        })
-    }
-
-    /// How many clients there are, and since when that is none.
-    fn clients(&mut self) -> (usize, Instant) {
-        let fresh = self.connected.has_changed().unwrap_or(false);
-        let clients = *self.connected.borrow_and_update();
-        if fresh || clients > 0 {
-            self.busy = Instant::now();
-        }
-        (clients, self.busy)
-    }
-
-    /// Lets clients have their last answers.
-    async fn close(self) {
-        self.stop.send_replace(true);
-        drop(self.calls);
-        let _ = self.server.await;
-    }
-}
-
 impl Daemon {
     /// Builds what must be in force from what is on disk, and takes the kernel there from whatever it holds.
     async fn start(
@@ -220,39 +139,6 @@ impl Daemon {
         daemon.enforce_from_start().await?;
         daemon.listen();
         Ok(daemon)
-    }
-
-    /// What the kernel filters under a name that it no longer has is nobody's, and is not let go for that.
-    async fn close_strays(&mut self) -> Result<(), Failure> {
-        let observed = self.see().await?;
-        let ruleset = recall(&observed, &Ruleset::default());
-        for link in
-            ruleset.tables.get(&Family::Bridge).map_or_else(Vec::new, |table| self.state.strays(table))
-        {
-            warn!(interface = link.name, "closed: it was renamed while it was bound; bind it under its name");
-            self.state = self.state.close(&link, "renamed while it was bound, and not bound under this name");
-        }
-        Ok(())
-    }
-
-    async fn see(&self) -> Result<Observed, Failure> {
-        let observed = self.kernel.submit_observe().await.map_err(|_| gone())?;
-        observed.map_err(system("rules can not be read"))
-    }
-
-    /// Ports whose filters the kernel refuses are closed, so that all others have their rules.
-    async fn enforce_from_start(&mut self) -> Result<(), Failure> {
-        loop {
-            let refused = match self.heal(Adopt::Yes).await {
-                Ok(_) => return Ok(()),
-                Err(Failure::Refused(refused)) => refused,
-                Err(failure) => return Err(failure),
-            };
-            let why = refused.to_string();
-            error!(reason = %why, "rules not taken by the kernel: the ports that need them are closed");
-            let closed = self.state.close_users(&refused.filters(), &why);
-            self.state = closed.ok_or(Failure::Refused(refused))?;
-        }
     }
 
     async fn work(&mut self, inputs: &mut Inputs, signals: &mut Signals) -> Result<(), Failure> {
@@ -284,47 +170,6 @@ impl Daemon {
                 },
             }
         }
-    }
-
-    /// Takes the kernel from whatever it holds to what must be in force. Whether there was a difference.
-    async fn heal(&mut self, adopt: Adopt) -> Result<bool, Failure> {
-        let observed = self.see().await?;
-        let wanted = self.state.firewall().ruleset();
-        let mut difference = plan(&recall(&observed, &wanted), &wanted);
-        let differs = !difference.is_empty();
-        if adopt == Adopt::Yes {
-            let tables =
-                observed.families.keys().map(|family| Step { family: *family, change: PlanChange::AddTable });
-            difference.prepare.splice(0..0, tables);
-        }
-        self.commit(difference).await.map_err(Failure::Refused)?;
-        Ok(differs)
-    }
-
-    /// Somebody else changed our rules.
-    async fn meet(&mut self, who: &str) {
-        let began = Instant::now();
-        match self.heal(Adopt::No).await {
-            Ok(true) => {
-                warn!(by = who, took = ?began.elapsed(), "rules were changed by somebody else, and are restored")
-            }
-            Ok(false) => {}
-            Err(failure) => {
-                error!(by = who, reason = %failure, "rules were changed by somebody else, and are not restored")
-            }
-        }
-    }
-
-    async fn commit(&self, plan: Plan) -> Result<(), apply::Refused> {
-        if plan.is_empty() {
-            return Ok(());
-        }
-        // What is retired no packet can reach any more, and nobody has to wait for that, unless somebody moves.
-        let retire = if plan.moves() { Retire::BeforeAnswer } else { Retire::AfterAnswer };
-        let outcome = self.kernel.submit(plan, retire).await;
-        let applied = outcome.unwrap_or_else(|_| Err(apply::Refused::gone()))?;
-        applied.litter.iter().for_each(|refusal| warn!(%refusal, "not taken away"));
-        Ok(())
     }
 }
 
@@ -553,36 +398,6 @@ impl Daemon {
             if let Err(refused) = self.take(self.state.retry(&portdev)).await {
                 warn!(port = portdev, reason = %refused.message, "stays closed");
             }
-        }
-    }
-}
-
-/// What a signal asks for.
-enum Told {
-    Reload,
-    Stop,
-}
-
-struct Signals {
-    hangup: Signal,
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Signals> {
-        Ok(Signals {
-            hangup: signal(SignalKind::hangup())?,
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn next(&mut self) -> Told {
-        tokio::select! {
-            _ = self.hangup.recv() => Told::Reload,
-            _ = self.terminate.recv() => Told::Stop,
-            _ = self.interrupt.recv() => Told::Stop,
         }
     }
 }

@@ -1,0 +1,93 @@
+//! Taking the kernel to what must be in force: at the start, after a change, and when somebody else changed our rules.
+
+use super::{Daemon, Failure, gone, system};
+use crate::apply::{self, Retire};
+use crate::ir::observed::Observed;
+use crate::ir::{Family, Ruleset};
+use crate::plan::{Change, Plan, Step, plan};
+use crate::recall::recall;
+use std::time::Instant;
+use tracing::{error, warn};
+
+/// Whether tables that an earlier daemon left are made ours.
+#[derive(PartialEq, Eq)]
+pub(super) enum Adopt {
+    Yes,
+    No,
+}
+
+impl Daemon {
+    /// What the kernel filters under a name that it no longer has is nobody's, and is not let go for that.
+    pub(super) async fn close_strays(&mut self) -> Result<(), Failure> {
+        let observed = self.see().await?;
+        let ruleset = recall(&observed, &Ruleset::default());
+        for link in
+            ruleset.tables.get(&Family::Bridge).map_or_else(Vec::new, |table| self.state.strays(table))
+        {
+            warn!(interface = link.name, "closed: it was renamed while it was bound; bind it under its name");
+            self.state = self.state.close(&link, "renamed while it was bound, and not bound under this name");
+        }
+        Ok(())
+    }
+
+    pub(super) async fn see(&self) -> Result<Observed, Failure> {
+        let observed = self.kernel.submit_observe().await.map_err(|_| gone())?;
+        observed.map_err(system("rules can not be read"))
+    }
+
+    /// Ports whose filters the kernel refuses are closed, so that all others have their rules.
+    pub(super) async fn enforce_from_start(&mut self) -> Result<(), Failure> {
+        loop {
+            let refused = match self.heal(Adopt::Yes).await {
+                Ok(_) => return Ok(()),
+                Err(Failure::Refused(refused)) => refused,
+                Err(failure) => return Err(failure),
+            };
+            let why = refused.to_string();
+            error!(reason = %why, "rules not taken by the kernel: the ports that need them are closed");
+            let closed = self.state.close_users(&refused.filters(), &why);
+            self.state = closed.ok_or(Failure::Refused(refused))?;
+        }
+    }
+
+    /// Takes the kernel from whatever it holds to what must be in force. Whether there was a difference.
+    pub(super) async fn heal(&mut self, adopt: Adopt) -> Result<bool, Failure> {
+        let observed = self.see().await?;
+        let wanted = self.state.firewall().ruleset();
+        let mut difference = plan(&recall(&observed, &wanted), &wanted);
+        let differs = !difference.is_empty();
+        if adopt == Adopt::Yes {
+            let tables =
+                observed.families.keys().map(|family| Step { family: *family, change: Change::AddTable });
+            difference.prepare.splice(0..0, tables);
+        }
+        self.commit(difference).await.map_err(Failure::Refused)?;
+        Ok(differs)
+    }
+
+    /// Somebody else changed our rules.
+    pub(super) async fn meet(&mut self, who: &str) {
+        let began = Instant::now();
+        match self.heal(Adopt::No).await {
+            Ok(true) => {
+                warn!(by = who, took = ?began.elapsed(), "rules were changed by somebody else, and are restored")
+            }
+            Ok(false) => {}
+            Err(failure) => {
+                error!(by = who, reason = %failure, "rules were changed by somebody else, and are not restored")
+            }
+        }
+    }
+
+    pub(super) async fn commit(&self, plan: Plan) -> Result<(), apply::Refused> {
+        if plan.is_empty() {
+            return Ok(());
+        }
+        // What is retired no packet can reach any more, and nobody has to wait for that, unless somebody moves.
+        let retire = if plan.moves() { Retire::BeforeAnswer } else { Retire::AfterAnswer };
+        let outcome = self.kernel.submit(plan, retire).await;
+        let applied = outcome.unwrap_or_else(|_| Err(apply::Refused::gone()))?;
+        applied.litter.iter().for_each(|refusal| warn!(%refusal, "not taken away"));
+        Ok(())
+    }
+}

@@ -1,0 +1,114 @@
+//! Where the daemon's events come from: clients, links, guests, foreign changes of rules, signals, the watchdog.
+
+use super::{Daemon, Failure, start, system};
+use crate::learn::Told as Sighting;
+use crate::links::{self, LinkEvent};
+use crate::nft::watch::Watch;
+use crate::notify;
+use crate::rpc::{self, Call};
+use std::io;
+use std::time::{Duration, Instant};
+use tokio::io::unix::AsyncFd;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+/// How often the links are dumped although nothing seems lost.
+const RESYNC: Duration = Duration::from_secs(60);
+
+/// Links that changed while the daemon was busy; the watcher waits beyond.
+const LINK_EVENTS: usize = 64;
+
+/// Calls that wait for their turn; clients wait beyond.
+const CALLS: usize = 64;
+
+/// How often a timer without a purpose ticks.
+const ALIVE: Duration = Duration::from_secs(3600);
+
+/// Where events come from.
+pub(super) struct Inputs {
+    pub(super) calls: mpsc::Receiver<Call>,
+    pub(super) connected: watch::Receiver<usize>,
+    /// When the last client was seen.
+    pub(super) busy: Instant,
+    pub(super) links: mpsc::Receiver<Vec<LinkEvent>>,
+    pub(super) sightings: mpsc::Receiver<Sighting>,
+    pub(super) foreign: AsyncFd<Watch>,
+    pub(super) alive: tokio::time::Interval,
+    pub(super) stop: watch::Sender<bool>,
+    pub(super) server: JoinHandle<io::Result<()>>,
+}
+
+impl Inputs {
+    pub(super) fn open(
+        listeners: rpc::Listeners,
+        sightings: mpsc::Receiver<Sighting>,
+        daemon: &Daemon,
+    ) -> Result<Inputs, Failure> {
+        let (links_to, links) = mpsc::channel(LINK_EVENTS);
+        tokio::spawn(links::watch(RESYNC, links_to));
+        let foreign = Watch::open_async(Some(daemon.kernel.port()));
+        let (calls_to, calls) = mpsc::channel(CALLS);
+        let (connected_to, connected) = watch::channel(0);
+        let (stop, stopped) = watch::channel(false);
+        let limits = start::limits(&daemon.config);
+        Ok(Inputs {
+            calls,
+            connected,
+            busy: Instant::now(),
+            links,
+            sightings,
+            foreign: foreign.map_err(system("changes of rules can not be followed"))?,
+            alive: tokio::time::interval(notify::watchdog().unwrap_or(ALIVE)),
+            stop,
+            server: tokio::spawn(rpc::serve(listeners, limits, calls_to, connected_to, stopped)),
+        })
+    }
+
+    /// How many clients there are, and since when that is none.
+    pub(super) fn clients(&mut self) -> (usize, Instant) {
+        let fresh = self.connected.has_changed().unwrap_or(false);
+        let clients = *self.connected.borrow_and_update();
+        if fresh || clients > 0 {
+            self.busy = Instant::now();
+        }
+        (clients, self.busy)
+    }
+
+    /// Lets clients have their last answers.
+    pub(super) async fn close(self) {
+        self.stop.send_replace(true);
+        drop(self.calls);
+        let _ = self.server.await;
+    }
+}
+
+/// What a signal asks for.
+pub(super) enum Told {
+    Reload,
+    Stop,
+}
+
+pub(super) struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    pub(super) fn new() -> io::Result<Signals> {
+        Ok(Signals {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    pub(super) async fn next(&mut self) -> Told {
+        tokio::select! {
+            _ = self.hangup.recv() => Told::Reload,
+            _ = self.terminate.recv() => Told::Stop,
+            _ = self.interrupt.recv() => Told::Stop,
+        }
+    }
+}
