@@ -188,17 +188,29 @@ fn read_sets(link: &mut dyn Dump, family: u8, table: &mut ObservedTable) -> io::
         }
     })?;
     for (name, set) in table.sets.iter_mut().filter(|(_, set)| !set.ty.dynamic) {
-        let request = Request::dump(libc::NFT_MSG_GETSETELEM, family, |a| {
-            a.text(LIST_TABLE, TABLE);
-            a.text(LIST_SET, name);
-        });
-        ask(link, &request, &mut |message| {
-            let list = attribute(body(message), LIST_ELEMENTS).unwrap_or_default();
-            set.elements
-                .extend(attributes(list).filter_map(|(_, element)| read_element(element, set.ty.data)));
-        })?;
+        // While the kernel moves a set to a larger hash table, a dump may pass elements over: what one dump lacks the
+        // next one has.
+        loop {
+            let known = set.elements.len();
+            read_elements(link, family, name, set)?;
+            if set.elements.len() == known {
+                break;
+            }
+        }
     }
     Ok(())
+}
+
+fn read_elements(link: &mut dyn Dump, family: u8, name: &Name, set: &mut ObservedSet) -> io::Result<()> {
+    let request = Request::dump(libc::NFT_MSG_GETSETELEM, family, |a| {
+        a.text(LIST_TABLE, TABLE);
+        a.text(LIST_SET, name);
+    });
+    let ObservedSet { ty, elements } = set;
+    ask(link, &request, &mut |message| {
+        let list = attribute(body(message), LIST_ELEMENTS).unwrap_or_default();
+        elements.extend(attributes(list).filter_map(|(_, element)| read_element(element, ty.data)));
+    })
 }
 
 fn read_type(set: &[u8], flags: i32) -> SetType {
