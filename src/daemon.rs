@@ -131,10 +131,11 @@ impl Daemon {
         let found = start::read_filters(&filters).map_err(|error| Failure::Filters(error.message))?;
         let links = links::snapshot().map_err(system("links can not be listed"))?;
         let firewall = start::define_all(Firewall::new(policy), found).traced(config.trace);
-        let bound = start::read_bindings(&bindings)?;
+        let (bound, lost) = start::read_bindings(&bindings)?;
         let (epoch, started) = (start::time(), Instant::now());
         let state = State::restore_learned(firewall, bound, links, config.grace, learned, epoch);
         let mut daemon = Daemon { config, kernel, filters, bindings, addresses, ears, state, started };
+        daemon.state = lost.iter().fold(daemon.state, |state, port| state.lose(port));
         daemon.close_strays().await?;
         daemon.enforce_from_start().await?;
         daemon.listen();

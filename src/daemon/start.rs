@@ -188,10 +188,17 @@ pub fn foreign(ready: &mut AsyncFdReadyMutGuard<'_, Watch>) -> Option<String> {
     who
 }
 
-/// All bindings in force when the last daemon ended.
-pub fn read_bindings(store: &Store) -> Result<Vec<Binding>, Failure> {
-    let found = store.load()?;
-    Ok(found.into_iter().filter_map(|document| read_binding(store, document)).collect())
+/// All bindings in force when the last daemon ended, and the ports of those that can not be read.
+pub fn read_bindings(store: &Store) -> Result<(Vec<Binding>, Vec<String>), Failure> {
+    let (mut bindings, mut lost) = (Vec::new(), Vec::new());
+    for document in store.load()? {
+        let port = document.name.clone();
+        match read_binding(store, document) {
+            Some(binding) => bindings.push(binding),
+            None => lost.push(port),
+        }
+    }
+    Ok((bindings, lost))
 }
 
 fn read_binding(store: &Store, Document { name, text }: Document) -> Option<Binding> {

@@ -260,6 +260,16 @@ impl State {
         next
     }
 
+    /// The state in which a port is shut whose binding can not be read: it has its name still, and nothing passes
+    /// until it is bound anew.
+    pub fn lose(&self, portdev: &str) -> State {
+        let mut next = State { firewall: self.firewall.reserve(portdev), ..self.clone() };
+        if let Some(link) = self.link_of(portdev).cloned() {
+            next.shut(&link, portdev, "its binding can not be read");
+        }
+        next
+    }
+
     /// The links that this table of an earlier daemon holds, that have no rules now, and that had another name when
     /// they were bound: under its own name a link has none because its binding was deleted.
     pub fn strays(&self, table: &Table) -> Vec<Arc<Link>> {
