@@ -205,7 +205,12 @@ fn read_binding(store: &Store, Document { name, text }: Document) -> Option<Bind
     let text = text.inspect_err(|fault| error!(port = name, reason = %fault, "binding not read")).ok()?;
     let source = Source::new(format!("{}/{name}.xml", store.path().display()), text);
     let faulty = |faults: &Vec<_>| error!(port = name, reason = %documents::error(faults), "binding lost");
-    binding::read_status(&source).inspect_err(faulty).ok()
+    let binding = binding::read_status(&source).inspect_err(faulty).ok()?;
+    let named = binding.portdev == name;
+    if !named {
+        error!(port = name, binding = binding.portdev, "the file of a binding must have its port's name");
+    }
+    named.then_some(binding)
 }
 
 /// The last resort for an interface that could not even be closed.

@@ -377,14 +377,21 @@ fn a_link_renamed_while_bound_is_not_open_after_a_restart() {
 fn a_binding_that_can_not_be_read_again_is_closed_and_not_opened() {
     in_fresh_netns(|| {
         let (network, host) = (Network::new(), Host::new());
-        let daemon = host.start();
-        daemon.connect().define(&guard("g", 0)).unwrap();
-        daemon.connect().create("vnet0", "g").unwrap();
-        daemon.kill();
-        fs::write(host.path("run/nwfilter-binding/vnet0.xml"), "<filterbindingstatus>").unwrap();
-        let daemon = host.start();
-        assert!(!network.passes(Way::FromGuest, forged()), "nothing forged passes after the restart");
-        daemon.connect().create("vnet0", "g").unwrap();
-        assert!(filtered(&network), "bound anew");
+        let file = host.path("run/nwfilter-binding/vnet0.xml");
+        let of_another = |text: String| text.replace("vnet0", "other");
+        let spoilt: [&dyn Fn(String) -> String; 2] = [&|_| "<filterbindingstatus>".into(), &of_another];
+        for spoil in spoilt {
+            let daemon = host.start();
+            daemon.connect().define(&guard("g", 0)).unwrap();
+            daemon.connect().create("vnet0", "g").unwrap();
+            daemon.kill();
+            fs::write(&file, spoil(fs::read_to_string(&file).unwrap())).unwrap();
+            let daemon = host.start();
+            assert!(!network.passes(Way::FromGuest, forged()), "nothing forged passes after the restart");
+            daemon.connect().create("vnet0", "g").unwrap();
+            assert!(filtered(&network), "bound anew");
+            daemon.connect().delete("vnet0").unwrap();
+            daemon.kill();
+        }
     });
 }
