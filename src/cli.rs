@@ -84,6 +84,11 @@ enum Command {
         /// Only frames that are dropped.
         #[arg(long)]
         drops: bool,
+        /// Also write the frames to this file, for Wireshark, each with the reason for its verdict as its comment. The
+        /// kernel tells the headers of a frame, not what they carry, so frames are cut off there. `-` is the standard
+        /// output, instead of the lines.
+        #[arg(long, value_name = "FILE")]
+        pcapng: Option<PathBuf>,
         /// Where filters are looked up, to tell the line of a rule.
         #[arg(long, default_value = FILTERS)]
         dir: PathBuf,
@@ -182,7 +187,7 @@ fn run(command: Command) -> Outcome {
         Command::Plan(arguments) => enforce::plan(&arguments),
         Command::Remove { dev, index } => enforce::remove(dev.as_deref(), index),
         Command::Explain(arguments) => explain::run(&arguments),
-        Command::Trace { dev, drops, dir } => trace::run(&dev, drops, &dir),
+        Command::Trace { dev, drops, pcapng, dir } => trace::run(&dev, drops, pcapng.as_deref(), &dir),
         Command::Status { dev, json } => status::show(dev.as_deref(), json),
         Command::Ipset { verb } => ipset::run(&verb),
         Command::Completions { shell } => {

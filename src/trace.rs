@@ -2,6 +2,10 @@
 //!
 //! A frame's steps come one by one, those of several frames mixed. What is kept of frames still on their way is bounded. Pure.
 
+mod capture;
+
+pub use capture::Capture;
+
 use crate::explain::summary;
 use crate::ir::TABLE;
 use crate::ir::observed::ObservedTable;
@@ -42,6 +46,10 @@ pub struct Fate {
     pub from_guest: bool,
     /// The frame in a line.
     pub frame: String,
+    /// The frame's headers, all that the kernel tells of it.
+    pub headers: Vec<u8>,
+    /// How long the whole frame is.
+    pub length: usize,
 }
 
 impl Joiner {
@@ -60,7 +68,7 @@ impl Joiner {
     pub fn step(&mut self, step: &Traced) -> Option<Fate> {
         let mut frame = self.frame(step.id);
         if let Some(headers) = &step.headers {
-            frame.headers = whole(headers);
+            frame.headers.clone_from(headers);
         }
         if step.table != TABLE {
             self.keep(frame);
@@ -82,13 +90,16 @@ impl Joiner {
         }
         let dropped = step.verdict == Verdict::Drop;
         let program = frame.program.unwrap_or_default();
+        let whole = whole(&frame.headers);
         Some(Fate {
             dropped,
             // A drop without a name on it is no filter's; to accept may have been said before.
             rule: if dropped { own } else { own.or(frame.rule) },
             filter: program.split('/').next().unwrap_or_default().to_owned(),
             from_guest: frame.chain.split('/').next() == Some("out") || step.chain == "prerouting",
-            frame: summary::of(&frame.headers),
+            frame: summary::of(&whole),
+            length: whole.len(),
+            headers: frame.headers,
         })
     }
 
@@ -119,11 +130,18 @@ fn whole(headers: &[u8]) -> Vec<u8> {
     frame
 }
 
+impl Fate {
+    /// `drop`, `out` and the rule, or where no rule decided the filter.
+    fn parts(&self) -> [&str; 3] {
+        let verdict = if self.dropped { "drop" } else { "accept" };
+        let way = if self.from_guest { "out" } else { "in" };
+        [verdict, way, self.rule.as_deref().unwrap_or(&self.filter)]
+    }
+}
+
 impl fmt::Display for Fate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let verdict = if self.dropped { "drop  " } else { "accept" };
-        let way = if self.from_guest { "out" } else { "in " };
-        let rule = self.rule.as_deref().unwrap_or(&self.filter);
-        write!(f, "{verdict} {way} {rule}  {}", self.frame)
+        let [verdict, way, rule] = self.parts();
+        write!(f, "{verdict:6} {way:3} {rule}  {}", self.frame)
     }
 }

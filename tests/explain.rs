@@ -201,7 +201,8 @@ fn captures_of_both_kinds_and_orders_are_read_and_broken_ones_refused() {
         let word = |number: u32| if big { number.to_be_bytes() } else { number.to_le_bytes() };
         let half = |number: u16| if big { number.to_be_bytes() } else { number.to_le_bytes() };
         let length = frame.len() as u32;
-        let record = [&word(1)[..], &word(2), &word(length), &word(length), &frame].concat();
+        // The frame was longer than what was kept of it.
+        let record = [&word(1)[..], &word(2), &word(length), &word(9000), &frame].concat();
         let head = [&word(0xa1b2_c3d4)[..], &half(2), &half(4), &[0; 8], &word(65535), &word(1)].concat();
         let pcap = [&head[..], &record, &record].concat();
         let block = |kind: u32, body: &[u8]| {

@@ -3,7 +3,7 @@
 #[path = "lab/mod.rs"]
 mod lab;
 
-use lab::frames::{FOREIGN_IP, FOREIGN_MAC, GUEST_IP, PEER_IP, arp_request};
+use lab::frames::{FOREIGN_IP, FOREIGN_MAC, GUEST_IP, PEER_IP, arp_request, ip, udp_with};
 use lab::{Network, Way};
 use nwfilter::apply::Kernel;
 use nwfilter::compile::Options;
@@ -15,7 +15,11 @@ use nwfilter::nft::trace::Tracer;
 use nwfilter::plan::plan;
 use nwfilter::trace::Joiner;
 use nwfilter::vars::Vars;
-use std::process::Command;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 /// A guest with clean-traffic, and a traced line for each frame.
 fn traced(frames: Vec<(Way, Vec<u8>)>) -> Vec<String> {
@@ -87,5 +91,103 @@ fn an_interface_that_nobody_asked_about_is_not_traced() {
         let mut tracer = Tracer::open(network.guest.link.index() + 100).unwrap();
         network.passes(Way::FromGuest, arp_request(GUEST_IP, PEER_IP).frame());
         assert_eq!(tracer.try_event().unwrap(), None);
+    });
+}
+
+/// `nwfilter trace` of a guest that the command bound to clean-traffic, from when the kernel traces.
+fn running(filters: &Path, arguments: &[&str]) -> Child {
+    let nwfilter = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nwfilter"));
+        command.args(arguments).arg("--dir").arg(filters).env("NWFILTER_RUNTIME_DIR", filters);
+        command
+    };
+    let bind = ["apply", "--dev", "vnet0", "--mac", "52:54:00:00:00:01", "--filter", "clean-traffic"];
+    assert!(nwfilter(&bind).args(["--param", "IP=10.0.0.1"]).status().unwrap().success());
+    let mut command = nwfilter(&[&["trace", "--dev", "vnet0"], arguments].concat());
+    let child = command.stdout(Stdio::piped()).spawn().unwrap();
+    wait_for(|| traces().len() == 1);
+    child
+}
+
+fn traces() -> Vec<String> {
+    tables().into_iter().filter(|table| table.contains("nwfilter-trace")).collect()
+}
+
+fn wait_for(what: impl Fn() -> bool) {
+    assert!((0..500).any(|_| what() || (thread::sleep(Duration::from_millis(10)), false).1), "in vain");
+}
+
+fn frames() -> [Vec<u8>; 3] {
+    let honest = arp_request(GUEST_IP, PEER_IP).frame();
+    [honest.clone().into(), arp_request(FOREIGN_IP, PEER_IP).frame().into(), honest.from(FOREIGN_MAC).into()]
+}
+
+#[test]
+fn a_trace_tells_of_each_frame_once_and_ends_with_its_process_however_that_ends() {
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGKILL] {
+        lab::in_fresh_netns(|| {
+            let (network, filters) = (Network::new(), tempfile::tempdir().unwrap());
+            let mut child = running(filters.path(), &[]);
+            let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+            for frame in (0..100).flat_map(|_| frames()) {
+                network.passes(Way::FromGuest, frame);
+            }
+            let told: Vec<String> = lines.by_ref().take(300).map(Result::unwrap).collect();
+            let those = |what: &str| told.iter().filter(|line| line.starts_with(what)).count();
+            assert_eq!(those("accept out clean-traffic:2 "), 100);
+            assert_eq!(those("drop   out no-arp-ip-spoofing:"), 100);
+            assert_eq!(those("drop   out no-mac-spoofing:2 "), 100);
+            // SAFETY: a signal to a child that was not waited for.
+            assert_eq!(unsafe { libc::kill(child.id() as i32, signal) }, 0);
+            child.wait().unwrap();
+            assert_eq!(lines.count(), 0, "nothing is told twice");
+            wait_for(|| traces().is_empty());
+            assert!(network.passes(Way::FromGuest, arp_request(GUEST_IP, PEER_IP).frame()));
+        });
+    }
+}
+
+/// What Wireshark's own reader says of a capture: length, length kept, direction, comment, and what the frame is.
+fn read_by_tshark(file: &Path) -> Vec<[String; 5]> {
+    let fields =
+        ["frame.len", "frame.cap_len", "frame.packet_flags_direction", "frame.comment", "_ws.col.Info"];
+    let fields = fields.iter().flat_map(|field| ["-e", field]);
+    let mut tshark = Command::new("tshark");
+    let output = tshark.arg("-r").arg(file).args(["-T", "fields"]).args(fields).output();
+    let output = output.expect("scripts/setup installs tshark");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let split = |line: &str| line.split('\t').map(str::to_owned).collect::<Vec<_>>().try_into().unwrap();
+    text.lines().map(split).collect()
+}
+
+#[test]
+fn a_capture_tells_wireshark_why_each_frame_was_dropped() {
+    lab::in_fresh_netns(|| {
+        let (network, filters) = (Network::new(), tempfile::tempdir().unwrap());
+        let file = filters.path().join("trace.pcapng");
+        let mut child = running(filters.path(), &["--pcapng", file.to_str().unwrap()]);
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let udp = udp_with(ip(GUEST_IP, PEER_IP), 1000, 53, &[7; 500]);
+        network.passes(Way::FromGuest, udp);
+        for frame in frames() {
+            network.passes(Way::FromGuest, frame);
+        }
+        network.passes(Way::ToGuest, arp_request(PEER_IP, GUEST_IP).frame().inbound());
+        lines.by_ref().take(5).for_each(|line| drop(line.unwrap()));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let told = read_by_tshark(&file);
+        let lines: Vec<String> = told.iter().map(|fields| fields[..4].join(" ")).collect();
+        // Bytes, bytes kept, into the bridge or out of it, and the comment.
+        let expected = [
+            "542 54 0x00000001 accept out clean-traffic:1 (<standard>/clean-traffic.xml:7:3)",
+            "42 42 0x00000001 accept out clean-traffic:2 (<standard>/clean-traffic.xml:12:3)",
+            "42 42 0x00000001 drop out no-arp-ip-spoofing:2 (<standard>/no-arp-ip-spoofing.xml:7:3)",
+            "42 42 0x00000001 drop out no-mac-spoofing:2 (<standard>/no-mac-spoofing.xml:8:3)",
+            "42 42 0x00000002 accept in clean-traffic:2 (<standard>/clean-traffic.xml:12:3)",
+        ];
+        assert_eq!(lines, expected);
+        assert!(told[0][4].starts_with("Standard query") && told[1][4].starts_with("Who has 10.0.0.2?"));
     });
 }

@@ -9,15 +9,30 @@ use crate::links;
 use crate::nft::Ownership;
 use crate::nft::trace::Tracer;
 use crate::span::Place;
-use crate::trace::{Fate, Joiner};
-use std::path::Path;
+use crate::trace::{Capture, Fate, Joiner};
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// What stands for it where a file is asked for.
+const STANDARD_OUTPUT: &str = "-";
+
+/// A capture that is being written.
+struct File {
+    to: Box<dyn Write>,
+    path: PathBuf,
+    capture: Capture,
+}
 
 /// Prints a line a frame until it is interrupted; the kernel then ends the trace by itself.
-pub(super) fn run(dev: &str, drops: bool, directory: &Path) -> Outcome {
+pub(super) fn run(dev: &str, drops: bool, pcapng: Option<&Path>, directory: &Path) -> Outcome {
     let found = links::by_name(dev).map_err(|error| Failure::host(&dev, &error))?;
     let index =
         found.map(|link| link.index).ok_or_else(|| Failure::Host(format!("{dev}: no such interface")))?;
     let library = Library::load(directory).map_err(|error| Failure::host(&directory.display(), &error))?;
+    let mut file = pcapng.map(|path| File::begin(path, dev)).transpose()?;
+    let lines = pcapng != Some(Path::new(STANDARD_OUTPUT));
     let kernel = Kernel::open(Ownership::Shared).map_err(|error| Failure::host(&"netfilter", &error))?;
     let mut tracer = Tracer::open(index).map_err(|error| Failure::host(&"trace", &error))?;
     let mut joiner = Joiner::default();
@@ -27,12 +42,38 @@ pub(super) fn run(dev: &str, drops: bool, directory: &Path) -> Outcome {
         if joiner.is_new(&step) {
             learn(&kernel, &mut joiner)?;
         }
-        if let Some(fate) = joiner.step(&step).filter(|fate| fate.dropped || !drops) {
-            print(&format!(
-                "{fate}{}\n",
-                place(&library, &fate).map_or(String::new(), |place| format!("  ({place})"))
-            ));
+        let Some(fate) = joiner.step(&step).filter(|fate| fate.dropped || !drops) else { continue };
+        let place = place(&library, &fate);
+        if let Some(file) = &mut file {
+            file.add(&fate, place.as_deref())?;
         }
+        if lines {
+            print(&format!("{fate}{}\n", place.map_or(String::new(), |place| format!("  ({place})"))));
+        }
+    }
+}
+
+impl File {
+    fn begin(path: &Path, dev: &str) -> Result<File, Failure> {
+        let to: Box<dyn Write> = match path.to_str() {
+            Some(STANDARD_OUTPUT) => Box::new(io::stdout()),
+            _ => Box::new(fs::File::create(path).map_err(|error| Failure::host(&path.display(), &error))?),
+        };
+        let mut file = File { to, path: path.to_owned(), capture: Capture::of(dev) };
+        file.write()?;
+        Ok(file)
+    }
+
+    fn add(&mut self, fate: &Fate, place: Option<&str>) -> Outcome {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.capture.add(fate, place, now);
+        self.write()
+    }
+
+    /// Each frame at once: nobody knows when the trace will be interrupted.
+    fn write(&mut self) -> Outcome {
+        let written = self.to.write_all(&self.capture.take()).and_then(|()| self.to.flush());
+        written.map_err(|error| Failure::host(&self.path.display(), &error))
     }
 }
 

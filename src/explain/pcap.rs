@@ -1,4 +1,6 @@
 //! Frames out of a capture, pcap or pcapng. A hostile file ends in an error, never in a panic or a large allocation.
+//!
+//! Its own reader: the crate that the trace writes captures with refuses those whose frames are longer than what was kept of them.
 
 use std::fmt;
 
