@@ -10,7 +10,7 @@ use lab::frames::*;
 use lab::{Network, Verdict, Way, in_fresh_netns};
 use nwfilter::apply::Kernel;
 use nwfilter::compile::Options;
-use nwfilter::firewall::{Firewall, Member, Policy, Rules};
+use nwfilter::firewall::{Firewall, Member, Place, Policy, Rules};
 use nwfilter::ir::Ruleset;
 use nwfilter::library::Library;
 use nwfilter::nft::Ownership;
@@ -67,7 +67,7 @@ fn filter(network: &Network) -> Result<Ruleset, Box<dyn Error>> {
     vars.push("IP", GUEST_IP);
     let link = network.guest.link;
     let rules = Rules::Filter("clean-traffic".into());
-    let member = Member { index: link.index(), name: link.name(), bridge: None, rules, vars };
+    let member = Member { index: link.index(), name: link.name(), place: Place::Bridge(None), rules, vars };
     let ruleset = firewall.bind(member).map_err(refused)?.ruleset();
     kernel.apply(plan(&Ruleset::default(), &ruleset))?;
     Ok(ruleset)

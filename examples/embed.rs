@@ -7,7 +7,7 @@
 use nwfilter::apply::Kernel;
 use nwfilter::diag::render;
 use nwfilter::filter::read::read;
-use nwfilter::firewall::{Firewall, Member, Policy, Rules};
+use nwfilter::firewall::{Firewall, Member, Place, Policy, Rules};
 use nwfilter::library::Library;
 use nwfilter::links;
 use nwfilter::nft::Ownership;
@@ -38,7 +38,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     vars.push("IP", address);
     let link = links::by_name(&device)?.ok_or(format!("there is no {device}"))?;
     let rules = Rules::Filter(filter.name.clone());
-    let member = Member { index: link.index, name: link.name, bridge: None, rules, vars };
+    let member = Member { index: link.index, name: link.name, place: Place::Bridge(None), rules, vars };
 
     let kernel = Kernel::open(Ownership::OwnedAndKept)?;
     let filters = Library::standard().filters.into_values().chain([Arc::new(filter)]);

@@ -257,6 +257,12 @@ impl Refused {
         origins.map(|origin| origin.filter.to_string()).collect()
     }
 
+    /// Whether the kernel does not have what the change is about, or has what it would make: it was made for
+    /// another state of affairs.
+    pub fn is_stale(&self) -> bool {
+        self.refusals.iter().any(|refusal| matches!(refusal.errno(), Some(libc::ENOENT | libc::EEXIST)))
+    }
+
     /// The thread is no more.
     pub fn gone() -> Refused {
         let fault = Fault::Unencodable(gone().to_string());

@@ -11,7 +11,7 @@ mod notes;
 
 pub use notes::warnings;
 
-use crate::diag::Diagnostic;
+use crate::diag::{Code, Diagnostic};
 use crate::ir::{self, Action, Data, From, KeyType, Match, Name, Role, Set, SetRef, Verdict};
 use crate::program::{IN, OUT, Program, Slot, ipset_name};
 use crate::resolve::Resolved;
@@ -38,11 +38,32 @@ pub struct Features {
     pub state: bool,
     /// Connections can be counted.
     pub limit: bool,
+    /// Where the frames are seen, which decides over some of the above.
+    pub hooks: Hooks,
+}
+
+/// Where the frames of an interface are seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Hooks {
+    /// On their way through a bridge.
+    Bridge,
+    /// At the interface itself: what its guest sends comes in by it.
+    Device,
+    /// At the interface itself, which is a macvtap: what its guest sends goes out by it.
+    Macvtap,
 }
 
 impl Features {
     /// A kernel that can do everything.
-    pub const ALL: Features = Features { xor_registers: true, reject: true, state: true, limit: true };
+    pub const ALL: Features =
+        Features { xor_registers: true, reject: true, state: true, limit: true, hooks: Hooks::Bridge };
+
+    /// What is left of it there: a device's own hooks know no connections and answer nobody.
+    pub fn at(self, hooks: Hooks) -> Features {
+        let bridge = hooks == Hooks::Bridge;
+        let Features { reject, state, limit, .. } = self;
+        Features { reject: reject && bridge, state: state && bridge, limit: limit && bridge, hooks, ..self }
+    }
 }
 
 /// The way of a frame.
@@ -162,6 +183,11 @@ impl Build<'_> {
 
     /// The set that stands for an ipset; a set has one type of key, so that there is one for each family.
     fn ipset(&mut self, ipset: &str, kind: KeyType) -> SetRef {
+        if self.options.features.hooks != Hooks::Bridge {
+            let message = format!("ipset '{ipset}' is only known where a bridge's frames pass");
+            let fault = Diagnostic::error(Code::INTERNAL, message);
+            self.diagnostics.extend((!self.diagnostics.contains(&fault)).then_some(fault));
+        }
         let name = ipset_name(ipset, kind);
         self.program.foreign.entry(name.clone()).or_insert_with(|| set(vec![kind], false));
         SetRef::Named(name)

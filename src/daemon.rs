@@ -130,7 +130,8 @@ impl Daemon {
         };
         let found = start::read_filters(&filters).map_err(|error| Failure::Filters(error.message))?;
         let links = links::snapshot().map_err(system("links can not be listed"))?;
-        let firewall = start::define_all(Firewall::new(policy), found).traced(config.trace);
+        let firewall = Firewall::new(policy).hooks_last(features.lasting_hooks.is_yes());
+        let firewall = start::define_all(firewall, found).traced(config.trace);
         let (bound, lost) = start::read_bindings(&bindings)?;
         let (epoch, started) = (start::time(), Instant::now());
         let state = State::restore_learned(firewall, bound, links, config.grace, learned, epoch);
@@ -321,7 +322,11 @@ impl Daemon {
     }
 
     async fn enforce(&self, next: &State) -> Result<(), apply::Refused> {
-        self.commit(plan(&self.state.firewall().ruleset(), &next.firewall().ruleset())).await
+        let (old, new) = (self.state.firewall().ruleset(), next.firewall().ruleset());
+        match self.commit(plan(&old, &new)).await {
+            Err(refused) if refused.is_stale() => self.enforce_from_seen(&new).await.unwrap_or(Err(refused)),
+            outcome => outcome,
+        }
     }
 
     async fn enforce_back(&self, next: &State) {

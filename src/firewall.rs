@@ -6,18 +6,21 @@
 //! and a few set elements a member, which costs a change least. The firewall does not know the kernel: the
 //! difference of two rule sets is [`plan`](mod@crate::plan)'s, sending it is `apply`'s.
 //!
+//! Members whose frames pass a bridge sit in one table, those whose frames no bridge sees in another ([`Place`]).
+//!
 //! What an operation costs is what it changes: to bind one more interface costs the same among five as among
 //! five thousand.
 
 mod arrange;
 mod earlier;
 mod group;
+mod place;
 mod sort;
 
 pub use group::Group;
+pub use place::{BridgePort, Place};
 
-use crate::addr::Mac;
-use crate::compile::{self, compile};
+use crate::compile::{self, Features, Hooks, compile};
 use crate::diag::{Code, Diagnostic};
 use crate::filter::Filter;
 use crate::ir::{Family, Name, Ruleset, Table};
@@ -29,6 +32,7 @@ use crate::vars::{Access, Vars};
 use earlier::Earlier;
 use group::Compiled;
 use imbl::{OrdMap, OrdSet};
+use place::Devices;
 use sort::Changed;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -48,10 +52,16 @@ pub struct Firewall {
     /// The group of each member.
     homes: OrdMap<u32, Name>,
     /// How many dispatch elements and entry chains lead to each program that is placed.
-    uses: OrdMap<Name, usize>,
+    uses: OrdMap<(Family, Name), usize>,
     /// Bridges whose frames conntrack must see, with the number of members that need it.
     tracked: OrdMap<String, (Tracked, usize)>,
-    table: Table,
+    /// For ports of bridges.
+    bridge: Table,
+    /// For interfaces whose frames no bridge sees.
+    netdev: Table,
+    /// Devices whose own hooks lead to the second table.
+    devices: Devices,
+    traced: bool,
 }
 
 /// The choices that no filter makes.
@@ -70,8 +80,8 @@ pub struct Member {
     pub index: u32,
     /// Its name, for people.
     pub name: String,
-    /// The bridge it is a port of, if it is one.
-    pub bridge: Option<BridgePort>,
+    /// Where its frames are seen.
+    pub place: Place,
     /// What its frames must pass.
     pub rules: Rules,
     /// The variables of its binding, `MAC` and what was learned among them.
@@ -85,17 +95,6 @@ pub enum Rules {
     Filter(String),
     /// Nothing gets through.
     Closed,
-}
-
-/// The bridge of a port.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct BridgePort {
-    /// The index of the bridge.
-    pub index: u32,
-    /// The name of the bridge.
-    pub name: String,
-    /// The host's own address on it.
-    pub host: Option<Mac>,
 }
 
 /// A change that was refused, and for which interface's sake.
@@ -138,13 +137,17 @@ impl Firewall {
             homes: OrdMap::new(),
             uses: OrdMap::new(),
             tracked: OrdMap::new(),
-            table: layout::skeleton(),
+            bridge: layout::skeleton(),
+            netdev: layout::device_skeleton(),
+            devices: Devices::default(),
+            traced: false,
         }
     }
 
-    /// The rule set that enforces it.
+    /// The rule set that enforces it. There is a table for devices only while there are such devices.
     pub fn ruleset(&self) -> Ruleset {
-        Ruleset { tables: [(Family::Bridge, self.table.clone())].into() }
+        let devices = (!self.devices.is_empty()).then(|| (Family::Netdev, self.netdev.clone()));
+        Ruleset { tables: [(Family::Bridge, self.bridge.clone())].into_iter().chain(devices).collect() }
     }
 
     /// The choices that no filter makes.
@@ -172,7 +175,7 @@ impl Firewall {
         &self.groups
     }
 
-    /// With an interface bound, or, where it is bound already, with its filter, variables or bridge changed.
+    /// With an interface bound, or, where it is bound already, with its filter, variables or place changed.
     pub fn bind(&self, member: Member) -> Result<Firewall, Refused> {
         self.bind_all([member])
     }
@@ -192,8 +195,9 @@ impl Firewall {
     pub fn unbind(&self, index: u32) -> Firewall {
         let mut next = self.clone();
         let Some(left) = next.part(index) else { return next };
-        next.leave(index);
-        next.members.remove(&index);
+        if let Some(member) = next.members.remove(&index) {
+            next.leave(&member);
+        }
         // A group that can not be folded stays shared, so there is nothing to refuse.
         let _ = next.arrange([(left, OrdSet::new())].into());
         next
@@ -243,27 +247,29 @@ impl Firewall {
     /// Shuts every link of this name that is not bound, until [`Firewall::unreserve`].
     pub fn reserve(&self, name: &str) -> Firewall {
         let mut next = self.clone();
-        layout::reserve(&mut next.table, name);
+        layout::reserve(&mut next.bridge, name);
         next
     }
 
     /// Lets links of this name be.
     pub fn unreserve(&self, name: &str) -> Firewall {
         let mut next = self.clone();
-        layout::unreserve(&mut next.table, name);
+        layout::unreserve(&mut next.bridge, name);
+        next.let_device_be(name);
         next
     }
 
     /// With the kernel telling of every rule that frames of bound interfaces meet, or not.
     pub fn traced(&self, on: bool) -> Firewall {
-        let mut next = self.clone();
-        layout::trace(&mut next.table, on);
+        let mut next = Firewall { traced: on, ..self.clone() };
+        layout::trace(&mut next.bridge, on);
+        next.hook_all();
         next
     }
 
-    /// Whether a binding with these variables could be enforced, were its link there.
+    /// Whether a binding with these variables could be enforced, were its link there, as a port of a bridge.
     pub fn check(&self, filter: &str, vars: &Vars) -> Result<(), Refused> {
-        let compiled = self.compile(&Rules::Filter(filter.into()), vars, Mode::Fold);
+        let compiled = self.compile(&Rules::Filter(filter.into()), vars, Mode::Fold, Hooks::Bridge);
         compiled.map(drop).map_err(|diagnostics| Refused { interface: None, diagnostics })
     }
 
@@ -321,7 +327,18 @@ impl Firewall {
         Ok(next)
     }
 
-    fn compile(&self, rules: &Rules, vars: &Vars, mode: Mode) -> Result<Compiled, Vec<Diagnostic>> {
+    /// What a program there may use of the kernel.
+    pub fn features(&self, hooks: Hooks) -> Features {
+        self.policy.compile.features.at(hooks)
+    }
+
+    fn compile(
+        &self,
+        rules: &Rules,
+        vars: &Vars,
+        mode: Mode,
+        hooks: Hooks,
+    ) -> Result<Compiled, Vec<Diagnostic>> {
         let Rules::Filter(filter) = rules else {
             return Ok(Compiled {
                 program: Program::closed(),
@@ -333,7 +350,9 @@ impl Firewall {
             Some(earlier) => resolve(&|name| earlier.library.get(name).cloned(), &earlier.root, vars, mode)?,
             None => resolve(&|name| self.known(name), filter, vars, mode)?,
         };
-        let program = compile(&resolved, &self.policy.compile)?;
+        let options = compile::Options { features: self.features(hooks), ..self.policy.compile };
+        let program = compile(&resolved, &options)?;
+        let program = if hooks == Hooks::Macvtap { program.turned() } else { program };
         Ok(Compiled { program, reads: resolved.reads, folded: resolved.folded })
     }
 }

@@ -424,6 +424,16 @@ impl Match {
         }
     }
 
+    /// The same, to be changed.
+    pub fn keys_mut(&mut self) -> Vec<&mut Key> {
+        match self {
+            Match::Compare { key, .. } | Match::Range { key, .. } => vec![key],
+            Match::Lookup { keys, .. } | Match::ConnLimit { keys, .. } => keys.iter_mut().collect(),
+            Match::Same { left, right, .. } => vec![left, right],
+            Match::TcpOption { .. } | Match::CtState { .. } | Match::CtDirection(_) => Vec::new(),
+        }
+    }
+
     /// The frame, not what may be inside of a tag, has this Ethernet type.
     pub fn ether_type(ether_type: u16) -> Match {
         Match::equals(Key::field(Field::EtherType), &ether_type.to_be_bytes())

@@ -7,6 +7,10 @@
 //! changed one never meets its old chains, and what an interrupted change left is recognised. Whoever is
 //! bound and was not dispatched is dropped, and so is a link with the name of a binding that is not bound yet.
 //!
+//! Frames that no bridge sees are led by the chains of a table of their own, which the devices that it is about go to
+//! from base chains by name; there whoever is not bound is dropped, since a name can come to another device. A macvtap
+//! is such a device turned round: what its guest sends goes out by it.
+//!
 //! Everything here turns one [`Table`] into the next; nothing knows filters or the kernel.
 
 use crate::addr::Mac;
@@ -29,6 +33,10 @@ pub const RESERVED: &str = "reserved";
 pub const FROM_GUEST: &str = "from-guest";
 /// The map from the interface a frame goes to to its private program.
 pub const TO_GUEST: &str = "to-guest";
+/// The map from the device that a frame came in by to its private program, for frames that no bridge sees.
+pub const AT_INGRESS: &str = "at-ingress";
+/// The map from the device that a frame goes out by to its private program, for frames that no bridge sees.
+pub const AT_EGRESS: &str = "at-egress";
 /// The set of bridges whose frames conntrack sees, by name.
 pub const TRACKED: &str = "tracked";
 /// The map from a bridge's name to its conntrack zone.
@@ -41,6 +49,12 @@ const POSTROUTING: &str = "postrouting";
 const TRACKING: &str = "tracking";
 const LOCAL: &str = "local";
 const MEMBERS: &str = "/members";
+/// Members that are macvtaps.
+const TURNED: &str = "/turned";
+const INGRESS: &str = "ingress";
+const EGRESS: &str = "egress";
+/// No program's name begins so.
+const DEVICE: &str = "_device";
 /// Hexadecimal digits of a digest in the name of a chain.
 const DIGEST_DIGITS: usize = 12;
 const IPSETS: [&str; 2] = ["ipset.", "ipset6."];
@@ -59,16 +73,28 @@ pub enum Entrance {
     Shared(Name),
     /// Through the verdict map, to the program whose chains have this prefix.
     Private(Name),
+    /// The same for a macvtap.
+    Turned(Name),
 }
 
-/// A table with everything but programs and members.
+/// A table of bridge ports with everything but programs and members.
 pub fn skeleton() -> Table {
     let mut table = Table::default();
+    table.sets.insert(RESERVED.into(), set(vec![KeyType::IfName], Data::None, Role::Dispatch));
+    with_sides(table, &BRIDGE_SIDES)
+}
+
+/// The same for interfaces whose frames no bridge sees.
+pub fn device_skeleton() -> Table {
+    with_sides(Table::default(), &DEVICE_SIDES)
+}
+
+fn with_sides(mut table: Table, sides: &[Side; 2]) -> Table {
     let interfaces = || vec![KeyType::IfIndex];
     table.sets.insert(BOUND.into(), set(interfaces(), Data::None, Role::Dispatch));
-    table.sets.insert(RESERVED.into(), set(vec![KeyType::IfName], Data::None, Role::Dispatch));
-    table.sets.insert(FROM_GUEST.into(), set(interfaces(), Data::Verdict, Role::Dispatch));
-    table.sets.insert(TO_GUEST.into(), set(interfaces(), Data::Verdict, Role::Dispatch));
+    for side in sides {
+        table.sets.insert(side.map.into(), set(interfaces(), Data::Verdict, Role::Dispatch));
+    }
     refresh_dispatch(&mut table);
     table
 }
@@ -86,8 +112,9 @@ pub fn index_key(index: u32) -> Bytes {
 /// What the elements of a set of this name decide, for sets found in the kernel.
 pub fn role_of(name: &str, dynamic: bool) -> Role {
     let foreign = dynamic || IPSETS.iter().any(|prefix| name.starts_with(prefix));
-    let dispatch = name.ends_with(MEMBERS)
-        || [BOUND, RESERVED, FROM_GUEST, TO_GUEST, TRACKED, ZONES, HOSTS].contains(&name);
+    const DISPATCH: [&str; 9] =
+        [BOUND, RESERVED, FROM_GUEST, TO_GUEST, AT_INGRESS, AT_EGRESS, TRACKED, ZONES, HOSTS];
+    let dispatch = shared_by(name).is_some() || DISPATCH.contains(&name);
     match (foreign, dispatch) {
         (true, _) => Role::Foreign,
         (false, true) => Role::Dispatch,
@@ -151,13 +178,14 @@ fn is_same(some: &[Rule], others: &[Rule]) -> bool {
     some.len() == others.len() && some.iter().zip(others).all(same)
 }
 
-/// Lets the entry chains of a shared program lead to the program placed under a prefix.
-pub fn lead(table: &mut Table, shared: &str, prefix: &str) {
+/// Lets the entry chains of a shared program, whose members are macvtaps or are not, lead to the program placed
+/// under a prefix.
+pub fn lead(table: &mut Table, shared: &str, prefix: &str, turned: bool) {
     for side in [OUT, IN] {
         let goto = Rule::new(vec![], Action::Goto(chain(prefix, side)));
         table.chains.insert(chain(shared, side), Arc::new(Chain { hook: None, rules: vec![goto] }));
     }
-    let members: Name = format!("{shared}{MEMBERS}").into();
+    let members: Name = format!("{shared}{}", if turned { TURNED } else { MEMBERS }).into();
     if !table.sets.contains_key(&members) {
         table.sets.insert(members, set(vec![KeyType::IfIndex], Data::None, Role::Dispatch));
         refresh_dispatch(table);
@@ -166,7 +194,9 @@ pub fn lead(table: &mut Table, shared: &str, prefix: &str) {
 
 /// Takes a shared program's dispatch away.
 pub fn mislead(table: &mut Table, shared: &str) {
-    table.sets.remove(&*format!("{shared}{MEMBERS}"));
+    for members in [MEMBERS, TURNED] {
+        table.sets.remove(&*format!("{shared}{members}"));
+    }
     for side in [OUT, IN] {
         table.chains.remove(&chain(shared, side));
     }
@@ -177,12 +207,17 @@ pub fn mislead(table: &mut Table, shared: &str) {
 pub fn enter(table: &mut Table, index: u32, entrance: &Entrance) {
     leave(table, index);
     insert(table, BOUND, index, Datum::None);
-    match entrance {
-        Entrance::Shared(name) => insert(table, &format!("{name}{MEMBERS}"), index, Datum::None),
-        Entrance::Private(prefix) => {
-            insert(table, FROM_GUEST, index, Datum::Jump(chain(prefix, OUT)));
-            insert(table, TO_GUEST, index, Datum::Jump(chain(prefix, IN)));
+    let (prefix, turned) = match entrance {
+        Entrance::Shared(name) => {
+            let turned = table.sets.contains_key(&*format!("{name}{TURNED}"));
+            let members = if turned { TURNED } else { MEMBERS };
+            return insert(table, &format!("{name}{members}"), index, Datum::None);
         }
+        Entrance::Private(prefix) => (prefix, false),
+        Entrance::Turned(prefix) => (prefix, true),
+    };
+    for side in sides(table) {
+        insert(table, side.map, index, Datum::Jump(chain(prefix, side.chain(turned))));
     }
 }
 
@@ -200,19 +235,27 @@ pub fn leave(table: &mut Table, index: u32) {
 pub fn entrance(table: &Table, index: u32) -> Option<Entrance> {
     let key = index_key(index);
     let shared = table.sets.iter().find_map(|(name, set)| {
-        let shared = name.strip_suffix(MEMBERS)?;
+        let shared = shared_by(name)?;
         set.elements.contains_key(&key).then(|| Entrance::Shared(shared.into()))
     });
-    let private = || match table.sets.get(FROM_GUEST)?.elements.get(&key)? {
-        Datum::Jump(chain) => chain.strip_suffix("/out").map(|prefix| Entrance::Private(prefix.into())),
+    let private = || match first_map(table)?.elements.get(&key)? {
+        Datum::Jump(chain) => match chain.rsplit_once('/')? {
+            (prefix, OUT) => Some(Entrance::Private(prefix.into())),
+            (prefix, _) => Some(Entrance::Turned(prefix.into())),
+        },
         _ => None,
     };
     shared.or_else(private)
 }
 
+/// The map to private programs by the interface that frames come in by.
+fn first_map(table: &Table) -> Option<&Set> {
+    table.sets.get(sides(table)[0].map)
+}
+
 /// Where the private program of an interface is placed, if it has one.
 pub fn private(table: &Table, index: u32) -> Option<Name> {
-    match table.sets.get(FROM_GUEST)?.elements.get(&index_key(index))? {
+    match first_map(table)?.elements.get(&index_key(index))? {
         Datum::Jump(chain) => prefix_of(chain).map(Name::from),
         _ => None,
     }
@@ -230,7 +273,7 @@ pub fn led(table: &Table, shared: &str) -> Option<Name> {
 
 /// The shared program whose members are in this set; none for any other set.
 pub fn shared_by(set: &str) -> Option<&str> {
-    set.strip_suffix(MEMBERS)
+    set.strip_suffix(MEMBERS).or_else(|| set.strip_suffix(TURNED))
 }
 
 /// The indexes of all bound interfaces.
@@ -241,7 +284,7 @@ pub fn bound(table: &Table) -> Vec<u32> {
 
 /// Takes away programs that nothing leads to any more.
 pub fn sweep(table: &mut Table) {
-    let private = table.sets.get(FROM_GUEST).into_iter().flat_map(|map| map.elements.values());
+    let private = first_map(table).into_iter().flat_map(|map| map.elements.values());
     let private = private.filter_map(|datum| if let Datum::Jump(chain) = datum { Some(chain) } else { None });
     let entries = table.chains.iter().filter(|(name, _)| prefix_of(name).is_none());
     let entries = entries.flat_map(|(_, chain)| &chain.rules);
@@ -275,74 +318,131 @@ fn chain(prefix: &str, side: &str) -> Name {
     format!("{prefix}/{side}").into()
 }
 
-/// Writes the base chains anew, as the dispatch sets of the table demand.
+/// Writes the chains of the dispatch anew, as its sets demand.
 fn refresh_dispatch(table: &mut Table) {
-    for side in SIDES {
-        let hook = Some(Hook { point: side.point, priority: FILTER_PRIORITY, device: None });
-        table.chains.insert(side.base.into(), Arc::new(Chain { hook, rules: dispatch(table, &side) }));
+    for side in sides(table) {
+        let hook = side.point.map(|point| Hook { point, priority: FILTER_PRIORITY, device: None });
+        table.chains.insert(side.base.into(), Arc::new(Chain { hook, rules: dispatch(table, side) }));
     }
 }
 
-/// One direction: its base chain, and how its frames are told apart.
+/// One direction: the chain of its dispatch, and how its frames are told apart.
 struct Side {
     base: &'static str,
-    point: Point,
+    /// Where the chain is entered; at devices, base chains of their own go there.
+    point: Option<Point>,
     index: From,
-    name: From,
+    /// Where reserved names count.
+    name: Option<From>,
+    /// The chain of a program, of one that is not turned round.
     chain: &'static str,
     map: &'static str,
 }
 
-const SIDES: [Side; 2] = [
+const BRIDGE_SIDES: [Side; 2] = [
     Side {
         base: PREROUTING,
-        point: Point::Prerouting,
+        point: Some(Point::Prerouting),
         index: From::Iif,
-        name: From::IifName,
+        name: Some(From::IifName),
         chain: OUT,
         map: FROM_GUEST,
     },
     Side {
         base: POSTROUTING,
-        point: Point::Postrouting,
+        point: Some(Point::Postrouting),
         index: From::Oif,
-        name: From::OifName,
+        name: Some(From::OifName),
         chain: IN,
         map: TO_GUEST,
     },
 ];
 
+const DEVICE_SIDES: [Side; 2] = [
+    Side { base: INGRESS, point: None, index: From::Iif, name: None, chain: OUT, map: AT_INGRESS },
+    Side { base: EGRESS, point: None, index: From::Oif, name: None, chain: IN, map: AT_EGRESS },
+];
+
+/// A table has the sides whose maps it has.
+fn sides(table: &Table) -> &'static [Side; 2] {
+    if table.sets.contains_key(AT_INGRESS) { &DEVICE_SIDES } else { &BRIDGE_SIDES }
+}
+
+impl Side {
+    fn chain(&self, turned: bool) -> &'static str {
+        match (self.chain, turned) {
+            (OUT, true) => IN,
+            (_, true) => OUT,
+            (chain, false) => chain,
+        }
+    }
+}
+
+fn is_in(from: From, set: &str) -> Match {
+    Match::Lookup { keys: vec![Key::new(from)], negated: false, set: SetRef::Named(set.into()) }
+}
+
 fn dispatch(table: &Table, side: &Side) -> Vec<Rule> {
-    let is_in = |from, set: &str| Match::Lookup {
-        keys: vec![Key::new(from)],
-        negated: false,
-        set: SetRef::Named(set.into()),
-    };
     let shared = table.sets.keys().filter_map(|set| {
-        let name = set.strip_suffix(MEMBERS)?;
+        let target = chain(shared_by(set)?, side.chain(set.ends_with(TURNED)));
         // A jump: should a packet that a change overtakes fall out of a chain not filled yet, it is dropped below.
-        Some(Rule::new(vec![is_in(side.index, set)], Action::Jump(chain(name, side.chain))))
+        Some(Rule::new(vec![is_in(side.index, set)], Action::Jump(target)))
     });
     let private = Rule::new(vec![], Action::Dispatch(vec![Key::new(side.index)], side.map.into()));
-    let slipped = Rule::new(vec![is_in(side.index, BOUND)], Action::Drop);
-    let reserved = Rule::new(vec![is_in(side.name, RESERVED)], Action::Drop);
-    shared.chain([private, slipped, reserved]).collect()
+    let rest = match side.name {
+        Some(name) => vec![vec![is_in(side.index, BOUND)], vec![is_in(name, RESERVED)]],
+        None => vec![vec![]],
+    };
+    let dropped = rest.into_iter().map(|matches| Rule::new(matches, Action::Drop));
+    shared.chain([private]).chain(dropped).collect()
 }
 
 /// Has the kernel tell of every rule that the frames of bound interfaces meet (`nft monitor trace`), or of none.
 pub fn trace(table: &mut Table, on: bool) {
-    for side in SIDES {
+    for side in sides(table) {
+        let Some(point) = side.point else { continue };
         let name: Name = format!("trace-{}", side.base).into();
         if !on {
             table.chains.remove(&name);
             continue;
         }
-        let hook = Some(Hook { point: side.point, priority: FILTER_PRIORITY - 1, device: None });
-        let bound = SetRef::Named(BOUND.into());
-        let is_bound = Match::Lookup { keys: vec![Key::new(side.index)], negated: false, set: bound };
-        let rules = vec![Rule::new(vec![is_bound], Action::Trace)];
+        let hook = Some(Hook { point, priority: FILTER_PRIORITY - 1, device: None });
+        let rules = vec![Rule::new(vec![is_in(side.index, BOUND)], Action::Trace)];
         table.chains.insert(name, Arc::new(Chain { hook, rules }));
     }
+}
+
+/// Leads all frames of the device that has this name to the dispatch, where it is dropped unless it is bound. The kernel
+/// may be made to tell of every rule that they meet.
+pub fn hook(table: &mut Table, device: &str, traced: bool) {
+    for (side, point) in DEVICE_SIDES.iter().zip([Point::Ingress, Point::Egress]) {
+        let hook = Some(Hook { point, priority: FILTER_PRIORITY, device: Some(device.into()) });
+        let trace = traced.then(|| Rule::new(vec![], Action::Trace));
+        let goto = Rule::new(vec![], Action::Goto(side.base.into()));
+        let rules = trace.into_iter().chain([goto]).collect();
+        table.chains.insert(device_chain(side, device), Arc::new(Chain { hook, rules }));
+    }
+}
+
+/// Lets the frames of a device of this name be.
+pub fn unhook(table: &mut Table, device: &str) {
+    for side in &DEVICE_SIDES {
+        table.chains.remove(&device_chain(side, device));
+    }
+}
+
+/// The names of devices whose frames are led to the dispatch, both ways.
+pub fn hooked(table: &Table) -> BTreeSet<&str> {
+    let at = |point| {
+        let hooks = table.chains.values().filter_map(|chain| chain.hook.as_ref());
+        let here = hooks.filter(move |hook| hook.point == point);
+        here.filter_map(|hook| hook.device.as_deref()).collect::<BTreeSet<&str>>()
+    };
+    at(Point::Ingress).intersection(&at(Point::Egress)).copied().collect()
+}
+
+fn device_chain(side: &Side, device: &str) -> Name {
+    format!("{DEVICE}/{}/{}", side.base, printable(device)).into()
 }
 
 /// Shuts every link of this name that is not bound.

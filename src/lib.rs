@@ -6,7 +6,7 @@
 //!
 //! ```no_run
 //! use nwfilter::apply::Kernel;
-//! use nwfilter::firewall::{Firewall, Member, Policy, Rules};
+//! use nwfilter::firewall::{Firewall, Member, Place, Policy, Rules};
 //! use nwfilter::library::Library;
 //! use nwfilter::nft::Ownership;
 //! use nwfilter::plan::plan;
@@ -23,7 +23,7 @@
 //! vars.push("IP", "10.0.0.1");
 //! let link = nwfilter::links::by_name("vnet0")?.ok_or("no vnet0")?;
 //! let rules = Rules::Filter("clean-traffic".into());
-//! let firewall = firewall.bind(Member { index: link.index, name: link.name, bridge: None, rules, vars })?;
+//! let firewall = firewall.bind(Member { index: link.index, name: link.name, place: Place::Bridge(None), rules, vars })?;
 //!
 //! let wanted = firewall.ruleset();
 //! kernel.apply(plan(&recall(&kernel.observe()?, &wanted), &wanted))?;

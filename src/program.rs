@@ -4,7 +4,7 @@
 //! differs between the members of one program is only in the elements of its slots.
 
 use crate::ir::text::{ChainText, SetText};
-use crate::ir::{Action, Chain, Data, Family, KeyType, Match, Name, Role, Rule, Set, Verdict};
+use crate::ir::{Action, Chain, Data, Family, From, Key, KeyType, Match, Name, Role, Rule, Set, Verdict};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display, Formatter};
 
@@ -94,6 +94,19 @@ impl Program {
         }
     }
 
+    /// The program for an interface whose own hooks look the other way: what its guest sends goes out by it.
+    pub fn turned(mut self) -> Program {
+        for rule in self.chains.values_mut().flatten() {
+            rule.matches.iter_mut().flat_map(Match::keys_mut).for_each(turn);
+            match &mut rule.action {
+                Action::Dispatch(keys, _) | Action::SetZone(keys, _) => keys.iter_mut().for_each(turn),
+                Action::Branch(key, _) => turn(key),
+                _ => {}
+            }
+        }
+        self
+    }
+
     /// Its chains and sets with all their names under a prefix: `PREFIX/out`.
     pub fn placed(&self, prefix: &str) -> (BTreeMap<Name, Vec<Rule>>, BTreeMap<Name, Set>) {
         let under = |name: &Name| -> Name { format!("{prefix}/{name}").into() };
@@ -123,6 +136,16 @@ impl Program {
         }
         placed
     }
+}
+
+fn turn(key: &mut Key) {
+    key.from = match key.from {
+        From::Iif => From::Oif,
+        From::Oif => From::Iif,
+        From::IifName => From::OifName,
+        From::OifName => From::IifName,
+        other => other,
+    };
 }
 
 /// A program reads as in a table of the bridge family, without the skeleton that leads into it.

@@ -3,9 +3,9 @@
 //! Made of what is in the kernel and, where the daemon runs, of what it knows besides. Pure; printing is the command's.
 
 use crate::ir::observed::{Observed, ObservedTable};
-use crate::ir::{Family, Ruleset};
+use crate::ir::{Family, Ruleset, Table};
 use crate::layout::{self, Entrance};
-use crate::links::{Kind, Link};
+use crate::links::{Kind, Link, MacvtapMode};
 use crate::program::ipset_of;
 use crate::recall::recall;
 use serde::{Deserialize, Serialize};
@@ -37,12 +37,25 @@ pub struct Interface {
     pub shared: bool,
     /// Why it lets nothing pass, where that is so.
     pub closed: Option<String>,
-    /// Whether it is no port of a bridge, so that no rule sees its frames.
+    /// Whether none of our rules sees its frames.
     #[serde(default)]
     pub unseen: bool,
+    /// Where its program sits, where it has one.
+    #[serde(default)]
+    pub seat: Option<Seat>,
     /// How its addresses are found out and which are known, where that is so.
     #[serde(default)]
     pub learning: Option<Learning>,
+}
+
+/// Where a program sits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Seat {
+    /// At the hooks of all bridges; the name of the interface's own, if it is a port of one.
+    Bridge(Option<String>),
+    /// At the interface's own hooks; the mode of a macvtap.
+    Device(Option<String>),
 }
 
 /// What is known of a guest's addresses.
@@ -92,48 +105,67 @@ pub struct Counter {
 }
 
 impl Status {
-    /// What our bridge table says of these links.
+    /// What our tables say of these links.
     pub fn of<'a>(observed: &Observed, links: impl IntoIterator<Item = &'a Link>) -> Status {
         let links: BTreeMap<u32, &Link> = links.into_iter().map(|link| (link.index, link)).collect();
-        let is_bridge = |index: u32| links.get(&index).is_some_and(|link| link.kind == Kind::Bridge);
         let ruleset = recall(observed, &Ruleset::default());
-        let (Some(table), Some(found)) =
-            (ruleset.tables.get(&Family::Bridge), observed.families.get(&Family::Bridge))
-        else {
-            return Status::default();
-        };
-        let interface = |index: u32| {
-            let entrance = layout::entrance(table, index);
-            let (program, shared) = match &entrance {
-                Some(Entrance::Shared(name)) => (layout::led(table, name), true),
-                Some(Entrance::Private(prefix)) => (Some(prefix.clone()), false),
-                None => (None, false),
-            };
-            let filter =
-                program.as_deref().and_then(|prefix| prefix.split('/').next()).unwrap_or_default().to_owned();
-            let link = links.get(&index);
-            let name = link.map(|link| link.name.clone());
-            let unseen = link.is_some_and(|link| !link.master.is_some_and(is_bridge));
-            let program = program.map(|prefix| prefix.to_string());
-            Interface {
-                name,
-                index: Some(index),
-                unseen,
-                filter,
-                program,
-                shared,
-                closed: None,
-                learning: None,
-            }
-        };
+        let tables = ruleset.tables.iter();
+        let bound = tables.flat_map(|(family, table)| {
+            layout::bound(table).into_iter().map(move |index| (*family, table, index))
+        });
+        let interface = |(family, table, index)| interface(family, table, index, &links);
         let ipset =
             |(name, set): (&crate::ir::Name, &crate::ir::Set)| Some((ipset_of(name)?, set.elements.len()));
+        let bridge = ruleset.tables.get(&Family::Bridge);
+        let ipsets = bridge.into_iter().flat_map(|table| &table.sets).filter_map(ipset);
         Status {
-            interfaces: layout::bound(table).into_iter().map(interface).collect(),
-            programs: programs(found),
-            ipsets: table.sets.iter().filter_map(ipset).fold(BTreeMap::new(), sum),
+            interfaces: bound.map(interface).collect(),
+            programs: observed.families.values().flat_map(programs).collect(),
+            ipsets: ipsets.fold(BTreeMap::new(), sum),
         }
     }
+}
+
+fn interface(family: Family, table: &Table, index: u32, links: &BTreeMap<u32, &Link>) -> Interface {
+    let (program, shared) = match layout::entrance(table, index) {
+        Some(Entrance::Shared(name)) => (layout::led(table, &name), true),
+        Some(Entrance::Private(prefix) | Entrance::Turned(prefix)) => (Some(prefix), false),
+        None => (None, false),
+    };
+    let filter =
+        program.as_deref().and_then(|prefix| prefix.split('/').next()).unwrap_or_default().to_owned();
+    let link = links.get(&index);
+    let master = link.and_then(|link| links.get(&link.master?)).filter(|master| master.kind == Kind::Bridge);
+    let seen = |link: &&Link| match family {
+        Family::Netdev => layout::hooked(table).contains(&*link.name),
+        _ => master.is_some(),
+    };
+    Interface {
+        name: link.map(|link| link.name.clone()),
+        index: Some(index),
+        unseen: link.is_some_and(|link| !seen(link)),
+        seat: Some(match family {
+            Family::Netdev => Seat::Device(link.and_then(|link| mode(link.kind)).map(String::from)),
+            _ => Seat::Bridge(master.map(|master| master.name.clone())),
+        }),
+        filter,
+        program: program.map(|prefix| prefix.to_string()),
+        shared,
+        closed: None,
+        learning: None,
+    }
+}
+
+fn mode(kind: Kind) -> Option<&'static str> {
+    let Kind::Macvtap { mode, .. } = kind else { return None };
+    Some(match mode {
+        MacvtapMode::Private => "private",
+        MacvtapMode::Vepa => "vepa",
+        MacvtapMode::Bridge => "bridge",
+        MacvtapMode::Passthru => "passthru",
+        MacvtapMode::Source => "source",
+        MacvtapMode::Unknown => "unknown",
+    })
 }
 
 /// IPv4 and IPv6 addresses of one name are one set to people.

@@ -9,7 +9,7 @@ use nwfilter::addr::Mac;
 use nwfilter::compile::{Features, Options};
 use nwfilter::eval::{self, End};
 use nwfilter::filter::{Filter, read};
-use nwfilter::firewall::{BridgePort, Firewall, Member, Policy, Refused, Rules};
+use nwfilter::firewall::{BridgePort, Firewall, Member, Place, Policy, Refused, Rules};
 use nwfilter::ir::{Action, Bytes, Chain, Family, Name, Set, Table};
 use nwfilter::layout::{self, Entrance, prefix_of};
 use nwfilter::library::Library;
@@ -41,7 +41,7 @@ fn vars(pairs: &[(&str, &[&str])]) -> Vars {
 
 fn member(index: u32, filter: &str, vars: Vars) -> Member {
     let rules = if filter.is_empty() { Rules::Closed } else { Rules::Filter(filter.into()) };
-    Member { index, name: format!("vnet{index}"), bridge: None, rules, vars }
+    Member { index, name: format!("vnet{index}"), place: Place::Bridge(None), rules, vars }
 }
 
 fn mac(index: u32) -> String {
@@ -97,7 +97,7 @@ fn meaning(firewall: &Firewall) -> Meaning {
     };
     let bound = indexes(&table.sets[layout::BOUND]);
     let private = bound.iter().filter_map(|index| match layout::entrance(&table, *index) {
-        Some(Entrance::Private(prefix)) => Some((*index, prefix)),
+        Some(Entrance::Private(prefix) | Entrance::Turned(prefix)) => Some((*index, prefix)),
         Some(Entrance::Shared(_)) => None,
         None => panic!("{index} is bound and goes nowhere"),
     });
@@ -175,7 +175,7 @@ fn chosen(index: u32, filter: usize, values: u8, bridge: Option<u32>) -> Member 
     }
     let bridge =
         bridge.map(|index| BridgePort { index: 100 + index, name: format!("br{index}"), host: None });
-    Member { bridge, ..member(index, FILTERS[filter], vars) }
+    Member { place: Place::Bridge(bridge), ..member(index, FILTERS[filter], vars) }
 }
 
 fn perform(firewall: &Firewall, operation: &Operation) -> Result<Firewall, Refused> {
@@ -374,7 +374,7 @@ fn whoever_is_closed_shares_nothing_with_a_filter_of_that_name() {
 fn a_bridge_is_tracked_while_a_port_needs_the_state_of_connections() {
     let port = |index, bridge: u32| {
         let bridge = BridgePort { index: bridge, name: format!("br{bridge}"), host: None };
-        Member { bridge: Some(bridge), ..guest(index, "f") }
+        Member { place: Place::Bridge(Some(bridge)), ..guest(index, "f") }
     };
     let tracked = |firewall: &Firewall| -> usize {
         table(firewall).sets.get(layout::TRACKED).map_or(0, |set| set.elements.len())
@@ -401,7 +401,7 @@ fn a_bridge_is_tracked_while_a_port_needs_the_state_of_connections() {
 fn the_hosts_address_on_a_tracked_bridge_is_the_one_it_has_now() {
     let port = |index, host: u8| {
         let bridge = BridgePort { index: 10, name: "br0".into(), host: Some(Mac([2, 0, 0, 0, 0, host])) };
-        Member { bridge: Some(bridge), ..guest(index, "f") }
+        Member { place: Place::Bridge(Some(bridge)), ..guest(index, "f") }
     };
     let hosts = |firewall: &Firewall| -> Vec<u8> {
         let hosts = &table(firewall).sets[layout::HOSTS].elements;
@@ -432,7 +432,8 @@ fn a_program_is_not_mistaken_for_another_of_its_digest() {
 fn verdicts(firewall: &Firewall, index: u32) -> Vec<(&'static str, Option<End>)> {
     let table = table(firewall);
     let rules = eval::Rules::of_table(Family::Bridge, &table);
-    let (Entrance::Shared(first) | Entrance::Private(first)) = layout::entrance(&table, index).unwrap();
+    let (Entrance::Shared(first) | Entrance::Private(first) | Entrance::Turned(first)) =
+        layout::entrance(&table, index).unwrap();
     let verdict = |case: &lab::corpus::Case| {
         let (side, iif, oif) = if case.way == Way::FromGuest { ("out", index, 1) } else { ("in", 1, index) };
         let port = |index| eval::Port { index, name: "" };

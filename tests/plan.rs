@@ -82,7 +82,7 @@ fn perform(table: &mut Table, operation: &Operation) {
             let name: Name = format!("shared{shared}").into();
             if !table.sets.contains_key(&*format!("{name}/members")) {
                 layout::place(table, &prefix(shared), &program(shared));
-                layout::lead(table, &name, &prefix(shared));
+                layout::lead(table, &name, &prefix(shared), false);
             }
             layout::enter(table, index, &Entrance::Shared(name));
         }
@@ -90,7 +90,7 @@ fn perform(table: &mut Table, operation: &Operation) {
             let name = format!("shared{shared}");
             if table.sets.contains_key(&*format!("{name}/members")) {
                 layout::place(table, &prefix(content), &program(content));
-                layout::lead(table, &name, &prefix(content));
+                layout::lead(table, &name, &prefix(content), false);
             }
         }
         Operation::Unbind { index } => layout::leave(table, index),
@@ -199,7 +199,7 @@ fn targets(table: &Table) -> BTreeSet<Name> {
 /// Where the frames of an interface go: through the dispatch to the rules of its program.
 fn seen_by_packets(table: &Table, index: u32) -> Vec<(Name, Vec<Rule>)> {
     let Some(entrance) = layout::entrance(table, index) else { return vec![] };
-    let (Entrance::Shared(first) | Entrance::Private(first)) = entrance;
+    let (Entrance::Shared(first) | Entrance::Private(first) | Entrance::Turned(first)) = entrance;
     let mut found = Vec::new();
     let mut open: Vec<Name> = vec![format!("{first}/out").into(), format!("{first}/in").into()];
     while let Some(name) = open.pop() {

@@ -7,7 +7,7 @@ use lab::frames::{FOREIGN_IP, FOREIGN_MAC, GUEST_IP, PEER_IP, arp_request, ip, u
 use lab::{Network, Way};
 use nwfilter::apply::Kernel;
 use nwfilter::compile::Options;
-use nwfilter::firewall::{Firewall, Member, Policy, Rules};
+use nwfilter::firewall::{Firewall, Member, Place, Policy, Rules};
 use nwfilter::ir::{Family, Ruleset};
 use nwfilter::library::Library;
 use nwfilter::nft::Ownership;
@@ -30,8 +30,13 @@ fn traced(frames: Vec<(Way, Vec<u8>)>) -> Vec<String> {
         .iter()
         .for_each(|(name, value)| vars.push(*name, *value));
     let rules = Rules::Filter("clean-traffic".into());
-    let member =
-        Member { index: network.guest.link.index(), name: "vnet0".into(), bridge: None, rules, vars };
+    let member = Member {
+        index: network.guest.link.index(),
+        name: "vnet0".into(),
+        place: Place::Bridge(None),
+        rules,
+        vars,
+    };
     let firewall = Firewall::new(Policy { fold_up_to: 64, compile });
     let firewall = firewall.define(Library::standard().filters.into_values()).unwrap().bind(member).unwrap();
     kernel.apply(plan(&Ruleset::default(), &firewall.ruleset())).unwrap();

@@ -8,7 +8,7 @@ mod lab;
 use lab::frames::*;
 use lab::{Flood, Network, Tap, Way, in_fresh_netns};
 use nwfilter::compile::Options;
-use nwfilter::firewall::{Firewall, Member, Policy, Rules};
+use nwfilter::firewall::{Firewall, Member, Place, Policy, Rules};
 use nwfilter::ir::observed::Observed;
 use nwfilter::ir::{Family, Name};
 use nwfilter::library::Library;
@@ -106,7 +106,13 @@ fn member(index: u32, filter: &str, addresses: &[&str]) -> Member {
     let mut vars = Vars::default();
     vars.push("MAC", "52:54:00:00:00:01");
     addresses.iter().for_each(|address| vars.push("IP", *address));
-    Member { index, name: format!("tap{index}"), bridge: None, rules: Rules::Filter(filter.into()), vars }
+    Member {
+        index,
+        name: format!("tap{index}"),
+        place: Place::Bridge(None),
+        rules: Rules::Filter(filter.into()),
+        vars,
+    }
 }
 
 fn assert_exact(count: Flood) {

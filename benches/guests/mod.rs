@@ -5,7 +5,7 @@
 
 use nwfilter::compile::{Features, Options};
 use nwfilter::filter::Filter;
-use nwfilter::firewall::{Firewall, Member, Policy, Rules};
+use nwfilter::firewall::{Firewall, Member, Place, Policy, Rules};
 use nwfilter::library::Library;
 use nwfilter::span::Source;
 use nwfilter::vars::Vars;
@@ -26,7 +26,7 @@ pub fn guest(n: u32, filter: &str) -> Member {
     vars.push("MAC", format!("52:54:00:{a:02x}:{b:02x}:{c:02x}"));
     vars.push("IP", format!("10.{a}.{b}.{c}"));
     let rules = Rules::Filter(filter.into());
-    Member { index: FIRST + n, name: format!("vnet{n}"), bridge: None, rules, vars }
+    Member { index: FIRST + n, name: format!("vnet{n}"), place: Place::Bridge(None), rules, vars }
 }
 
 /// The standard filters and so many guests with clean-traffic.

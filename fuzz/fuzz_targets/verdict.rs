@@ -4,7 +4,7 @@
 use libfuzzer_sys::fuzz_target;
 use nwfilter::compile::{Features, Options};
 use nwfilter::eval::{Frame, Port, Rules};
-use nwfilter::firewall::{self, Firewall, Member, Policy};
+use nwfilter::firewall::{self, Firewall, Member, Place, Policy};
 use nwfilter::ir::{Family, Ruleset};
 use nwfilter::library::Library;
 use nwfilter::vars::Vars;
@@ -41,7 +41,7 @@ fn bound(library: &Library, name: &str, fold_up_to: usize) -> Option<Ruleset> {
     }
     let compile = Options { features: Features::ALL, counters: false };
     let rules = firewall::Rules::Filter(name.to_owned());
-    let member = Member { index: 7, name: "vnet0".into(), bridge: None, rules, vars };
+    let member = Member { index: 7, name: "vnet0".into(), place: Place::Bridge(None), rules, vars };
     let firewall = Firewall::new(Policy { fold_up_to, compile }).define(library.filters.values().cloned()).ok()?;
     Some(firewall.bind(member).ok()?.ruleset())
 }

@@ -7,7 +7,7 @@ use crate::nft::Ownership;
 use crate::rpc::Code;
 use crate::rpc::client::{self, Client};
 use crate::rpc::listen::NAME;
-use crate::status::{Address, Interface, Learning, Status};
+use crate::status::{Address, Interface, Learning, Seat, Status};
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -109,12 +109,16 @@ fn line(interface: &Interface) -> [String; 5] {
         (None, Some(_), false) => String::new(),
     };
     let learned = interface.learning.as_ref().map(learned).unwrap_or_default();
-    let unseen = if interface.unseen { "not filtered: no port of a bridge" } else { "" };
-    let note = [state, unseen.into(), learned]
-        .into_iter()
-        .filter(|part| !part.is_empty())
-        .collect::<Vec<_>>()
-        .join(", ");
+    let seat = match &interface.seat {
+        Some(Seat::Device(_)) if interface.unseen => "not filtered: no hook of its own".into(),
+        _ if interface.unseen => "not filtered: no port of a bridge".into(),
+        Some(Seat::Bridge(Some(bridge))) => format!("bridge {bridge}"),
+        Some(Seat::Device(Some(mode))) => format!("device (macvtap, {mode})"),
+        Some(Seat::Device(None)) => "device".into(),
+        _ => String::new(),
+    };
+    let note =
+        [state, seat, learned].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ");
     [
         or_dash(interface.name.clone()),
         or_dash(interface.index.map(|index| index.to_string())),

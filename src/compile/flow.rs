@@ -6,7 +6,7 @@
 
 use super::link::{not_later, with_context};
 use super::matches::{Matches, View, turn};
-use super::{Build, Features, Way};
+use super::{Build, Features, Hooks, Way};
 use crate::diag::{Code, Diagnostic};
 use crate::field::Field;
 use crate::filter::schema::Layer;
@@ -148,7 +148,14 @@ fn lacking(rule: &Rule, way: Way, features: Features) -> Option<Diagnostic> {
     let asks_state = mine.states.is_some()
         || has_state(rule)
             && rule.tests().any(|test| matches!(test, Test::State(states) if states & state::NONE == 0));
-    let (message, help) = if has_limit(rule) && !features.limit {
+    let seen = features.hooks;
+    let (message, help) = if seen != Hooks::Bridge && (asks_state || has_limit(rule)) {
+        let message = match seen {
+            Hooks::Macvtap => "connections are not tracked where the frames of a macvtap pass",
+            _ => "connections are not tracked where the frames of an interface without a bridge pass",
+        };
+        (message, "statematch='false' has the rule judge each frame by itself; a port of a bridge is tracked")
+    } else if has_limit(rule) && !features.limit {
         let message = "this kernel can not count connections (CONFIG_NFT_CONNLIMIT)";
         (message, "a kernel with that option can, or leave connlimit-above out")
     } else if (asks_state || has_limit(rule)) && !features.state {

@@ -2,8 +2,8 @@
 
 use super::{Daemon, Failure, gone, system};
 use crate::apply::{self, Retire};
+use crate::ir::Ruleset;
 use crate::ir::observed::Observed;
-use crate::ir::{Family, Ruleset};
 use crate::plan::{Change, Plan, Step, plan};
 use crate::recall::recall;
 use std::time::Instant;
@@ -21,9 +21,8 @@ impl Daemon {
     pub(super) async fn close_strays(&mut self) -> Result<(), Failure> {
         let observed = self.see().await?;
         let ruleset = recall(&observed, &Ruleset::default());
-        for link in
-            ruleset.tables.get(&Family::Bridge).map_or_else(Vec::new, |table| self.state.strays(table))
-        {
+        self.state = self.state.keep_hooks(&ruleset);
+        for link in self.state.strays(&ruleset) {
             warn!(interface = link.name, "closed: it was renamed while it was bound; bind it under its name");
             self.state = self.state.close(&link, "renamed while it was bound, and not bound under this name");
         }
@@ -63,6 +62,15 @@ impl Daemon {
         }
         self.commit(difference).await.map_err(Failure::Refused)?;
         Ok(differs)
+    }
+
+    /// Where a chain is gone with its device, of which we have not heard yet, the difference is taken from what is there.
+    pub(super) async fn enforce_from_seen(
+        &self,
+        new: &Ruleset,
+    ) -> Result<Result<(), apply::Refused>, Failure> {
+        let old = recall(&self.see().await?, new);
+        Ok(self.commit(plan(&old, new)).await)
     }
 
     /// Somebody else changed our rules.

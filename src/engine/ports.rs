@@ -6,8 +6,8 @@
 use super::documents::read_binding;
 use super::{Change, State, Write, binding_id, own_refusal};
 use crate::binding::{self, Binding};
-use crate::firewall::{BridgePort, Member, Rules};
-use crate::ir::Table;
+use crate::firewall::{BridgePort, Member, Place, Rules};
+use crate::ir::Ruleset;
 use crate::layout;
 use crate::links::{Kind, Link, LinkEvent};
 use crate::rpc::{Error, Reply};
@@ -73,19 +73,27 @@ impl State {
     }
 
     pub(super) fn member(&self, link: &Link, binding: &Binding) -> Member {
-        let bridge = link.master.and_then(|master| self.links.get(&master));
-        let bridge = bridge.filter(|master| master.kind == Kind::Bridge);
-        let port_of = |bridge: &Arc<Link>| BridgePort {
-            index: bridge.index,
-            name: bridge.name.clone(),
-            host: bridge.mac,
-        };
         Member {
             index: link.index,
             name: binding.portdev.clone(),
-            bridge: bridge.map(port_of),
+            place: self.place(link),
             rules: Rules::Filter(binding.filter.clone()),
             vars: binding.params.clone(),
+        }
+    }
+
+    /// Where a link's frames are seen: by its bridge, or, where nobody knows of one, at the link itself.
+    fn place(&self, link: &Link) -> Place {
+        let bridge = link.master.and_then(|master| self.links.get(&master));
+        match bridge.filter(|master| master.kind == Kind::Bridge) {
+            Some(bridge) => Place::Bridge(Some(BridgePort {
+                index: bridge.index,
+                name: bridge.name.clone(),
+                host: bridge.mac,
+            })),
+            None => {
+                Place::Device { name: link.name.clone(), turned: matches!(link.kind, Kind::Macvtap { .. }) }
+            }
         }
     }
 
@@ -270,13 +278,21 @@ impl State {
         next
     }
 
-    /// The links that this table of an earlier daemon holds, that have no rules now, and that had another name when
+    /// The links that these tables of an earlier daemon hold, that have no rules now, and that had another name when
     /// they were bound: under its own name a link has none because its binding was deleted.
-    pub fn strays(&self, table: &Table) -> Vec<Arc<Link>> {
-        let held =
-            layout::bound(table).into_iter().filter(|index| !self.firewall.members().contains_key(index));
+    pub fn strays(&self, ruleset: &Ruleset) -> Vec<Arc<Link>> {
+        let held: BTreeSet<u32> = ruleset.tables.values().flat_map(layout::bound).collect();
+        let held = held.into_iter().filter(|index| !self.firewall.members().contains_key(index));
         let links = held.filter_map(|index| self.links.get(&index).cloned());
-        links.filter(|link| !layout::is_reserved(table, &link.name)).collect()
+        let reserved = |name: &str| ruleset.tables.values().any(|table| layout::is_reserved(table, name));
+        links.filter(|link| !reserved(&link.name)).collect()
+    }
+
+    /// The state in which devices that are made again under a bound name are as shut as an earlier daemon left them.
+    pub fn keep_hooks(&self, ruleset: &Ruleset) -> State {
+        let hooked = ruleset.tables.values().flat_map(layout::hooked);
+        let vacant = hooked.filter(|name| !self.names.contains_key(*name));
+        State { firewall: self.firewall.keep_hooks(vacant), ..self.clone() }
     }
 
     /// The state in which every port is closed that uses one of these filters, or, where that is none that is open,
@@ -302,7 +318,7 @@ impl State {
         let member = Member {
             index: link.index,
             name: portdev.into(),
-            bridge: None,
+            place: self.place(link),
             rules: Rules::Closed,
             vars: Vars::default(),
         };

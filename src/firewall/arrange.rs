@@ -4,9 +4,10 @@
 //! what changes is looked at.
 
 use super::sort::Changed;
-use super::{Firewall, Group, Refused};
+use super::{Firewall, Group, Member, Refused};
+use crate::compile::Hooks;
 use crate::diag::Diagnostic;
-use crate::ir::{Bytes, Data, Datum, Name, Role, concat};
+use crate::ir::{Bytes, Data, Datum, Family, Name, Role, Table, concat};
 use crate::layout::{self, Entrance, Tracked};
 use crate::program::{Program, Slot};
 use crate::resolve::{Mode, slot_values};
@@ -51,7 +52,7 @@ impl Firewall {
         for index in newcomers {
             self.fill_slots(&group.program.slots, *index)
                 .map_err(|fault| self.refused(*index, vec![fault]))?;
-            self.enter(*index, &Entrance::Shared(name.clone()));
+            self.enter(*index, group.hooks, &Entrance::Shared(name.clone()));
         }
         Ok(())
     }
@@ -60,14 +61,19 @@ impl Firewall {
     fn enter_private(&mut self, newcomers: &OrdSet<u32>) -> Result<(), Refused> {
         let program = |index: &u32| {
             let member = &self.members[index];
-            let compiled = self.compile(&member.rules, &member.vars, Mode::Fold);
-            compiled.map(|compiled| (*index, compiled.program)).map_err(|faults| self.refused(*index, faults))
+            let hooks = member.place.hooks();
+            let compiled = self.compile(&member.rules, &member.vars, Mode::Fold, hooks);
+            compiled
+                .map(|compiled| (*index, hooks, compiled.program))
+                .map_err(|faults| self.refused(*index, faults))
         };
-        let programs: Result<Vec<(u32, Program)>, Refused> = newcomers.iter().map(program).collect();
-        for (index, program) in programs? {
-            let prefix = layout::settle(&mut self.table, &program);
-            self.clear_slots(index);
-            self.enter(index, &Entrance::Private(prefix));
+        let programs: Result<Vec<_>, Refused> = newcomers.iter().map(program).collect();
+        for (index, hooks, program) in programs? {
+            let prefix = layout::settle(self.table_mut(hooks), &program);
+            self.clear_slots(index, hooks);
+            let turned = hooks == Hooks::Macvtap;
+            let entrance = if turned { Entrance::Turned(prefix) } else { Entrance::Private(prefix) };
+            self.enter(index, hooks, &entrance);
         }
         Ok(())
     }
@@ -89,13 +95,14 @@ impl Firewall {
     }
 
     fn lead(&mut self, name: &Name, group: &Group, before: Option<&Name>) {
-        let prefix = layout::settle(&mut self.table, &group.program);
-        layout::lead(&mut self.table, name, &prefix);
-        self.count(&prefix, true);
-        before.into_iter().for_each(|before| self.count(before, false));
+        let hooks = group.hooks;
+        let prefix = layout::settle(self.table_mut(hooks), &group.program);
+        layout::lead(self.table_mut(hooks), name, &prefix, hooks == Hooks::Macvtap);
+        self.count(hooks, &prefix, true);
+        before.into_iter().for_each(|before| self.count(hooks, before, false));
         for slot in &group.program.slots {
             let empty = || layout::set(slot.key(), Data::None, Role::Variable);
-            self.table.sets.entry(slot.set_name()).or_insert_with(empty);
+            self.table_mut(hooks).sets.entry(slot.set_name()).or_insert_with(empty);
         }
         let placed = Some(prefix);
         self.groups.insert(name.clone(), Arc::new(Group { placed, ..group.clone() }));
@@ -104,40 +111,44 @@ impl Firewall {
     /// Takes away a group's dispatch, which nobody uses any more, if there is any.
     pub(super) fn close(&mut self, name: &Name, group: &Group) -> bool {
         let Some(prefix) = &group.placed else { return false };
-        layout::mislead(&mut self.table, name);
-        self.count(prefix, false);
+        layout::mislead(self.table_mut(group.hooks), name);
+        self.count(group.hooks, prefix, false);
         if let Some(group) = self.groups.get_mut(name) {
             Arc::make_mut(group).placed = None;
         }
         true
     }
 
-    fn enter(&mut self, index: u32, entrance: &Entrance) {
-        let before = layout::private(&self.table, index);
-        layout::enter(&mut self.table, index, entrance);
-        if let Entrance::Private(prefix) = entrance {
-            self.count(prefix, true);
+    fn enter(&mut self, index: u32, hooks: Hooks, entrance: &Entrance) {
+        let table = self.table_mut(hooks);
+        let before = layout::private(table, index);
+        layout::enter(table, index, entrance);
+        if let Entrance::Private(prefix) | Entrance::Turned(prefix) = entrance {
+            self.count(hooks, prefix, true);
         }
-        before.into_iter().for_each(|before| self.count(&before, false));
+        before.into_iter().for_each(|before| self.count(hooks, &before, false));
     }
 
-    /// Takes an interface out of the table.
-    pub(super) fn leave(&mut self, index: u32) {
-        let before = layout::private(&self.table, index);
-        self.clear_slots(index);
-        layout::leave(&mut self.table, index);
-        before.into_iter().for_each(|before| self.count(&before, false));
+    /// Takes an interface out of the table it sat in as this member.
+    pub(super) fn leave(&mut self, member: &Member) {
+        let (index, hooks) = (member.index, member.place.hooks());
+        self.clear_slots(index, hooks);
+        let before = layout::private(self.table(hooks), index);
+        layout::leave(self.table_mut(hooks), index);
+        before.into_iter().for_each(|before| self.count(hooks, &before, false));
+        self.gone_from(&member.place);
     }
 
     /// Counts who leads to a program; one that nobody leads to is taken away.
-    fn count(&mut self, prefix: &Name, more: bool) {
-        let uses = self.uses.get(prefix).copied().unwrap_or_default();
+    fn count(&mut self, hooks: Hooks, prefix: &Name, more: bool) {
+        let key = (hooks.family(), prefix.clone());
+        let uses = self.uses.get(&key).copied().unwrap_or_default();
         match if more { uses + 1 } else { uses.saturating_sub(1) } {
             0 => {
-                self.uses.remove(prefix);
-                layout::displace(&mut self.table, prefix);
+                self.uses.remove(&key);
+                layout::displace(self.table_mut(hooks), prefix);
             }
-            uses => drop(self.uses.insert(prefix.clone(), uses)),
+            uses => drop(self.uses.insert(key, uses)),
         }
     }
 
@@ -149,22 +160,24 @@ impl Firewall {
             let values = slot_values(slot, &member.vars)?;
             wanted.push((slot.set_name(), values.iter().map(|value| member_key(index, value)).collect()));
         }
-        self.clear_slots(index);
+        let hooks = member.place.hooks();
+        self.clear_slots(index, hooks);
         for (name, keys) in wanted {
-            let set = self.table.sets.get_mut(&name).expect("a shared group has its sets");
+            let set = self.table_mut(hooks).sets.get_mut(&name).expect("a shared group has its sets");
             set.elements.extend(keys.into_iter().map(|key| (key, Datum::None)));
         }
         Ok(())
     }
 
     /// Takes all values of a member away.
-    fn clear_slots(&mut self, index: u32) {
+    fn clear_slots(&mut self, index: u32, hooks: Hooks) {
         let first: Bytes = index.to_ne_bytes().into();
-        for name in self.variable_sets() {
-            let from_first = self.table.sets[&name].elements.range(first.clone()..).map(|(key, _)| key);
+        let table = self.table_mut(hooks);
+        for name in variable_sets(table) {
+            let from_first = table.sets[&name].elements.range(first.clone()..).map(|(key, _)| key);
             let own: Vec<Bytes> = from_first.take_while(|key| key.starts_with(&first)).cloned().collect();
             for key in own {
-                self.table.sets.get_mut(&name).expect("listed above").elements.remove(&key);
+                table.sets.get_mut(&name).expect("listed above").elements.remove(&key);
             }
         }
     }
@@ -172,18 +185,19 @@ impl Firewall {
     /// Takes away the sets of slots that no shared program has any more.
     pub(super) fn sweep_slots(&mut self) {
         let shared = self.groups.values().filter(|group| group.placed.is_some());
-        let needed: BTreeSet<Name> =
-            shared.flat_map(|group| group.program.slots.iter().map(Slot::set_name)).collect();
-        for name in self.variable_sets() {
-            if !needed.contains(&name) {
-                self.table.sets.remove(&name);
+        let slots = |group: &Arc<Group>| {
+            let (family, program) = (group.hooks.family(), Arc::clone(&group.program));
+            program.slots.iter().map(|slot| (family, slot.set_name())).collect::<Vec<_>>()
+        };
+        let needed: BTreeSet<(Family, Name)> = shared.flat_map(slots).collect();
+        for hooks in [Hooks::Bridge, Hooks::Device] {
+            let table = self.table_mut(hooks);
+            for name in variable_sets(table) {
+                if !needed.contains(&(hooks.family(), name.clone())) {
+                    table.sets.remove(&name);
+                }
             }
         }
-    }
-
-    fn variable_sets(&self) -> Vec<Name> {
-        let variable = self.table.sets.iter().filter(|(_, set)| set.role == Role::Variable);
-        variable.map(|(name, _)| name.clone()).collect()
     }
 
     /// Counts the bridges of a program's members in or out of those that conntrack must see.
@@ -194,7 +208,9 @@ impl Firewall {
     }
 
     fn track(&mut self, index: u32, needed: bool) {
-        let Some(bridge) = self.members.get(&index).and_then(|member| member.bridge.clone()) else { return };
+        let Some(bridge) = self.members.get(&index).and_then(|member| member.place.bridge().cloned()) else {
+            return;
+        };
         let before = self.tracked.get(&bridge.name).cloned();
         let zone = u16::try_from(bridge.index % 0xffff).unwrap_or_default() + 1;
         let (name, host) = (bridge.name, bridge.host);
@@ -213,9 +229,14 @@ impl Firewall {
         };
         if changed {
             let bridges: Vec<Tracked> = self.tracked.values().map(|(tracked, _)| tracked.clone()).collect();
-            layout::track(&mut self.table, &bridges);
+            layout::track(&mut self.bridge, &bridges);
         }
     }
+}
+
+fn variable_sets(table: &Table) -> Vec<Name> {
+    let variable = table.sets.iter().filter(|(_, set)| set.role == Role::Variable);
+    variable.map(|(name, _)| name.clone()).collect()
 }
 
 fn member_key(index: u32, value: &[Bytes]) -> Bytes {

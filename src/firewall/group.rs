@@ -4,6 +4,7 @@
 //! are folded all the same have the same values. Knows programs and variables, and nothing of tables.
 
 use super::Rules;
+use crate::compile::Hooks;
 use crate::ir::Name;
 use crate::program::Program;
 use crate::vars::Vars;
@@ -16,6 +17,8 @@ use std::sync::Arc;
 pub struct Group {
     /// What its members must pass.
     pub rules: Rules,
+    /// Where its members' frames are seen.
+    pub hooks: Hooks,
     /// Who is in it.
     pub members: OrdSet<u32>,
     /// The program that all share, with slots.
@@ -44,15 +47,15 @@ pub(super) struct Compiled {
 
 impl Group {
     /// A group of nobody yet, for a member with these variables.
-    pub(super) fn new(rules: &Rules, vars: &Vars, compiled: Compiled) -> Group {
+    pub(super) fn new(rules: &Rules, vars: &Vars, hooks: Hooks, compiled: Compiled) -> Group {
         let signature = Arc::new(Signature::of(vars, &compiled));
         let program = Arc::new(compiled.program);
-        Group { rules: rules.clone(), members: OrdSet::new(), program, placed: None, signature }
+        Group { rules: rules.clone(), hooks, members: OrdSet::new(), program, placed: None, signature }
     }
 
-    /// Whether its program serves a member with these rules and variables.
-    pub(super) fn serves(&self, rules: &Rules, vars: &Vars) -> bool {
-        self.rules == *rules && self.signature.fits(vars)
+    /// Whether its program serves a member with these rules and variables, whose frames are seen there.
+    pub(super) fn serves(&self, rules: &Rules, vars: &Vars, hooks: Hooks) -> bool {
+        self.hooks == hooks && self.rules == *rules && self.signature.fits(vars)
     }
 }
 

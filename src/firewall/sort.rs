@@ -3,6 +3,7 @@
 //! Only membership is settled here; the table follows in `arrange`, which is told what changed.
 
 use super::{Firewall, Group, Member, Refused, Rules};
+use crate::compile::Hooks;
 use crate::diag::Diagnostic;
 use crate::ir::Name;
 use crate::layout;
@@ -21,11 +22,19 @@ impl Firewall {
     pub(super) fn join(&mut self, member: Member, changed: &mut Changed) -> Result<(), Refused> {
         let (index, interface) = (member.index, member.name.clone());
         let refused = |diagnostics| Refused { interface: Some(interface), diagnostics };
-        let name = self.group_for(&member.rules, &member.vars, None).map_err(refused)?;
+        let hooks = member.place.hooks();
+        let name = self.group_for(&member.rules, &member.vars, hooks, None).map_err(refused)?;
         if let Some(left) = self.part(index) {
             changed.entry(left).or_default().remove(&index);
         }
-        self.members.insert(index, Arc::new(member));
+        let member = Arc::new(member);
+        if let Some(before) = self.members.insert(index, Arc::clone(&member)) {
+            match before.place.hooks().family() == hooks.family() {
+                true => self.gone_from(&before.place),
+                false => self.leave(&before),
+            }
+        }
+        self.come_to(&member.name, &member.place);
         self.homes.insert(index, name.clone());
         self.admit(&name, OrdSet::unit(index));
         changed.entry(name).or_default().insert(index);
@@ -55,6 +64,7 @@ impl Firewall {
         &mut self,
         rules: &Rules,
         vars: &Vars,
+        hooks: Hooks,
         name: Option<&Name>,
     ) -> Result<Name, Vec<Diagnostic>> {
         let label = match rules {
@@ -66,10 +76,10 @@ impl Firewall {
         let others = self.groups.range(Name::from(&*variants)..);
         let others = others.take_while(|(name, _)| name.starts_with(&variants));
         let mut all = first.into_iter().chain(others.map(|(name, group)| (name.clone(), group.clone())));
-        if let Some((name, _)) = all.find(|(_, group)| group.serves(rules, vars)) {
+        if let Some((name, _)) = all.find(|(_, group)| group.serves(rules, vars, hooks)) {
             return Ok(name);
         }
-        let group = Group::new(rules, vars, self.compile(rules, vars, Mode::Slots)?);
+        let group = Group::new(rules, vars, hooks, self.compile(rules, vars, Mode::Slots, hooks)?);
         let kept = name.filter(|name| !self.groups.contains_key(*name)).cloned();
         let name = kept.unwrap_or_else(|| self.free_name(&label));
         self.groups.insert(name.clone(), Arc::new(group));
@@ -80,7 +90,8 @@ impl Firewall {
     fn free_name(&self, label: &str) -> Name {
         let variants = (2..).map(|n| variant(label, &n.to_string()));
         let free = |name: &String| {
-            !self.groups.contains_key(name.as_str()) && layout::led(&self.table, name).is_none()
+            let led = [&self.bridge, &self.netdev].map(|table| layout::led(table, name));
+            !self.groups.contains_key(name.as_str()) && led == [None, None]
         };
         std::iter::once(label.to_string()).chain(variants).find(free).expect("numbers do not end").into()
     }
@@ -115,7 +126,7 @@ impl Firewall {
             let member = self.members[&first].clone();
             let refused = |diagnostics| Refused { interface: Some(member.name.clone()), diagnostics };
             let is_new = !self.groups.contains_key(name);
-            let target = self.group_for(&old.rules, &member.vars, Some(name)).map_err(refused)?;
+            let target = self.group_for(&old.rules, &member.vars, old.hooks, Some(name)).map_err(refused)?;
             let group = self.groups[&target].clone();
             let fits = |index: &&u32| group.signature.fits(&self.members[*index].vars);
             let served: OrdSet<u32> = match group.signature == old.signature {

@@ -14,6 +14,7 @@
 use super::object::Encoder;
 use super::reply::Refusal;
 use super::{Encoded, uapi};
+use crate::compile::Hooks;
 use crate::field::Field;
 use crate::ir::SetType;
 use crate::ir::{Action, Data, Family, From, Hook, Key, KeyType, Match, Name, Point, Reject, Rule};
@@ -41,6 +42,8 @@ pub struct Features {
     pub owner_persist: Support,
     /// Frames to one device (`CONFIG_NETFILTER_EGRESS`).
     pub netdev_egress: Support,
+    /// Hooks of a device that is not there (6.16): there a hook goes by the name of its device and outlives it.
+    pub lasting_hooks: Support,
     /// Connection state in the inet family.
     pub inet_ct: Support,
 }
@@ -65,6 +68,7 @@ impl std::convert::From<Features> for crate::compile::Features {
             // Where the answer is not known, the kernel's own refusal is one.
             state: found.bridge_ct != Support::No,
             limit: found.connlimit != Support::No,
+            hooks: Hooks::Bridge,
         }
     }
 }
@@ -91,6 +95,9 @@ const SCRATCH: &str = "nwfilter.probe";
 const OWNED: &str = "nwfilter.probe.owned";
 /// A table that no kernel has.
 const NEVER: &str = "nwfilter.probe.never";
+
+/// A device that nobody has: no name may have a slash.
+const NO_DEVICE: &str = "nwfilter/absent";
 
 /// The batch that asks everything, and how its answer is read.
 pub struct Questions {
@@ -217,8 +224,9 @@ fn probes() -> Vec<(Question, Step)> {
     let zone = rule(vec![], Action::SetZone(vec![Key::new(From::Iif)], name("zones")));
     let option = Match::TcpOption { kind: 5, negated: false };
     let egress = Some(Hook { point: Point::Egress, priority: 0, device: Some("lo".into()) });
+    let absent = Some(Hook { point: Point::Ingress, priority: 0, device: Some(NO_DEVICE.into()) });
     let bridge_name = Match::equals(Key::new(From::BridgeName), &[0; 16]);
-    let all: [(Question, Family, Change); 10] = [
+    let all: [(Question, Family, Change); 11] = [
         (|f| &mut f.bridge_ct, Family::Bridge, state()),
         (|f| &mut f.bridge_reject, Family::Bridge, reject),
         (|f| &mut f.bridge_meta, Family::Bridge, asks(bridge_name)),
@@ -229,6 +237,7 @@ fn probes() -> Vec<(Question, Step)> {
         (|f| &mut f.inet_ct, Family::Inet, state()),
         (|f| &mut f.owner_persist, Family::Bridge, Change::AddTable),
         (|f| &mut f.netdev_egress, Family::Netdev, Change::AddChain(name("c"), egress)),
+        (|f| &mut f.lasting_hooks, Family::Netdev, Change::AddChain(name("absent"), absent)),
     ];
     all.into_iter().map(|(question, family, change)| (question, Step { family, change })).collect()
 }

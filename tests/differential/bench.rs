@@ -5,7 +5,7 @@ use nwfilter::apply::Kernel;
 use nwfilter::compile::{Features, Options};
 use nwfilter::eval::{self, End, Frame, Port};
 use nwfilter::filter::{Filter, read::read};
-use nwfilter::firewall::{BridgePort, Firewall, Member, Policy, Rules};
+use nwfilter::firewall::{BridgePort, Firewall, Member, Place, Policy, Rules};
 use nwfilter::ir::text::RuleText;
 use nwfilter::ir::{Family, Ruleset};
 use nwfilter::nft::Ownership;
@@ -156,8 +156,13 @@ impl Bench {
         let (link, name) = (self.network.guest.link, self.network.guest.link.name());
         let bridge = BridgePort { index: self.network.bridge.link.index(), name: "br0".into(), host: None };
         let rules = Rules::Filter("f0".into());
-        let member =
-            Member { index: link.index(), name, bridge: Some(bridge), rules, vars: subject.vars.clone() };
+        let member = Member {
+            index: link.index(),
+            name,
+            place: Place::Bridge(Some(bridge)),
+            rules,
+            vars: subject.vars.clone(),
+        };
         let firewall = Firewall::new(Policy { fold_up_to, compile });
         Some(firewall.define(subject.filters()?).ok()?.bind(member).ok()?.ruleset())
     }

@@ -116,7 +116,7 @@ fn conntrack_follows_a_port_from_bridge_to_bridge() {
     world.appears(&on(2));
     world.create("vnet0", "s").unwrap();
     let bridge_of =
-        |world: &World| world.state.firewall().members()[&5].bridge.clone().map(|bridge| bridge.name);
+        |world: &World| world.state.firewall().members()[&5].place.bridge().map(|bridge| bridge.name.clone());
     assert_eq!(bridge_of(&world).as_deref(), Some("br0"));
     world.changes(&on(2), &on(3));
     assert_eq!(bridge_of(&world).as_deref(), Some("br1"));
@@ -135,7 +135,7 @@ fn a_bridge_that_changes_its_address_is_known_by_the_new_one() {
     world.appears(&addressed(7));
     world.appears(&Link { master: Some(2), ..tap(5, "vnet0") });
     world.create("vnet0", "s").unwrap();
-    let host = |world: &World| world.state.firewall().members()[&5].bridge.as_ref().unwrap().host;
+    let host = |world: &World| world.state.firewall().members()[&5].place.bridge().unwrap().host;
     assert_eq!(host(&world), addressed(7).mac);
     world.changes(&addressed(7), &addressed(8));
     assert_eq!(host(&world), addressed(8).mac);
@@ -147,7 +147,7 @@ fn a_bridge_that_is_heard_of_after_its_port_counts() {
     world.create("vnet0", "s").unwrap();
     world.appears(&Link { master: Some(9), ..tap(5, "vnet0") });
     world.appears(&bridge(9, "br0"));
-    assert_eq!(world.state.firewall().members()[&5].bridge.as_ref().unwrap().name, "br0");
+    assert_eq!(world.state.firewall().members()[&5].place.bridge().unwrap().name, "br0");
 }
 
 /// Dispatch sets that a plan takes interfaces out of.

@@ -178,11 +178,11 @@ impl World {
 
 pub fn program(state: &State, index: u32) -> Option<String> {
     let rules = state.firewall().ruleset();
-    let table = &rules.tables[&Family::Bridge];
-    match layout::entrance(table, index)? {
-        Entrance::Private(prefix) => Some(prefix.to_string()),
+    let find = |table| match layout::entrance(table, index)? {
+        Entrance::Private(prefix) | Entrance::Turned(prefix) => Some(prefix.to_string()),
         Entrance::Shared(name) => layout::led(table, &name).map(|prefix| prefix.to_string()),
-    }
+    };
+    rules.tables.values().find_map(find)
 }
 
 /// The binding in a document that was written.

@@ -8,7 +8,7 @@ use nwfilter::apply::Kernel;
 use nwfilter::compile::Options;
 use nwfilter::filter::Filter;
 use nwfilter::filter::read::read;
-use nwfilter::firewall::{BridgePort, Firewall, Member, Policy, Rules};
+use nwfilter::firewall::{BridgePort, Firewall, Member, Place, Policy, Rules};
 use nwfilter::ir::Ruleset;
 use nwfilter::library::Library;
 use nwfilter::nft::{Ownership, probe::Features};
@@ -192,5 +192,5 @@ fn member(segment: &Segment, port: Link, filter: &str, vars: &[(&str, &str)]) ->
     let host = Some(Mac(Bridge::MAC));
     let bridge = BridgePort { index: segment.bridge.link.index(), name: segment.name.clone(), host };
     let rules = Rules::Filter(filter.into());
-    Member { index: port.index(), name: port.name(), bridge: Some(bridge), rules, vars: all }
+    Member { index: port.index(), name: port.name(), place: Place::Bridge(Some(bridge)), rules, vars: all }
 }

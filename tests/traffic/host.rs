@@ -7,7 +7,7 @@ use nwfilter::apply::{self, Kernel};
 use nwfilter::compile::Options;
 use nwfilter::filter::Filter;
 use nwfilter::filter::read::read;
-use nwfilter::firewall::{self, Firewall, Member, Policy, Rules};
+use nwfilter::firewall::{self, Firewall, Member, Place, Policy, Rules};
 use nwfilter::ir::Ruleset;
 use nwfilter::library::Library;
 use nwfilter::nft::Ownership;
@@ -101,5 +101,5 @@ fn member(tap: &Tap, filter: &str, vars: &[(&str, &str)]) -> Member {
     let mut all = Vars::default();
     vars.iter().for_each(|(name, value)| all.push(*name, *value));
     let (index, name) = (tap.link.index(), tap.link.name());
-    Member { index, name, bridge: None, rules: Rules::Filter(filter.into()), vars: all }
+    Member { index, name, place: Place::Bridge(None), rules: Rules::Filter(filter.into()), vars: all }
 }

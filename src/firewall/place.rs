@@ -1,0 +1,164 @@
+//! Where the frames of a member are seen, and the devices whose own hooks must lead to our table for that.
+//!
+//! A device is led there as long as a member has its name. Where the kernel keeps such a hook for a device that is not
+//! there, it stays behind for a name that a binding has, so that a device that is made again is shut until it is bound.
+
+use super::Firewall;
+use crate::addr::Mac;
+use crate::compile::Hooks;
+use crate::ir::{Family, Table};
+use crate::layout;
+use imbl::{OrdMap, OrdSet};
+
+/// Where the frames of an interface are seen.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Place {
+    /// On their way through a bridge, of which it is a port. Which one matters only where connections are tracked.
+    Bridge(Option<BridgePort>),
+    /// At its own hooks.
+    Device {
+        /// What the interface is called now, which need not be what it was bound as.
+        name: String,
+        /// Whether it is a macvtap: what its guest sends goes out by it.
+        turned: bool,
+    },
+}
+
+/// The bridge of a port.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BridgePort {
+    /// The index of the bridge.
+    pub index: u32,
+    /// The name of the bridge.
+    pub name: String,
+    /// The host's own address on it.
+    pub host: Option<Mac>,
+}
+
+/// The devices whose own hooks lead to our table.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Devices {
+    /// How many members have each name.
+    members: OrdMap<String, usize>,
+    /// Names of bindings whose last device is gone.
+    kept: OrdSet<String>,
+    /// Whether hooks outlive their device.
+    last: bool,
+}
+
+impl Place {
+    /// Which hooks see the frames.
+    pub fn hooks(&self) -> Hooks {
+        match self {
+            Place::Bridge(_) => Hooks::Bridge,
+            Place::Device { turned: false, .. } => Hooks::Device,
+            Place::Device { turned: true, .. } => Hooks::Macvtap,
+        }
+    }
+
+    /// The bridge, where it is one that is known.
+    pub fn bridge(&self) -> Option<&BridgePort> {
+        match self {
+            Place::Bridge(bridge) => bridge.as_ref(),
+            Place::Device { .. } => None,
+        }
+    }
+
+    fn device(&self) -> Option<&str> {
+        match self {
+            Place::Bridge(_) => None,
+            Place::Device { name, .. } => Some(name),
+        }
+    }
+}
+
+impl Hooks {
+    /// The family of the table that these hooks lead to.
+    pub fn family(self) -> Family {
+        match self {
+            Hooks::Bridge => Family::Bridge,
+            Hooks::Device | Hooks::Macvtap => Family::Netdev,
+        }
+    }
+}
+
+impl Devices {
+    pub(super) fn is_empty(&self) -> bool {
+        self.members.is_empty() && self.kept.is_empty()
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.members.contains_key(name) || self.kept.contains(name)
+    }
+}
+
+impl Firewall {
+    /// For a kernel in which hooks outlive their device, or not.
+    pub fn hooks_last(&self, last: bool) -> Firewall {
+        Firewall { devices: Devices { last, ..self.devices.clone() }, ..self.clone() }
+    }
+
+    /// With the hooks of these names that are in force, where such a name is reserved and no device has it.
+    pub fn keep_hooks<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Firewall {
+        let mut next = self.clone();
+        names.into_iter().for_each(|name| next.keep_hook(name));
+        next
+    }
+
+    /// What of the rule set is for these hooks.
+    pub(super) fn table(&self, hooks: Hooks) -> &Table {
+        if hooks == Hooks::Bridge { &self.bridge } else { &self.netdev }
+    }
+
+    pub(super) fn table_mut(&mut self, hooks: Hooks) -> &mut Table {
+        if hooks == Hooks::Bridge { &mut self.bridge } else { &mut self.netdev }
+    }
+
+    /// A member has come to a place.
+    pub(super) fn come_to(&mut self, name: &str, place: &Place) {
+        let Some(device) = place.device().map(String::from) else {
+            return self.let_device_be(name);
+        };
+        *self.devices.members.entry(device.clone()).or_default() += 1;
+        self.devices.kept.remove(&device);
+        self.hook_as_needed(&device);
+    }
+
+    /// A member has left a place.
+    pub(super) fn gone_from(&mut self, place: &Place) {
+        let Some(device) = place.device() else { return };
+        match self.devices.members.get(device).copied() {
+            Some(more @ 2..) => drop(self.devices.members.insert(device.into(), more - 1)),
+            _ => drop(self.devices.members.remove(device)),
+        }
+        self.keep_hook(device);
+        self.hook_as_needed(device);
+    }
+
+    fn keep_hook(&mut self, name: &str) {
+        let vacant = !self.devices.members.contains_key(name);
+        if self.devices.last && vacant && layout::is_reserved(&self.bridge, name) {
+            self.devices.kept.insert(name.into());
+            self.hook_as_needed(name);
+        }
+    }
+
+    /// Devices of a name that nobody waits for any more need no hook, unless they are bound.
+    pub(super) fn let_device_be(&mut self, name: &str) {
+        if self.devices.kept.remove(name).is_some() {
+            self.hook_as_needed(name);
+        }
+    }
+
+    fn hook_as_needed(&mut self, device: &str) {
+        match self.devices.has(device) {
+            true => layout::hook(&mut self.netdev, device, self.traced),
+            false => layout::unhook(&mut self.netdev, device),
+        }
+    }
+
+    pub(super) fn hook_all(&mut self) {
+        let names: Vec<String> = layout::hooked(&self.netdev).into_iter().map(String::from).collect();
+        names.iter().for_each(|name| self.hook_as_needed(name));
+    }
+}
