@@ -205,14 +205,35 @@ pub fn veth(name: &str, peer: &str) -> (Link, Link) {
     (link, Link::named(peer))
 }
 
+/// How the macvtaps of one lower device see each other, with the number rtnetlink has for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum MacvtapMode {
+    /// Not at all.
+    Private = 1,
+    /// By way of the switch.
+    Vepa = 2,
+    /// Directly.
+    Bridge = 4,
+    /// There is one only.
+    Passthru = 8,
+}
+
 /// Makes a macvtap in bridge mode over `lower`, which is up, sets it up too, and opens it.
 ///
 /// # Errors
 /// Where the kernel has no macvtap.
 pub fn macvtap(name: &str, lower: Link, mac: Mac) -> io::Result<Tap> {
-    const BRIDGE_MODE: u32 = 4;
+    macvtap_in(MacvtapMode::Bridge, name, lower, mac)
+}
+
+/// The same in any mode.
+///
+/// # Errors
+/// Where the kernel has no macvtap.
+pub fn macvtap_in(mode: MacvtapMode, name: &str, lower: Link, mac: Mac) -> io::Result<Tap> {
     let general = [attribute(IFLA_LINK, &lower.index().to_ne_bytes()), attribute(IFLA_ADDRESS, &mac)];
-    let mode = attribute(IFLA_MACVLAN_MODE, &BRIDGE_MODE.to_ne_bytes());
+    let mode = attribute(IFLA_MACVLAN_MODE, &(mode as u32).to_ne_bytes());
     let link = try_create(name, "macvtap", &general, &mode)?;
     link.up();
     link.ready();

@@ -16,20 +16,31 @@ use nwfilter::span::Source;
 use nwfilter::vars::Vars;
 use std::sync::Arc;
 
-/// How programs are made: with constants, or with slots from the first member on.
+/// How programs are made, with constants or with slots from the first member on, and at which hooks they sit: the
+/// bridge's or the guest's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
     Folded,
     Slots,
+    FoldedAtDevice,
+    SlotsAtDevice,
 }
 
-/// Both.
-pub const STYLES: [Style; 2] = [Style::Folded, Style::Slots];
+/// All of them.
+pub const STYLES: [Style; 4] = [Style::Folded, Style::Slots, Style::FoldedAtDevice, Style::SlotsAtDevice];
+
+impl Style {
+    /// Whether the guest's own hooks are used.
+    pub fn is_at_device(self) -> bool {
+        matches!(self, Style::FoldedAtDevice | Style::SlotsAtDevice)
+    }
+}
 
 /// A network and what filters it.
 pub struct Host {
     pub network: Network,
     pub firewall: Firewall,
+    at_device: bool,
     in_force: Ruleset,
     kernel: Kernel,
 }
@@ -45,10 +56,13 @@ impl Host {
     /// The network, the standard filters, nothing bound.
     pub fn new(style: Style) -> Host {
         let kernel = Kernel::open(Ownership::OwnedAndKept).expect("root may open netfilter");
-        let fold_up_to = if style == Style::Folded { 64 } else { 0 };
+        let at_device = style.is_at_device();
+        let fold_up_to = if matches!(style, Style::Folded | Style::FoldedAtDevice) { 64 } else { 0 };
         let compile = Options { features: kernel.features().into(), counters: false };
         let firewall = Firewall::new(Policy { fold_up_to, compile });
-        let mut host = Host { network: Network::new(), firewall, in_force: Ruleset::default(), kernel };
+        let firewall = firewall.hooks_last(kernel.features().lasting_hooks.is_yes());
+        let mut host =
+            Host { network: Network::new(), firewall, at_device, in_force: Ruleset::default(), kernel };
         let standard = Library::standard().filters.into_values();
         host.enforce(host.firewall.define(standard).unwrap()).unwrap();
         host
@@ -62,22 +76,33 @@ impl Host {
 
     /// Binds a tap.
     pub fn bind(&mut self, tap: &Tap, filter: &str, vars: &[(&str, &str)]) -> Result<(), Refusal> {
-        let next = self.firewall.bind(member(tap, filter, vars));
+        let next = self.firewall.bind(self.member(tap, filter, vars));
         self.enforce(next.map_err(Refusal::Firewall)?)
     }
 
     /// Binds the guest's tap.
     pub fn bind_guest(&mut self, filter: &str, vars: &[(&str, &str)]) -> Result<(), Refusal> {
-        let next = self.firewall.bind(member(&self.network.guest, filter, vars));
+        let next = self.firewall.bind(self.member(&self.network.guest, filter, vars));
         self.enforce(next.map_err(Refusal::Firewall)?)
     }
 
     /// Binds the guest's tap to a new meaning of a filter that nobody else uses, all in one change.
     pub fn rebind_guest(&mut self, document: &str, vars: &[(&str, &str)]) -> Result<(), Refusal> {
         let filter = filter(document);
-        let member = member(&self.network.guest, &filter.name, vars);
+        let member = self.member(&self.network.guest, &filter.name, vars);
         let next = self.firewall.unbind(member.index).define([filter]).and_then(|next| next.bind(member));
         self.enforce(next.map_err(Refusal::Firewall)?)
+    }
+
+    fn member(&self, tap: &Tap, filter: &str, vars: &[(&str, &str)]) -> Member {
+        let mut all = Vars::default();
+        vars.iter().for_each(|(name, value)| all.push(*name, *value));
+        let (index, name) = (tap.link.index(), tap.link.name());
+        let place = match self.at_device {
+            true => Place::Device { name: name.clone(), turned: false },
+            false => Place::Bridge(None),
+        };
+        Member { index, name, place, rules: Rules::Filter(filter.into()), vars: all }
     }
 
     /// Makes the kernel enforce this firewall.
@@ -95,11 +120,4 @@ impl Host {
 pub fn filter(document: &str) -> Arc<Filter> {
     let read = read(&Source::new("test.xml", document));
     Arc::new(read.unwrap_or_else(|faults| panic!("{document}: {faults:?}")).0)
-}
-
-fn member(tap: &Tap, filter: &str, vars: &[(&str, &str)]) -> Member {
-    let mut all = Vars::default();
-    vars.iter().for_each(|(name, value)| all.push(*name, *value));
-    let (index, name) = (tap.link.index(), tap.link.name());
-    Member { index, name, place: Place::Bridge(None), rules: Rules::Filter(filter.into()), vars: all }
 }

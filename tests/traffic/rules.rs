@@ -143,8 +143,8 @@ fn document(
     style: Style,
 ) -> (String, (String, Vec<(String, String)>)) {
     let (mut elements, vars) = match style {
-        Style::Folded => (case.elements.to_owned(), vec![]),
-        Style::Slots => with_variables(case.elements),
+        Style::Folded | Style::FoldedAtDevice => (case.elements.to_owned(), vec![]),
+        Style::Slots | Style::SlotsAtDevice => with_variables(case.elements),
     };
     if form == Form::Negated {
         let name = elements.find([' ', '/']).expect("an element ends");
