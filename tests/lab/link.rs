@@ -234,7 +234,20 @@ pub fn macvtap(name: &str, lower: Link, mac: Mac) -> io::Result<Tap> {
 pub fn macvtap_in(mode: MacvtapMode, name: &str, lower: Link, mac: Mac) -> io::Result<Tap> {
     let general = [attribute(IFLA_LINK, &lower.index().to_ne_bytes()), attribute(IFLA_ADDRESS, &mac)];
     let mode = attribute(IFLA_MACVLAN_MODE, &(mode as u32).to_ne_bytes());
-    let link = try_create(name, "macvtap", &general, &mode)?;
+    open_macvtap(try_create(name, "macvtap", &general, &mode)?)
+}
+
+/// In bridge mode, with an index that is free.
+///
+/// # Errors
+/// Where the kernel has no macvtap.
+pub fn macvtap_at(index: u32, name: &str, lower: Link, mac: Mac) -> io::Result<Tap> {
+    let general = [attribute(IFLA_LINK, &lower.index().to_ne_bytes()), attribute(IFLA_ADDRESS, &mac)];
+    let mode = attribute(IFLA_MACVLAN_MODE, &(MacvtapMode::Bridge as u32).to_ne_bytes());
+    open_macvtap(try_create_at(index, name, "macvtap", &general, &mode)?)
+}
+
+fn open_macvtap(link: Link) -> io::Result<Tap> {
     link.up();
     link.ready();
     let node = DeviceNode::of(link)?;
@@ -294,9 +307,13 @@ fn create(name: &str, kind: &str, general: &[Vec<u8>], data: &[u8]) -> Link {
 }
 
 fn try_create(name: &str, kind: &str, general: &[Vec<u8>], data: &[u8]) -> io::Result<Link> {
+    try_create_at(0, name, kind, general, data)
+}
+
+fn try_create_at(index: u32, name: &str, kind: &str, general: &[Vec<u8>], data: &[u8]) -> io::Result<Link> {
     let info = [attribute(IFLA_INFO_KIND, &text(kind)), attribute(IFLA_INFO_DATA, data)].concat();
     let body = [
-        header(0, 0, 0),
+        header(index, 0, 0),
         attribute(IFLA_IFNAME, &text(name)),
         general.concat(),
         attribute(IFLA_LINKINFO, &info),

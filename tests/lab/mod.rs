@@ -15,7 +15,9 @@ mod network;
 mod tap;
 mod wire;
 
-pub use link::{Bridge, Link, MacvtapMode, PortOption, address, index_of, macvtap, macvtap_in, veth};
+pub use link::{
+    Bridge, Link, MacvtapMode, PortOption, address, index_of, macvtap, macvtap_at, macvtap_in, veth,
+};
 pub use network::{Flood, Network, Verdict, Way, flood, verdict};
 pub use tap::Tap;
 pub use wire::Wire;

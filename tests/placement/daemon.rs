@@ -1,1 +1,257 @@
 //! What the daemon makes of interfaces that no bridge sees, and of those that come to a bridge or leave it.
+
+use crate::host::*;
+use crate::lab::frames::*;
+use crate::lab::{Link, Network, Tap, Way, Wire, address, in_fresh_netns, macvtap, macvtap_at, veth};
+use nwfilter::apply::Kernel;
+use nwfilter::nft::Ownership;
+use nwfilter::status::{Interface, Seat, Status};
+use std::net::{Ipv4Addr, UdpSocket};
+use std::time::{Duration, Instant};
+
+const PORT: u16 = 7777;
+const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 254);
+
+fn honest() -> Vec<u8> {
+    udp(ip(GUEST_IP, PEER_IP), 1, 2).into()
+}
+
+fn forged() -> Vec<u8> {
+    udp(ip(GUEST_IP, PEER_IP), 1, 2).from(FOREIGN_MAC).into()
+}
+
+/// A guest's macvtap can be made over one end of a veth, and is heard at the other.
+struct Segment {
+    lower: Link,
+    far: Wire,
+}
+
+impl Segment {
+    fn new() -> Segment {
+        let (lower, far) = veth("lower", "far");
+        [lower, far].into_iter().for_each(Link::up);
+        [lower, far].into_iter().for_each(Link::ready);
+        Segment { lower, far: Wire::open(&far) }
+    }
+
+    fn guest(&self, name: &str) -> Tap {
+        macvtap(name, self.lower, GUEST_MAC).expect("the kernel has macvtap")
+    }
+
+    /// Whether a frame comes out, by one sent after it that is known to.
+    fn passes(&self, guest: &Tap, frame: &[u8]) -> bool {
+        self.arrivals();
+        let _ = guest.send(frame);
+        self.arrivals().iter().any(|arrived| arrived == frame)
+    }
+
+    /// What has come out: a veth hands frames on while they are sent.
+    fn arrivals(&self) -> Vec<Vec<u8>> {
+        std::iter::from_fn(|| self.far.recv()).collect()
+    }
+
+    /// What of these came back to the guest.
+    fn reaches(&self, guest: &Tap, frame: &[u8]) -> bool {
+        drop(guest.drain());
+        self.far.send(frame).unwrap();
+        guest.recv_within(Duration::from_millis(100)).as_deref() == Some(frame)
+    }
+}
+
+fn interface(daemon: &Daemon, name: &str) -> Interface {
+    let status: Status = serde_json::from_str(&daemon.connect().0.status().unwrap()).unwrap();
+    let found = status.interfaces.into_iter().find(|interface| interface.name.as_deref() == Some(name));
+    found.unwrap_or_else(|| panic!("{name} is not bound"))
+}
+
+fn guarded() -> (Host, Daemon) {
+    let host = Host::new();
+    let daemon = host.start();
+    daemon.connect().define(&guard("g", 0)).unwrap();
+    (host, daemon)
+}
+
+/// Dropped on its way to the guest by the guard.
+fn unwanted() -> Vec<u8> {
+    ether(0x9000, vec![0; 46]).inbound().into()
+}
+
+#[test]
+fn a_macvtap_is_filtered_both_ways_over_a_restart_and_let_go() {
+    in_fresh_netns(|| {
+        let segment = Segment::new();
+        let guest = segment.guest("macvtap0");
+        let (host, daemon) = guarded();
+        assert!(segment.passes(&guest, &forged()), "not bound yet");
+        daemon.connect().create("macvtap0", "g").unwrap();
+        let answer = Vec::from(udp(ip(GUEST_IP, PEER_IP), 1, 2).inbound());
+        let check = |when: &str| {
+            assert!(segment.passes(&guest, &honest()) && !segment.passes(&guest, &forged()), "{when}");
+            assert!(segment.reaches(&guest, &answer) && !segment.reaches(&guest, &unwanted()), "{when}");
+        };
+        check("bound");
+        let shown = interface(&daemon, "macvtap0");
+        assert_eq!((shown.seat, shown.unseen), (Some(Seat::Device(Some("bridge".into()))), false));
+        daemon.kill();
+        check("without a daemon");
+        let daemon = host.start();
+        check("adopted");
+        daemon.connect().0.remove("macvtap0").unwrap();
+        assert!(segment.passes(&guest, &forged()) && segment.reaches(&guest, &unwanted()), "let go");
+        let left = Kernel::open(Ownership::Shared).unwrap().observe().unwrap();
+        assert_eq!(left.families.len(), 1, "the table for devices is gone");
+    });
+}
+
+#[test]
+fn a_macvtap_that_is_made_again_is_shut_until_its_rules_are_there() {
+    let rounds = rounds("NWFILTER_REUSE_ROUNDS", 20);
+    in_fresh_netns(|| {
+        if !Kernel::open(Ownership::Shared).unwrap().features().lasting_hooks.is_yes() {
+            println!("skipped: hooks go with their device here");
+            return;
+        }
+        let segment = Segment::new();
+        let (_host, daemon) = guarded();
+        daemon.connect().create("macvtap0", "g").unwrap();
+        let mut index = 0;
+        for round in 0..rounds {
+            let guest = match round % 2 {
+                1 => macvtap_at(index, "macvtap0", segment.lower, GUEST_MAC).unwrap(),
+                _ => segment.guest("macvtap0"),
+            };
+            index = guest.link.index();
+            let began = Instant::now();
+            let mut there = false;
+            while !there {
+                assert!(began.elapsed() < PATIENCE, "the guest is never heard");
+                let _ = guest.send(&forged());
+                let _ = guest.send(&honest());
+                for arrived in segment.arrivals() {
+                    // The very first one has no hooks yet that could have stayed behind.
+                    assert!(arrived == honest() || round == 0, "round {round}: {arrived:02x?}");
+                    there |= arrived == honest() && interface(&daemon, "macvtap0").index == Some(index);
+                }
+            }
+            assert!(!segment.passes(&guest, &forged()), "round {round}");
+            guest.link.delete();
+            drop(guest);
+        }
+    });
+}
+
+#[test]
+fn an_index_that_is_used_again_gives_another_macvtap_nothing() {
+    in_fresh_netns(|| {
+        let segment = Segment::new();
+        let (_host, daemon) = guarded();
+        let guest = segment.guest("macvtap0");
+        daemon.connect().create("macvtap0", "g").unwrap();
+        assert!(!segment.passes(&guest, &forged()));
+        let index = guest.link.index();
+        guest.link.delete();
+        drop(guest);
+        let other = macvtap_at(index, "macvtap1", segment.lower, GUEST_MAC).unwrap();
+        assert!(segment.passes(&other, &forged()), "nobody's");
+    });
+}
+
+#[test]
+fn a_macvtap_that_is_renamed_is_filtered_again_at_once() {
+    in_fresh_netns(|| {
+        let segment = Segment::new();
+        let guest = segment.guest("macvtap0");
+        let (_host, daemon) = guarded();
+        daemon.connect().create("macvtap0", "g").unwrap();
+        let mut gaps = Vec::new();
+        for name in ["other", "macvtap0", "third", "macvtap0"] {
+            segment.arrivals();
+            guest.link.rename(name);
+            let began = Instant::now();
+            while segment.passes(&guest, &forged()) {
+                assert!(began.elapsed() < PATIENCE);
+            }
+            gaps.push(began.elapsed());
+            assert!(segment.passes(&guest, &honest()));
+            assert!(!segment.passes(&guest, &forged()));
+            daemon.connect().0.status().unwrap();
+        }
+        println!("filtered again after a rename: {gaps:?}");
+    });
+}
+
+/// The host hears a guest's frame at a socket of its own.
+struct Ear(UdpSocket);
+
+impl Ear {
+    fn at(tap: &Tap) -> Ear {
+        address(tap.link, HOST, 24);
+        let socket = UdpSocket::bind((HOST, PORT)).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        Ear(socket)
+    }
+
+    fn hears(&self, tap: &Tap, from: [u8; 6]) -> bool {
+        let to = std::fs::read_to_string(format!("/sys/class/net/{}/address", tap.link.name())).unwrap();
+        let to: Vec<u8> = to.trim().split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect();
+        let frame = udp(ip(GUEST_IP, &HOST.to_string()), 1, PORT).from(from).to(to.try_into().unwrap());
+        while self.0.recv(&mut [0; 64]).is_ok() {}
+        let _ = tap.send(&Vec::from(frame));
+        self.0.recv(&mut [0; 64]).is_ok()
+    }
+}
+
+#[test]
+fn a_tap_without_a_bridge_is_filtered_both_ways() {
+    in_fresh_netns(|| {
+        let guest = Tap::new("vnet0");
+        guest.link.up();
+        let ear = Ear::at(&guest);
+        let (_host, daemon) = guarded();
+        assert!(ear.hears(&guest, FOREIGN_MAC), "not bound yet");
+        daemon.connect().create("vnet0", "g").unwrap();
+        assert!(ear.hears(&guest, GUEST_MAC) && !ear.hears(&guest, FOREIGN_MAC));
+        let host = Wire::open(&guest.link);
+        let reaches = |frame: Vec<u8>| {
+            drop(guest.drain());
+            let _ = host.send(&frame); // The sender hears of a drop.
+            guest.recv() == Some(frame)
+        };
+        assert!(reaches(udp(ip(GUEST_IP, PEER_IP), 1, 2).inbound().into()) && !reaches(unwanted()));
+        assert_eq!(interface(&daemon, "vnet0").seat, Some(Seat::Device(None)));
+    });
+}
+
+#[test]
+fn a_port_that_leaves_its_bridge_and_comes_back_stays_filtered() {
+    in_fresh_netns(|| {
+        let network = Network::new();
+        let guest = &network.guest;
+        let ear = Ear::at(guest);
+        let (_host, daemon) = guarded();
+        daemon.connect().create("vnet0", "g").unwrap();
+        assert_eq!(interface(&daemon, "vnet0").seat, Some(Seat::Bridge(Some("br0".into()))));
+        let mut gaps = Vec::new();
+        for round in 0..10 {
+            guest.link.set_master(None);
+            let left = Instant::now();
+            while ear.hears(guest, FOREIGN_MAC) {
+                assert!(left.elapsed() < PATIENCE, "round {round}");
+            }
+            gaps.push(left.elapsed());
+            eventually("the guest is heard", || ear.hears(guest, GUEST_MAC));
+            assert!(!ear.hears(guest, FOREIGN_MAC));
+            assert_eq!(interface(&daemon, "vnet0").seat, Some(Seat::Device(None)));
+            network.bridge.add(guest.link);
+            let joined = Instant::now();
+            while !network.passes(Way::FromGuest, honest()) {
+                assert!(!network.passes(Way::FromGuest, forged()), "round {round}");
+                assert!(joined.elapsed() < PATIENCE, "round {round}");
+            }
+            assert!(!network.passes(Way::FromGuest, forged()), "round {round}");
+            assert_eq!(interface(&daemon, "vnet0").seat, Some(Seat::Bridge(Some("br0".into()))));
+        }
+        gaps.sort();
+        println!("filtered again after leaving a bridge: {gaps:?}");
+    });
+}
