@@ -81,8 +81,11 @@ struct Meaning {
     base: BTreeMap<Name, Vec<(Action, usize)>>,
 }
 
-fn meaning(firewall: &Firewall) -> Meaning {
-    let table = table(firewall);
+fn meaning(firewall: &Firewall) -> BTreeMap<Family, Meaning> {
+    firewall.ruleset().tables.iter().map(|(family, table)| (*family, meaning_of(table))).collect()
+}
+
+fn meaning_of(table: &Table) -> Meaning {
     let indexes = |set: &Set| -> Vec<u32> {
         let index = |key: &Bytes| u32::from_ne_bytes(key[..4].try_into().unwrap());
         let mut indexes: Vec<u32> = set.elements.keys().map(index).collect();
@@ -90,13 +93,13 @@ fn meaning(firewall: &Firewall) -> Meaning {
         indexes
     };
     let group = |(name, set): (&Name, &Set)| {
-        let shared = name.strip_suffix("/members")?;
-        let prefix = layout::led(&table, shared).expect("an entry chain leads somewhere");
+        let shared = layout::shared_by(name)?;
+        let prefix = layout::led(table, shared).expect("an entry chain leads somewhere");
         assert!(table.chains.contains_key(&*format!("{shared}/in")));
         Some((indexes(set), prefix))
     };
     let bound = indexes(&table.sets[layout::BOUND]);
-    let private = bound.iter().filter_map(|index| match layout::entrance(&table, *index) {
+    let private = bound.iter().filter_map(|index| match layout::entrance(table, *index) {
         Some(Entrance::Private(prefix) | Entrance::Turned(prefix)) => Some((*index, prefix)),
         Some(Entrance::Shared(_)) => None,
         None => panic!("{index} is bound and goes nowhere"),
@@ -105,7 +108,10 @@ fn meaning(firewall: &Firewall) -> Meaning {
         Action::Jump(_) => Action::Continue,
         action => action.clone(),
     };
-    let others = table.chains.iter().filter(|(_, chain)| chain.hook.is_some());
+    let others = table
+        .chains
+        .iter()
+        .filter(|(name, chain)| chain.hook.is_some() || ["ingress", "egress"].contains(&&***name));
     Meaning {
         shared: table.sets.iter().filter_map(group).collect(),
         private: private.collect(),
@@ -118,7 +124,7 @@ fn meaning(firewall: &Firewall) -> Meaning {
         sets: table
             .sets
             .iter()
-            .filter(|(name, _)| !name.ends_with("/members"))
+            .filter(|(name, _)| layout::shared_by(name).is_none())
             .map(|(name, set)| (name.clone(), set.clone()))
             .collect(),
         base: others
@@ -155,7 +161,7 @@ fn operation() -> impl Strategy<Value = Operation> {
     use Operation::*;
     let (index, filter, values) = (1..9u32, 0..FILTERS.len(), 0..6u8);
     prop_oneof![
-        6 => (index.clone(), filter.clone(), values.clone(), prop::option::of(1..3u32))
+        6 => (index.clone(), filter.clone(), values.clone(), prop::option::of(1..5u32))
             .prop_map(|(index, filter, values, bridge)| Bind { index, filter, values, bridge }),
         1 => (index.clone(), filter.clone(), values)
             .prop_map(|(first, filter, values)| BindTwo { first, filter, values }),
@@ -173,9 +179,15 @@ fn chosen(index: u32, filter: usize, values: u8, bridge: Option<u32>) -> Member 
     if values > 1 {
         vars.push("MASK", ["255.255.255.0", "255.255.0.0"][usize::from(values % 2)]);
     }
-    let bridge =
-        bridge.map(|index| BridgePort { index: 100 + index, name: format!("br{index}"), host: None });
-    Member { place: Place::Bridge(bridge), ..member(index, FILTERS[filter], vars) }
+    let place = match bridge {
+        Some(kind @ 3..) => Place::Device { name: format!("vnet{index}"), turned: kind == 4 },
+        bridge => Place::Bridge(bridge.map(|index| BridgePort {
+            index: 100 + index,
+            name: format!("br{index}"),
+            host: None,
+        })),
+    };
+    Member { place, ..member(index, FILTERS[filter], vars) }
 }
 
 fn perform(firewall: &Firewall, operation: &Operation) -> Result<Firewall, Refused> {
@@ -367,7 +379,10 @@ fn whoever_is_closed_shares_nothing_with_a_filter_of_that_name() {
     let mut sizes: Vec<usize> = firewall.groups().values().map(|group| group.members.len()).collect();
     sizes.sort_unstable();
     assert_eq!(sizes, [1, 2]);
-    assert_eq!(meaning(&firewall).programs.keys().filter(|name| name.ends_with("/out")).count(), 2);
+    assert_eq!(
+        meaning(&firewall)[&Family::Bridge].programs.keys().filter(|name| name.ends_with("/out")).count(),
+        2
+    );
 }
 
 #[test]

@@ -148,14 +148,10 @@ fn lacking(rule: &Rule, way: Way, features: Features) -> Option<Diagnostic> {
     let asks_state = mine.states.is_some()
         || has_state(rule)
             && rule.tests().any(|test| matches!(test, Test::State(states) if states & state::NONE == 0));
-    let seen = features.hooks;
-    let (message, help) = if seen != Hooks::Bridge && (asks_state || has_limit(rule)) {
-        let message = match seen {
-            Hooks::Macvtap => "connections are not tracked where the frames of a macvtap pass",
-            _ => "connections are not tracked where the frames of an interface without a bridge pass",
-        };
-        (message, "statematch='false' has the rule judge each frame by itself; a port of a bridge is tracked")
-    } else if has_limit(rule) && !features.limit {
+    if features.hooks != Hooks::Bridge && (asks_state || has_limit(rule)) {
+        return Some(untracked(rule, features.hooks));
+    }
+    let (message, help) = if has_limit(rule) && !features.limit {
         let message = "this kernel can not count connections (CONFIG_NFT_CONNLIMIT)";
         (message, "a kernel with that option can, or leave connlimit-above out")
     } else if (asks_state || has_limit(rule)) && !features.state {
@@ -169,6 +165,19 @@ fn lacking(rule: &Rule, way: Way, features: Features) -> Option<Diagnostic> {
     };
     let label = format!("rule {} of filter '{}' needs it", rule.origin.rule, rule.origin.filter);
     Some(Diagnostic::error(Code::INTERNAL, message).at(rule.origin.place.clone(), label).help(help))
+}
+
+/// A device's own hooks come before its connections are known.
+fn untracked(rule: &Rule, hooks: Hooks) -> Diagnostic {
+    let interface = if hooks == Hooks::Macvtap { "a macvtap" } else { "an interface without a bridge" };
+    let (number, filter) = (rule.origin.rule, &rule.origin.filter);
+    let message = format!(
+        "rule {number} of filter '{filter}' asks for the state of connections, which are not tracked where the \
+         frames of {interface} pass"
+    );
+    let help = "statematch='false' has the rule judge each frame by itself; a port of a bridge is tracked";
+    let place = rule.origin.place.clone();
+    Diagnostic::error(Code::OPERATION_FAILED, message).at(place, "in this rule").help(help)
 }
 
 fn is_state(condition: &Condition) -> bool {

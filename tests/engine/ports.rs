@@ -150,6 +150,35 @@ fn a_bridge_that_is_heard_of_after_its_port_counts() {
     assert_eq!(world.state.firewall().members()[&5].place.bridge().unwrap().name, "br0");
 }
 
+#[test]
+fn a_filter_that_tracks_connections_is_refused_where_none_are_tracked() {
+    let mut world = world();
+    world.appears(&Link { kind: MACVTAP, ..tap(5, "macvtap0") });
+    let refused = world.create("macvtap0", "s").unwrap_err();
+    assert!(refused.message.contains("frames of a macvtap"), "{refused:?}");
+    assert_eq!(world.program(5), None, "nothing has changed");
+    // One that is bound before it is there is closed when it comes.
+    world.create("macvtap1", "s").unwrap();
+    world.appears(&Link { kind: MACVTAP, ..tap(6, "macvtap1") });
+    assert!(world.program(6).unwrap().starts_with("drop-all/"));
+    let why = world.state.closed("macvtap1").unwrap();
+    assert!(
+        why.contains("not tracked where the frames of a macvtap pass") && why.contains("rule 1"),
+        "{why}"
+    );
+    // A tap that comes to a bridge is open from then on, and shut again when it leaves.
+    world.appears(&bridge(2, "br0"));
+    world.create("vnet0", "s").unwrap();
+    world.appears(&tap(7, "vnet0"));
+    assert!(world.state.closed("vnet0").unwrap().contains("without a bridge"));
+    let port = Link { master: Some(2), ..tap(7, "vnet0") };
+    world.changes(&tap(7, "vnet0"), &port);
+    assert_eq!(world.state.closed("vnet0"), None);
+    assert!(world.program(7).unwrap().starts_with("s/"));
+    world.changes(&port, &tap(7, "vnet0"));
+    assert!(world.program(7).unwrap().starts_with("drop-all/"));
+}
+
 /// Dispatch sets that a plan takes interfaces out of.
 fn unbinds(world: &World, before: &nwfilter::engine::State) -> Vec<Name> {
     let plan = world.plan_from(before);

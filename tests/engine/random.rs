@@ -3,9 +3,9 @@
 use crate::world::*;
 use nwfilter::engine::State;
 use nwfilter::firewall::{Firewall, Policy};
-use nwfilter::ir::{Chain, Family, Name, Set};
+use nwfilter::ir::{Chain, Family, Name, Set, Table};
 use nwfilter::layout;
-use nwfilter::links::{Link, LinkEvent};
+use nwfilter::links::{Kind, Link, LinkEvent};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -72,7 +72,8 @@ impl Links {
         let taken = |name: &str| self.0.values().any(|link| link.name == name);
         match *act {
             Act::Appear(index, port) if !self.0.contains_key(&index) && !taken(PORTS[port as usize]) => {
-                let link = tap(index, PORTS[port as usize]);
+                let kind = if index % 2 == 0 { Kind::Tap } else { MACVTAP };
+                let link = Link { kind, ..tap(index, PORTS[port as usize]) };
                 self.0.insert(index, link.clone());
                 Some(LinkEvent::Appeared(link))
             }
@@ -141,16 +142,20 @@ fn fresh(state: &State, links: &Links, policy: Policy) -> State {
 }
 
 /// What packets meet, without the names by which members of one content are grouped.
-type Enforced = (BTreeMap<u32, Option<String>>, BTreeMap<Name, Arc<Chain>>, BTreeMap<Name, Set>);
+type Enforced =
+    BTreeMap<Family, (BTreeMap<u32, Option<String>>, BTreeMap<Name, Arc<Chain>>, BTreeMap<Name, Set>)>;
 
 fn enforced(state: &State) -> Enforced {
     let rules = state.firewall().ruleset();
-    let table = &rules.tables[&Family::Bridge];
-    let members = layout::bound(table).into_iter().map(|index| (index, program(state, index))).collect();
-    let chains = table.chains.iter().filter(|(name, _)| layout::prefix_of(name).is_some());
-    let sets = table.sets.iter().filter(|(name, _)| !name.ends_with("/members"));
-    let chains = chains.map(|(name, chain)| (name.clone(), chain.clone())).collect();
-    (members, chains, sets.map(|(name, set)| (name.clone(), set.clone())).collect())
+    let of_table = |(family, table): (&Family, &Table)| {
+        let members = layout::bound(table).into_iter().map(|index| (index, program(state, index))).collect();
+        let part = |name: &Name| layout::prefix_of(name).is_some() || name.starts_with('_');
+        let chains = table.chains.iter().filter(|(name, _)| part(name));
+        let sets = table.sets.iter().filter(|(name, _)| layout::shared_by(name).is_none());
+        let chains = chains.map(|(name, chain)| (name.clone(), chain.clone())).collect();
+        (*family, (members, chains, sets.map(|(name, set)| (name.clone(), set.clone())).collect()))
+    };
+    rules.tables.iter().map(of_table).collect()
 }
 
 fn check(acts: &[Act], fold_up_to: usize) {
@@ -168,6 +173,12 @@ fn check(acts: &[Act], fold_up_to: usize) {
                 "{binding:?} is not enforced"
             );
             assert!(world.reserved(&binding.portdev));
+            if let Some(link) = link {
+                let hooked = world.state.firewall().ruleset();
+                let hooked = hooked.tables.get(&Family::Netdev).map(layout::hooked).unwrap_or_default();
+                let needed = link.master.is_none();
+                assert_eq!(hooked.contains(&*link.name), needed, "{link:?}");
+            }
         }
     }
     settle(&mut world, &mut links);

@@ -8,7 +8,7 @@ use nwfilter::filter::{Filter, read};
 use nwfilter::firewall::{Firewall, Policy};
 use nwfilter::ir::Family;
 use nwfilter::layout::{self, Entrance};
-use nwfilter::links::{Kind, Link, LinkEvent};
+use nwfilter::links::{Kind, Link, LinkEvent, MacvtapMode};
 use nwfilter::plan::{self, Plan};
 use nwfilter::rpc::{Error, Reply, Request};
 use nwfilter::span::Source;
@@ -71,6 +71,8 @@ pub fn tap(index: u32, name: &str) -> Link {
     let mac = Some(Mac([0xfe, 0, 0, 0, 0, index as u8]));
     Link { index, name: name.into(), kind: Kind::Tap, master: None, mac, up: true }
 }
+
+pub const MACVTAP: Kind = Kind::Macvtap { mode: MacvtapMode::Bridge, lower: Some(1), lower_netns: None };
 
 pub fn bridge(index: u32, name: &str) -> Link {
     Link { kind: Kind::Bridge, ..tap(index, name) }
