@@ -5,7 +5,7 @@
 mod lab;
 
 use lab::frames::*;
-use lab::{Network, Way, in_fresh_netns};
+use lab::{Network, Way, Wire, in_fresh_netns, macvtap, veth};
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -513,6 +513,48 @@ fn an_interface_that_no_bridge_sees_is_never_shown_as_filtered() {
         assert!(!desk.run(&["status"]).done().contains("not filtered"));
         network.guest.link.set_master(None);
         assert!(desk.run(&["status"]).done().contains("not filtered: no port of a bridge"));
+    });
+}
+
+#[test]
+fn an_interface_without_a_bridge_is_filtered_at_its_own_hooks() {
+    in_fresh_netns(|| {
+        let (lower, far) = veth("lower", "far");
+        [lower, far].into_iter().for_each(|link| link.up());
+        [lower, far].into_iter().for_each(|link| link.ready());
+        let (far, guest) = (Wire::open(&far), macvtap("vnet0", lower, GUEST_MAC).expect("macvtap"));
+        let desk = Desk::new(&[]);
+        let passes = |from| {
+            let frame = Vec::from(udp(ip(GUEST_IP, PEER_IP), 1, 2).from(from));
+            let _ = guest.send(&frame);
+            std::iter::from_fn(|| far.recv()).any(|arrived| arrived == frame)
+        };
+        assert!(passes(GUEST_MAC) && passes(FOREIGN_MAC));
+        for _ in 0..2 {
+            desk.bind("apply", "clean-traffic").done();
+            assert!(passes(GUEST_MAC) && !passes(FOREIGN_MAC));
+        }
+        let status = desk.run(&["status"]).done();
+        assert!(status.contains("device (macvtap, bridge)") && !status.contains("not filtered"), "{status}");
+        desk.run(&["remove", "--dev", "vnet0"]).done();
+        assert!(passes(FOREIGN_MAC));
+    });
+}
+
+#[test]
+fn an_interface_that_comes_to_a_bridge_is_moved_by_the_next_apply() {
+    in_fresh_netns(|| {
+        let (network, desk) = (Network::new(), Desk::new(&[]));
+        network.guest.link.set_master(None);
+        desk.bind("apply", "clean-traffic").done();
+        assert!(desk.run(&["status"]).done().trim_end().ends_with("device"));
+        network.bridge.add(network.guest.link);
+        assert!(desk.bind("plan", "clean-traffic").done().contains("netdev"));
+        desk.bind("apply", "clean-traffic").done();
+        assert!(desk.run(&["status"]).done().trim_end().ends_with("bridge br0"));
+        let frame = || udp(ip(GUEST_IP, PEER_IP), 1, 2);
+        assert!(network.passes(Way::FromGuest, frame()));
+        assert!(!network.passes(Way::FromGuest, frame().from(FOREIGN_MAC)));
     });
 }
 

@@ -9,10 +9,10 @@ use super::status::asked;
 use super::{BindArgs, Failure, Outcome, note, print};
 use crate::apply::Kernel;
 use crate::binding::{self, Binding};
-use crate::compile::{Options, compile};
+use crate::compile::{Features, Hooks, Options, compile};
 use crate::ir::{Family, Ruleset, Table};
 use crate::layout::{self, Entrance};
-use crate::links;
+use crate::links::{self, Kind};
 use crate::nft::Ownership;
 use crate::plan::plan as difference;
 use crate::program::Program;
@@ -58,20 +58,25 @@ pub(super) fn remove(dev: Option<&str>, index: Option<u32>) -> Outcome {
     let kernel = open()?;
     let index = match (index, dev) {
         (Some(index), _) => index,
-        (None, dev) => link(dev.unwrap_or_default())?,
+        (None, dev) => link(dev.unwrap_or_default())?.0,
     };
-    let (old, mut table) = bridge(&kernel, &Ruleset::default())?;
-    if layout::entrance(&table, index).is_none() {
+    let (old, mut tables) = tables(&kernel, &Ruleset::default())?;
+    if tables.all().iter().all(|table| layout::entrance(table, index).is_none()) {
         return Err(Failure::Host(format!(
             "{}: not bound",
             dev.map_or(format!("index {index}"), str::to_owned)
         )));
     }
-    layout::leave(&mut table, index);
-    dev.iter().for_each(|dev| layout::unreserve(&mut table, dev));
-    layout::sweep(&mut table);
+    for table in tables.all() {
+        layout::leave(table, index);
+        layout::sweep(table);
+    }
+    if let Some(dev) = dev {
+        layout::unreserve(&mut tables.bridge, dev);
+        layout::unhook(&mut tables.netdev, dev);
+    }
     let records = Records::open()?;
-    commit(&kernel, &old, &ruleset(table))?;
+    commit(&kernel, &old, &tables.ruleset())?;
     let forgotten = dev.map_or(Ok(false), |dev| records.bindings.delete(dev));
     forgotten.map(drop).map_err(|fault| Failure::host(&"unbound, but a later daemon will bind it", &fault))
 }
@@ -98,26 +103,36 @@ impl Records {
 
 /// The rule sets before and after.
 fn change(kernel: &Kernel, arguments: &BindArgs) -> Result<(Ruleset, Ruleset), Failure> {
-    let program = program(kernel, arguments)?;
-    let index = link(&arguments.dev)?;
+    let (index, hooks) = link(&arguments.dev)?;
+    let program = program(kernel, arguments, hooks)?;
     // Known, so that the program is recognised if it is there already.
-    let mut known = layout::skeleton();
-    layout::settle(&mut known, &program);
-    let (old, mut table) = bridge(kernel, &ruleset(known))?;
-    let prefix = layout::settle(&mut table, &program);
-    layout::enter(&mut table, index, &Entrance::Private(prefix));
-    layout::reserve(&mut table, &arguments.dev);
-    layout::sweep(&mut table);
-    Ok((old, ruleset(table)))
+    let mut known = Tables::default();
+    layout::settle(known.at(hooks), &program);
+    layout::hook(&mut known.netdev, &arguments.dev, false);
+    let (old, mut tables) = tables(kernel, &known.ruleset())?;
+    tables.all().into_iter().for_each(|table| layout::leave(table, index));
+    let prefix = layout::settle(tables.at(hooks), &program);
+    let turned = hooks == Hooks::Macvtap;
+    let entrance = if turned { Entrance::Turned(prefix) } else { Entrance::Private(prefix) };
+    layout::enter(tables.at(hooks), index, &entrance);
+    layout::reserve(&mut tables.bridge, &arguments.dev);
+    match hooks {
+        Hooks::Bridge => layout::unhook(&mut tables.netdev, &arguments.dev),
+        _ => layout::hook(&mut tables.netdev, &arguments.dev, false),
+    }
+    tables.all().into_iter().for_each(layout::sweep);
+    Ok((old, tables.ruleset()))
 }
 
-fn program(kernel: &Kernel, arguments: &BindArgs) -> Result<Program, Failure> {
+fn program(kernel: &Kernel, arguments: &BindArgs, hooks: Hooks) -> Result<Program, Failure> {
     let library = arguments.filter.library()?;
     let lookup = |name: &str| library.get(name);
-    let options = Options { features: kernel.features().into(), counters: arguments.counters };
+    let features = Features::from(kernel.features()).at(hooks);
+    let options = Options { features, counters: arguments.counters };
     let resolved = resolve(&lookup, &arguments.filter.filter, &vars(arguments), Mode::Fold);
     let program = resolved.and_then(|resolved| compile(&resolved, &options));
-    program.map_err(|faults| with_faults_of(library.faults, faults))
+    let program = program.map_err(|faults| with_faults_of(library.faults, faults))?;
+    Ok(if hooks == Hooks::Macvtap { program.turned() } else { program })
 }
 
 /// The variables of the binding, with the guest's MAC address among them.
@@ -143,17 +158,57 @@ fn as_binding(arguments: &BindArgs) -> Binding {
     }
 }
 
-fn link(dev: &str) -> Result<u32, Failure> {
-    let found = links::by_name(dev).map_err(|error| Failure::host(&dev, &error))?;
-    found.map(|link| link.index).ok_or_else(|| Failure::Host(format!("{dev}: no such interface")))
+/// The index of an interface, and where its frames are seen.
+fn link(dev: &str) -> Result<(u32, Hooks), Failure> {
+    let links = links::snapshot().map_err(|error| Failure::host(&dev, &error))?;
+    let found = links.iter().find(|link| link.name == dev);
+    let link = found.ok_or_else(|| Failure::Host(format!("{dev}: no such interface")))?;
+    let master = links.iter().find(|other| Some(other.index) == link.master);
+    let hooks = match (master.map(|master| master.kind), link.kind) {
+        (Some(Kind::Bridge), _) => Hooks::Bridge,
+        (_, Kind::Macvtap { .. }) => Hooks::Macvtap,
+        _ => Hooks::Device,
+    };
+    Ok((link.index, hooks))
 }
 
-/// What is in force, in terms of what is known, and our table of it to work on.
-fn bridge(kernel: &Kernel, known: &Ruleset) -> Result<(Ruleset, Table), Failure> {
+/// Our tables, to work on.
+struct Tables {
+    bridge: Table,
+    netdev: Table,
+}
+
+impl Default for Tables {
+    fn default() -> Tables {
+        Tables { bridge: layout::skeleton(), netdev: layout::device_skeleton() }
+    }
+}
+
+impl Tables {
+    fn all(&mut self) -> [&mut Table; 2] {
+        [&mut self.bridge, &mut self.netdev]
+    }
+
+    fn at(&mut self, hooks: Hooks) -> &mut Table {
+        if hooks == Hooks::Bridge { &mut self.bridge } else { &mut self.netdev }
+    }
+
+    fn ruleset(self) -> Ruleset {
+        let devices = !layout::hooked(&self.netdev).is_empty();
+        let netdev = devices.then_some((Family::Netdev, self.netdev));
+        Ruleset { tables: [(Family::Bridge, self.bridge)].into_iter().chain(netdev).collect() }
+    }
+}
+
+/// What is in force, in terms of what is known, and our tables of it to work on.
+fn tables(kernel: &Kernel, known: &Ruleset) -> Result<(Ruleset, Tables), Failure> {
     let observed = kernel.observe().map_err(|error| Failure::host(&"netfilter", &error))?;
     let old = recall(&observed, known);
-    let table = old.tables.get(&Family::Bridge).cloned().unwrap_or_else(layout::skeleton);
-    Ok((old, table))
+    let none = Tables::default();
+    let table = |family, none| old.tables.get(&family).cloned().unwrap_or(none);
+    let tables =
+        Tables { bridge: table(Family::Bridge, none.bridge), netdev: table(Family::Netdev, none.netdev) };
+    Ok((old, tables))
 }
 
 /// Puts the difference in force; litter is worth a word.
@@ -161,8 +216,4 @@ fn commit(kernel: &Kernel, old: &Ruleset, new: &Ruleset) -> Outcome {
     let applied = kernel.apply(difference(old, new)).map_err(|refused| Failure::Host(refused.to_string()))?;
     applied.litter.iter().for_each(|refusal| note(&refusal.to_string()));
     Ok(())
-}
-
-fn ruleset(table: Table) -> Ruleset {
-    Ruleset { tables: [(Family::Bridge, table)].into() }
 }
