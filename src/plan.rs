@@ -2,9 +2,9 @@
 //!
 //! One batch is atomic for readers of the rule set, but not for every packet: a lookup reads the
 //! newest elements while the rules are those of the moment the packet came. So a change is made in
-//! up to three batches, each whole or not at all. *Prepare* makes only what no packet can reach. *Switch* changes
-//! what leads there. *Retire* takes away what packets still under way may be reading, and is sent when none
-//! of them is left.
+//! up to three batches, each whole or not at all. *Prepare* makes only what no packet can reach or, at a device that
+//! had no hook, what shuts it. *Switch* changes what leads there. *Retire* takes away what packets still under way may
+//! be reading, and is sent when none of them is left.
 
 mod text;
 

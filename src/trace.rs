@@ -7,8 +7,8 @@ mod capture;
 pub use capture::Capture;
 
 use crate::explain::summary;
-use crate::ir::TABLE;
-use crate::ir::observed::ObservedTable;
+use crate::ir::observed::Observed;
+use crate::ir::{Family, TABLE};
 use crate::layout;
 use crate::nft::trace::{Traced, Verdict};
 use std::collections::{BTreeMap, VecDeque};
@@ -20,7 +20,7 @@ const FRAMES: usize = 256;
 /// Joins the steps.
 #[derive(Debug, Default)]
 pub struct Joiner {
-    rules: BTreeMap<u64, Option<String>>,
+    rules: BTreeMap<(Family, u64), Option<String>>,
     frames: VecDeque<Frame>,
 }
 
@@ -53,15 +53,19 @@ pub struct Fate {
 }
 
 impl Joiner {
-    /// Takes the handles of our rules from the kernel's table.
-    pub fn learn(&mut self, table: &ObservedTable) {
-        let all = table.chains.values().flat_map(|chain| &chain.rules);
-        self.rules = all.map(|rule| (rule.handle, rule.comment.clone())).collect();
+    /// Takes the handles of our rules from the kernel's tables.
+    pub fn learn(&mut self, observed: &Observed) {
+        let chains = observed
+            .families
+            .iter()
+            .flat_map(|(family, table)| table.chains.values().map(move |chain| (*family, chain)));
+        let all = chains.flat_map(|(family, chain)| chain.rules.iter().map(move |rule| (family, rule)));
+        self.rules = all.map(|(family, rule)| ((family, rule.handle), rule.comment.clone())).collect();
     }
 
     /// Whether a step names a rule of ours that was not learned.
     pub fn is_new(&self, step: &Traced) -> bool {
-        step.table == TABLE && step.handle.is_some_and(|handle| !self.rules.contains_key(&handle))
+        step.table == TABLE && known(step).is_some_and(|rule| !self.rules.contains_key(&rule))
     }
 
     /// Takes a step in; what became of the frame, if that is now known.
@@ -78,7 +82,7 @@ impl Joiner {
             frame.chain = step.chain[program.len() + 1..].to_owned();
             frame.program = Some(program.to_owned());
         }
-        let own = step.handle.and_then(|handle| self.rules.get(&handle)?.clone());
+        let own = known(step).and_then(|rule| self.rules.get(&rule)?.clone());
         frame.rule = own.clone().or(frame.rule);
         let decided = step.verdict != Verdict::On && step.handle.is_some();
         if !decided || frame.program.is_none() && step.verdict == Verdict::Accept {
@@ -96,8 +100,13 @@ impl Joiner {
             // A drop without a name on it is no filter's; to accept may have been said before.
             rule: if dropped { own } else { own.or(frame.rule) },
             filter: program.split('/').next().unwrap_or_default().to_owned(),
-            from_guest: frame.chain.split('/').next() == Some("out") || step.chain == "prerouting",
-            frame: summary::of(&whole),
+            from_guest: frame.chain.split('/').next() == Some("out")
+                || ["prerouting", "ingress"].contains(&&*step.chain),
+            // At a device's egress the kernel shows no Ethernet header.
+            frame: match frame.headers.is_empty() {
+                true => "headers not told".into(),
+                false => summary::of(&whole),
+            },
             length: whole.len(),
             headers: frame.headers,
         })
@@ -114,6 +123,11 @@ impl Joiner {
         }
         self.frames.push_back(frame);
     }
+}
+
+/// The rule by what tells it from all others.
+fn known(step: &Traced) -> Option<(Family, u64)> {
+    Some((step.family?, step.handle?))
 }
 
 /// The kernel tells only headers; as many zeros follow as the packet says it is long.

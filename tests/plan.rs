@@ -65,11 +65,72 @@ fn prefix(content: u8) -> Name {
     layout::prefix("f", u64::from(content) << 16)
 }
 
+/// Where the frames of an interface are seen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum At {
+    Bridge,
+    Device,
+    Macvtap,
+}
+
+impl At {
+    fn table(self) -> usize {
+        usize::from(self != At::Bridge)
+    }
+}
+
+fn at() -> impl Strategy<Value = At> {
+    prop_oneof![Just(At::Bridge), Just(At::Device), Just(At::Macvtap)]
+}
+
+/// The table of the bridge and that of devices.
+type Tables = [Table; 2];
+
 fn start() -> Table {
-    let mut table = layout::skeleton();
+    with_address(layout::skeleton())
+}
+
+fn with_address(mut table: Table) -> Table {
     let key = vec![KeyType::IfIndex, KeyType::Ipv4];
     table.sets.insert("IP.ipv4".into(), layout::set(key, Data::None, Role::Variable));
     table
+}
+
+/// The same for an interface that is there, after it has left the other table.
+fn perform_at(tables: &mut Tables, at: At, operation: &Operation) {
+    let table = at.table();
+    if let Operation::BindPrivate { index, .. }
+    | Operation::BindShared { index, .. }
+    | Operation::Unbind { index } = operation
+    {
+        perform(&mut tables[1 - table], &Operation::Unbind { index: *index });
+        let device = format!("vnet{index}");
+        match at != At::Bridge && !matches!(operation, Operation::Unbind { .. }) {
+            true => layout::hook(&mut tables[1], &device, false),
+            false => layout::unhook(&mut tables[1], &device),
+        }
+    }
+    match *operation {
+        Operation::BindPrivate { index, content } if at == At::Macvtap => {
+            layout::place(&mut tables[table], &prefix(content), &program(content));
+            layout::enter(&mut tables[table], index, &Entrance::Turned(prefix(content)));
+            layout::sweep(&mut tables[table]);
+        }
+        Operation::BindShared { index, shared } if at == At::Macvtap => {
+            let name: Name = format!("turned{shared}").into();
+            layout::place(&mut tables[table], &prefix(shared), &program(shared));
+            layout::lead(&mut tables[table], &name, &prefix(shared), true);
+            layout::enter(&mut tables[table], index, &Entrance::Shared(name));
+            layout::sweep(&mut tables[table]);
+        }
+        Operation::Track { .. } => perform(&mut tables[0], operation),
+        _ => perform(&mut tables[table], operation),
+    }
+}
+
+fn both(tables: &Tables) -> Ruleset {
+    let devices = (!layout::hooked(&tables[1]).is_empty()).then(|| (Family::Netdev, tables[1].clone()));
+    Ruleset { tables: [(Family::Bridge, tables[0].clone())].into_iter().chain(devices).collect() }
 }
 
 fn perform(table: &mut Table, operation: &Operation) {
@@ -200,7 +261,11 @@ fn targets(table: &Table) -> BTreeSet<Name> {
 fn seen_by_packets(table: &Table, index: u32) -> Vec<(Name, Vec<Rule>)> {
     let Some(entrance) = layout::entrance(table, index) else { return vec![] };
     let (Entrance::Shared(first) | Entrance::Private(first) | Entrance::Turned(first)) = entrance;
-    let mut found = Vec::new();
+    let key = layout::index_key(index);
+    let sets = table.sets.iter().filter(|(name, set)| {
+        layout::shared_by(name).is_some_and(|shared| *shared == *first) && set.elements.contains_key(&key)
+    });
+    let mut found: Vec<(Name, Vec<Rule>)> = sets.map(|(name, _)| (name.clone(), vec![])).collect();
     let mut open: Vec<Name> = vec![format!("{first}/out").into(), format!("{first}/in").into()];
     while let Some(name) = open.pop() {
         let chain = table.chains.get(&name).cloned().unwrap_or_default();
@@ -211,9 +276,7 @@ fn seen_by_packets(table: &Table, index: u32) -> Vec<(Name, Vec<Rule>)> {
 }
 
 /// Prepare changes nothing that a packet of a bound interface can meet.
-fn assert_prepare_is_unseen(old: &Ruleset, prepared: &Ruleset) {
-    let Some(before) = old.tables.get(&Family::Bridge) else { return };
-    let after = &prepared.tables[&Family::Bridge];
+fn assert_prepare_is_unseen(before: &Table, after: &Table) {
     for index in layout::bound(before) {
         assert_eq!(seen_by_packets(before, index), seen_by_packets(after, index));
         let own = |table: &Table| -> Vec<_> {
@@ -225,8 +288,7 @@ fn assert_prepare_is_unseen(old: &Ruleset, prepared: &Ruleset) {
 }
 
 /// Once the switch is through, whoever is bound has a program, and retire changes no one's.
-fn assert_retire_is_unseen(switched: &Ruleset, new: &Ruleset, moved: impl Fn(u32) -> bool) {
-    let (switched, new) = (&switched.tables[&Family::Bridge], &new.tables[&Family::Bridge]);
+fn assert_retire_is_unseen(switched: &Table, new: &Table, moved: impl Fn(u32) -> bool) {
     assert_eq!(layout::bound(switched), layout::bound(new));
     for index in layout::bound(new).into_iter().filter(|index| !moved(*index)) {
         assert_eq!(seen_by_packets(switched, index), seen_by_packets(new, index));
@@ -234,17 +296,15 @@ fn assert_retire_is_unseen(switched: &Ruleset, new: &Ruleset, moved: impl Fn(u32
 }
 
 /// Between switch and retire an interface meets its old rules or its new ones, never what its old group has become.
-fn assert_no_one_meets_the_rules_of_others(old: &Ruleset, switched: &Ruleset, new: &Ruleset) {
-    let of = |ruleset: &Ruleset| ruleset.tables.get(&Family::Bridge).cloned().unwrap_or_default();
-    let (old, switched, new) = (of(old), of(switched), of(new));
+fn assert_no_one_meets_the_rules_of_others(old: &Table, switched: &Table, new: &Table) {
     let rules = |table: &Table, index| -> Vec<Vec<Rule>> {
         let seen = seen_by_packets(table, index).into_iter();
         seen.filter(|(name, _)| layout::prefix_of(name).is_some()).map(|(_, rules)| rules).collect()
     };
-    for index in layout::bound(&new).into_iter().filter(|index| layout::entrance(&old, *index).is_some()) {
-        let met = rules(&switched, index);
+    for index in layout::bound(new).into_iter().filter(|index| layout::entrance(old, *index).is_some()) {
+        let met = rules(switched, index);
         assert!(
-            met == rules(&old, index) || met == rules(&new, index),
+            met == rules(old, index) || met == rules(new, index),
             "{index} meets rules that are not its own"
         );
     }
@@ -253,22 +313,44 @@ fn assert_no_one_meets_the_rules_of_others(old: &Ruleset, switched: &Ruleset, ne
 fn check(old: &Ruleset, new: &Ruleset) -> Plan {
     let plan = plan(old, new);
     let prepared = send(old, &plan.prepare);
-    assert_prepare_is_unseen(old, &prepared);
     let switched = send(&prepared, &plan.switch);
     let retired = send(&switched, &plan.retire);
-    let dispatched_twice = |index| {
-        let table = &switched.tables[&Family::Bridge];
-        let key = layout::index_key(index);
-        let sets = table
-            .sets
-            .iter()
-            .filter(|(name, _)| name.ends_with("/members") || &***name == layout::FROM_GUEST);
-        sets.filter(|(_, set)| set.elements.contains_key(&key)).count() > 1
-    };
-    assert_retire_is_unseen(&switched, new, dispatched_twice);
     assert_eq!(retired, *new);
-    assert_no_one_meets_the_rules_of_others(old, &switched, new);
+    for (family, new) in &new.tables {
+        let of = |ruleset: &Ruleset| ruleset.tables.get(family).cloned().unwrap_or_default();
+        let [old, prepared, switched] = [old, &prepared, &switched].map(of);
+        let dispatched_twice = |index| {
+            let key = layout::index_key(index);
+            let maps = [layout::FROM_GUEST, layout::AT_INGRESS];
+            let sets = switched
+                .sets
+                .iter()
+                .filter(|(name, _)| layout::shared_by(name).is_some() || maps.contains(&&***name));
+            sets.filter(|(_, set)| set.elements.contains_key(&key)).count() > 1
+        };
+        assert_prepare_is_unseen(&old, &prepared);
+        assert_retire_is_unseen(&switched, new, dispatched_twice);
+        assert_no_one_meets_the_rules_of_others(&old, &switched, new);
+        if *family == Family::Netdev {
+            [&old, &prepared, &switched, new].into_iter().for_each(assert_devices_are_led_here);
+        }
+    }
     plan
+}
+
+/// Whoever is bound comes by, and nobody who comes by and is not bound gets through.
+fn assert_devices_are_led_here(table: &Table) {
+    let hooked = layout::hooked(table);
+    for index in layout::bound(table) {
+        assert!(hooked.contains(&*format!("vnet{index}")), "{index} is bound and not led here");
+    }
+    for (_, chain) in table.chains.iter().filter(|(_, chain)| chain.hook.is_some()) {
+        let [Rule { matches, action: Action::Goto(dispatch), .. }] = &chain.rules[..] else {
+            panic!("{chain:?}")
+        };
+        let last = table.chains[dispatch].rules.last().expect("the dispatch has rules");
+        assert!(matches.is_empty() && last.matches.is_empty() && last.action == Action::Drop);
+    }
 }
 
 proptest! {
@@ -281,6 +363,21 @@ proptest! {
         check(&Ruleset::default(), &old);
         more.iter().for_each(|operation| perform(&mut table, operation));
         check(&old, &ruleset(&table));
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_move_between_a_bridge_and_a_device_opens_nothing(
+        operations in prop::collection::vec((at(), operation()), 0..12),
+        more in prop::collection::vec((at(), operation()), 1..6),
+    ) {
+        let mut tables = [start(), with_address(layout::device_skeleton())];
+        operations.iter().for_each(|(at, operation)| perform_at(&mut tables, *at, operation));
+        let old = both(&tables);
+        check(&Ruleset::default(), &old);
+        more.iter().for_each(|(at, operation)| perform_at(&mut tables, *at, operation));
+        check(&old, &both(&tables));
     }
 }
 

@@ -8,7 +8,7 @@ use lab::{Network, Way};
 use nwfilter::apply::Kernel;
 use nwfilter::compile::Options;
 use nwfilter::firewall::{Firewall, Member, Place, Policy, Rules};
-use nwfilter::ir::{Family, Ruleset};
+use nwfilter::ir::Ruleset;
 use nwfilter::library::Library;
 use nwfilter::nft::Ownership;
 use nwfilter::nft::trace::Tracer;
@@ -22,7 +22,7 @@ use std::thread;
 use std::time::Duration;
 
 /// A guest with clean-traffic, and a traced line for each frame.
-fn traced(frames: Vec<(Way, Vec<u8>)>) -> Vec<String> {
+fn traced(at_device: bool, frames: Vec<(Way, Vec<u8>)>) -> Vec<String> {
     let (network, kernel) = (Network::new(), Kernel::open(Ownership::OwnedAndKept).unwrap());
     let compile = Options { features: kernel.features().into(), counters: false };
     let mut vars = Vars::default();
@@ -33,7 +33,10 @@ fn traced(frames: Vec<(Way, Vec<u8>)>) -> Vec<String> {
     let member = Member {
         index: network.guest.link.index(),
         name: "vnet0".into(),
-        place: Place::Bridge(None),
+        place: match at_device {
+            true => Place::Device { name: "vnet0".into(), turned: false },
+            false => Place::Bridge(None),
+        },
         rules,
         vars,
     };
@@ -41,10 +44,10 @@ fn traced(frames: Vec<(Way, Vec<u8>)>) -> Vec<String> {
     let firewall = firewall.define(Library::standard().filters.into_values()).unwrap().bind(member).unwrap();
     kernel.apply(plan(&Ruleset::default(), &firewall.ruleset())).unwrap();
     let before = tables();
-    let mut tracer = Tracer::open(network.guest.link.index()).unwrap();
+    let mut tracer = Tracer::open(network.guest.link.index(), at_device.then_some("vnet0")).unwrap();
     assert_eq!(tables().len(), before.len() + 1);
     let mut joiner = Joiner::default();
-    joiner.learn(&kernel.observe().unwrap().families[&Family::Bridge]);
+    joiner.learn(&kernel.observe().unwrap());
     let mut lines = Vec::new();
     for (way, frame) in frames {
         network.passes(way, frame);
@@ -67,21 +70,34 @@ fn tables() -> Vec<String> {
 
 #[test]
 fn every_frame_has_a_line_that_names_the_rule() {
+    for at_device in [false, true] {
+        every_frame_has_a_line(at_device);
+    }
+}
+
+fn every_frame_has_a_line(at_device: bool) {
     let lines = lab::in_fresh_netns(|| {
-        traced(vec![
-            (Way::FromGuest, arp_request(GUEST_IP, PEER_IP).frame().into()),
-            (Way::FromGuest, arp_request(FOREIGN_IP, PEER_IP).frame().into()),
-            (Way::FromGuest, arp_request(GUEST_IP, PEER_IP).frame().from(FOREIGN_MAC).into()),
-            (Way::FromGuest, arp_request(GUEST_IP, PEER_IP).frame().vlan(5).into()),
-            (Way::ToGuest, arp_request(PEER_IP, GUEST_IP).frame().inbound().into()),
-        ])
+        traced(
+            at_device,
+            vec![
+                (Way::FromGuest, arp_request(GUEST_IP, PEER_IP).frame().into()),
+                (Way::FromGuest, arp_request(FOREIGN_IP, PEER_IP).frame().into()),
+                (Way::FromGuest, arp_request(GUEST_IP, PEER_IP).frame().from(FOREIGN_MAC).into()),
+                (Way::FromGuest, arp_request(GUEST_IP, PEER_IP).frame().vlan(5).into()),
+                (Way::ToGuest, arp_request(PEER_IP, GUEST_IP).frame().inbound().into()),
+            ],
+        )
     });
     let expected = [
         "accept out clean-traffic:2  52:54:00:00:00:01 > ff:ff:ff:ff:ff:ff, ARP who-has 10.0.0.2 tell 10.0.0.1",
         "drop   out no-arp-ip-spoofing:",
         "drop   out no-mac-spoofing:2  52:54:00:00:00:09 > ",
         "drop   out no-other-l2-traffic:1  52:54:00:00:00:01 > ff:ff:ff:ff:ff:ff, VLAN 5, ARP who-has",
-        "accept in  clean-traffic:2  52:54:00:00:00:02 > ",
+        if at_device {
+            "accept in  clean-traffic:2  headers not told"
+        } else {
+            "accept in  clean-traffic:2  52:54:00:00:00:02 > "
+        },
     ];
     assert_eq!(lines.len(), expected.len(), "{lines:#?}");
     for (line, expected) in lines.iter().zip(expected) {
@@ -93,7 +109,7 @@ fn every_frame_has_a_line_that_names_the_rule() {
 fn an_interface_that_nobody_asked_about_is_not_traced() {
     lab::in_fresh_netns(|| {
         let network = Network::new();
-        let mut tracer = Tracer::open(network.guest.link.index() + 100).unwrap();
+        let mut tracer = Tracer::open(network.guest.link.index() + 100, None).unwrap();
         network.passes(Way::FromGuest, arp_request(GUEST_IP, PEER_IP).frame());
         assert_eq!(tracer.try_event().unwrap(), None);
     });

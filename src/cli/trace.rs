@@ -3,11 +3,13 @@
 use super::{Failure, Outcome, print};
 use crate::apply::Kernel;
 use crate::filter::Entry;
-use crate::ir::Family;
+use crate::ir::{Family, Ruleset};
+use crate::layout;
 use crate::library::Library;
 use crate::links;
 use crate::nft::Ownership;
 use crate::nft::trace::Tracer;
+use crate::recall::recall;
 use crate::span::Place;
 use crate::trace::{Capture, Fate, Joiner};
 use std::fs;
@@ -34,7 +36,11 @@ pub(super) fn run(dev: &str, drops: bool, pcapng: Option<&Path>, directory: &Pat
     let mut file = pcapng.map(|path| File::begin(path, dev)).transpose()?;
     let lines = pcapng != Some(Path::new(STANDARD_OUTPUT));
     let kernel = Kernel::open(Ownership::Shared).map_err(|error| Failure::host(&"netfilter", &error))?;
-    let mut tracer = Tracer::open(index).map_err(|error| Failure::host(&"trace", &error))?;
+    let observed = kernel.observe().map_err(|error| Failure::host(&"netfilter", &error))?;
+    let tables = recall(&observed, &Ruleset::default()).tables;
+    let own = tables.get(&Family::Netdev).and_then(|table| layout::entrance(table, index));
+    let mut tracer =
+        Tracer::open(index, own.map(|_| dev)).map_err(|error| Failure::host(&"trace", &error))?;
     let mut joiner = Joiner::default();
     learn(&kernel, &mut joiner)?;
     loop {
@@ -80,9 +86,7 @@ impl File {
 /// Rules get new handles when a program changes.
 fn learn(kernel: &Kernel, joiner: &mut Joiner) -> Outcome {
     let observed = kernel.observe().map_err(|error| Failure::host(&"netfilter", &error))?;
-    if let Some(table) = observed.families.get(&Family::Bridge) {
-        joiner.learn(table);
-    }
+    joiner.learn(&observed);
     Ok(())
 }
 

@@ -261,7 +261,7 @@ fn named(attributes: &[u8], kind: u16) -> Option<Name> {
     attribute(attributes, kind).map(|name| text(name).into())
 }
 
-fn family_of(number: u8) -> Option<Family> {
+pub(super) fn family_of(number: u8) -> Option<Family> {
     [Family::Bridge, Family::Inet, Family::Netdev]
         .into_iter()
         .find(|family| super::message::family_number(*family) == number)

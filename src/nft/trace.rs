@@ -4,8 +4,10 @@
 //! socket is closed, however the process ends; our own tables are not touched.
 
 use super::message::{Attributes, Message};
+use super::read::family_of;
 use super::reply::{Fault, Received, attribute, body, error, messages, number, text};
 use super::uapi::*;
+use crate::ir::Family;
 use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, send, socket_with, sockopt,
@@ -19,6 +21,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 pub struct Traced {
     /// What the frame is known by, as long as it is on its way.
     pub id: u32,
+    /// The family of the table; none where it is none of ours.
+    pub family: Option<Family>,
     /// The table.
     pub table: String,
     /// The chain.
@@ -78,15 +82,16 @@ mod told {
 }
 
 impl Tracer {
-    /// Switches the trace on for frames through the interface of this index.
-    pub fn open(index: u32) -> io::Result<Tracer> {
+    /// Switches the trace on for frames through the interface of this index: at the bridge's hooks or, where the device is
+    /// named, at its own.
+    pub fn open(index: u32, device: Option<&str>) -> io::Result<Tracer> {
         let socket =
             socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(NETFILTER))?;
         if sockopt::set_socket_recv_buffer_size_force(&socket, WAITING).is_err() {
             sockopt::set_socket_recv_buffer_size(&socket, WAITING)?;
         }
         bind(&socket, &SocketAddrNetlink::new(0, 1 << (GROUP - 1)))?;
-        send(&socket, &batch(index), SendFlags::empty())?;
+        send(&socket, &batch(index, device), SendFlags::empty())?;
         let mut tracer = Tracer { socket, buffer: vec![0; BUFFER], events: VecDeque::new() };
         // The kernel answers what it refuses before `send` returns.
         while tracer.receive(RecvFlags::DONTWAIT)? {}
@@ -134,7 +139,7 @@ impl AsFd for Tracer {
 }
 
 /// A table of the socket's own, two base chains, a rule in each.
-fn batch(index: u32) -> Vec<u8> {
+fn batch(index: u32, device: Option<&str>) -> Vec<u8> {
     let table = format!("nwfilter-trace-{}", std::process::id());
     let named = |fill: &dyn Fn(&mut Attributes)| {
         let mut attributes = Attributes::default();
@@ -143,16 +148,21 @@ fn batch(index: u32) -> Vec<u8> {
         attributes
     };
     let mut messages = vec![(libc::NFT_MSG_NEWTABLE, named(&|table| table.u32(TABLE_FLAGS, TABLE_F_OWNER)))];
-    let sides = [("prerouting", 0, libc::NFT_META_IIF), ("postrouting", 4, libc::NFT_META_OIF)];
-    for (chain, hook, meta) in sides {
-        messages.push((libc::NFT_MSG_NEWCHAIN, named(&|attributes| base_chain(attributes, chain, hook))));
+    let (family, sides) = match device {
+        None => (libc::NFPROTO_BRIDGE, [("prerouting", 0), ("postrouting", 4)]),
+        Some(_) => (libc::NFPROTO_NETDEV, [("ingress", 0), ("egress", 1)]),
+    };
+    let sides = sides.into_iter().zip([libc::NFT_META_IIF, libc::NFT_META_OIF]);
+    for ((chain, hook), meta) in sides {
+        messages
+            .push((libc::NFT_MSG_NEWCHAIN, named(&|attributes| base_chain(attributes, chain, hook, device))));
         messages
             .push((libc::NFT_MSG_NEWRULE, named(&|attributes| rule(attributes, chain, meta as u32, index))));
     }
     let mut bytes = frame(BATCH_BEGIN, 0);
     for (number, (kind, attributes)) in messages.into_iter().enumerate() {
         let flags = (libc::NLM_F_CREATE | libc::NLM_F_APPEND) as u16;
-        let family = libc::NFPROTO_BRIDGE as u8;
+        let family = family as u8;
         let message = Message { kind: kind as u16, flags, family, attributes, step: 0 };
         bytes.extend(message.bytes(number as u32 + 1));
     }
@@ -160,11 +170,12 @@ fn batch(index: u32) -> Vec<u8> {
     bytes
 }
 
-fn base_chain(attributes: &mut Attributes, chain: &str, hook: u32) {
+fn base_chain(attributes: &mut Attributes, chain: &str, hook: u32, device: Option<&str>) {
     attributes.text(CHAIN_NAME, chain);
     attributes.nest(CHAIN_HOOK, |place| {
         place.u32(HOOK_NUMBER, hook);
         place.u32(HOOK_PRIORITY, PRIORITY as u32);
+        device.into_iter().for_each(|device| place.text(HOOK_DEVICE, device));
     });
     attributes.text(CHAIN_TYPE, "filter");
 }
@@ -234,6 +245,7 @@ pub fn event(message: &Received<'_>) -> Option<Traced> {
         attribute(all, told::VERDICT).and_then(|inner| attribute(inner, VERDICT_CODE)).and_then(number);
     Some(Traced {
         id: word(told::ID)?,
+        family: message.payload.first().and_then(|number| family_of(*number)),
         table: name(told::TABLE),
         chain: name(told::CHAIN),
         handle: handle.map(u64::from_be_bytes),
