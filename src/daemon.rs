@@ -22,7 +22,6 @@ use crate::lease::file::{self, Book};
 use crate::links::{self, LinkEvent};
 use crate::nft::Ownership;
 use crate::notify;
-use crate::plan::plan;
 use crate::rpc::{self, Call, Error, Reply};
 use crate::store::journal::Journal;
 use crate::store::{Fault, Store};
@@ -322,16 +321,11 @@ impl Daemon {
     }
 
     async fn enforce(&self, next: &State) -> Result<(), apply::Refused> {
-        let (old, new) = (self.state.firewall().ruleset(), next.firewall().ruleset());
-        match self.commit(plan(&old, &new)).await {
-            Err(refused) if refused.is_stale() => self.enforce_from_seen(&new).await.unwrap_or(Err(refused)),
-            outcome => outcome,
-        }
+        self.reach(&self.state.firewall().ruleset(), &next.firewall().ruleset()).await
     }
 
     async fn enforce_back(&self, next: &State) {
-        let back = plan(&next.firewall().ruleset(), &self.state.firewall().ruleset());
-        if let Err(refused) = self.commit(back).await {
+        if let Err(refused) = self.reach(&next.firewall().ruleset(), &self.state.firewall().ruleset()).await {
             error!(reason = %refused, "rules of a change that was refused stay in force");
         }
     }

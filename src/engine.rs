@@ -173,6 +173,12 @@ impl State {
         self.links.get(self.names.get(portdev)?)
     }
 
+    /// The links that are not among these.
+    pub fn links_not_in(&self, there: &[Link]) -> Vec<Arc<Link>> {
+        let is_there = |link: &Link| there.iter().any(|other| other.index == link.index);
+        self.links.values().filter(|link| !is_there(link)).cloned().collect()
+    }
+
     /// When [`State::expire`] has something to do next.
     pub fn deadline(&self) -> Option<Duration> {
         let learned = self.learners.values().filter_map(|study| study.deadline(self.epoch));

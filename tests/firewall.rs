@@ -484,3 +484,41 @@ fn who_shares_and_who_is_folded_gets_the_same_verdicts() {
     }
     assert!(compared > 15, "{compared} filters compared");
 }
+
+/// The devices whose own hooks lead to a table of ours.
+fn hooked(firewall: &Firewall) -> Vec<String> {
+    let ruleset = firewall.ruleset();
+    let names = ruleset.tables.get(&Family::Netdev).into_iter().flat_map(layout::hooked);
+    names.map(String::from).collect()
+}
+
+#[test]
+fn a_hook_stays_behind_only_for_a_name_that_is_bound_and_no_longer_than_that() {
+    let at = |index: u32, name: &str, bridge: bool| {
+        let device = Place::Device { name: name.into(), turned: false };
+        let place = if bridge { Place::Bridge(None) } else { device };
+        Member { name: "vnet1".into(), place, ..guest(index, "parent") }
+    };
+    for last in [false, true] {
+        let firewall = Firewall::new(policy(64)).define([filter("parent", OWN_MAC)]).unwrap();
+        let firewall = firewall.hooks_last(last).reserve("vnet1").bind(at(1, "vnet1", false)).unwrap();
+        assert_eq!(hooked(&firewall), ["vnet1"]);
+        let expected: &[&str] = if last { &["vnet1"] } else { &[] };
+        let gone = firewall.unbind(1);
+        assert_eq!(hooked(&gone), expected, "its device is gone");
+        assert_eq!(hooked(&gone.unreserve("vnet1")), [""; 0], "nobody waits for it");
+        assert_eq!(
+            hooked(&gone.bind(at(2, "vnet1", true)).unwrap()),
+            [""; 0],
+            "it is a port of a bridge now"
+        );
+        assert_eq!(hooked(&gone.bind(at(2, "vnet1", false)).unwrap().unreserve("vnet1")), ["vnet1"]);
+        assert_eq!(hooked(&firewall.bind(at(1, "vnet1", true)).unwrap()), [""; 0], "it came to a bridge");
+        let renamed = firewall.bind(at(1, "other", false)).unwrap();
+        let expected: &[&str] = if last { &["other", "vnet1"] } else { &["other"] };
+        assert_eq!(hooked(&renamed), expected, "renamed");
+        let adopted = firewall.unreserve("vnet1").unbind(1).reserve("vnet1");
+        let expected: &[&str] = if last { &["vnet1"] } else { &[] };
+        assert_eq!(hooked(&adopted.keep_hooks(["vnet1", "strange"])), expected, "found at a start");
+    }
+}

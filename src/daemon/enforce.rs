@@ -4,6 +4,7 @@ use super::{Daemon, Failure, gone, system};
 use crate::apply::{self, Retire};
 use crate::ir::Ruleset;
 use crate::ir::observed::Observed;
+use crate::links::{self, Link, LinkEvent};
 use crate::plan::{Change, Plan, Step, plan};
 use crate::recall::recall;
 use std::time::Instant;
@@ -42,11 +43,24 @@ impl Daemon {
                 Err(Failure::Refused(refused)) => refused,
                 Err(failure) => return Err(failure),
             };
+            if refused.is_stale() && self.forget_gone_links()? {
+                continue;
+            }
             let why = refused.to_string();
             error!(reason = %why, "rules not taken by the kernel: the ports that need them are closed");
             let closed = self.state.close_users(&refused.filters(), &why);
             self.state = closed.ok_or(Failure::Refused(refused))?;
         }
+    }
+
+    /// Whether links were known that are gone by now, whose hooks can not be had.
+    fn forget_gone_links(&mut self) -> Result<bool, Failure> {
+        let there = links::snapshot().map_err(system("links can not be listed"))?;
+        let gone = self.state.links_not_in(&there);
+        for link in &gone {
+            self.state = self.state.link(&LinkEvent::Gone(Link::clone(link))).next;
+        }
+        Ok(!gone.is_empty())
     }
 
     /// Takes the kernel from whatever it holds to what must be in force. Whether there was a difference.
@@ -64,13 +78,16 @@ impl Daemon {
         Ok(differs)
     }
 
-    /// Where a chain is gone with its device, of which we have not heard yet, the difference is taken from what is there.
-    pub(super) async fn enforce_from_seen(
-        &self,
-        new: &Ruleset,
-    ) -> Result<Result<(), apply::Refused>, Failure> {
-        let old = recall(&self.see().await?, new);
-        Ok(self.commit(plan(&old, new)).await)
+    /// Takes the kernel from one rule set to another. Where a chain is gone with its device, of which we have not heard
+    /// yet, the difference is taken from what is there.
+    pub(super) async fn reach(&self, old: &Ruleset, new: &Ruleset) -> Result<(), apply::Refused> {
+        match self.commit(plan(old, new)).await {
+            Err(refused) if refused.is_stale() => match self.see().await {
+                Ok(observed) => self.commit(plan(&recall(&observed, new), new)).await,
+                Err(_) => Err(refused),
+            },
+            outcome => outcome,
+        }
     }
 
     /// Somebody else changed our rules.
