@@ -1,8 +1,12 @@
-//! What a filter lets happen that its author may not have meant: rules that no frame reaches, and frames under a
-//! foreign name that a guest could send all the same, each with a witness.
+//! What a filter lets happen that its author may not have meant: rules that no frame reaches or that none is left for,
+//! rules that mean something else to libvirt, and frames under a foreign name that a guest could send all the same, each
+//! with a witness.
 //!
 //! The evaluator judges the compiled program on frames aimed at it: what is found is certain, what is not found may
 //! exist. A filter of one narrow purpose is told of everything that it leaves to others.
+
+mod differences;
+mod shadow;
 
 use crate::addr::Mac;
 use crate::compile::{Features, Options, compile};
@@ -12,7 +16,7 @@ use crate::explain::summary;
 use crate::filter::state;
 use crate::ir::{CtDirection, Origin};
 use crate::program::{OUT, Program};
-use crate::resolve::{Library, Resolved, with_samples};
+use crate::resolve::{self, Library, Resolved, with_samples};
 use crate::vars::Vars;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -60,13 +64,19 @@ const PEER: Mac = Mac([2, 0, 0, 0, 0, 1]);
 /// All that is found, as warnings.
 pub fn audit(library: Library<'_>, root: &str) -> Result<Vec<Diagnostic>, Vec<Diagnostic>> {
     let (resolved, program) = prepared(library, root)?;
-    let mut found: Vec<Diagnostic> = unreached(&resolved, &program)
+    let mut found: Vec<Diagnostic> = unreached(library, &resolved, &program)
         .into_iter()
         .map(|origin| {
             let message = format!("no frame reaches this rule of filter '{}'", origin.filter);
             Diagnostic::warning(message).at(origin.place, "an earlier rule takes everything that it asks for")
         })
         .collect();
+    found.extend(shadow::shadowed(library, &program).into_iter().map(|(origin, by)| {
+        let message = format!("no frame is left for this rule of filter '{}'", origin.filter);
+        let label = format!("rule {} of filter '{}' takes all that it asks for", by.rule, by.filter);
+        Diagnostic::warning(message).at(origin.place, label)
+    }));
+    found.extend(differences::differences(library, root, &resolved));
     found.extend(witnesses_of(&program).into_iter().map(|witness| {
         let message =
             format!("filter '{root}' lets the guest send with a foreign {}", witness.disguise.name());
@@ -91,10 +101,18 @@ fn prepared(library: Library<'_>, root: &str) -> Result<(Resolved, Program), Vec
 }
 
 /// Rules that are nowhere in the program, in the order of the filter.
-fn unreached(resolved: &Resolved, program: &Program) -> BTreeSet<Origin> {
+fn unreached(library: Library<'_>, resolved: &Resolved, program: &Program) -> BTreeSet<Origin> {
     let reached: BTreeSet<&Origin> =
         program.chains.values().flatten().filter_map(|rule| rule.origin.as_ref()).collect();
-    resolved.rules().map(|rule| &rule.origin).filter(|origin| !reached.contains(origin)).cloned().collect()
+    let absent = resolved.rules().filter(|rule| !reached.contains(&rule.origin));
+    let sure = absent.filter(|rule| {
+        let same = |other: &resolve::Rule| {
+            other.origin != rule.origin
+                && (other.protocol, &other.conditions) == (rule.protocol, &rule.conditions)
+        };
+        shadow::reads_only_what_is_known(library, &rule.origin) || !resolved.rules().any(same)
+    });
+    sure.map(|rule| rule.origin.clone()).collect()
 }
 
 fn witnesses_of(program: &Program) -> Vec<Witness> {

@@ -38,7 +38,8 @@ enum Command {
         /// Where filters that they refer to are looked up.
         #[arg(long, default_value = FILTERS)]
         dir: PathBuf,
-        /// Also look for rules that no frame reaches, and for frames with foreign addresses that a guest could send.
+        /// Also look for rules that no frame is left for, for rules that libvirt enforces in another way, and for frames with
+        /// foreign addresses that a guest could send.
         #[arg(long)]
         audit: bool,
     },

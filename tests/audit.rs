@@ -85,3 +85,121 @@ fn rules_that_no_frame_reaches_are_told() {
     );
     assert_eq!(told, ["f.xml:3:1: no frame reaches this rule of filter 'f' "]);
 }
+
+#[test]
+fn a_rule_of_which_an_earlier_one_leaves_nothing_is_told() {
+    let check = |rules: &str, hidden: &[u32]| {
+        let told = messages(&format!("<filter name='f'>\n{rules}\n</filter>"));
+        let told: Vec<&String> = told.iter().filter(|told| told.contains("no frame ")).collect();
+        assert_eq!(told.len(), hidden.len(), "{rules}: {told:#?}");
+        for (told, line) in told.iter().zip(hidden) {
+            assert!(told.starts_with(&format!("f.xml:{line}:1: no frame ")), "{rules}: {told}");
+        }
+    };
+    let rule = |what: &str, protocol: &str| format!("<rule {what}>{protocol}</rule>\n");
+    let (drop, accept) = (
+        "action='drop' direction='out' statematch='false'",
+        "action='accept' direction='out' statematch='false'",
+    );
+    let two = |first: [&str; 2], second: [&str; 2]| rule(first[0], first[1]) + &rule(second[0], second[1]);
+    let net = "<tcp dstipaddr='10.0.0.0' dstipmask='8'/>";
+    check(&two([drop, net], [accept, "<tcp dstipaddr='10.1.2.3'/>"]), &[3]);
+    check(&two([drop, net], [accept, "<tcp dstipaddr='10.1.0.0' dstipmask='16' dstportstart='80'/>"]), &[3]);
+    check(&two([drop, net], [accept, "<tcp dstipaddr='11.1.2.3'/>"]), &[]);
+    check(&two([drop, net], [accept, "<udp dstipaddr='10.1.2.3'/>"]), &[]);
+    check(&two([drop, net], [accept, "<tcp srcipaddr='10.1.2.3'/>"]), &[]);
+    check(&two([drop, net], [accept, "<tcp dstipaddr='10.0.0.0' dstipmask='7'/>"]), &[]);
+    let ports = "<udp dstportstart='100' dstportend='200'/>";
+    check(&two([drop, ports], [accept, "<udp dstportstart='150'/>"]), &[3]);
+    check(&two([drop, ports], [accept, "<udp dstportstart='150' dstportend='160'/>"]), &[3]);
+    check(&two([drop, ports], [accept, "<udp dstportstart='150' dstportend='201'/>"]), &[]);
+    check(&two([drop, "<udp match='no' dstportstart='53'/>"], [accept, "<udp dstportstart='54'/>"]), &[3]);
+    check(&two([drop, "<udp match='no' dstportstart='53'/>"], [accept, "<udp dstportstart='53'/>"]), &[]);
+    // A rule in both directions is hidden only where it is in both.
+    let both = "action='drop' direction='inout' statematch='false'";
+    check(&two([drop, "<ip/>"], [both, "<ip protocol='udp'/>"]), &[]);
+    // A rule that asks for a state leaves the frames of others.
+    let stateful = "action='accept' direction='out'";
+    check(&two([stateful, "<udp/>"], [drop, "<udp dstportstart='5'/>"]), &[]);
+    check(&two([stateful, "<udp/>"], [stateful, "<udp dstportstart='5'/>"]), &[3]);
+    // What goes on with the next rule hides nothing, nor what counts connections.
+    check(&two(["action='continue' direction='out'", "<mac/>"], [drop, "<mac/>"]), &[]);
+    check(&two([drop, "<tcp connlimit-above='1'/>"], [drop, "<tcp dstportstart='5'/>"]), &[]);
+    // Nobody knows yet whether two variables are the same.
+    check(&two([drop, "<udp dstportstart='$A'/>"], [accept, "<udp dstportstart='$B'/>"]), &[]);
+    check(
+        &two(
+            [drop, "<mac srcmacaddr='$MAC'/>"],
+            [accept, "<mac srcmacaddr='$MAC' dstmacaddr='2:0:0:0:0:9'/>"],
+        ),
+        &[3],
+    );
+}
+
+#[test]
+fn what_libvirt_would_do_otherwise_is_told() {
+    let check = |attributes: &str, rule: &str, difference: Option<&str>| {
+        let told = messages(&format!("<filter name='f' {attributes}>{rule}</filter>"));
+        let told: Vec<&String> = told.iter().filter(|told| told.contains("libvirt")).collect();
+        assert_eq!(told.len(), usize::from(difference.is_some()), "{rule}: {told:#?}");
+        assert!(told.iter().all(|told| told.contains(difference.unwrap_or_default())), "{rule}: {told:#?}");
+    };
+    let rule = |attributes: &str, protocol: &str| format!("<rule {attributes}>{protocol}</rule>");
+    let out = |protocol: &str| rule("action='accept' direction='out'", protocol);
+    let cases = [
+        (rule("action='reject' direction='out'", "<mac/>"), Some("drops it in silence")),
+        (rule("action='reject' direction='out'", "<tcp/>"), None),
+        (rule("action='accept' direction='inout'", "<icmp type='8'/>"), Some("no rule at all")),
+        (out("<icmp type='8'/>"), None),
+        (out("<tcp match='no' dstportstart='80'/>"), Some("loses the negation")),
+        (out("<tcp match='no' srcportstart='1' dstportstart='80'/>"), None),
+        (
+            out("<tcp match='no' srcportstart='1'/><tcp dstportstart='80'/>"),
+            Some("negates it with the source"),
+        ),
+        (out("<ipv6 protocol='58'/><ipv6 match='no' code='4'/>"), Some("loses the negation")),
+        (out("<tcp match='no' state='NEW'/>"), Some("ignores that a state")),
+        (out("<tcp ipset='a' ipsetflags='src'/>"), Some("leaves the set out")),
+        (out("<all ipset='a' ipsetflags='src'/>"), None),
+        (out("<icmp code='1'/>"), Some("a code without a type")),
+        (out("<tcp state='$A'/>"), Some("makes another condition")),
+        (
+            out("<arp arpsrcipaddr='10.0.0.0' arpsrcipmask='8' arpdstipaddr='10.0.0.1'/>"),
+            Some("mask of the sender"),
+        ),
+        (out("<ip dscp='5'/>"), Some("whole ToS byte")),
+        (out("<tcp dscp='5'/>"), None),
+        (out("<tcp-ipv6 flags='SYN/SYN'/>"), Some("leaves them out")),
+        (out("<stp root-cost='5'/>"), Some("turns these comparisons")),
+        (out("<mac srcmacaddr='2:0:0:0:0:9' srcmacmask='ff:ff:0:0:0:0'/>"), Some("nothing is equal")),
+        (out("<mac srcmacaddr='2:0:0:0:0:0' srcmacmask='ff:ff:0:0:0:0'/>"), None),
+        (rule("action='drop' direction='in'", "<tcp/>"), Some("the host's own packets")),
+    ];
+    for (rule, difference) in cases {
+        check("", &rule, difference);
+    }
+    check(
+        "chain='arp' priority='-100'",
+        &rule("action='drop' direction='out' priority='-200'", "<arp/>"),
+        Some("below its chain"),
+    );
+}
+
+#[test]
+fn an_open_end_of_a_chain_is_told_where_something_waits_behind_it() {
+    let told = |name: &str, text: &str| {
+        let mut library = Library::standard();
+        let (filter, _) = read(&Source::new("f.xml", text)).unwrap();
+        library.filters.insert("f".into(), Arc::new(filter));
+        let found = audit(&|name| library.get(name), name).unwrap();
+        found
+            .iter()
+            .filter(|found| found.message.contains("open end"))
+            .map(|found| found.message.clone())
+            .collect::<Vec<_>>()
+    };
+    let text = "<filter name='f'><filterref filter='no-ip-multicast'/><filterref filter='no-other-l2-traffic'/></filter>";
+    assert_eq!(told("f", text), ["chain 'ipv4' of filter 'f' has an open end"]);
+    assert_eq!(told("f", "<filter name='f'><filterref filter='no-ip-multicast'/></filter>"), [""; 0]);
+    assert_eq!(told("clean-traffic", "<filter name='f'/>"), [""; 0]);
+}

@@ -1,0 +1,226 @@
+//! Rules that mean something else to libvirt: ONE table of where we depart from it, and what each side does.
+//!
+//! libvirt's iptables driver is meant, unless a row names the other one. Rows look at a rule as it was written; what
+//! shows only where rules meet is said of the filter as a whole.
+
+use crate::diag::Diagnostic;
+use crate::field::Field;
+use crate::filter::schema::{Kind, Layer, Role};
+use crate::filter::{Action, Direction, Entry, Filter, Match, Rule, Value};
+use crate::resolve::{self, Library, Resolved, Step};
+use crate::span::Place;
+use std::collections::BTreeSet;
+
+/// One difference: of which rules, what we do, what libvirt does.
+struct Difference {
+    of: fn(&Filter, &Rule) -> bool,
+    here: &'static str,
+    there: &'static str,
+}
+
+const DIFFERENCES: &[Difference] = &[
+    Difference {
+        of: |_, rule| rule.action == Action::Reject && is_ethernet(rule),
+        here: "a rejected frame from the guest is answered where the kernel can",
+        there: "libvirt drops it in silence at the Ethernet layer",
+    },
+    Difference {
+        of: |_, rule| rule.direction == Direction::InOut && is_icmp(rule) && says(rule, "type"),
+        here: "the type counts both ways",
+        there: "libvirt makes no rule at all of an ICMP type with inout",
+    },
+    Difference {
+        of: |_, rule| !is_ethernet(rule) && negates(rule, "dstportstart") && !negates(rule, "srcportstart"),
+        here: "the destination port must differ",
+        there: "libvirt loses the negation and matches the port itself",
+    },
+    Difference {
+        of: |_, rule| !is_ethernet(rule) && negates(rule, "srcportstart") && affirms(rule, "dstportstart"),
+        here: "the destination port must be the one that is given",
+        there: "libvirt negates it with the source port",
+    },
+    Difference {
+        of: |_, rule| speaks_of(rule, "ipv6") && negates(rule, "code") && !negates(rule, "type"),
+        here: "the code must differ",
+        there: "libvirt loses the negation and matches the code itself",
+    },
+    Difference {
+        of: |_, rule| negates(rule, "state") || negates(rule, "ipset"),
+        here: "what is negated must not hold",
+        there: "libvirt ignores that a state or a set is negated",
+    },
+    Difference {
+        of: |_, rule| says(rule, "ipset") && says(rule, "ipsetflags") && !is_of_any_protocol(rule),
+        here: "the address must be in the set",
+        there: "libvirt leaves the set out for every protocol but 'all'",
+    },
+    Difference {
+        of: |_, rule| !is_ethernet(rule) && is_icmp(rule) && says(rule, "code") && !says(rule, "type"),
+        here: "the code counts, whatever the type",
+        there: "libvirt leaves a code without a type out",
+    },
+    Difference {
+        of: |_, rule| rule.matches.iter().any(is_variable_in_an_odd_place),
+        here: "the variable is read and means what its value says",
+        there: "libvirt makes another condition of it or none",
+    },
+    Difference {
+        of: |_, rule| says(rule, "arpsrcipmask") && says(rule, "arpdstipaddr") && !says(rule, "arpdstipmask"),
+        here: "the target address is matched whole",
+        there: "libvirt applies the mask of the sender address to it",
+    },
+    Difference {
+        of: |_, rule| speaks_of(rule, "ip") && says(rule, "dscp"),
+        here: "the DSCP is compared",
+        there: "libvirt compares the number with the whole ToS byte",
+    },
+    Difference {
+        of: |_, rule| speaks_of(rule, "tcp-ipv6") && says(rule, "flags"),
+        here: "the flags count",
+        there: "libvirt leaves them out",
+    },
+    Difference {
+        of: |_, rule| speaks_of(rule, "stp") && rule.matches.len() > usize::from(says(rule, "comment")),
+        here: "the fields mean what they say",
+        there: "libvirt's nftables driver turns these comparisons round",
+    },
+    Difference {
+        of: |_, rule| rule.matches.iter().any(|entry| hides_bits(rule, entry)),
+        here: "only the bits of the mask count in the MAC address",
+        there: "libvirt's nftables driver compares all of them, so that nothing is equal",
+    },
+    Difference {
+        of: |filter, rule| filter.chain != "root" && is_ethernet(rule) && rule.priority < filter.priority,
+        here: "rules of a chain keep their order",
+        there: "libvirt's nftables driver puts a rule whose priority is below its chain's behind others",
+    },
+];
+
+/// All that libvirt would do in another way.
+pub(super) fn differences(library: Library<'_>, root: &str, resolved: &Resolved) -> Vec<Diagnostic> {
+    let filters: BTreeSet<&str> = resolved.rules().map(|rule| &*rule.origin.filter).collect();
+    let filters = filters.into_iter().filter_map(library);
+    let mut found: Vec<Diagnostic> = filters.flat_map(|filter| of_filter(&filter)).collect();
+    found.extend(open_ends(root, resolved));
+    found.extend(host(root, resolved));
+    found
+}
+
+fn of_filter(filter: &Filter) -> Vec<Diagnostic> {
+    let rules = filter.entries.iter().filter_map(|entry| match entry {
+        Entry::Rule(rule) => Some(rule),
+        Entry::Include(_) => None,
+    });
+    rules.flat_map(|rule| of_rule(filter, rule)).collect()
+}
+
+fn of_rule(filter: &Filter, rule: &Rule) -> Vec<Diagnostic> {
+    let row = |row: &Difference| {
+        let place = Place { source: filter.source.clone(), span: rule.span };
+        let message = format!("libvirt enforces this rule of filter '{}' in another way", filter.name);
+        Diagnostic::warning(message).at(place, row.here).help(row.there)
+    };
+    DIFFERENCES.iter().filter(|row| (row.of)(filter, rule)).map(row).collect()
+}
+
+/// Chains whose frames can come back to the root chain, where something waits for them.
+fn open_ends(root: &str, resolved: &Resolved) -> Vec<Diagnostic> {
+    let ends = resolved.root.iter().enumerate().filter_map(|(at, step)| match step {
+        Step::Chain(name) if !resolved.root[at + 1..].is_empty() => Some(name),
+        _ => None,
+    });
+    let open = ends.filter(|name| {
+        let rules = &resolved.chains[*name];
+        [Direction::Out, Direction::In].into_iter().any(|way| {
+            let mut mine = rules.iter().filter(|rule| goes(rule.direction, way)).peekable();
+            mine.peek().is_some() && !mine.any(|rule| ends_every_walk(name, rule))
+        })
+    });
+    open.map(|name| {
+        let message = format!("chain '{name}' of filter '{root}' has an open end");
+        let help = "what none of its rules takes goes on in the root chain; libvirt's ebtables driver accepts it there";
+        Diagnostic::warning(message).help(help)
+    })
+    .collect()
+}
+
+fn goes(direction: Direction, way: Direction) -> bool {
+    direction == way || direction == Direction::InOut
+}
+
+/// A verdict for all frames that the chain gets: the prefix of its name says which.
+fn ends_every_walk(chain: &str, rule: &resolve::Rule) -> bool {
+    const OF: [(&str, &str); 4] = [("ipv4", "ip"), ("ipv6", "ipv6"), ("arp", "arp"), ("rarp", "rarp")];
+    let all = match rule.protocol.map(|protocol| protocol.name) {
+        None | Some("mac") => true,
+        Some(name) => OF.iter().any(|(prefix, of)| chain.starts_with(prefix) && name == *of),
+    };
+    let ends = matches!(rule.action, Action::Accept | Action::Drop | Action::Reject);
+    all && ends && rule.conditions.is_empty()
+}
+
+/// libvirt's IP layer never sees what the host itself sends to a guest.
+fn host(root: &str, resolved: &Resolved) -> Option<Diagnostic> {
+    let refuses = |rule: &resolve::Rule| {
+        matches!(rule.action, Action::Drop | Action::Reject) && goes(rule.direction, Direction::In)
+    };
+    let message =
+        format!("filter '{root}' refuses packets to the guest at the IP layer, those of the host too");
+    let help = "libvirt lets the host's own packets pass there; add a rule that accepts them where the guest needs them";
+    resolved.ip.iter().any(refuses).then(|| Diagnostic::warning(message).help(help))
+}
+
+fn is_ethernet(rule: &Rule) -> bool {
+    rule.protocol.is_none_or(|protocol| protocol.layer == Layer::Ethernet)
+}
+
+fn speaks_of(rule: &Rule, protocol: &str) -> bool {
+    rule.protocol.is_some_and(|own| own.name == protocol)
+}
+
+fn is_icmp(rule: &Rule) -> bool {
+    speaks_of(rule, "icmp") || speaks_of(rule, "icmpv6")
+}
+
+fn is_of_any_protocol(rule: &Rule) -> bool {
+    speaks_of(rule, "all") || speaks_of(rule, "all-ipv6")
+}
+
+fn entry<'a>(rule: &'a Rule, name: &str) -> Option<&'a Match> {
+    rule.matches.iter().find(|entry| entry.attribute.name == name)
+}
+
+fn says(rule: &Rule, name: &str) -> bool {
+    entry(rule, name).is_some()
+}
+
+fn negates(rule: &Rule, name: &str) -> bool {
+    entry(rule, name).is_some_and(|entry| entry.negated)
+}
+
+fn affirms(rule: &Rule, name: &str) -> bool {
+    entry(rule, name).is_some_and(|entry| !entry.negated)
+}
+
+fn is_variable_in_an_odd_place(entry: &Match) -> bool {
+    let odd = matches!(
+        entry.attribute.kind,
+        Kind::States | Kind::TcpFlags | Kind::Bool | Kind::IpsetFlags | Kind::Comment
+    );
+    odd && matches!(entry.value, Value::Variable(_))
+}
+
+/// Whether a mask hides bits of this MAC address that are set.
+fn hides_bits(rule: &Rule, base: &Match) -> bool {
+    let (Role::Is(Field::EtherSaddr | Field::EtherDaddr), Value::Mac(address)) =
+        (base.attribute.role, &base.value)
+    else {
+        return false;
+    };
+    rule.matches.iter().any(|entry| match (entry.attribute.role, &entry.value) {
+        (Role::MaskOf(name), Value::Mac(mask)) if name == base.attribute.name => {
+            address.0.iter().zip(mask.0).any(|(byte, mask)| byte & !mask != 0)
+        }
+        _ => false,
+    })
+}
