@@ -14,11 +14,11 @@ use crate::diag::Diagnostic;
 use crate::eval::{Connection, End, Frame, Port, Rules, Tracking};
 use crate::explain::summary;
 use crate::filter::state;
-use crate::ir::{CtDirection, Origin};
+use crate::ir::CtDirection;
 use crate::program::{OUT, Program};
-use crate::resolve::{self, Library, Resolved, with_samples};
+use crate::resolve::{Library, Resolved, with_samples};
 use crate::vars::Vars;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// Under which name of others a guest can send.
@@ -64,7 +64,7 @@ const PEER: Mac = Mac([2, 0, 0, 0, 0, 1]);
 /// All that is found, as warnings.
 pub fn audit(library: Library<'_>, root: &str) -> Result<Vec<Diagnostic>, Vec<Diagnostic>> {
     let (resolved, program) = prepared(library, root)?;
-    let mut found: Vec<Diagnostic> = unreached(library, &resolved, &program)
+    let mut found: Vec<Diagnostic> = shadow::unreached(library, &resolved, &program)
         .into_iter()
         .map(|origin| {
             let message = format!("no frame reaches this rule of filter '{}'", origin.filter);
@@ -98,21 +98,6 @@ fn prepared(library: Library<'_>, root: &str) -> Result<(Resolved, Program), Vec
     // Rules that count are never made into one, nor left out for doing nothing.
     let program = compile(&resolved, &Options { features: Features::ALL, counters: true })?;
     Ok((resolved, program))
-}
-
-/// Rules that are nowhere in the program, in the order of the filter.
-fn unreached(library: Library<'_>, resolved: &Resolved, program: &Program) -> BTreeSet<Origin> {
-    let reached: BTreeSet<&Origin> =
-        program.chains.values().flatten().filter_map(|rule| rule.origin.as_ref()).collect();
-    let absent = resolved.rules().filter(|rule| !reached.contains(&rule.origin));
-    let sure = absent.filter(|rule| {
-        let same = |other: &resolve::Rule| {
-            other.origin != rule.origin
-                && (other.protocol, &other.conditions) == (rule.protocol, &rule.conditions)
-        };
-        shadow::reads_only_what_is_known(library, &rule.origin) || !resolved.rules().any(same)
-    });
-    sure.map(|rule| rule.origin.clone()).collect()
 }
 
 fn witnesses_of(program: &Program) -> Vec<Witness> {

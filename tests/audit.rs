@@ -125,8 +125,19 @@ fn a_rule_of_which_an_earlier_one_leaves_nothing_is_told() {
     // What goes on with the next rule hides nothing, nor what counts connections.
     check(&two(["action='continue' direction='out'", "<mac/>"], [drop, "<mac/>"]), &[]);
     check(&two([drop, "<tcp connlimit-above='1'/>"], [drop, "<tcp dstportstart='5'/>"]), &[]);
+    // Whatever a variable is, nothing comes behind a rule that takes all.
+    check(&two(["action='drop' direction='out'", ""], [accept, "<mac dstmacaddr='$A'/>"]), &[3]);
+    // The type may be the chain's own.
+    check(&rule(drop, "<mac protocolid='$TYPE'/>"), &[]);
     // Nobody knows yet whether two variables are the same.
     check(&two([drop, "<udp dstportstart='$A'/>"], [accept, "<udp dstportstart='$B'/>"]), &[]);
+    check(
+        &two(
+            [drop, "<udp-ipv6 srcipaddr='fe80::' srcipmask='10'/>"],
+            [accept, "<udp-ipv6 srcipaddr='$IPV6'/>"],
+        ),
+        &[],
+    );
     check(
         &two(
             [drop, "<mac srcmacaddr='$MAC'/>"],

@@ -1,14 +1,64 @@
-//! Rules that a frame can reach and never match: whatever they ask for, an earlier rule of their chain has taken.
+//! Rules that no frame matches: those that are not even compiled, and those of which an earlier rule of their chain has
+//! taken whatever they ask for.
 //!
 //! Looks at the compiled chains, where directions, mirrored rules and states of connections are matches like any
-//! other. What is found is certain; a rule that several others hide together is not found.
+//! other. What is found is so for every guest; a rule that several others hide together is not found.
 
-use crate::filter::{Entry, Rule as Document, Value};
+use crate::filter::schema::Layer;
+use crate::filter::{self, Direction, Entry, Value};
 use crate::ir::{Action, Bytes, Key, Match, Origin, Rule, SetRef};
 use crate::program::Program;
-use crate::resolve::Library;
-use crate::vars::{Access, Index};
+use crate::resolve::{self, Library, Resolved};
+use crate::vars::Access;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Rules that are nowhere in the program, in the order of the filter.
+pub(super) fn unreached(library: Library<'_>, resolved: &Resolved, program: &Program) -> BTreeSet<Origin> {
+    let reached: BTreeSet<&Origin> =
+        program.chains.values().flatten().filter_map(|rule| rule.origin.as_ref()).collect();
+    let behind = behind_all(resolved);
+    let reads = |rule: &resolve::Rule| !variables(library, &rule.origin).is_empty();
+    let plain = resolved.rules().all(|rule| variables(library, &rule.origin).iter().all(is_address));
+    // What was made up for a variable can say what another rule says; for one that is no address, anything.
+    let sure = |rule: &&resolve::Rule| {
+        let same = |other: &resolve::Rule| {
+            other.origin != rule.origin
+                && (other.protocol, &other.conditions) == (rule.protocol, &rule.conditions)
+        };
+        behind.contains(&rule.origin)
+            || plain && !reads(rule) && !resolved.rules().any(|other| same(other) && reads(other))
+    };
+    let absent = resolved.rules().filter(|rule| !reached.contains(&rule.origin));
+    absent.filter(sure).map(|rule| rule.origin.clone()).collect()
+}
+
+/// Rules that stand nowhere but behind one that takes every frame.
+fn behind_all(resolved: &Resolved) -> BTreeSet<&Origin> {
+    let root: Vec<&resolve::Rule> = resolved.root_rules().collect();
+    let chains = resolved.chains.values().map(|rules| rules.iter().collect());
+    let lists = chains.chain([root, resolved.ip.iter().collect::<Vec<_>>()]);
+    let (mut behind, mut open) = (BTreeSet::new(), BTreeSet::new());
+    for rules in lists {
+        for (at, rule) in rules.iter().enumerate() {
+            let hidden = rules[..at].iter().any(|earlier| takes_all(earlier, rule));
+            if hidden { &mut behind } else { &mut open }.insert(&rule.origin);
+        }
+    }
+    behind.retain(|origin| !open.contains(origin));
+    behind
+}
+
+fn takes_all(earlier: &resolve::Rule, rule: &resolve::Rule) -> bool {
+    let kind = earlier.protocol.is_none() || earlier.protocol == rule.protocol;
+    let way = earlier.direction == Direction::InOut || earlier.direction == rule.direction;
+    // What a rule of the IP layer accepts may depend on the connection.
+    let ends = match rule.protocol.map(|protocol| protocol.layer) {
+        None | Some(Layer::Ethernet) => earlier.action != filter::Action::Continue,
+        Some(_) => matches!(earlier.action, filter::Action::Drop | filter::Action::Reject),
+    };
+    kind && way && ends && earlier.conditions.is_empty()
+}
 
 /// The rules of which nothing is left, each with the rule that hides it.
 pub(super) fn shadowed(library: Library<'_>, program: &Program) -> BTreeMap<Origin, Origin> {
@@ -25,25 +75,36 @@ pub(super) fn shadowed(library: Library<'_>, program: &Program) -> BTreeMap<Orig
             }
         }
     }
-    let known = |origin: &Origin| reads_only_what_is_known(library, origin);
-    hidden.retain(|origin, by| !open.contains(origin) && known(origin) && known(by));
+    hidden.retain(|origin, by| !open.contains(origin) && is_so_for_all_guests(library, origin, by));
     hidden
 }
 
-/// Other variables have samples for values here, and two of them may have the same.
-pub(super) fn reads_only_what_is_known(library: Library<'_>, origin: &Origin) -> bool {
-    let known = |access: &Access| {
-        matches!(access.name.as_str(), "MAC" | "IP" | "IPV6") && access.index == Index::Iterator(0)
-    };
-    document(library, origin).is_some_and(|rule| {
-        rule.matches.iter().all(|entry| match &entry.value {
-            Value::Variable(access) => known(access),
-            _ => true,
-        })
-    })
+/// Values of variables are made up here. Where both rules read the same ones, and those are the same for all rules of a
+/// guest, what is made up is not the reason.
+fn is_so_for_all_guests(library: Library<'_>, origin: &Origin, by: &Origin) -> bool {
+    let (read, earlier) = (variables(library, origin), variables(library, by));
+    read == earlier && read.iter().all(is_address)
 }
 
-fn document(library: Library<'_>, origin: &Origin) -> Option<std::sync::Arc<Document>> {
+/// Whether it is one of a guest's own addresses, which are those of no other rule's parameters.
+fn is_address((_, access): &Read) -> bool {
+    matches!(&*access.name, "MAC" | "IP" | "IPV6")
+}
+
+/// An attribute and the variable that is its value.
+type Read = (&'static str, Access);
+
+/// What a rule reads.
+fn variables(library: Library<'_>, origin: &Origin) -> BTreeSet<Read> {
+    let rule = document(library, origin);
+    let read = rule.iter().flat_map(|rule| &rule.matches).filter_map(|entry| match &entry.value {
+        Value::Variable(access) => Some((entry.attribute.name, access.clone())),
+        _ => None,
+    });
+    read.collect()
+}
+
+fn document(library: Library<'_>, origin: &Origin) -> Option<Arc<filter::Rule>> {
     let filter = library(&origin.filter)?;
     let mut rules = filter.entries.iter().filter_map(|entry| match entry {
         Entry::Rule(rule) => Some(rule),

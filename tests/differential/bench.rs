@@ -8,6 +8,7 @@ use nwfilter::filter::{Filter, read::read};
 use nwfilter::firewall::{BridgePort, Firewall, Member, Place, Policy, Rules};
 use nwfilter::ir::text::RuleText;
 use nwfilter::ir::{Family, Ruleset};
+use nwfilter::library::Library;
 use nwfilter::nft::Ownership;
 use nwfilter::plan::plan;
 use nwfilter::span::Source;
@@ -25,6 +26,15 @@ pub struct Subject {
 impl Subject {
     pub fn of(texts: &[String], vars: &Vars) -> Subject {
         Subject { texts: texts.to_vec(), vars: vars.clone(), counters: false }
+    }
+
+    /// The filters, each document under the name of its filter.
+    pub fn library(&self) -> Library {
+        let mut library = Library::default();
+        for (number, text) in self.texts.iter().enumerate() {
+            library.add(&Source::new(format!("f{number}"), text.as_str()));
+        }
+        library
     }
 
     fn filters(&self) -> Option<Vec<Arc<Filter>>> {

@@ -1,6 +1,6 @@
 //! One frame, four judges: the evaluator over a program with constants, the evaluator over a program with slots, and the
 //! kernel with each of both programs in force. Filters and frames are made at random, the frames aimed at the
-//! filters; all four must agree on every pair.
+//! filters; all four must agree on every pair. What an audit is certain of is held against the same filters and frames.
 //!
 //! `NWFILTER_PAIRS` and `NWFILTER_SEED` ask for more or for others, `NWFILTER_JOBS` for threads. Needs root.
 
@@ -14,6 +14,11 @@ mod lab;
 
 use bench::{Bench, Subject};
 use dice::Dice;
+use lab::Way;
+use nwfilter::audit::audit;
+use nwfilter::eval::Frame;
+use nwfilter::explain::{self, Explainer};
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 
 /// Frames tried on each filter.
@@ -95,4 +100,35 @@ fn disagreements_once_found_are_mended() {
             }
         }
     });
+}
+
+/// What the audit says no frame is left for, no frame matches.
+#[test]
+fn rules_that_no_frame_is_left_for_match_no_frame() {
+    let (mut dice, mut hidden) = (Dice::new(asked("NWFILTER_SEED", SEED)), 0);
+    for _ in 0..asked("NWFILTER_PAIRS", PAIRS) / FRAMES {
+        let subject = filters::subject(&mut dice);
+        let frames: Vec<_> = (0..FRAMES).map(|_| frames::frame(&mut dice)).collect();
+        let library = subject.library();
+        let lookup = |name: &str| library.get(name);
+        let (Ok(explainer), Ok(told)) =
+            (Explainer::new(&lookup, "f0", &subject.vars, true), audit(&lookup, "f0"))
+        else {
+            continue;
+        };
+        let told = told.into_iter().filter(|told| told.message.starts_with("no frame "));
+        let told: BTreeSet<String> = told.filter_map(|told| Some(told.place?.line_column())).collect();
+        hidden += told.len();
+        for (way, bytes) in frames.iter().filter(|_| !told.is_empty()) {
+            let way = if *way == Way::FromGuest { explain::Way::Out } else { explain::Way::In };
+            let explanation = explainer.explain(way, Frame { bytes, ..Frame::default() });
+            let matched =
+                explanation.chains.iter().flat_map(|chain| &chain.tried).filter(|tried| tried.matched);
+            for tried in matched {
+                assert!(!told.contains(&tried.rule.place), "{told:?}\n{subject:?}\n{explanation}");
+            }
+        }
+    }
+    println!("{hidden} rules that no frame is left for matched none of {FRAMES} frames each");
+    assert!(hidden > 10, "{hidden} hidden rules prove little");
 }
