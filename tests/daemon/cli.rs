@@ -44,6 +44,54 @@ fn the_command_goes_through_the_daemon() {
 }
 
 #[test]
+fn explain_tells_what_the_daemon_enforces_now() {
+    in_fresh_netns(|| {
+        let (network, host) = (Network::new(), Host::new());
+        let daemon = host.start();
+        let explain = |arguments: &[&str]| {
+            nwfilter(&host.runtime(), &[&["explain", "--dev", "vnet0"], arguments].concat())
+        };
+        let (forged, honest) =
+            (["--arp", "who-has 10.0.0.2 tell 10.0.0.9"], ["--arp", "who-has 10.0.0.2 tell 10.0.0.1"]);
+        let filter = |address: &str| {
+            format!(
+                "<filter name='f'><uuid>c7a5fdbd-edaf-9455-926a-d65c16db1809</uuid>\n\
+                <rule action='accept' direction='out' priority='1'><arp arpsrcipaddr='{address}'/></rule>\n\
+                <rule action='drop' direction='out' priority='2'/>\n</filter>"
+            )
+        };
+        let (found, why) = explain(&honest);
+        assert!(!found && why.contains("vnet0"), "{why}");
+        daemon.connect().define(&filter("$IP")).unwrap();
+        let bind = [
+            "apply",
+            "--dev",
+            "vnet0",
+            "--mac",
+            "52:54:00:00:00:01",
+            "--filter",
+            "f",
+            "--param",
+            "IP=10.0.0.1",
+        ];
+        assert_eq!(nwfilter(&host.runtime(), &bind), (true, String::new()));
+        let check = |arguments: &[&str], frame: Vec<u8>, passes: bool, place: &str| {
+            let (done, told) = explain(arguments);
+            let verdict = if passes { "accepted by" } else { "dropped by" };
+            assert!(done && told.contains(verdict) && told.contains(place), "{told}");
+            assert_eq!(network.passes(Way::FromGuest, frame), passes, "{told}");
+        };
+        let frame = |address: &str| arp_request(address, PEER_IP).frame().into();
+        check(&honest, frame(GUEST_IP), true, "filter:2:1");
+        check(&forged, frame(FOREIGN_IP), false, "filter:3:1");
+        // A redefinition is explained from its answer on.
+        daemon.connect().define(&filter(FOREIGN_IP)).unwrap();
+        check(&honest, frame(GUEST_IP), false, "filter:3:1");
+        check(&forged, frame(FOREIGN_IP), true, "filter:2:1");
+    });
+}
+
+#[test]
 fn the_command_works_by_itself_where_the_socket_is_not_our_daemons() {
     in_fresh_netns(|| {
         let (network, host) = (Network::new(), Host::new());
