@@ -308,7 +308,7 @@ impl Resolved {
 impl Rule {
     fn slots(&self) -> impl Iterator<Item = &Slot> {
         self.conditions.iter().filter_map(|condition| match condition {
-            Condition::Member(_, Members::Slot(slot)) => Some(slot),
+            Condition::Member(_, Members::Slot(slot)) | Condition::NoMember(_, slot) => Some(slot),
             _ => None,
         })
     }

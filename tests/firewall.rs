@@ -61,6 +61,8 @@ const OWN_MAC: &str = "<rule action='return' direction='out'><mac srcmacaddr='$M
     <rule action='drop' direction='out'><mac/></rule>";
 const OWN_ADDRESSES: &str = "<rule action='accept' direction='out'><ip srcipaddr='$IP'/></rule>\
     <rule action='drop' direction='out'><ip/></rule>";
+const NOT_OWN: &str = "<rule action='drop' direction='out'><mac match='no' srcmacaddr='$MAC'/></rule>\
+    <rule action='drop' direction='in'><ip match='no' dstipaddr='$IP'/></rule>";
 const STATEFUL: &str = "<rule action='accept' direction='out'><tcp dstportstart='80'/></rule>\
     <rule action='drop' direction='inout'><all/></rule>";
 /// A variable mask can not be a set, so that the program is made for its value.
@@ -155,7 +157,7 @@ enum Operation {
 }
 
 const FILTERS: [&str; 4] = ["", "parent", "child", "single"];
-const CONTENTS: [&str; 6] = [OWN_MAC, OWN_ADDRESSES, STATEFUL, OWN_NET, "", BY_REFERENCE];
+const CONTENTS: [&str; 7] = [OWN_MAC, OWN_ADDRESSES, NOT_OWN, STATEFUL, OWN_NET, "", BY_REFERENCE];
 
 fn operation() -> impl Strategy<Value = Operation> {
     use Operation::*;
@@ -201,7 +203,7 @@ fn perform(firewall: &Firewall, operation: &Operation) -> Result<Firewall, Refus
         Operation::Unbind { index } => Ok(firewall.unbind(index)),
         Operation::Define { filter: name, content } => {
             // Only the parent refers to others.
-            let content = if name == 1 { content } else { content.min(4) };
+            let content = if name == 1 { content } else { content.min(CONTENTS.len() - 2) };
             firewall.define([filter(FILTERS[name], CONTENTS[content])])
         }
         Operation::Undefine { filter } => firewall.undefine(FILTERS[filter]),
@@ -293,6 +295,15 @@ fn members_who_move_to_another_filter_let_their_group_be_folded() {
     let moved = shared.bind(guest(1, "g")).unwrap().bind(guest(2, "g")).unwrap();
     assert_eq!(shares(&moved), [false; 3]);
     assert_eq!(meaning(&moved), meaning(&from_nothing(&moved, 2)));
+}
+
+#[test]
+fn members_whose_values_are_negated_share_as_others_do() {
+    for rules in [OWN_MAC, OWN_ADDRESSES, NOT_OWN] {
+        let all = bound(0, rules, 3);
+        assert_eq!(all.groups().len(), 1, "{rules}");
+        assert_eq!(shares(&all), [true; 3]);
+    }
 }
 
 #[test]

@@ -431,3 +431,19 @@ fn a_restart_knows_what_was_known_at_the_same_link() {
         }
     }
 }
+
+#[test]
+fn whoever_waits_shares_the_program_with_all_who_do() {
+    for params in [&[][..], DHCP, &[("CTRL_IP_LEARNING", "dhcp"), ("DHCPSERVER", "10.0.0.254")]] {
+        let mut world = World::with(policy(2), &[honest("")]);
+        for index in 1..=9 {
+            let port = format!("vnet{index}");
+            world.appears(&tap(index, &port));
+            let own = format!("52:54:00:00:00:0{index}");
+            let xml = with_params(&port, params).replace("52:54:00:00:00:01", &own);
+            world.ask(Request::CreateBinding { xml, flags: 0 }).unwrap();
+        }
+        let groups = world.state.firewall().groups().values().map(|group| group.members.len());
+        assert_eq!(groups.collect::<Vec<_>>(), [9], "{params:?}");
+    }
+}
