@@ -2,16 +2,25 @@
 
 mod guests;
 
-use criterion::{Criterion, criterion_group, criterion_main};
-use guests::{guest, guests, policy, wordings};
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use guests::{FIRST, guest, guests, policy, wordings};
+use nwfilter::binding::{self, Binding};
 use nwfilter::compile::{Features, Options, compile};
+use nwfilter::engine::{Context, State};
 use nwfilter::filter::read;
+use nwfilter::filter::write::write;
 use nwfilter::ir::Ruleset;
+use nwfilter::lease::file::{self, Guest};
+use nwfilter::lease::{How, Learned};
 use nwfilter::library::{Library, STANDARD};
+use nwfilter::links::{Kind, Link};
 use nwfilter::plan::plan;
 use nwfilter::resolve::{Mode, resolve};
+use nwfilter::rpc::Request;
 use nwfilter::span::Source;
 use std::hint::black_box;
+use std::time::Duration;
+use uuid::Uuid;
 
 const COUNTS: [u32; 5] = [0, 64, 100, 1000, 5000];
 
@@ -59,9 +68,62 @@ fn changes(c: &mut Criterion) {
     c.bench_function("rebuild, plan/5000", |b| b.iter(|| plan(&Ruleset::default(), &all)));
 }
 
+/// A thousand guests that learn, who know an address each or none: a daemon's start, and another meaning of their filter.
+fn learners(c: &mut Criterion) {
+    const GUESTS: u32 = 1000;
+    let firewall = guests(policy(Features::ALL), 0);
+    let bindings: Vec<Binding> = (0..GUESTS).map(learner).collect();
+    let bridge = Link { index: 1, name: "br0".into(), kind: Kind::Bridge, master: None, mac: None, up: true };
+    let tap = |n: u32| Link {
+        index: FIRST + n,
+        name: format!("vnet{n}"),
+        kind: Kind::Tap,
+        master: Some(1),
+        ..bridge.clone()
+    };
+    let links: Vec<Link> = (0..GUESTS).map(tap).chain([bridge.clone()]).collect();
+    let line = |(n, binding): (u32, &Binding)| {
+        let guest = Guest { owner: binding.owner_uuid, mac: binding.mac };
+        let learned = Learned { how: How::Arp, server: None, since: Duration::ZERO, ends: None };
+        file::known(guest, FIRST + n, (0x0a00_0001 + n).into(), &learned)
+    };
+    let all_known: String = (0..).zip(&bindings).map(line).collect();
+    for (name, text) in [("known", &*all_known), ("waiting", "")] {
+        let restore = |bindings: Vec<Binding>| {
+            let (book, _) = file::read(text, Duration::ZERO, 64);
+            let (firewall, links) = (firewall.clone(), links.clone());
+            State::restore_learned(firewall, bindings, links, Duration::ZERO, book, Duration::ZERO)
+        };
+        c.bench_function(&format!("restore/{GUESTS} learners, {name}"), |b| {
+            b.iter_batched(|| bindings.clone(), restore, BatchSize::LargeInput);
+        });
+        let state = restore(bindings.clone());
+        assert_eq!(state.posts().len(), if text.is_empty() { GUESTS as usize } else { 0 });
+        let request = Request::DefineFilter { xml: write(&wordings()[1]), flags: 0 };
+        let context = Context { now: Duration::ZERO, fresh: Uuid::nil() };
+        c.bench_function(&format!("redefine/{GUESTS} learners, {name}"), |b| {
+            b.iter(|| state.request(&request, context).expect("defined"));
+        });
+    }
+}
+
+fn learner(n: u32) -> Binding {
+    let xml = format!(
+        "<filterbinding><owner><name>vm{n}</name><uuid>{}</uuid></owner><portdev name='vnet{n}'/>\
+         <mac address='52:54:00:00:{:02x}:{:02x}'/><filterref filter='clean-traffic'>\
+         <parameter name='MAC' value='52:54:00:00:{:02x}:{:02x}'/></filterref></filterbinding>",
+        Uuid::from_u128(n.into()),
+        n >> 8,
+        n & 255,
+        n >> 8,
+        n & 255
+    );
+    binding::read(&Source::new("binding", xml)).expect("a binding").0
+}
+
 criterion_group! {
     name = engine;
     config = Criterion::default().sample_size(20);
-    targets = program, changes
+    targets = program, changes, learners
 }
 criterion_main!(engine);

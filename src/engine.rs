@@ -8,6 +8,7 @@ mod beginners;
 pub mod documents;
 mod filters;
 mod learners;
+mod needs;
 mod ports;
 
 pub use filters::{Fault, sound};

@@ -4,6 +4,7 @@
 //! all other users of the filter have its new meaning at once.
 
 use super::State;
+use super::needs::Needs;
 use crate::binding::Binding;
 use crate::filter::Filter;
 use crate::firewall::{Member, Refused, Rules};
@@ -26,16 +27,17 @@ impl State {
         names: &[String],
     ) -> Result<Vec<String>, Refused> {
         let then = State { firewall: self.firewall.unbound().define(filters.to_vec())?, ..self.clone() };
-        let begins = |member: &&Arc<Member>| {
+        let mut needs = Needs::default();
+        let mut begins = |member: &&Arc<Member>| {
             let binding = self.bindings.get(&member.name);
             let binding = binding.filter(|binding| member.rules == Rules::Filter(binding.filter.clone()));
             binding.is_some_and(|binding| {
                 !self.learners.contains_key(&member.index)
                     && names.iter().any(|name| then.firewall.uses(&binding.filter, name))
-                    && then.to_learn(binding).is_ok_and(|wanted| wanted.is_some())
+                    && needs.to_learn(&then, binding).is_ok_and(|wanted| wanted.is_some())
             })
         };
-        let beginners: Vec<&Arc<Member>> = self.firewall.members().values().filter(begins).collect();
+        let beginners: Vec<&Arc<Member>> = self.firewall.members().values().filter(&mut begins).collect();
         let ports: BTreeSet<String> = beginners.iter().map(|member| member.name.clone()).collect();
         self.firewall = self.firewall.keep(beginners.iter().map(|member| member.index))?;
         Ok(ports.into_iter().collect())
@@ -45,9 +47,9 @@ impl State {
     pub(super) fn begin(&mut self, ports: &[String]) -> Result<(), Refused> {
         let bindings: Vec<Arc<Binding>> =
             ports.iter().filter_map(|port| self.bindings.get(port)).cloned().collect();
-        let mut members = Vec::new();
+        let (mut members, mut needs) = (Vec::new(), Needs::default());
         for binding in bindings {
-            members.extend(self.members(&self.links_of(&binding.portdev), &binding)?);
+            members.extend(self.members(&self.links_of(&binding.portdev), &binding, &mut needs)?);
         }
         self.firewall = self.firewall.bind_all(members)?;
         Ok(())

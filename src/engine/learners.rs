@@ -4,20 +4,19 @@
 //! of what it knows is a change of its rules, taken to the kernel and written down in one step. A learner belongs to a link by
 //! index; what it knows belongs to that link too, but for leases, which are the guest's wherever it comes back.
 
+use super::needs::{IP, Needs};
 use super::{Change, State, refusal};
 use crate::binding::Binding;
 use crate::bpf::Side;
-use crate::diag::{Code, Diagnostic};
 use crate::firewall::{Member, Refused};
 use crate::learn::{Post, Told};
-use crate::learning::{self, Heard, Learner, Meaningless, Mode, Wanted};
+use crate::learning::{Heard, Learner, Mode};
 use crate::lease::file::{self, Book, Guest};
 use crate::lease::{How, Table};
 use crate::links::{Kind, Link};
 use crate::resolve::unresolvable;
 use crate::rpc::Error;
 use crate::status::{Address, Learning};
-use crate::vars::{Access, Index};
 use imbl::ordmap::DiffItem;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -31,12 +30,6 @@ pub(super) struct Study {
     learner: Learner,
 }
 
-/// The one variable that can be learned.
-const IP: &str = "IP";
-
-/// An address as good as any, to see whether a filter could be enforced once there is one.
-const SAMPLE: &str = "192.0.2.1";
-
 impl Study {
     /// When an address ends, counted from an epoch.
     pub(super) fn deadline(&self, epoch: Duration) -> Option<Duration> {
@@ -47,31 +40,20 @@ impl Study {
 impl State {
     /// Whether a binding could be enforced, were its link there.
     pub(super) fn check(&self, binding: &Binding) -> Result<(), Refused> {
-        match self.to_learn(binding)? {
+        match Needs::default().to_learn(self, binding)? {
             Some(_) => Ok(()),
             None => self.firewall.check(&binding.filter, &binding.params),
         }
     }
 
-    /// What has to be learned for a binding; none where nothing, or what can not be learned, is missing.
-    pub(super) fn to_learn(&self, binding: &Binding) -> Result<Option<Wanted>, Refused> {
-        let missing = self.firewall.missing(&binding.filter, &binding.params)?;
-        if missing != [Access { name: IP.into(), index: Index::Iterator(0) }] {
-            return Ok(None);
-        }
-        let wanted = Wanted::of(&binding.params).map_err(|fault| meaningless(&binding.filter, fault))?;
-        if wanted.mode == Mode::None {
-            return Ok(None);
-        }
-        let mut vars = binding.params.clone();
-        vars.push(IP, SAMPLE);
-        self.firewall.check(&binding.filter, &vars)?;
-        Ok(Some(wanted))
-    }
-
     /// The members that a binding makes of these links; those that learn go on with what they know.
-    pub(super) fn members(&mut self, links: &[Arc<Link>], binding: &Binding) -> Result<Vec<Member>, Refused> {
-        let Some(wanted) = self.to_learn(binding)? else {
+    pub(super) fn members(
+        &mut self,
+        links: &[Arc<Link>],
+        binding: &Binding,
+        needs: &mut Needs,
+    ) -> Result<Vec<Member>, Refused> {
+        let Some(wanted) = needs.to_learn(self, binding)? else {
             links.iter().for_each(|link| self.unlearn(link.index));
             return Ok(links.iter().map(|link| self.member(link, binding)).collect());
         };
@@ -198,6 +180,7 @@ impl State {
     /// After filters of these names were redefined: whoever learns goes on, or needs no longer to. Refused where one
     /// would need what can not be learned.
     pub(super) fn relearn(&mut self, names: &[String]) -> Result<(), Error> {
+        let mut needs = Needs::default();
         for index in self.learners.keys().copied().collect::<Vec<_>>() {
             let Some((_, binding)) = self.bound_link(index) else { continue };
             if !names.iter().any(|name| self.firewall.uses(&binding.filter, name)) {
@@ -205,8 +188,8 @@ impl State {
             }
             let named =
                 |refused: Refused| refusal(Refused { interface: Some(binding.portdev.clone()), ..refused });
-            if self.to_learn(&binding).map_err(named)?.is_none() {
-                let missing = self.firewall.missing(&binding.filter, &binding.params).map_err(named)?;
+            if needs.to_learn(self, &binding).map_err(named)?.is_none() {
+                let missing = needs.lacking(self, &binding).map_err(named)?;
                 if !missing.is_empty() {
                     let diagnostics = vec![unresolvable(&missing.into_iter().collect())];
                     return Err(named(Refused { interface: None, diagnostics }));
@@ -309,12 +292,4 @@ impl State {
         let addresses = learner.table().iter().map(address).collect();
         Some(Learning { mode: learner.wanted().mode.word().into(), addresses })
     }
-}
-
-fn meaningless(filter: &str, fault: Meaningless) -> Refused {
-    let message = match fault.variable {
-        learning::MODE => format!("filter '{filter}' learning value '{}' invalid.", fault.value),
-        _ => fault.to_string(),
-    };
-    Refused { interface: None, diagnostics: vec![Diagnostic::error(Code::PARSE_FAILED, message)] }
 }

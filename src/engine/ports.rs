@@ -4,6 +4,7 @@
 //! renamed, until the binding goes or the new name has a binding of its own.
 
 use super::documents::read_binding;
+use super::needs::Needs;
 use super::{Change, State, Write, binding_id, own_refusal};
 use crate::binding::{self, Binding};
 use crate::firewall::{BridgePort, Member, Place, Rules};
@@ -44,7 +45,7 @@ impl State {
         if links.is_empty() {
             self.check(&binding).map_err(own_refusal)?;
         }
-        let members = next.members(&links, &binding).map_err(own_refusal)?;
+        let members = next.members(&links, &binding, &mut Needs::default()).map_err(own_refusal)?;
         next.firewall = next.firewall.bind_all(members).map_err(own_refusal)?;
         let reply = Reply::Binding(binding_id(&binding));
         let writes = vec![Write::SaveBinding(portdev.clone(), binding::write_status(&binding))];
@@ -231,7 +232,7 @@ impl State {
         let Some(binding) = self.bindings.get(portdev).cloned() else { return };
         let links = self.links_of(portdev);
         self.closed.remove(portdev);
-        let members = self.members(&links, &binding);
+        let members = self.members(&links, &binding, &mut Needs::default());
         match members.and_then(|members| self.firewall.bind_all(members)) {
             Ok(firewall) => self.firewall = firewall,
             Err(refused) => {
@@ -244,8 +245,11 @@ impl State {
     /// All bindings at once, or, where one of them can not be had, each by itself.
     pub(super) fn enforce_all(&mut self) {
         let bindings: Vec<Arc<Binding>> = self.bindings.values().cloned().collect();
-        let members: Result<Vec<_>, _> =
-            bindings.iter().map(|binding| self.members(&self.links_of(&binding.portdev), binding)).collect();
+        let mut needs = Needs::default();
+        let members: Result<Vec<_>, _> = bindings
+            .iter()
+            .map(|binding| self.members(&self.links_of(&binding.portdev), binding, &mut needs))
+            .collect();
         match members.and_then(|members| self.firewall.bind_all(members.into_iter().flatten())) {
             Ok(firewall) => self.firewall = firewall,
             Err(_) => self.bindings.clone().keys().for_each(|portdev| self.enforce(portdev)),

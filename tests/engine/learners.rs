@@ -447,3 +447,21 @@ fn whoever_waits_shares_the_program_with_all_who_do() {
         assert_eq!(groups.collect::<Vec<_>>(), [9], "{params:?}");
     }
 }
+
+#[test]
+fn of_guests_alike_but_for_one_value_only_those_with_a_bad_one_are_closed() {
+    let value = |number: u32| if number % 2 == 0 { "not-a-mac" } else { "52:54:00:00:00:09" };
+    let binding = |number: u32| {
+        let mac = format!("52:54:00:00:00:{number:02x}");
+        let xml = with_params(&format!("vnet{number}"), &[("MAC", &mac), ("OTHER", value(number))]);
+        binding::read(&Source::new("binding", xml)).unwrap().0
+    };
+    let firewall = Firewall::new(policy(64)).define([filter(&honest(NEEDY)).into()]).unwrap();
+    let links = (1..=4).map(|number| tap(number, &format!("vnet{number}")));
+    let state = State::restore(firewall, (1..=4).map(binding), links, GRACE);
+    for number in 1..=4 {
+        let closed = state.closed(&format!("vnet{number}"));
+        assert_eq!(closed.is_some(), number % 2 == 0, "{number}: {closed:?}");
+        assert_eq!(state.posts().contains_key(&number), number % 2 == 1);
+    }
+}
