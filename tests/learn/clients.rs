@@ -1,160 +1,13 @@
 //! Guests with a real DHCP client, real servers on their bridge, and what the guests can do then.
-//! Needs udhcpc and dnsmasq (scripts/setup); busybox, which udhcpc belongs to, has a server too, one that gives leases of seconds.
+//! Needs udhcpc and dnsmasq, and for some dhclient (scripts/setup).
 
 use crate::daemon::host::{Conn, Daemon, Host, eventually};
-use crate::daemon::{Dnsmasq, becomes, bind_with, filter, known};
+use crate::daemon::{Dnsmasq, becomes, bind_with, filter, interface, known};
 use crate::lab::frames::Mac;
-use crate::lab::{Link, Network, address, in_fresh_netns, veth};
-use std::fs::{self, File, Permissions};
+use crate::lab::{Network, address, in_fresh_netns};
+use crate::rooms::{Client, Room, SERVER, dhclient, equipped, udhcpd};
 use std::net::Ipv4Addr;
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-
-const SERVER: &str = "10.0.0.254";
-
-/// A namespace of its own behind a port of the bridge.
-struct Room {
-    namespace: File,
-    port: Link,
-    inner: String,
-}
-
-impl Room {
-    fn new(network: &Network, port: &str, mac: Mac) -> Room {
-        let inner = format!("{port}-in");
-        let (outer, link) = veth(port, &inner);
-        link.set_mac(mac);
-        let namespace = std::thread::spawn(|| {
-            // SAFETY: unshare reads no memory.
-            assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0);
-            File::open("/proc/thread-self/ns/net").unwrap()
-        });
-        let room = Room { namespace: namespace.join().unwrap(), port: outer, inner };
-        link.move_to(&room.namespace);
-        network.bridge.add(outer);
-        outer.up();
-        assert!(room.succeeds(&format!("ip link set {} up", room.inner)));
-        outer.ready();
-        room
-    }
-
-    /// A program of busybox in there.
-    fn command(&self, line: &str) -> Command {
-        let namespace = self.namespace.as_raw_fd();
-        let mut command = Command::new("busybox");
-        command.args(line.split(' ')).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let enter = move || {
-            // SAFETY: setns reads no memory, and the descriptor is open until the child has begun.
-            match unsafe { libc::setns(namespace, libc::CLONE_NEWNET) } {
-                0 => Ok(()),
-                _ => Err(std::io::Error::last_os_error()),
-            }
-        };
-        // SAFETY: it makes a single system call.
-        unsafe { command.pre_exec(enter) };
-        command
-    }
-
-    fn succeeds(&self, line: &str) -> bool {
-        self.command(line).status().unwrap().success()
-    }
-
-    fn has(&self, address: &str) {
-        let _ = self.succeeds(&format!("ip addr add {address}/24 dev {}", self.inner));
-    }
-
-    /// Whether the host answers who uses this address, which is given to the interface.
-    fn may_use(&self, address: &str) -> bool {
-        self.has(address);
-        self.succeeds(&format!("ping -c 1 -W 1 -I {address} {SERVER}"))
-    }
-}
-
-/// A process that ends with the test.
-struct Process(Child);
-
-impl Process {
-    fn signal(&self, signal: i32) {
-        // SAFETY: the number is that of our own child, which is not waited for yet.
-        assert_eq!(unsafe { libc::kill(self.0.id() as i32, signal) }, 0);
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// A client, and what it told its script.
-struct Client {
-    process: Process,
-    events: PathBuf,
-}
-
-impl Client {
-    fn start(room: &Room, directory: &Host) -> Client {
-        Client::start_with(room, directory, "")
-    }
-
-    fn start_with(room: &Room, directory: &Host, option: &str) -> Client {
-        let name = &room.inner;
-        let (events, script) =
-            (directory.path(&format!("{name}.events")), directory.path(&format!("{name}.sh")));
-        let text = format!(
-            "#!/bin/sh\ncase $1 in\n\
-             deconfig) busybox ip addr flush dev $interface ;;\n\
-             bound|renew) busybox ip addr add $ip/24 dev $interface 2>/dev/null ;;\n\
-             esac\necho $1 $ip >> {}\n",
-            events.display()
-        );
-        fs::write(&script, text).unwrap();
-        fs::set_permissions(&script, Permissions::from_mode(0o755)).unwrap();
-        let line = format!("udhcpc -f -i {name}{option} -t 1000 -T 1 -s {}", script.display());
-        Client { process: Process(room.command(&line).spawn().unwrap()), events }
-    }
-
-    /// The addresses that came with an event of this kind.
-    fn told(&self, kind: &str) -> Vec<String> {
-        let text = fs::read_to_string(&self.events).unwrap_or_default();
-        let lines = text.lines().filter_map(|line| line.split_once(' '));
-        lines.filter(|(word, _)| *word == kind).map(|(_, address)| address.into()).collect()
-    }
-
-    fn waits_for(&self, kind: &str, count: usize) -> String {
-        eventually(kind, || self.told(kind).len() >= count);
-        self.told(kind)[count - 1].clone()
-    }
-}
-
-/// busybox's server, in a namespace or on the host.
-fn udhcpd(directory: &Host, room: Option<&Room>, seconds: u32, range: &str) -> Process {
-    let interface = room.map_or("br0", |room| &room.inner);
-    let (start, end) = range.split_once('-').unwrap();
-    let file = |kind: &str| directory.path(&format!("{interface}.{kind}")).display().to_string();
-    let text = format!(
-        "interface {interface}\nstart {start}\nend {end}\nmax_leases 10\nmin_lease 1\nauto_time 0\n\
-         lease_file {}\npidfile {}\noption subnet 255.255.255.0\noption lease {seconds}\n",
-        file("leases"),
-        file("pid")
-    );
-    fs::write(file("conf"), text).unwrap();
-    fs::write(file("leases"), "").unwrap();
-    let line = format!("udhcpd -f -a 0 {}", file("conf"));
-    let mut command = match room {
-        Some(room) => room.command(&line),
-        None => Command::new("busybox"),
-    };
-    if room.is_none() {
-        command.args(line.split(' ')).stdout(Stdio::null()).stderr(Stdio::null());
-    }
-    Process(command.spawn().unwrap())
-}
 
 /// A host with its place on the bridge, and a guest's port that is bound.
 struct World {
@@ -170,13 +23,7 @@ const GUEST: Mac = [0x52, 0x54, 0, 0, 1, 1];
 impl World {
     /// None where a program is missing, which is said.
     fn new(params: &[(&str, &str)]) -> Option<World> {
-        let has = |applet: &str| {
-            let mut help = Command::new("busybox");
-            help.args([applet, "--help"]).stdout(Stdio::null()).stderr(Stdio::null());
-            help.status().is_ok_and(|status| status.success())
-        };
-        if let Some(missing) = ["udhcpc", "udhcpd", "ip", "ping"].into_iter().find(|applet| !has(applet)) {
-            println!("skipped: busybox has no {missing} (scripts/setup)");
+        if !equipped() {
             return None;
         }
         let (network, host) = (Network::new(), Host::new());
@@ -192,6 +39,12 @@ impl World {
 
     fn becomes(&mut self, expected: &[&str]) {
         becomes(&mut self.conn, self.guest.port.index(), expected);
+    }
+
+    /// When the guest's lease ends.
+    fn ends(&mut self) -> Option<u64> {
+        let learning = interface(&mut self.conn, self.guest.port.index()).and_then(|found| found.learning);
+        learning.and_then(|learning| learning.addresses.first()?.until)
     }
 }
 
@@ -218,6 +71,29 @@ fn a_client_gets_an_address_renews_it_with_a_server_that_came_back_and_returns_i
         assert!(world.guest.may_use(&address));
 
         client.process.signal(libc::SIGUSR2);
+        world.becomes(&[]);
+        assert!(!world.guest.may_use(&address));
+    });
+}
+
+#[test]
+fn another_makers_client_gets_an_address_renews_it_by_itself_and_returns_it() {
+    in_fresh_netns(|| {
+        let Some(mut world) = World::new(&[DHCP]) else { return };
+        let directory = tempfile::tempdir().unwrap();
+        // It renews after three seconds and asks the server alone, who answers it alone.
+        let renewal = ["--dhcp-option=option:T1,3"];
+        let Some(_server) = Dnsmasq::at("br0", directory.path(), 3600, &renewal) else { return };
+        let Some(client) = Client::dhclient(&world.guest, &world.host) else { return };
+        let address = client.waits_for("BOUND", 1);
+        world.becomes(&[&address]);
+        assert!(world.guest.may_use(&address) && !world.guest.may_use("10.0.0.99"));
+        let first = world.ends();
+        assert_eq!(client.waits_for("RENEW", 1), address);
+        eventually("a lease that runs longer", || world.ends() > first);
+        assert!(world.guest.may_use(&address));
+
+        assert!(dhclient(&world.guest, &world.host, "-r").status().unwrap().success());
         world.becomes(&[]);
         assert!(!world.guest.may_use(&address));
     });
@@ -283,7 +159,7 @@ fn a_client_that_finds_its_address_in_use_declines_it_and_keeps_nothing() {
         (50..=60).for_each(|last| other.has(&format!("10.0.0.{last}")));
         let directory = tempfile::tempdir().unwrap();
         let Some(_server) = Dnsmasq::start(directory.path(), 3600) else { return };
-        let client = Client::start_with(&world.guest, &world.host, " -a1000");
+        let client = Client::start_with(&world.guest, &world.host, " -a8000");
         // A lease that is declined at once may never be in force: what tells of it is on the bridge.
         let mut frames: Vec<Vec<u8>> = Vec::new();
         let of_kind = |frames: &[Vec<u8>], kind: u8| {

@@ -46,7 +46,7 @@ pub fn bind_with(conn: &mut Conn, port: &str, owner: &str, mac: Mac, params: &[(
     conn.0.apply(&xml).unwrap();
 }
 
-fn interface(conn: &mut Conn, index: u32) -> Option<Interface> {
+pub fn interface(conn: &mut Conn, index: u32) -> Option<Interface> {
     let status: Status = serde_json::from_str(&conn.0.status().unwrap()).unwrap();
     status.interfaces.into_iter().find(|interface| interface.index == Some(index))
 }
@@ -278,20 +278,21 @@ pub struct Dnsmasq(Child);
 
 impl Dnsmasq {
     pub fn start(directory: &Path, seconds: u32) -> Option<Dnsmasq> {
+        Dnsmasq::at("br0", directory, seconds, &[])
+    }
+
+    /// At an interface of this thread's namespace, with more options.
+    pub fn at(interface: &str, directory: &Path, seconds: u32, options: &[&str]) -> Option<Dnsmasq> {
         let there = Command::new("dnsmasq").arg("--version").stdout(Stdio::null()).status();
         if !there.is_ok_and(|status| status.success()) {
             println!("skipped: dnsmasq is not installed (scripts/setup)");
             return None;
         }
         let child = Command::new("dnsmasq")
-            .args([
-                "--no-daemon",
-                "--conf-file=/dev/null",
-                "--port=0",
-                "--bind-interfaces",
-                "--interface=br0",
-            ])
+            .args(["--no-daemon", "--conf-file=/dev/null", "--port=0", "--bind-interfaces"])
             .args(["--except-interface=lo", "--no-ping", "--user=root", "--dhcp-authoritative"])
+            .arg(format!("--interface={interface}"))
+            .args(options)
             .arg(format!("--dhcp-range=10.0.0.50,10.0.0.60,255.255.255.0,{seconds}"))
             .arg(format!("--dhcp-leasefile={}", directory.join("leases").display()))
             .stdout(Stdio::null())

@@ -9,5 +9,7 @@ mod clients;
 mod daemon;
 mod filters;
 mod learner;
+mod macvtap;
 mod many;
+mod rooms;
 mod wire;
