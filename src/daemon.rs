@@ -19,7 +19,7 @@ use crate::ir::observed::Observed;
 use crate::learn::Told as Sighting;
 use crate::lease::Table;
 use crate::lease::file::{self, Book};
-use crate::links::{self, LinkEvent};
+use crate::links::{self, Link, LinkEvent};
 use crate::nft::Ownership;
 use crate::notify;
 use crate::rpc::{self, Call, Error, Reply};
@@ -53,6 +53,12 @@ pub enum Failure {
     /// The system.
     #[error("{0}: {1}")]
     System(&'static str, io::Error),
+}
+
+/// Why a change was not taken.
+enum Untaken {
+    ByKernel(apply::Refused),
+    ByDisk(Fault),
 }
 
 /// After which time what the kernel refused is tried again.
@@ -243,8 +249,12 @@ impl Daemon {
         Ok(Reply::Json(json))
     }
 
-    /// Takes a change to kernel and disk, or to neither.
     async fn take(&mut self, change: Change) -> Result<Reply, Error> {
+        self.try_take(change).await.map_err(Error::from)
+    }
+
+    /// Takes a change to kernel and disk, or to neither.
+    async fn try_take(&mut self, change: Change) -> Result<Reply, Untaken> {
         let outcome = self.take_in(&change).await;
         if outcome.is_ok() {
             self.state = change.next;
@@ -253,17 +263,17 @@ impl Daemon {
         outcome.map(|()| change.reply)
     }
 
-    async fn take_in(&mut self, change: &Change) -> Result<(), Error> {
+    async fn take_in(&mut self, change: &Change) -> Result<(), Untaken> {
         // Nobody is listened to whose rules are about to go.
         if !change.next.knows_the_same(&self.state) || !change.next.binds_the_same(&self.state) {
             self.ears.close(&change.next.posts());
         }
-        self.enforce(&change.next).await.map_err(|refused| Error::internal(refused.to_string()))?;
+        self.enforce(&change.next).await.map_err(Untaken::ByKernel)?;
         let lessons = change.next.lessons(&self.state);
         let written = self.write(&change.writes).and_then(|()| self.note(&lessons));
         if let Err(fault) = written {
             self.enforce_back(&change.next).await;
-            return Err(Error::internal(chain(&fault)));
+            return Err(Untaken::ByDisk(fault));
         }
         Ok(())
     }
@@ -284,15 +294,25 @@ impl Daemon {
     async fn hear(&mut self, sightings: Vec<Sighting>) {
         if self.learn(&sightings).await.is_err() {
             for sighting in sightings {
-                if let Err(refused) = self.learn(std::slice::from_ref(&sighting)).await {
-                    error!(index = sighting.guest, reason = %refused.message, "not learned");
+                if let Err(untaken) = self.learn(std::slice::from_ref(&sighting)).await {
+                    self.miss(sighting.guest, untaken).await;
                 }
             }
         }
         self.shorten();
     }
 
-    async fn learn(&mut self, sightings: &[Sighting]) -> Result<(), Error> {
+    /// A guest whose rules the kernel refuses is closed. What can not be written the guest's next frame may tell again.
+    async fn miss(&mut self, guest: u32, untaken: Untaken) {
+        let by_kernel = matches!(untaken, Untaken::ByKernel(_));
+        let why = Error::from(untaken).message;
+        error!(index = guest, reason = %why, "not learned");
+        if let Some(link) = self.state.link_at(guest).cloned().filter(|_| by_kernel) {
+            self.shut(&link, &why).await;
+        }
+    }
+
+    async fn learn(&mut self, sightings: &[Sighting]) -> Result<(), Untaken> {
         let (mut next, now) = (self.state.clone(), self.now());
         let mut learned = Vec::new();
         for sighting in sightings {
@@ -302,7 +322,7 @@ impl Daemon {
             }
         }
         if !learned.is_empty() {
-            self.take(Change { next, writes: Vec::new(), reply: Reply::Done }).await?;
+            self.try_take(Change { next, writes: Vec::new(), reply: Reply::Done }).await?;
         }
         for Sighting { guest, frame } in learned {
             info!(index = guest, sighting = ?frame.sighting, "learned");
@@ -352,13 +372,14 @@ impl Daemon {
             let change = self.state.link(&event);
             let Err(refused) = self.take(change).await else { continue };
             error!(link = ?event, reason = %refused.message, "rules not taken by the kernel");
-            self.shut(&event, &refused.message).await;
+            if let LinkEvent::Appeared(link) | LinkEvent::Changed { new: link, .. } = &event {
+                self.shut(link, &refused.message).await;
+            }
         }
     }
 
     /// Closes an interface whose rules the kernel did not take.
-    async fn shut(&mut self, event: &LinkEvent, why: &str) {
-        let (LinkEvent::Appeared(link) | LinkEvent::Changed { new: link, .. }) = event else { return };
+    async fn shut(&mut self, link: &Link, why: &str) {
         let closed = self.state.close(link, why);
         let change = Change { next: closed, writes: Vec::new(), reply: Reply::Done };
         match self.take(change).await {
@@ -399,6 +420,15 @@ impl Daemon {
                 warn!(port = portdev, reason = %refused.message, "stays closed");
             }
         }
+    }
+}
+
+impl From<Untaken> for Error {
+    fn from(untaken: Untaken) -> Error {
+        Error::internal(match untaken {
+            Untaken::ByKernel(refused) => refused.to_string(),
+            Untaken::ByDisk(fault) => chain(&fault),
+        })
     }
 }
 

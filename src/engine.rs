@@ -180,6 +180,11 @@ impl State {
         self.links.values().filter(|link| !is_there(link)).cloned().collect()
     }
 
+    /// The link of an index.
+    pub fn link_at(&self, index: u32) -> Option<&Arc<Link>> {
+        self.links.get(&index)
+    }
+
     /// When [`State::expire`] has something to do next.
     pub fn deadline(&self) -> Option<Duration> {
         let learned = self.learners.values().filter_map(|study| study.deadline(self.epoch));

@@ -11,5 +11,6 @@ mod filters;
 mod learner;
 mod macvtap;
 mod many;
+mod refused;
 mod rooms;
 mod wire;
