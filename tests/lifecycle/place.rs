@@ -1,0 +1,81 @@
+//! A place where one daemon of the host runs as process 1, with its own mounts, and lines of shell beside it.
+//!
+//! It is in the network namespace of the thread that makes it, so that what it rules is the lab's.
+
+use std::io::{BufRead, BufReader, Lines, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// An emulated machine reads a large program slowly.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// The place. Dropping it ends everything there.
+pub struct Place {
+    unshare: Child,
+    lines: ChildStdin,
+    answers: Lines<BufReader<ChildStdout>>,
+    directory: TempDir,
+}
+
+impl Place {
+    /// Runs `prepare` and then the daemon.
+    pub fn new(prepare: &str, daemon: &str) -> Place {
+        let directory = TempDir::new().unwrap();
+        let script = format!(
+            "exec 3<&0 4>&1 </dev/null >>\"$PLACE/log\" 2>&1\nmount --make-rprivate /\n{prepare}\n\
+             while read -r line <&3; do eval \"$line\"; echo $? >&4; done &\nexec {daemon}"
+        );
+        let mut unshare = Command::new("unshare")
+            .args([
+                "--pid",
+                "--fork",
+                "--kill-child",
+                "--mount",
+                "--mount-proc",
+                "--cgroup",
+                "sh",
+                "-c",
+                &script,
+            ])
+            .env("PLACE", directory.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = unshare.stdin.take().unwrap();
+        let answers = BufReader::new(unshare.stdout.take().unwrap()).lines();
+        Place { unshare, lines, answers, directory }
+    }
+
+    fn run(&mut self, line: &str) -> bool {
+        writeln!(self.lines, "{line}").unwrap();
+        let answer = self.answers.next().unwrap_or_else(|| panic!("the place is gone: {}", self.log()));
+        answer.unwrap() == "0"
+    }
+
+    /// Runs a line of shell, which must succeed.
+    pub fn succeeds(&mut self, line: &str) {
+        assert!(self.run(line), "{line}: {}", self.log());
+    }
+
+    /// Runs it until it succeeds.
+    pub fn waits_for(&mut self, line: &str) {
+        let began = Instant::now();
+        while !self.run(line) {
+            assert!(began.elapsed() < PATIENCE, "never succeeds: {line}: {}", self.log());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = self.unshare.kill();
+        let _ = self.unshare.wait();
+    }
+}
