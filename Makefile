@@ -14,7 +14,7 @@ endif
 N    ?= 1000000
 SEED ?= 1
 
-.PHONY: demo test fuzz-verdicts lint bench vm-test doc install deb qemu-test clean
+.PHONY: demo test fuzz-verdicts lint bench vm-test guest-test doc install deb qemu-test clean
 
 demo:
 	scripts/setup
@@ -43,6 +43,11 @@ bench:
 vm-test:
 	scripts/setup --vm
 	vm-tests/run $(KERNEL)
+
+# A real guest under QEMU on a tap of this host: it learns its address and tries to leave it. vm-test has another, with connections.
+guest-test:
+	scripts/setup --vm
+	$(CARGO) test $(AS_ROOT) --test guest -- --ignored --show-output --test-threads 1
 
 # A domain's whole life with libvirt's own qemu driver, which talks to our daemon.
 qemu-test:

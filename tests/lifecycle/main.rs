@@ -10,3 +10,4 @@ mod guest;
 mod others;
 mod place;
 mod returns;
+mod services;
