@@ -9,6 +9,7 @@ mod link;
 mod matches;
 mod notes;
 
+pub use flow::{asks_for_connections, rejects_packets};
 pub use notes::warnings;
 
 use crate::diag::{Code, Diagnostic};
@@ -27,6 +28,18 @@ pub struct Options {
     pub counters: bool,
 }
 
+/// Which part of a program is made. A bridge port has all of it in one place. Where frames never meet a bridge and the
+/// program asks for connections, which are known in the IP layer only, its Ethernet layer sits on the device and the rest there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Part {
+    /// Both layers.
+    Whole,
+    /// The Ethernet layer: what it would hand to the IP layer passes.
+    Link,
+    /// The IP layer, for packets and not for frames.
+    Ip,
+}
+
 /// What programs need to know of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Features {
@@ -40,6 +53,21 @@ pub struct Features {
     pub limit: bool,
     /// Where the frames are seen, which decides over some of the above.
     pub hooks: Hooks,
+    /// What there is in the host's IP layer.
+    pub packets: Packets,
+}
+
+/// What can be asked of packets in the host's IP layer; all else is as elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packets {
+    /// There are rules for them at all.
+    pub seen: bool,
+    /// A packet from the guest can be rejected with an answer.
+    pub reject: bool,
+    /// Connections are tracked.
+    pub state: bool,
+    /// Connections can be counted.
+    pub limit: bool,
 }
 
 /// Where the frames of an interface are seen.
@@ -51,18 +79,33 @@ pub enum Hooks {
     Device,
     /// At the interface itself, which is a macvtap: what its guest sends goes out by it.
     Macvtap,
+    /// At the interface itself, and its packets once more in the host's IP layer, where connections are known.
+    Routed,
+    /// In the host's IP layer, which sees packets and no frames.
+    Packets,
 }
 
 impl Features {
     /// A kernel that can do everything.
-    pub const ALL: Features =
-        Features { xor_registers: true, reject: true, state: true, limit: true, hooks: Hooks::Bridge };
+    pub const ALL: Features = Features {
+        xor_registers: true,
+        reject: true,
+        state: true,
+        limit: true,
+        hooks: Hooks::Bridge,
+        packets: Packets { seen: true, reject: true, state: true, limit: true },
+    };
 
     /// What is left of it there: a device's own hooks know no connections and answer nobody.
     pub fn at(self, hooks: Hooks) -> Features {
-        let bridge = hooks == Hooks::Bridge;
-        let Features { reject, state, limit, .. } = self;
-        Features { reject: reject && bridge, state: state && bridge, limit: limit && bridge, hooks, ..self }
+        let Packets { reject, state, limit, .. } = self.packets;
+        match hooks {
+            Hooks::Bridge => Features { hooks, ..self },
+            Hooks::Packets => Features { reject, state, limit, hooks, ..self },
+            Hooks::Device | Hooks::Macvtap | Hooks::Routed => {
+                Features { reject: false, state: false, limit: false, hooks, ..self }
+            }
+        }
     }
 }
 
@@ -77,12 +120,18 @@ enum Way {
 struct Build<'a> {
     resolved: &'a Resolved,
     options: Options,
+    part: Part,
     program: Program,
     diagnostics: Vec<Diagnostic>,
 }
 
 /// The program of a resolved filter.
 pub fn compile(resolved: &Resolved, options: &Options) -> Result<Program, Vec<Diagnostic>> {
+    compile_part(resolved, options, Part::Whole)
+}
+
+/// A part of the program of a resolved filter, for the place where the options hold.
+pub fn compile_part(resolved: &Resolved, options: &Options, part: Part) -> Result<Program, Vec<Diagnostic>> {
     let program = Program {
         filter: resolved.filter.clone(),
         chains: BTreeMap::new(),
@@ -91,7 +140,7 @@ pub fn compile(resolved: &Resolved, options: &Options) -> Result<Program, Vec<Di
         slots: BTreeSet::new(),
         stateful: false,
     };
-    let mut build = Build { resolved, options: *options, program, diagnostics: Vec::new() };
+    let mut build = Build { resolved, options: *options, part, program, diagnostics: Vec::new() };
     for way in [Way::FromGuest, Way::ToGuest] {
         build.add_way(way);
     }

@@ -17,10 +17,11 @@ mod group;
 mod place;
 mod sort;
 
-pub use group::Group;
+pub use group::{Group, Placed};
 pub use place::{BridgePort, Place};
 
-use crate::compile::{self, Features, Hooks, compile};
+use crate::compile::{self, Features, Hooks, Part};
+use crate::compile::{asks_for_connections, compile_part, rejects_packets};
 use crate::diag::{Code, Diagnostic};
 use crate::filter::Filter;
 use crate::ir::{Family, Name, Ruleset, Table};
@@ -59,6 +60,8 @@ pub struct Firewall {
     bridge: Table,
     /// For interfaces whose frames no bridge sees.
     netdev: Table,
+    /// For their packets in the host's IP layer, and to shut it to everybody else who is bound.
+    packets: Table,
     /// Devices whose own hooks lead to the second table.
     devices: Devices,
     traced: bool,
@@ -139,15 +142,23 @@ impl Firewall {
             tracked: OrdMap::new(),
             bridge: layout::skeleton(),
             netdev: layout::device_skeleton(),
+            packets: layout::packet_skeleton(),
             devices: Devices::default(),
             traced: false,
         }
     }
 
-    /// The rule set that enforces it. There is a table for devices only while there are such devices.
+    /// The rule set that enforces it. There is a table for devices only while there are such devices, and one for the
+    /// host's IP layer only while there is somebody to be kept from it.
     pub fn ruleset(&self) -> Ruleset {
-        let devices = (!self.devices.is_empty()).then(|| (Family::Netdev, self.netdev.clone()));
-        Ruleset { tables: [(Family::Bridge, self.bridge.clone())].into_iter().chain(devices).collect() }
+        let packets = self.policy.compile.features.packets.seen && layout::is_waited_for(&self.packets);
+        let tables = [
+            (true, Family::Bridge, &self.bridge),
+            (packets, Family::Inet, &self.packets),
+            (!self.devices.is_empty(), Family::Netdev, &self.netdev),
+        ];
+        let needed = tables.into_iter().filter(|(needed, ..)| *needed);
+        Ruleset { tables: needed.map(|(_, family, table)| (family, table.clone())).collect() }
     }
 
     /// The choices that no filter makes.
@@ -248,6 +259,7 @@ impl Firewall {
     pub fn reserve(&self, name: &str) -> Firewall {
         let mut next = self.clone();
         layout::reserve(&mut next.bridge, name);
+        layout::reserve(&mut next.packets, name);
         next
     }
 
@@ -255,6 +267,7 @@ impl Firewall {
     pub fn unreserve(&self, name: &str) -> Firewall {
         let mut next = self.clone();
         layout::unreserve(&mut next.bridge, name);
+        layout::unreserve(&mut next.packets, name);
         next.let_device_be(name);
         next
     }
@@ -263,6 +276,7 @@ impl Firewall {
     pub fn traced(&self, on: bool) -> Firewall {
         let mut next = Firewall { traced: on, ..self.clone() };
         layout::trace(&mut next.bridge, on);
+        layout::trace(&mut next.packets, on);
         next.hook_all();
         next
     }
@@ -342,6 +356,7 @@ impl Firewall {
         let Rules::Filter(filter) = rules else {
             return Ok(Compiled {
                 program: Program::closed(),
+                packets: None,
                 reads: BTreeSet::new(),
                 folded: BTreeSet::new(),
             });
@@ -350,10 +365,19 @@ impl Firewall {
             Some(earlier) => resolve(&|name| earlier.library.get(name).cloned(), &earlier.root, vars, mode)?,
             None => resolve(&|name| self.known(name), filter, vars, mode)?,
         };
-        let options = compile::Options { features: self.features(hooks), ..self.policy.compile };
-        let program = compile(&resolved, &options)?;
+        let part = |hooks, part| {
+            let options = compile::Options { features: self.features(hooks), ..self.policy.compile };
+            compile_part(&resolved, &options, part)
+        };
+        let packets = match hooks {
+            Hooks::Routed if asks_for_connections(&resolved) => Some(part(Hooks::Packets, Part::Ip)?),
+            // What can not be answered there is dropped here.
+            Hooks::Routed if rejects_packets(&resolved) => part(Hooks::Packets, Part::Ip).ok(),
+            _ => None,
+        };
+        let program = part(hooks, if packets.is_some() { Part::Link } else { Part::Whole })?;
         let program = if hooks == Hooks::Macvtap { program.turned() } else { program };
-        Ok(Compiled { program, reads: resolved.reads, folded: resolved.folded })
+        Ok(Compiled { program, packets, reads: resolved.reads, folded: resolved.folded })
     }
 }
 

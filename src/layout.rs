@@ -39,6 +39,10 @@ pub const TO_GUEST: &str = "to-guest";
 pub const AT_INGRESS: &str = "at-ingress";
 /// The map from the device that a frame goes out by to its private program, for frames that no bridge sees.
 pub const AT_EGRESS: &str = "at-egress";
+/// The map from the interface that a packet came in by to where it is judged in the host's IP layer.
+pub const AT_PREROUTING: &str = "at-prerouting";
+/// The map from the interface that a packet goes out by to where it is judged in the host's IP layer.
+pub const AT_POSTROUTING: &str = "at-postrouting";
 
 const PREROUTING: &str = "prerouting";
 const POSTROUTING: &str = "postrouting";
@@ -47,6 +51,11 @@ const MEMBERS: &str = "/members";
 const TURNED: &str = "/turned";
 const INGRESS: &str = "ingress";
 const EGRESS: &str = "egress";
+/// Packets from and to whoever is bound.
+const FROM: &str = "from";
+const TO: &str = "to";
+/// Packets of those whose frames are judged at their own hooks alone.
+const ELSEWHERE: &str = "elsewhere";
 /// No program's name begins so.
 const DEVICE: &str = "_device";
 /// Hexadecimal digits of a digest in the name of a chain.
@@ -55,6 +64,8 @@ const IPSETS: [&str; 2] = ["ipset.", "ipset6."];
 
 /// After bridge conntrack (-200), and never 0, where br_netfilter may steal a frame.
 const FILTER_PRIORITY: i32 = -150;
+/// Behind the host's translation of source addresses (100): a guest's own addresses, and those that it sees.
+const LATE_PRIORITY: i32 = 150;
 
 /// How an interface's frames get to its program.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -77,6 +88,16 @@ pub fn skeleton() -> Table {
 /// The same for interfaces whose frames no bridge sees.
 pub fn device_skeleton() -> Table {
     with_sides(Table::default(), &DEVICE_SIDES)
+}
+
+/// The same for packets in the host's IP layer. Here whoever is bound anywhere is known, and shut unless he is let in:
+/// of a bridge's port the IP layer sees packets only where they came by its bridge unseen, or if it has left the bridge.
+pub fn packet_skeleton() -> Table {
+    let mut table = Table::default();
+    table.sets.insert(RESERVED.into(), set(vec![KeyType::IfName], Data::None, Role::Dispatch));
+    let accept = Rule::new(vec![], Action::Accept);
+    table.chains.insert(ELSEWHERE.into(), Arc::new(Chain { hook: None, rules: vec![accept] }));
+    with_sides(table, &PACKET_SIDES)
 }
 
 fn with_sides(mut table: Table, sides: &[Side; 2]) -> Table {
@@ -102,9 +123,9 @@ pub fn index_key(index: u32) -> Bytes {
 /// What the elements of a set of this name decide, for sets found in the kernel.
 pub fn role_of(name: &str, dynamic: bool) -> Role {
     let foreign = dynamic || IPSETS.iter().any(|prefix| name.starts_with(prefix));
-    const DISPATCH: [&str; 9] =
-        [BOUND, RESERVED, FROM_GUEST, TO_GUEST, AT_INGRESS, AT_EGRESS, TRACKED, ZONES, HOSTS];
-    let dispatch = shared_by(name).is_some() || DISPATCH.contains(&name);
+    const MAPS: [&str; 6] = [FROM_GUEST, TO_GUEST, AT_INGRESS, AT_EGRESS, AT_PREROUTING, AT_POSTROUTING];
+    const DISPATCH: [&str; 5] = [BOUND, RESERVED, TRACKED, ZONES, HOSTS];
+    let dispatch = shared_by(name).is_some() || MAPS.contains(&name) || DISPATCH.contains(&name);
     match (foreign, dispatch) {
         (true, _) => Role::Foreign,
         (false, true) => Role::Dispatch,
@@ -211,6 +232,20 @@ pub fn enter(table: &mut Table, index: u32, entrance: &Entrance) {
     }
 }
 
+/// Shuts an interface in the host's IP layer.
+pub fn bar(table: &mut Table, index: u32) {
+    leave(table, index);
+    insert(table, BOUND, index, Datum::None);
+}
+
+/// Lets the packets of an interface through the host's IP layer: its frames are judged at its own hooks.
+pub fn pass(table: &mut Table, index: u32) {
+    bar(table, index);
+    for side in &PACKET_SIDES {
+        insert(table, side.map, index, Datum::Jump(ELSEWHERE.into()));
+    }
+}
+
 /// Takes an interface out of all dispatch.
 pub fn leave(table: &mut Table, index: u32) {
     let key = index_key(index);
@@ -272,6 +307,11 @@ pub fn bound(table: &Table) -> Vec<u32> {
     table.sets.get(BOUND).into_iter().flat_map(|set| set.elements.keys().filter_map(index)).collect()
 }
 
+/// Whether anybody is bound or has a name that is reserved.
+pub fn is_waited_for(table: &Table) -> bool {
+    [BOUND, RESERVED].iter().any(|set| table.sets.get(*set).is_some_and(|set| !set.elements.is_empty()))
+}
+
 /// Takes away programs that nothing leads to any more.
 pub fn sweep(table: &mut Table) {
     let private = first_map(table).into_iter().flat_map(|map| map.elements.values());
@@ -311,51 +351,72 @@ fn chain(prefix: &str, side: &str) -> Name {
 /// Writes the chains of the dispatch anew, as its sets demand.
 fn refresh_dispatch(table: &mut Table) {
     for side in sides(table) {
-        let hook = side.point.map(|point| Hook { point, priority: FILTER_PRIORITY, device: None });
+        let hooked = |point, priority| Some(Hook { point, priority, device: None });
+        let (hook, gate) = match side.entry {
+            Entry::Hook(point, priority) => (hooked(point, priority), None),
+            Entry::Gate(gate, point, priority) => (None, Some((gate, hooked(point, priority)))),
+            Entry::Devices => (None, None),
+        };
         table.chains.insert(side.base.into(), Arc::new(Chain { hook, rules: dispatch(table, side) }));
+        if let Some((gate, hook)) = gate {
+            let bound = Rule::new(vec![is_in(side.index, BOUND)], Action::Goto(side.base.into()));
+            table.chains.insert(gate.into(), Arc::new(Chain { hook, rules: vec![bound, reserved(side)] }));
+        }
     }
 }
 
 /// One direction: the chain of its dispatch, and how its frames are told apart.
 struct Side {
     base: &'static str,
-    /// Where the chain is entered; at devices, base chains of their own go there.
-    point: Option<Point>,
+    entry: Entry,
     index: From,
-    /// Where reserved names count.
-    name: Option<From>,
+    name: From,
     /// The chain of a program, of one that is not turned round.
     chain: &'static str,
     map: &'static str,
 }
 
-const BRIDGE_SIDES: [Side; 2] = [
-    Side {
-        base: PREROUTING,
-        point: Some(Point::Prerouting),
-        index: From::Iif,
-        name: Some(From::IifName),
-        chain: OUT,
-        map: FROM_GUEST,
-    },
-    Side {
-        base: POSTROUTING,
-        point: Some(Point::Postrouting),
-        index: From::Oif,
-        name: Some(From::OifName),
-        chain: IN,
-        map: TO_GUEST,
-    },
-];
+/// How the kernel gets to a dispatch.
+enum Entry {
+    /// It begins there, with everybody's frames.
+    Hook(Point, i32),
+    /// By a base chain of this name, that saves others the search.
+    Gate(&'static str, Point, i32),
+    /// By base chains of each device.
+    Devices,
+}
 
-const DEVICE_SIDES: [Side; 2] = [
-    Side { base: INGRESS, point: None, index: From::Iif, name: None, chain: OUT, map: AT_INGRESS },
-    Side { base: EGRESS, point: None, index: From::Oif, name: None, chain: IN, map: AT_EGRESS },
-];
+const BRIDGE_SIDES: [Side; 2] = both(
+    [FROM_GUEST, TO_GUEST],
+    [PREROUTING, POSTROUTING],
+    [Entry::Hook(Point::Prerouting, FILTER_PRIORITY), Entry::Hook(Point::Postrouting, FILTER_PRIORITY)],
+);
+
+const DEVICE_SIDES: [Side; 2] =
+    both([AT_INGRESS, AT_EGRESS], [INGRESS, EGRESS], [Entry::Devices, Entry::Devices]);
+
+const PACKET_SIDES: [Side; 2] = both(
+    [AT_PREROUTING, AT_POSTROUTING],
+    [FROM, TO],
+    [
+        Entry::Gate(PREROUTING, Point::Prerouting, FILTER_PRIORITY),
+        Entry::Gate(POSTROUTING, Point::Postrouting, LATE_PRIORITY),
+    ],
+);
+
+const fn both(maps: [&'static str; 2], bases: [&'static str; 2], entries: [Entry; 2]) -> [Side; 2] {
+    let [came, goes] = entries;
+    let from =
+        Side { base: bases[0], entry: came, index: From::Iif, name: From::IifName, chain: OUT, map: maps[0] };
+    let to =
+        Side { base: bases[1], entry: goes, index: From::Oif, name: From::OifName, chain: IN, map: maps[1] };
+    [from, to]
+}
 
 /// A table has the sides whose maps it has.
 fn sides(table: &Table) -> &'static [Side; 2] {
-    if table.sets.contains_key(AT_INGRESS) { &DEVICE_SIDES } else { &BRIDGE_SIDES }
+    let all = [&BRIDGE_SIDES, &DEVICE_SIDES, &PACKET_SIDES];
+    all.into_iter().find(|sides| table.sets.contains_key(sides[0].map)).unwrap_or(&BRIDGE_SIDES)
 }
 
 impl Side {
@@ -379,24 +440,33 @@ fn dispatch(table: &Table, side: &Side) -> Vec<Rule> {
         Some(Rule::new(vec![is_in(side.index, set)], Action::Jump(target)))
     });
     let private = Rule::new(vec![], Action::Dispatch(vec![Key::new(side.index)], side.map.into()));
-    let rest = match side.name {
-        Some(name) => vec![vec![is_in(side.index, BOUND)], vec![is_in(name, RESERVED)]],
-        None => vec![vec![]],
+    let rest = match side.entry {
+        Entry::Hook(..) => {
+            vec![Rule::new(vec![is_in(side.index, BOUND)], Action::Drop), reserved(side)]
+        }
+        Entry::Gate(..) | Entry::Devices => vec![Rule::new(vec![], Action::Drop)],
     };
-    let dropped = rest.into_iter().map(|matches| Rule::new(matches, Action::Drop));
-    shared.chain([private]).chain(dropped).collect()
+    shared.chain([private]).chain(rest).collect()
+}
+
+fn reserved(side: &Side) -> Rule {
+    Rule::new(vec![is_in(side.name, RESERVED)], Action::Drop)
 }
 
 /// Has the kernel tell of every rule that the frames of bound interfaces meet (`nft monitor trace`), or of none.
 pub fn trace(table: &mut Table, on: bool) {
     for side in sides(table) {
-        let Some(point) = side.point else { continue };
-        let name: Name = format!("trace-{}", side.base).into();
+        let (base, point, priority) = match side.entry {
+            Entry::Hook(point, priority) => (side.base, point, priority),
+            Entry::Gate(gate, point, priority) => (gate, point, priority),
+            Entry::Devices => continue,
+        };
+        let name: Name = format!("trace-{base}").into();
         if !on {
             table.chains.remove(&name);
             continue;
         }
-        let hook = Some(Hook { point, priority: FILTER_PRIORITY - 1, device: None });
+        let hook = Some(Hook { point, priority: priority - 1, device: None });
         let rules = vec![Rule::new(vec![is_in(side.index, BOUND)], Action::Trace)];
         table.chains.insert(name, Arc::new(Chain { hook, rules }));
     }

@@ -109,7 +109,8 @@ impl Status {
     pub fn of<'a>(observed: &Observed, links: impl IntoIterator<Item = &'a Link>) -> Status {
         let links: BTreeMap<u32, &Link> = links.into_iter().map(|link| (link.index, link)).collect();
         let ruleset = recall(observed, &Ruleset::default());
-        let tables = ruleset.tables.iter();
+        // Where packets are judged or kept out, the frames of the same interfaces are judged elsewhere.
+        let tables = ruleset.tables.iter().filter(|(family, _)| **family != Family::Inet);
         let bound = tables.flat_map(|(family, table)| {
             layout::bound(table).into_iter().map(move |index| (*family, table, index))
         });

@@ -2,7 +2,7 @@
 
 mod simulated;
 
-use nwfilter::compile::{Features, Options, compile, warnings};
+use nwfilter::compile::{Features, Options, Part, compile, compile_part, warnings};
 use nwfilter::diag::{Code, Diagnostic};
 use nwfilter::eval::End;
 use nwfilter::ir::text::RuleText;
@@ -597,6 +597,53 @@ fn a_rejection_is_an_answer_only_where_the_hook_can_give_one() {
             assert_eq!(told, warned, "{inner}");
         }
     }
+}
+
+#[test]
+fn the_ip_part_reads_no_ethernet_header_on_the_way_to_the_guest() {
+    let fault = "asks for the source MAC address of a frame to the guest";
+    for (body, refused) in [
+        ("<rule action='accept' direction='out'><tcp srcmacaddr='$MAC'/></rule>", false),
+        (
+            "<rule action='accept' direction='out'><all srcmacaddr='1:2:3:4:5:6' dstipaddr='1.2.3.4'/></rule>",
+            false,
+        ),
+        ("<rule action='accept' direction='in'><tcp srcmacaddr='$MAC'/></rule>", true),
+        (
+            "<rule action='drop' direction='inout'><udp-ipv6 srcmacaddr='1:2:3:4:5:6' match='no'/></rule>",
+            true,
+        ),
+        ("<rule action='drop' direction='in'><mac srcmacaddr='$MAC'/></rule>", false),
+    ] {
+        let resolved =
+            Shelf::new(&[filter(body)]).resolve("f", &vars(&[("MAC", "1:2:3:4:5:6")]), Mode::Slots).unwrap();
+        let found = compile_part(&resolved, &ABLE, Part::Ip);
+        let told = found.as_ref().err().map(|faults| faults[0].message.contains(fault));
+        assert_eq!(told, refused.then_some(true), "{body}: {found:?}");
+        let program = found.unwrap_or_else(|_| Program::closed());
+        let text: Vec<String> = program.chains.keys().flat_map(|chain| text(&program, chain)).collect();
+        assert!(!text.iter().any(|rule| rule.contains("ether type")), "{body}: {text:?}");
+        assert!(
+            compile_part(&resolved, &ABLE, Part::Whole).is_ok()
+                && compile_part(&resolved, &ABLE, Part::Link).is_ok()
+        );
+    }
+}
+
+#[test]
+fn the_ethernet_part_asks_for_no_connection() {
+    let body = rule("accept", "out", "<tcp connlimit-above='2'/>") + &rule("drop", "inout", "<arp/>");
+    let resolved = Shelf::new(&[filter(&body)]).resolve("f", &Vars::default(), Mode::Slots).unwrap();
+    let nothing = Features { state: false, limit: false, ..Features::ALL };
+    let link = compile_part(&resolved, &Options { features: nothing, ..ABLE }, Part::Link).unwrap();
+    assert_eq!(text(&link, OUT), ["ether type arp drop", "accept"]);
+    assert!(link.sets.is_empty() && !link.stateful);
+    let without = Features { state: false, ..Features::ALL };
+    let fault = compile_part(&resolved, &Options { features: without, ..ABLE }, Part::Ip).unwrap_err();
+    assert!(
+        fault[0].message.starts_with("this kernel does not track connections (CONFIG_NF_CONNTRACK"),
+        "{fault:?}"
+    );
 }
 
 #[test]

@@ -104,16 +104,17 @@ fn meaning_of(table: &Table) -> Meaning {
     let private = bound.iter().filter_map(|index| match layout::entrance(table, *index) {
         Some(Entrance::Private(prefix) | Entrance::Turned(prefix)) => Some((*index, prefix)),
         Some(Entrance::Shared(_)) => None,
+        // Who is bound elsewhere is known in the host's IP layer, and is shut there or let be.
+        None if table.sets.contains_key(layout::AT_PREROUTING) => None,
         None => panic!("{index} is bound and goes nowhere"),
     });
     let anonymous = |action: &Action| match action {
         Action::Jump(_) => Action::Continue,
         action => action.clone(),
     };
-    let others = table
-        .chains
-        .iter()
-        .filter(|(name, chain)| chain.hook.is_some() || ["ingress", "egress"].contains(&&***name));
+    let others = table.chains.iter().filter(|(name, chain)| {
+        chain.hook.is_some() || ["ingress", "egress", "from", "to"].contains(&&***name)
+    });
     Meaning {
         shared: table.sets.iter().filter_map(group).collect(),
         private: private.collect(),
@@ -163,7 +164,7 @@ fn operation() -> impl Strategy<Value = Operation> {
     use Operation::*;
     let (index, filter, values) = (1..9u32, 0..FILTERS.len(), 0..6u8);
     prop_oneof![
-        6 => (index.clone(), filter.clone(), values.clone(), prop::option::of(1..5u32))
+        6 => (index.clone(), filter.clone(), values.clone(), prop::option::of(1..6u32))
             .prop_map(|(index, filter, values, bridge)| Bind { index, filter, values, bridge }),
         1 => (index.clone(), filter.clone(), values)
             .prop_map(|(first, filter, values)| BindTwo { first, filter, values }),
@@ -182,6 +183,7 @@ fn chosen(index: u32, filter: usize, values: u8, bridge: Option<u32>) -> Member 
         vars.push("MASK", ["255.255.255.0", "255.255.0.0"][usize::from(values % 2)]);
     }
     let place = match bridge {
+        Some(5) => Place::Routed { name: format!("vnet{index}") },
         Some(kind @ 3..) => Place::Device { name: format!("vnet{index}"), turned: kind == 4 },
         bridge => Place::Bridge(bridge.map(|index| BridgePort {
             index: 100 + index,

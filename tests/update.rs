@@ -363,7 +363,7 @@ fn what_an_interrupted_change_left_is_swept_by_the_next() {
 fn a_shared_program_that_has_lost_its_rules_lets_nothing_through() {
     in_fresh_netns(|| {
         let host = Host::bound(0, "clean-traffic", "");
-        let prefix = host.firewall.groups()["clean-traffic"].placed.clone().unwrap();
+        let prefix = host.firewall.groups()["clean-traffic"].placed.clone().unwrap().program;
         let empty = |chain: &str| Change::FlushChain(format!("{prefix}/{chain}").into());
         let switch = ["out", "in"].map(|chain| Step { family: Family::Bridge, change: empty(chain) });
         assert!(host.network.passes(Way::FromGuest, honest()));

@@ -3,6 +3,7 @@
 
 mod simulated;
 
+use nwfilter::compile::Part;
 use nwfilter::eval::{Connection, End};
 use nwfilter::filter::schema::{Layer, Protocol};
 use nwfilter::filter::{self, state};
@@ -292,6 +293,40 @@ proptest! {
                     let passes = guest.end(way, &frame, connection) == Some(End::Accept);
                     let expected = literally.end(way, &frame, connection) == End::Accept;
                     prop_assert_eq!(passes, expected, "{} {:02x?}", way, frame);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_ethernet_and_an_ip_part_let_by_together_what_the_whole_lets_by(
+        texts in some_filters(),
+        vars in some_vars(),
+    ) {
+        let shelf = Shelf::new(&texts);
+        for mode in [Mode::Slots, Mode::Fold] {
+            let resolved = shelf.resolve("f0", &vars, mode).unwrap();
+            let part = |part| Guest::part(&resolved, &vars, &ABLE, part);
+            let (whole, link) = (part(Part::Whole).unwrap(), part(Part::Link).unwrap());
+            let ip = match part(Part::Ip) {
+                Ok(ip) => ip,
+                Err(faults) => {
+                    prop_assert!(texts.concat().contains("<all srcmacaddr") && !faults.is_empty());
+                    return Ok(());
+                }
+            };
+            prop_assert!(!link.program.stateful && link.program.filter == whole.program.filter);
+            prop_assert!(ip.program.stateful || !whole.program.stateful);
+            prop_assert!(is_closed(&ip.program, OUT) && is_closed(&ip.program, IN));
+            let [whole, link, ip] = [&whole, &link, &ip].map(Guest::judge);
+            for frame in frames().iter().step_by(3) {
+                let is_packet = matches!(frame[12..14], [0x08, 0x00] | [0x86, 0xdd]);
+                for way in [OUT, IN] {
+                    for connection in CONNECTIONS {
+                        let passes = |judge: &Judge<'_>| judge.end(way, frame, connection) == Some(End::Accept);
+                        let both = passes(&link) && (!is_packet || passes(&ip));
+                        prop_assert_eq!(passes(&whole), both, "{} {:02x?}", way, frame);
+                    }
                 }
             }
         }

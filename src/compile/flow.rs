@@ -6,13 +6,13 @@
 
 use super::link::{not_later, with_context};
 use super::matches::{Matches, View, turn};
-use super::{Build, Features, Hooks, Way};
+use super::{Build, Features, Hooks, Part, Way};
 use crate::diag::{Code, Diagnostic};
 use crate::field::Field;
 use crate::filter::schema::Layer;
 use crate::filter::{Action, Direction, state};
 use crate::ir::{self, CtDirection, From, Key, KeyType, Match};
-use crate::resolve::{Condition, Rule, Test};
+use crate::resolve::{Condition, Resolved, Rule, Test};
 
 /// One chain that a rule stands in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,8 +92,11 @@ impl Build<'_> {
         let resolved = self.resolved;
         let mut rules = Vec::new();
         for rule in resolved.ip.iter().filter(of_layer) {
-            let lacking = lacking(rule, way, self.options.features);
-            self.diagnostics.extend(lacking.filter(|fault| !self.diagnostics.contains(fault)));
+            for fault in faults(rule, way, self.part, self.options.features) {
+                if !self.diagnostics.contains(&fault) {
+                    self.diagnostics.push(fault);
+                }
+            }
             for place in placements(rule).into_iter().filter(|place| place.way == way) {
                 rules.extend(self.flow_rule(rule, place));
             }
@@ -142,20 +145,46 @@ impl Build<'_> {
     }
 }
 
-/// What this kernel lacks to enforce the rule for frames of one way.
-fn lacking(rule: &Rule, way: Way, features: Features) -> Option<Diagnostic> {
-    let mine = placements(rule).into_iter().find(|place| place.way == way)?;
-    let asks_state = mine.states.is_some()
-        || has_state(rule)
-            && rule.tests().any(|test| matches!(test, Test::State(states) if states & state::NONE == 0));
-    if features.hooks != Hooks::Bridge && (asks_state || has_limit(rule)) {
-        return Some(untracked(rule, features.hooks));
-    }
-    let (message, help) = if has_limit(rule) && !features.limit {
+/// Whether some rule asks for the state of connections or counts them.
+pub fn asks_for_connections(resolved: &Resolved) -> bool {
+    let asks =
+        |rule: &Rule| has_limit(rule) || placements(rule).into_iter().any(|place| asks_state(rule, place));
+    resolved.ip.iter().any(asks)
+}
+
+/// Whether some rule of the IP layer answers what it refuses.
+pub fn rejects_packets(resolved: &Resolved) -> bool {
+    resolved.ip.iter().any(|rule| rule.action == Action::Reject)
+}
+
+fn asks_state(rule: &Rule, place: Placement) -> bool {
+    let named = |test: &Test| matches!(test, Test::State(states) if states & state::NONE == 0);
+    place.states.is_some() || has_state(rule) && rule.tests().any(named)
+}
+
+/// What keeps the rule from being enforced for frames of one way.
+fn faults(rule: &Rule, way: Way, part: Part, features: Features) -> impl Iterator<Item = Diagnostic> {
+    let mine = placements(rule).into_iter().find(|place| place.way == way);
+    let found = mine.map(|place| [lacking(rule, place, part, features), unreadable(rule, place, part)]);
+    found.into_iter().flatten().flatten()
+}
+
+/// What this kernel lacks there.
+fn lacking(rule: &Rule, place: Placement, part: Part, features: Features) -> Option<Diagnostic> {
+    let asks_state = asks_state(rule, place);
+    let hooks = features.hooks;
+    let (message, help) = if !asks_state && !has_limit(rule) {
+        return None;
+    } else if part != Part::Ip && hooks != Hooks::Bridge {
+        return Some(untracked(rule, hooks));
+    } else if has_limit(rule) && !features.limit {
         let message = "this kernel can not count connections (CONFIG_NFT_CONNLIMIT)";
         (message, "a kernel with that option can, or leave connlimit-above out")
-    } else if (asks_state || has_limit(rule)) && !features.state {
-        let message = "this kernel does not track connections of bridges (CONFIG_NF_CONNTRACK_BRIDGE)";
+    } else if !features.state {
+        let message = match part {
+            Part::Ip => "this kernel does not track connections (CONFIG_NF_CONNTRACK, CONFIG_NFT_CT)",
+            _ => "this kernel does not track connections of bridges (CONFIG_NF_CONNTRACK_BRIDGE)",
+        };
         (
             message,
             "a kernel with that option does; statematch='false' has the rule judge each frame by itself",
@@ -169,7 +198,10 @@ fn lacking(rule: &Rule, way: Way, features: Features) -> Option<Diagnostic> {
 
 /// A device's own hooks come before its connections are known.
 fn untracked(rule: &Rule, hooks: Hooks) -> Diagnostic {
-    let interface = if hooks == Hooks::Macvtap { "a macvtap" } else { "an interface without a bridge" };
+    let interface = match hooks {
+        Hooks::Macvtap => "a macvtap",
+        _ => "an interface that belongs to another, which is no bridge,",
+    };
     let (number, filter) = (rule.origin.rule, &rule.origin.filter);
     let message = format!(
         "rule {number} of filter '{filter}' asks for the state of connections, which are not tracked where the \
@@ -178,6 +210,22 @@ fn untracked(rule: &Rule, hooks: Hooks) -> Diagnostic {
     let help = "statematch='false' has the rule judge each frame by itself; a port of a bridge is tracked";
     let place = rule.origin.place.clone();
     Diagnostic::error(Code::OPERATION_FAILED, message).at(place, "in this rule").help(help)
+}
+
+/// A packet on its way to the guest has no Ethernet header in the IP layer, or still that of the link it came in by.
+fn unreadable(rule: &Rule, place: Placement, part: Part) -> Option<Diagnostic> {
+    let sender = rule.conditions.iter().any(|condition| condition.is_about(Field::EtherSaddr));
+    let (number, filter) = (rule.origin.rule, &rule.origin.filter);
+    let message = format!(
+        "rule {number} of filter '{filter}' asks for the source MAC address of a frame to the guest, which a packet \
+         that the host routes does not have yet where connections are known"
+    );
+    let help = "a mac rule can ask for it, or leave srcmacaddr out";
+    let fault = || {
+        let place = rule.origin.place.clone();
+        Diagnostic::error(Code::OPERATION_FAILED, message).at(place, "in this rule").help(help)
+    };
+    (part == Part::Ip && place.way == Way::ToGuest && !place.mirrored && sender).then(fault)
 }
 
 fn is_state(condition: &Condition) -> bool {

@@ -6,7 +6,7 @@
 
 use super::link::{BRIDGE_GROUP, IPV4, IPV6, Standing, ether_type, looks_at};
 use super::matches::equals;
-use super::{Build, Way};
+use super::{Build, Part, Way};
 use crate::field::Field;
 use crate::filter::schema::Layer;
 use crate::ir::{Action, Bytes, From, Key, Match, Name, Rule, Verdict};
@@ -66,7 +66,13 @@ impl Guard {
 impl Build<'_> {
     /// All chains that frames of one way walk.
     pub(super) fn add_way(&mut self, way: Way) {
-        self.add_ip_layer(way);
+        let families = if self.part == Part::Link { BTreeMap::new() } else { self.add_ip_layer(way) };
+        if self.part == Part::Ip {
+            return self.add_packets(way, families);
+        }
+        if !families.is_empty() {
+            self.add_chain(way.name(IP), vec![by_type(families, Action::Goto, Verdict::Goto), accept()]);
+        }
         let places = self.places(way);
         let mut root = in_order(places);
         root.push(Rule::new(Vec::new(), self.onward(way, None)));
@@ -87,8 +93,15 @@ impl Build<'_> {
         chain.filter(|chain| self.program.chains.contains_key(chain)).map_or(Action::Accept, Action::Goto)
     }
 
-    /// The IP layer's chains, each ending in a verdict, and one that tells the families apart.
-    fn add_ip_layer(&mut self, way: Way) {
+    /// The chain that takes packets of the IP layer, where no Ethernet type can be read.
+    fn add_packets(&mut self, way: Way, families: BTreeMap<u16, Name>) {
+        let family = |ether_type: u16| Match::equals(Key::new(From::Protocol), &ether_type.to_be_bytes());
+        let goto = families.into_iter().map(|(of, chain)| Rule::new(vec![family(of)], Action::Goto(chain)));
+        self.add_chain(way.chain().into(), goto.chain([accept()]).collect());
+    }
+
+    /// The IP layer's chains, each ending in a verdict, by Ethernet type.
+    fn add_ip_layer(&mut self, way: Way) -> BTreeMap<u16, Name> {
         let mut targets = BTreeMap::new();
         for (layer, ether_type, chain) in FAMILIES {
             let mut rules = self.flow_rules(layer, way);
@@ -100,9 +113,7 @@ impl Build<'_> {
             self.add_chain(way.name(chain), rules);
             targets.insert(ether_type, way.name(chain));
         }
-        if !targets.is_empty() {
-            self.add_chain(way.name(IP), vec![by_type(targets, Action::Goto, Verdict::Goto), accept()]);
-        }
+        targets
     }
 
     fn places(&mut self, way: Way) -> Vec<(Guard, Place)> {

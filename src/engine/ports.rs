@@ -92,6 +92,9 @@ impl State {
                 name: bridge.name.clone(),
                 host: bridge.mac,
             })),
+            None if link.master.is_none() && !matches!(link.kind, Kind::Macvtap { .. }) => {
+                Place::Routed { name: link.name.clone() }
+            }
             None => {
                 Place::Device { name: link.name.clone(), turned: matches!(link.kind, Kind::Macvtap { .. }) }
             }

@@ -3,8 +3,9 @@
 //! Membership is settled when this begins. Programs that nothing leads to any more are found by counting, and only
 //! what changes is looked at.
 
+use super::group::Compiled;
 use super::sort::Changed;
-use super::{Firewall, Group, Member, Refused};
+use super::{Firewall, Group, Member, Placed, Refused, Rules};
 use crate::compile::Hooks;
 use crate::diag::Diagnostic;
 use crate::ir::{Bytes, Data, Datum, Family, Name, Role, Table, concat};
@@ -50,32 +51,40 @@ impl Firewall {
 
     fn enter_shared(&mut self, name: &Name, group: &Group, newcomers: &OrdSet<u32>) -> Result<(), Refused> {
         for index in newcomers {
-            self.fill_slots(&group.program.slots, *index)
-                .map_err(|fault| self.refused(*index, vec![fault]))?;
-            self.enter(*index, group.hooks, &Entrance::Shared(name.clone()));
+            let mut entrances = Vec::new();
+            for (hooks, program) in group.programs() {
+                self.fill_slots(&program.slots, *index, hooks)
+                    .map_err(|fault| self.refused(*index, vec![fault]))?;
+                entrances.push((hooks, Entrance::Shared(name.clone())));
+            }
+            self.enter(*index, entrances);
         }
         Ok(())
     }
 
-    /// Gives each its own program, or changes nothing.
+    /// Gives each its own programs, or changes nothing.
     fn enter_private(&mut self, newcomers: &OrdSet<u32>) -> Result<(), Refused> {
-        let program = |index: &u32| {
+        let compiled = |index: &u32| {
             let member = &self.members[index];
             let hooks = member.place.hooks();
             let compiled = self.compile(&member.rules, &member.vars, Mode::Fold, hooks);
-            compiled
-                .map(|compiled| (*index, hooks, compiled.program))
-                .map_err(|faults| self.refused(*index, faults))
+            compiled.map(|compiled| (*index, hooks, compiled)).map_err(|faults| self.refused(*index, faults))
         };
-        let programs: Result<Vec<_>, Refused> = newcomers.iter().map(program).collect();
-        for (index, hooks, program) in programs? {
-            let prefix = layout::settle(self.table_mut(hooks), &program);
-            self.clear_slots(index, hooks);
-            let turned = hooks == Hooks::Macvtap;
-            let entrance = if turned { Entrance::Turned(prefix) } else { Entrance::Private(prefix) };
-            self.enter(index, hooks, &entrance);
+        let compiled: Result<Vec<_>, Refused> = newcomers.iter().map(compiled).collect();
+        for (index, hooks, Compiled { program, packets, .. }) in compiled? {
+            let programs = std::iter::once((hooks, program));
+            let programs = programs.chain(packets.map(|packets| (Hooks::Packets, packets)));
+            let entrance = |(hooks, program)| (hooks, self.settle(index, hooks, &program));
+            let entrances = programs.map(entrance).collect();
+            self.enter(index, entrances);
         }
         Ok(())
+    }
+
+    fn settle(&mut self, index: u32, hooks: Hooks, program: &Program) -> Entrance {
+        let prefix = layout::settle(self.table_mut(hooks), program);
+        self.clear_slots(index, hooks);
+        if hooks == Hooks::Macvtap { Entrance::Turned(prefix) } else { Entrance::Private(prefix) }
     }
 
     fn refused(&self, index: u32, diagnostics: Vec<Diagnostic>) -> Refused {
@@ -91,51 +100,82 @@ impl Firewall {
     /// Lets a group that was compiled anew keep the place of the old one.
     pub(super) fn replace(&mut self, name: &Name, old: &Group) {
         let group = self.groups[name].clone();
-        self.lead(name, &group, old.placed.as_ref());
+        self.lead(name, &group, Some(old));
     }
 
-    fn lead(&mut self, name: &Name, group: &Group, before: Option<&Name>) {
-        let hooks = group.hooks;
-        let prefix = layout::settle(self.table_mut(hooks), &group.program);
-        layout::lead(self.table_mut(hooks), name, &prefix, hooks == Hooks::Macvtap);
-        self.count(hooks, &prefix, true);
-        before.into_iter().for_each(|before| self.count(hooks, before, false));
-        for slot in &group.program.slots {
-            let empty = || layout::set(slot.key(), Data::None, Role::Variable);
-            self.table_mut(hooks).sets.entry(slot.set_name()).or_insert_with(empty);
+    fn lead(&mut self, name: &Name, group: &Group, before: Option<&Group>) {
+        let mut places = Vec::new();
+        for (hooks, program) in group.programs() {
+            let prefix = layout::settle(self.table_mut(hooks), program);
+            layout::lead(self.table_mut(hooks), name, &prefix, hooks == Hooks::Macvtap);
+            self.count(hooks, &prefix, true);
+            for slot in &program.slots {
+                let empty = || layout::set(slot.key(), Data::None, Role::Variable);
+                self.table_mut(hooks).sets.entry(slot.set_name()).or_insert_with(empty);
+            }
+            places.push(prefix);
         }
-        let placed = Some(prefix);
+        for (hooks, prefix) in before.into_iter().flat_map(Group::places) {
+            if !group.programs().any(|(those, _)| those == hooks) {
+                layout::mislead(self.table_mut(hooks), name);
+            }
+            self.count(hooks, prefix, false);
+        }
+        let mut places = places.into_iter();
+        let placed = places.next().map(|program| Placed { program, packets: places.next() });
         self.groups.insert(name.clone(), Arc::new(Group { placed, ..group.clone() }));
     }
 
     /// Takes away a group's dispatch, which nobody uses any more, if there is any.
     pub(super) fn close(&mut self, name: &Name, group: &Group) -> bool {
-        let Some(prefix) = &group.placed else { return false };
-        layout::mislead(self.table_mut(group.hooks), name);
-        self.count(group.hooks, prefix, false);
+        for (hooks, prefix) in group.places() {
+            layout::mislead(self.table_mut(hooks), name);
+            self.count(hooks, prefix, false);
+        }
         if let Some(group) = self.groups.get_mut(name) {
             Arc::make_mut(group).placed = None;
         }
-        true
+        group.placed.is_some()
     }
 
-    fn enter(&mut self, index: u32, hooks: Hooks, entrance: &Entrance) {
-        let table = self.table_mut(hooks);
-        let before = layout::private(table, index);
-        layout::enter(table, index, entrance);
-        if let Entrance::Private(prefix) | Entrance::Turned(prefix) = entrance {
-            self.count(hooks, prefix, true);
+    /// Lets the frames of a member in where they are judged, and nowhere else.
+    fn enter(&mut self, index: u32, entrances: Vec<(Hooks, Entrance)>) {
+        if !entrances.iter().any(|(hooks, _)| *hooks == Hooks::Packets) {
+            self.keep_from_packets(index);
         }
-        before.into_iter().for_each(|before| self.count(hooks, &before, false));
+        for (hooks, entrance) in entrances {
+            let table = self.table_mut(hooks);
+            let before = layout::private(table, index);
+            layout::enter(table, index, &entrance);
+            if let Entrance::Private(prefix) | Entrance::Turned(prefix) = &entrance {
+                self.count(hooks, prefix, true);
+            }
+            before.into_iter().for_each(|before| self.count(hooks, &before, false));
+        }
     }
 
-    /// Takes an interface out of the table it sat in as this member.
+    /// Of a member whose frames are judged elsewhere the host's IP layer sees packets that were let in, or it must not
+    /// see any.
+    fn keep_from_packets(&mut self, index: u32) {
+        let member = &self.members[&index];
+        let judged = member.place.hooks() != Hooks::Bridge && member.rules != Rules::Closed;
+        let before = layout::private(&self.packets, index);
+        self.clear_slots(index, Hooks::Packets);
+        match judged {
+            true => layout::pass(&mut self.packets, index),
+            false => layout::bar(&mut self.packets, index),
+        }
+        before.into_iter().for_each(|before| self.count(Hooks::Packets, &before, false));
+    }
+
+    /// Takes an interface out of the tables it sat in as this member.
     pub(super) fn leave(&mut self, member: &Member) {
-        let (index, hooks) = (member.index, member.place.hooks());
-        self.clear_slots(index, hooks);
-        let before = layout::private(self.table(hooks), index);
-        layout::leave(self.table_mut(hooks), index);
-        before.into_iter().for_each(|before| self.count(hooks, &before, false));
+        for hooks in [member.place.hooks(), Hooks::Packets] {
+            self.clear_slots(member.index, hooks);
+            let before = layout::private(self.table(hooks), member.index);
+            layout::leave(self.table_mut(hooks), member.index);
+            before.into_iter().for_each(|before| self.count(hooks, &before, false));
+        }
         self.gone_from(&member.place);
     }
 
@@ -153,14 +193,13 @@ impl Firewall {
     }
 
     /// Gives a member's values to the sets of these slots, and takes its others away.
-    fn fill_slots(&mut self, slots: &BTreeSet<Slot>, index: u32) -> Result<(), Diagnostic> {
+    fn fill_slots(&mut self, slots: &BTreeSet<Slot>, index: u32, hooks: Hooks) -> Result<(), Diagnostic> {
         let member = self.members[&index].clone();
         let mut wanted: Vec<(Name, Vec<Bytes>)> = Vec::new();
         for slot in slots {
             let values = slot_values(slot, &member.vars)?;
             wanted.push((slot.set_name(), values.iter().map(|value| member_key(index, value)).collect()));
         }
-        let hooks = member.place.hooks();
         self.clear_slots(index, hooks);
         for (name, keys) in wanted {
             let set = self.table_mut(hooks).sets.get_mut(&name).expect("a shared group has its sets");
@@ -186,11 +225,14 @@ impl Firewall {
     pub(super) fn sweep_slots(&mut self) {
         let shared = self.groups.values().filter(|group| group.placed.is_some());
         let slots = |group: &Arc<Group>| {
-            let (family, program) = (group.hooks.family(), Arc::clone(&group.program));
-            program.slots.iter().map(|slot| (family, slot.set_name())).collect::<Vec<_>>()
+            let programs = group.programs();
+            let slots = programs.flat_map(|(hooks, program)| {
+                program.slots.iter().map(move |slot| (hooks.family(), slot.set_name()))
+            });
+            slots.collect::<Vec<_>>()
         };
         let needed: BTreeSet<(Family, Name)> = shared.flat_map(slots).collect();
-        for hooks in [Hooks::Bridge, Hooks::Device] {
+        for hooks in [Hooks::Bridge, Hooks::Device, Hooks::Packets] {
             let table = self.table_mut(hooks);
             for name in variable_sets(table) {
                 if !needed.contains(&(hooks.family(), name.clone())) {

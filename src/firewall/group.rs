@@ -23,9 +23,20 @@ pub struct Group {
     pub members: OrdSet<u32>,
     /// The program that all share, with slots.
     pub program: Arc<Program>,
+    /// What of it is for their packets in the host's IP layer, where their connections are known.
+    pub packets: Option<Arc<Program>>,
     /// Where the program is placed, if the group is shared; a folded group's members have one each.
-    pub placed: Option<Name>,
+    pub placed: Option<Placed>,
     pub(super) signature: Arc<Signature>,
+}
+
+/// Where a group's programs are placed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// The program.
+    pub program: Name,
+    /// The one for packets.
+    pub packets: Option<Name>,
 }
 
 /// What of a member's variables a program with slots depends on: which of those that the filter reads have
@@ -39,6 +50,7 @@ pub(super) struct Signature {
 /// A program and the variables it was made of.
 pub(super) struct Compiled {
     pub(super) program: Program,
+    pub(super) packets: Option<Program>,
     /// Every variable that a rule reads.
     pub(super) reads: BTreeSet<String>,
     /// Those whose values are constants of the program.
@@ -49,8 +61,30 @@ impl Group {
     /// A group of nobody yet, for a member with these variables.
     pub(super) fn new(rules: &Rules, vars: &Vars, hooks: Hooks, compiled: Compiled) -> Group {
         let signature = Arc::new(Signature::of(vars, &compiled));
-        let program = Arc::new(compiled.program);
-        Group { rules: rules.clone(), hooks, members: OrdSet::new(), program, placed: None, signature }
+        let (program, packets) = (Arc::new(compiled.program), compiled.packets.map(Arc::new));
+        let (rules, members) = (rules.clone(), OrdSet::new());
+        Group { rules, hooks, members, program, packets, placed: None, signature }
+    }
+
+    /// Its programs, each with the hooks that lead to it.
+    pub(super) fn programs(&self) -> impl Iterator<Item = (Hooks, &Arc<Program>)> {
+        let packets = self.packets.as_ref().map(|packets| (Hooks::Packets, packets));
+        std::iter::once((self.hooks, &self.program)).chain(packets)
+    }
+
+    /// Where its programs are placed.
+    pub(super) fn places(&self) -> impl Iterator<Item = (Hooks, &Name)> {
+        let program = self.placed.iter().map(|placed| (self.hooks, &placed.program));
+        program
+            .chain(self.placed.iter().filter_map(|placed| Some((Hooks::Packets, placed.packets.as_ref()?))))
+    }
+
+    /// Whether members need the same elements in both.
+    pub(super) fn has_slots_of(&self, other: &Group) -> bool {
+        let slots = |group: &Group| {
+            group.programs().map(|(hooks, program)| (hooks, program.slots.clone())).collect::<Vec<_>>()
+        };
+        slots(self) == slots(other)
     }
 
     /// Whether its program serves a member with these rules and variables, whose frames are seen there.

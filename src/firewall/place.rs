@@ -15,7 +15,12 @@ use imbl::{OrdMap, OrdSet};
 pub enum Place {
     /// On their way through a bridge, of which it is a port. Which one matters only where connections are tracked.
     Bridge(Option<BridgePort>),
-    /// At its own hooks.
+    /// At its own hooks, and then its packets in the host's IP layer.
+    Routed {
+        /// What the interface is called now, which need not be what it was bound as.
+        name: String,
+    },
+    /// At its own hooks alone.
     Device {
         /// What the interface is called now, which need not be what it was bound as.
         name: String,
@@ -51,6 +56,7 @@ impl Place {
     pub fn hooks(&self) -> Hooks {
         match self {
             Place::Bridge(_) => Hooks::Bridge,
+            Place::Routed { .. } => Hooks::Routed,
             Place::Device { turned: false, .. } => Hooks::Device,
             Place::Device { turned: true, .. } => Hooks::Macvtap,
         }
@@ -60,14 +66,14 @@ impl Place {
     pub fn bridge(&self) -> Option<&BridgePort> {
         match self {
             Place::Bridge(bridge) => bridge.as_ref(),
-            Place::Device { .. } => None,
+            Place::Routed { .. } | Place::Device { .. } => None,
         }
     }
 
     fn device(&self) -> Option<&str> {
         match self {
             Place::Bridge(_) => None,
-            Place::Device { name, .. } => Some(name),
+            Place::Routed { name } | Place::Device { name, .. } => Some(name),
         }
     }
 }
@@ -77,7 +83,8 @@ impl Hooks {
     pub fn family(self) -> Family {
         match self {
             Hooks::Bridge => Family::Bridge,
-            Hooks::Device | Hooks::Macvtap => Family::Netdev,
+            Hooks::Device | Hooks::Macvtap | Hooks::Routed => Family::Netdev,
+            Hooks::Packets => Family::Inet,
         }
     }
 }
@@ -107,11 +114,19 @@ impl Firewall {
 
     /// What of the rule set is for these hooks.
     pub(super) fn table(&self, hooks: Hooks) -> &Table {
-        if hooks == Hooks::Bridge { &self.bridge } else { &self.netdev }
+        match hooks.family() {
+            Family::Bridge => &self.bridge,
+            Family::Netdev => &self.netdev,
+            Family::Inet => &self.packets,
+        }
     }
 
     pub(super) fn table_mut(&mut self, hooks: Hooks) -> &mut Table {
-        if hooks == Hooks::Bridge { &mut self.bridge } else { &mut self.netdev }
+        match hooks.family() {
+            Family::Bridge => &mut self.bridge,
+            Family::Netdev => &mut self.netdev,
+            Family::Inet => &mut self.packets,
+        }
     }
 
     /// A member has come to a place.

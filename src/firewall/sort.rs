@@ -90,8 +90,9 @@ impl Firewall {
     fn free_name(&self, label: &str) -> Name {
         let variants = (2..).map(|n| variant(label, &n.to_string()));
         let free = |name: &String| {
-            let led = [&self.bridge, &self.netdev].map(|table| layout::led(table, name));
-            !self.groups.contains_key(name.as_str()) && led == [None, None]
+            let tables = [&self.bridge, &self.netdev, &self.packets];
+            let led = tables.iter().any(|table| layout::led(table, name).is_some());
+            !self.groups.contains_key(name.as_str()) && !led
         };
         std::iter::once(label.to_string()).chain(variants).find(free).expect("numbers do not end").into()
     }
@@ -142,7 +143,7 @@ impl Firewall {
             if keeps_place {
                 self.replace(name, old);
             }
-            let stays = keeps_place && group.program.slots == old.program.slots;
+            let stays = keeps_place && group.has_slots_of(old);
             let newcomers = if stays { OrdSet::new() } else { served };
             let noted = changed.entry(target).or_default();
             *noted = std::mem::take(noted).union(newcomers);

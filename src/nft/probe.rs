@@ -14,7 +14,7 @@
 use super::object::Encoder;
 use super::reply::Refusal;
 use super::{Encoded, uapi};
-use crate::compile::Hooks;
+use crate::compile::{Hooks, Packets};
 use crate::field::Field;
 use crate::ir::SetType;
 use crate::ir::{Action, Data, Family, From, Hook, Key, KeyType, Match, Name, Point, Reject, Rule};
@@ -44,8 +44,14 @@ pub struct Features {
     pub netdev_egress: Support,
     /// Hooks of a device that is not there (6.16): there a hook goes by the name of its device and outlives it.
     pub lasting_hooks: Support,
+    /// Rules in the inet family.
+    pub inet: Support,
     /// Connection state in the inet family.
     pub inet_ct: Support,
+    /// Reject in the inet family, at prerouting (5.9).
+    pub inet_reject: Support,
+    /// Connections counted in a set, in the inet family.
+    pub inet_connlimit: Support,
 }
 
 /// The answer to one question.
@@ -69,6 +75,12 @@ impl std::convert::From<Features> for crate::compile::Features {
             state: found.bridge_ct != Support::No,
             limit: found.connlimit != Support::No,
             hooks: Hooks::Bridge,
+            packets: Packets {
+                seen: found.inet.is_yes(),
+                reject: found.inet_reject.is_yes(),
+                state: found.inet_ct != Support::No,
+                limit: found.inet_connlimit != Support::No,
+            },
         }
     }
 }
@@ -190,16 +202,17 @@ fn meaning(errno: Option<i32>) -> Support {
 
 fn scaffold() -> Vec<Step> {
     let hook = |priority| Some(Hook { point: Point::Prerouting, priority, device: None });
-    let counted = SetType { key: vec![KeyType::IfIndex, KeyType::Ipv4], data: Data::None, dynamic: true };
+    let counted = || SetType { key: vec![KeyType::IfIndex, KeyType::Ipv4], data: Data::None, dynamic: true };
     let zones = SetType { key: vec![KeyType::IfIndex], data: Data::Zone, dynamic: false };
     [
         (Family::Bridge, Change::AddTable),
         (Family::Bridge, Change::AddChain(name("c"), hook(0))),
-        (Family::Bridge, Change::AddSet(name("counted"), counted)),
+        (Family::Bridge, Change::AddSet(name("counted"), counted())),
         (Family::Bridge, Change::AddSet(name("zones"), zones)),
         (Family::Netdev, Change::AddTable),
         (Family::Inet, Change::AddTable),
         (Family::Inet, Change::AddChain(name("c"), hook(0))),
+        (Family::Inet, Change::AddSet(name("counted"), counted())),
     ]
     .map(|(family, change)| Step { family, change })
     .into()
@@ -209,7 +222,7 @@ fn probes() -> Vec<(Question, Step)> {
     let rule = |matches, action| Change::AddRule(name("c"), Rule::new(matches, action));
     let asks = |part| rule(vec![part], Action::Continue);
     let state = || asks(Match::CtState { states: 1, negated: false });
-    let limit = Match::ConnLimit {
+    let limit = || Match::ConnLimit {
         set: name("counted"),
         keys: vec![Key::new(From::Iif), Key::field(Field::IpSaddr)],
         above: 1,
@@ -220,21 +233,24 @@ fn probes() -> Vec<(Question, Step)> {
         right: Key::field(Field::ArpDaddrIp),
         negated: false,
     };
-    let reject = rule(vec![], Action::Reject(Reject::PortUnreachable));
+    let reject = || rule(vec![], Action::Reject(Reject::PortUnreachable));
     let zone = rule(vec![], Action::SetZone(vec![Key::new(From::Iif)], name("zones")));
     let option = Match::TcpOption { kind: 5, negated: false };
     let egress = Some(Hook { point: Point::Egress, priority: 0, device: Some("lo".into()) });
     let absent = Some(Hook { point: Point::Ingress, priority: 0, device: Some(NO_DEVICE.into()) });
     let bridge_name = Match::equals(Key::new(From::BridgeName), &[0; 16]);
-    let all: [(Question, Family, Change); 11] = [
+    let all: [(Question, Family, Change); 14] = [
         (|f| &mut f.bridge_ct, Family::Bridge, state()),
-        (|f| &mut f.bridge_reject, Family::Bridge, reject),
+        (|f| &mut f.bridge_reject, Family::Bridge, reject()),
         (|f| &mut f.bridge_meta, Family::Bridge, asks(bridge_name)),
-        (|f| &mut f.connlimit, Family::Bridge, asks(limit)),
+        (|f| &mut f.connlimit, Family::Bridge, asks(limit())),
         (|f| &mut f.zones, Family::Bridge, zone),
         (|f| &mut f.xor_registers, Family::Bridge, asks(same)),
         (|f| &mut f.tcp_option, Family::Bridge, asks(option)),
+        (|f| &mut f.inet, Family::Inet, asks(Match::equals(Key::new(From::Iif), &[0; 4]))),
         (|f| &mut f.inet_ct, Family::Inet, state()),
+        (|f| &mut f.inet_reject, Family::Inet, reject()),
+        (|f| &mut f.inet_connlimit, Family::Inet, asks(limit())),
         (|f| &mut f.owner_persist, Family::Bridge, Change::AddTable),
         (|f| &mut f.netdev_egress, Family::Netdev, Change::AddChain(name("c"), egress)),
         (|f| &mut f.lasting_hooks, Family::Netdev, Change::AddChain(name("absent"), absent)),

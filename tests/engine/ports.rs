@@ -3,8 +3,9 @@
 
 use crate::world::*;
 use nwfilter::addr::Mac;
-use nwfilter::ir::Name;
-use nwfilter::links::Link;
+use nwfilter::ir::{Family, Name};
+use nwfilter::layout;
+use nwfilter::links::{Kind, Link};
 use nwfilter::plan::Change;
 use nwfilter::rpc::Code;
 use std::time::Duration;
@@ -166,17 +167,43 @@ fn a_filter_that_tracks_connections_is_refused_where_none_are_tracked() {
         why.contains("not tracked where the frames of a macvtap pass") && why.contains("rule 1"),
         "{why}"
     );
-    // A tap that comes to a bridge is open from then on, and shut again when it leaves.
+    // So it is where an interface belongs to another that is no bridge. One that comes to a bridge is open from then on.
+    world.appears(&bridge(2, "br0"));
+    world.appears(&Link { kind: Kind::Other, ..tap(3, "bond0") });
+    world.create("vnet0", "s").unwrap();
+    let slave = Link { master: Some(3), ..tap(7, "vnet0") };
+    world.appears(&slave);
+    assert!(world.state.closed("vnet0").unwrap().contains("belongs to another, which is no bridge"));
+    let port = Link { master: Some(2), ..tap(7, "vnet0") };
+    world.changes(&slave, &port);
+    assert_eq!(world.state.closed("vnet0"), None);
+    assert!(world.program(7).unwrap().starts_with("s/"));
+    world.changes(&port, &slave);
+    assert!(world.program(7).unwrap().starts_with("drop-all/"));
+}
+
+#[test]
+fn connections_of_a_tap_without_a_bridge_are_judged_in_the_hosts_ip_layer() {
+    let mut world = world();
+    let seats = |world: &World| {
+        let rules = world.state.firewall().ruleset();
+        let seat = |family| rules.tables.get(&family).and_then(|table| layout::entrance(table, 7)).is_some();
+        [Family::Bridge, Family::Netdev, Family::Inet].map(seat)
+    };
     world.appears(&bridge(2, "br0"));
     world.create("vnet0", "s").unwrap();
     world.appears(&tap(7, "vnet0"));
-    assert!(world.state.closed("vnet0").unwrap().contains("without a bridge"));
+    assert_eq!((world.state.closed("vnet0"), seats(&world)), (None, [false, true, true]));
     let port = Link { master: Some(2), ..tap(7, "vnet0") };
     world.changes(&tap(7, "vnet0"), &port);
-    assert_eq!(world.state.closed("vnet0"), None);
-    assert!(world.program(7).unwrap().starts_with("s/"));
+    assert_eq!(seats(&world), [true, false, false]);
+    let rules = world.state.firewall().ruleset();
+    assert_eq!(layout::bound(&rules.tables[&Family::Inet]), [7], "shut there");
     world.changes(&port, &tap(7, "vnet0"));
-    assert!(world.program(7).unwrap().starts_with("drop-all/"));
+    assert_eq!(seats(&world), [false, true, true]);
+    world.delete("vnet0").unwrap();
+    world.time(GRACE * 2);
+    assert!(!world.state.firewall().ruleset().tables.contains_key(&Family::Inet), "nobody to be kept out");
 }
 
 /// Dispatch sets that a plan takes interfaces out of.

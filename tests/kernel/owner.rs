@@ -86,12 +86,15 @@ fn probes_leave_nothing_behind_and_agree_with_nft() {
         let bridge = |rule: &str| {
             format!("table bridge t {{ chain c {{ type filter hook prerouting priority 0; {rule}\n}}\n}}\n")
         };
+        let inet = |rule: &str| bridge(rule).replace("bridge", "inet");
         check("bridge ct", features.bridge_ct, &bridge("ct state new accept"));
         check("bridge reject", features.bridge_reject, &bridge("reject with icmpx port-unreachable"));
         check("bridge meta", features.bridge_meta, &bridge("meta ibrname br0 accept"));
         check("connlimit", features.connlimit, &bridge("ct count over 5 accept"));
         check("tcp option", features.tcp_option, &bridge("tcp option 5 exists accept"));
-        check("inet ct", features.inet_ct, &bridge("ct state new accept").replace("bridge", "inet"));
+        check("inet ct", features.inet_ct, &inet("ct state new accept"));
+        check("inet reject", features.inet_reject, &inet("reject with icmpx port-unreachable"));
+        check("inet connlimit", features.inet_connlimit, &inet("ct count over 5 accept"));
         let egress = "table netdev t { chain c { type filter hook egress device lo priority 0;\n}\n}\n";
         check("egress", features.netdev_egress, egress);
     });

@@ -1,7 +1,7 @@
 //! A guest bound to a filter, without a kernel: its program, the elements its variables give, and frames to try.
 #![allow(dead_code, reason = "each test file needs another part of it")]
 
-use nwfilter::compile::{Features, Options, compile};
+use nwfilter::compile::{Features, Options, Part, compile_part};
 use nwfilter::diag::Diagnostic;
 use nwfilter::eval::{Connection, End, Frame, Port, Rules};
 use nwfilter::filter::{Filter, read::read};
@@ -67,7 +67,17 @@ impl Guest {
     }
 
     pub fn resolved(resolved: &Resolved, vars: &Vars, options: &Options) -> Guest {
-        let program = compile(resolved, options).unwrap_or_else(|faults| panic!("{faults:?}"));
+        Guest::part(resolved, vars, options, Part::Whole).unwrap_or_else(|faults| panic!("{faults:?}"))
+    }
+
+    /// With a part of the program.
+    pub fn part(
+        resolved: &Resolved,
+        vars: &Vars,
+        options: &Options,
+        part: Part,
+    ) -> Result<Guest, Vec<Diagnostic>> {
+        let program = compile_part(resolved, options, part)?;
         let index = INDEX.to_ne_bytes();
         let elements = |slot| {
             let values = slot_values(slot, vars).expect("values were read before");
@@ -79,7 +89,7 @@ impl Guest {
             values.into_iter().map(key).collect()
         };
         let sets = program.slots.iter().map(|slot| (slot.set_name(), elements(slot))).collect();
-        Guest { program, sets }
+        Ok(Guest { program, sets })
     }
 
     /// Bound to one filter.
