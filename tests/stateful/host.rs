@@ -2,7 +2,8 @@
 //!
 //! Every change goes the way of the product: the next firewall, the plan, the batches.
 
-use crate::lab::{Bridge, Link, Tap, Verdict, in_fresh_netns, verdict};
+use crate::lab::frames::{FOREIGN_IP, FOREIGN_MAC, GUEST_IP, GUEST_MAC, Mac as Mac6, PEER_IP, PEER_MAC};
+use crate::lab::{Bridge, Link, Tap, Verdict, in_fresh_netns, sysctl, verdict};
 use nwfilter::addr::Mac;
 use nwfilter::apply::Kernel;
 use nwfilter::compile::Options;
@@ -13,9 +14,11 @@ use nwfilter::ir::Ruleset;
 use nwfilter::library::Library;
 use nwfilter::nft::{Ownership, probe::Features};
 use nwfilter::plan::plan;
+use nwfilter::recall::recall;
 use nwfilter::span::Source;
 use nwfilter::vars::Vars;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, RwLock};
 
 /// Drops whatever the rules before it did not accept.
@@ -32,37 +35,87 @@ pub struct Host {
     kernel: Kernel,
 }
 
-/// A bridge, its guest and its peer.
+/// A guest and its peer, and what is between them.
 pub struct Segment {
-    pub bridge: Bridge,
-    pub name: String,
+    pub site: Site,
     pub guest: Tap,
     pub peer: Tap,
 }
 
-/// Runs with constants and then with slots, each in a namespace of its own; not at all where bridges have no conntrack.
+/// What is between a guest and its peer.
+pub enum Site {
+    /// A bridge of this name.
+    Bridge(Bridge, String),
+    /// The host, which routes. Its end of the guest's wire has the peer's MAC address and that of the peer's the guest's:
+    /// so a frame that is routed on differs from itself in its time to live alone.
+    Routed,
+}
+
+impl Site {
+    fn place(&self, port: Link) -> Place {
+        match self {
+            Site::Bridge(bridge, name) => {
+                let host = Some(Mac(Bridge::MAC));
+                Place::Bridge(Some(BridgePort { index: bridge.link.index(), name: name.clone(), host }))
+            }
+            Site::Routed => Place::Routed { name: port.name() },
+        }
+    }
+}
+
+impl AsRef<Site> for Segment {
+    fn as_ref(&self) -> &Site {
+        &self.site
+    }
+}
+
+/// A place for segments, none of which is there yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Bridged,
+    Routed,
+}
+
+/// Runs on bridges with constants and then with slots, each in a namespace of its own.
 pub fn in_both_styles(work: impl Fn(Host) + Send + Sync) {
+    in_all_styles(&[Kind::Bridged], |host, _| work(host));
+}
+
+/// Runs on a bridge and on routed taps, with constants and then with slots, each in a namespace of its own; not where
+/// the kernel tracks no connections.
+pub fn everywhere(work: impl Fn(Host, Kind) + Send + Sync) {
+    in_all_styles(&[Kind::Bridged, Kind::Routed], work);
+}
+
+/// As [`everywhere`], on routed taps only.
+pub fn routed(work: impl Fn(Host) + Send + Sync) {
+    in_all_styles(&[Kind::Routed], |host, _| work(host));
+}
+
+fn in_all_styles(kinds: &[Kind], work: impl Fn(Host, Kind) + Send + Sync) {
     let _shared = LIMIT.read().unwrap_or_else(|poisoned| poisoned.into_inner());
-    for fold_up_to in [64, 0] {
-        in_fresh_netns(|| run(fold_up_to, &work));
+    for kind in kinds {
+        for fold_up_to in [64, 0] {
+            in_fresh_netns(|| run(*kind, fold_up_to, |host| work(host, *kind)));
+        }
     }
 }
 
 /// As [`in_both_styles`], with constants only and with nobody else about.
 pub fn alone(work: impl FnOnce(Host) + Send) {
     let _exclusive = LIMIT.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-    in_fresh_netns(|| run(64, work));
+    in_fresh_netns(|| run(Kind::Bridged, 64, work));
 }
 
-fn run(fold_up_to: usize, work: impl FnOnce(Host)) {
+fn run(kind: Kind, fold_up_to: usize, work: impl FnOnce(Host)) {
     let kernel = Kernel::open(Ownership::OwnedAndKept).expect("root may open netfilter");
     let found = kernel.features();
-    if !is_complete(&found) {
+    if !is_complete(kind, &found) {
         assert!(
             std::env::var_os("NWFILTER_KERNEL_IS_COMPLETE").is_none(),
             "the kernel lacks what it should have: {found:?}"
         );
-        println!("skipped: bridges of this kernel have no conntrack");
+        println!("skipped: {kind:?} interfaces of this kernel have no conntrack");
         return;
     }
     let compile = Options { features: found.into(), counters: false };
@@ -72,18 +125,22 @@ fn run(fold_up_to: usize, work: impl FnOnce(Host)) {
     work(host);
 }
 
-fn is_complete(found: &Features) -> bool {
-    [found.bridge_ct, found.bridge_reject, found.bridge_meta, found.connlimit, found.zones]
-        .iter()
-        .all(|feature| feature.is_yes())
+fn is_complete(kind: Kind, found: &Features) -> bool {
+    let needed = match kind {
+        Kind::Bridged => {
+            vec![found.bridge_ct, found.bridge_reject, found.bridge_meta, found.connlimit, found.zones]
+        }
+        Kind::Routed => vec![found.inet_ct, found.inet_reject, found.inet_connlimit, found.netdev_egress],
+    };
+    needed.iter().all(|feature| feature.is_yes())
 }
 
 impl Host {
     /// Binds the tap to a filter of these rules, with everything else dropped.
-    pub fn bind(&mut self, segment: &Segment, tap: &Tap, rules: &str) {
+    pub fn bind(&mut self, site: &impl AsRef<Site>, tap: &Tap, rules: &str) {
         let name = format!("{}-rules", tap.link.name());
         self.bind_document(
-            segment,
+            site,
             tap.link,
             &format!("<filter name='{name}' chain='root'>{rules}{REST}</filter>"),
             &[],
@@ -91,24 +148,42 @@ impl Host {
     }
 
     /// Binds a port to the filter of a document, defined on the way.
-    pub fn bind_document(&mut self, segment: &Segment, port: Link, document: &str, vars: &[(&str, &str)]) {
+    pub fn bind_document(
+        &mut self,
+        site: &impl AsRef<Site>,
+        port: Link,
+        document: &str,
+        vars: &[(&str, &str)],
+    ) {
         let filter = filter(document);
         let name = filter.name.clone();
         self.firewall = self.firewall.unbind(port.index());
         self.enforce(self.firewall.define([filter]).expect("the filter is right"));
-        self.bind_to(segment, port, &name, vars);
+        self.bind_to(site, port, &name, vars);
     }
 
     /// Binds a port to a filter that is defined.
-    pub fn bind_to(&mut self, segment: &Segment, port: Link, filter: &str, vars: &[(&str, &str)]) {
-        let member = member(segment, port, filter, vars);
+    pub fn bind_to(&mut self, site: &impl AsRef<Site>, port: Link, filter: &str, vars: &[(&str, &str)]) {
+        let member = member(site, port, filter, vars);
         self.enforce(self.firewall.bind(member).expect("the filter compiles"));
+    }
+
+    /// Shuts links of this name until they are bound.
+    pub fn reserve(&mut self, name: &str) {
+        self.enforce(self.firewall.reserve(name));
+    }
+
+    /// Lets an interface be.
+    pub fn unbind(&mut self, port: Link) {
+        self.enforce(self.firewall.unbind(port.index()));
     }
 
     fn enforce(&mut self, next: Firewall) {
         let ruleset = next.ruleset();
         let applied = self.kernel.apply(plan(&self.in_force, &ruleset)).unwrap_or_else(|why| panic!("{why}"));
         assert_eq!(applied.litter, [], "everything that was replaced is gone");
+        let seen = recall(&self.kernel.observe().expect("the kernel tells"), &ruleset);
+        assert!(plan(&seen, &ruleset).is_empty(), "what is in force is what was asked for");
         self.in_force = ruleset;
         self.firewall = next;
     }
@@ -121,22 +196,51 @@ impl Segment {
         let bridge = Bridge::new(&bridge_name);
         let [guest, peer] = ["vm", "net"].map(|kind| port(&bridge, &format!("{kind}{name}")));
         bridge.link.up();
-        Segment { bridge, name: bridge_name, guest, peer }
+        Segment { site: Site::Bridge(bridge, bridge_name), guest, peer }
     }
 
-    /// Another guest.
+    /// `vm0` and `net0`, on a bridge or with the host between them.
+    pub fn of(kind: Kind) -> Segment {
+        match kind {
+            Kind::Bridged => Segment::new("0"),
+            Kind::Routed => Segment::routed(),
+        }
+    }
+
+    fn routed() -> Segment {
+        route();
+        let guest = wire("vm0", PEER_MAC, GUEST_MAC, &[GUEST_IP, "2001:db8::1"]);
+        let peer = wire("net0", GUEST_MAC, PEER_MAC, &[PEER_IP, "2001:db8::2"]);
+        // Who answers a guest needs an address of his own.
+        tool("ip", "addr add 192.0.2.1/32 dev lo");
+        tool("ip", "addr add 2001:db8:ffff::1/128 dev lo nodad");
+        Segment { site: Site::Routed, guest, peer }
+    }
+
+    /// Another guest: on a bridge, or routed to with the third station's address.
     pub fn add(&self, name: &str) -> Tap {
-        port(&self.bridge, name)
+        match &self.site {
+            Site::Bridge(bridge, _) => port(bridge, name),
+            Site::Routed => wire(name, PEER_MAC, FOREIGN_MAC, &[FOREIGN_IP]),
+        }
+    }
+
+    /// The verdict on a frame from one tap to another.
+    pub fn verdict(&self, sender: &Tap, receiver: &Tap, frame: &[u8]) -> Verdict {
+        match self.site {
+            Site::Bridge(..) => verdict(sender, receiver, frame),
+            Site::Routed => routed_verdict(sender, receiver, frame),
+        }
     }
 
     /// What becomes of a frame from the guest.
     pub fn out(&self, frame: impl Into<Vec<u8>>) -> Verdict {
-        verdict(&self.guest, &self.peer, &frame.into())
+        self.verdict(&self.guest, &self.peer, &frame.into())
     }
 
     /// What becomes of a frame to the guest.
     pub fn inward(&self, frame: impl Into<Vec<u8>>) -> Verdict {
-        verdict(&self.peer, &self.guest, &frame.into())
+        self.verdict(&self.peer, &self.guest, &frame.into())
     }
 
     #[track_caller]
@@ -167,6 +271,73 @@ pub fn connections() -> usize {
     text.trim().parse().expect("a number")
 }
 
+/// Has the host route what it is sent, and answer as often as it is asked.
+fn route() {
+    let on = [
+        ("ipv6/conf/all/disable_ipv6", "0"),
+        ("ipv6/conf/default/disable_ipv6", "0"),
+        ("ipv6/conf/default/addr_gen_mode", "1"),
+        ("ipv6/conf/all/forwarding", "1"),
+        ("ipv4/ip_forward", "1"),
+        ("ipv4/icmp_ratelimit", "0"),
+        ("ipv6/icmp/ratelimit", "0"),
+    ];
+    on.iter().for_each(|(name, value)| sysctl(name, value).unwrap());
+    Link::named("lo").up();
+}
+
+/// A tap of the host's with this MAC address, and somebody with another and these addresses at its end.
+fn wire(name: &str, own: Mac6, other: Mac6, addresses: &[&str]) -> Tap {
+    let tap = Tap::new(name);
+    tap.link.set_mac(own);
+    tap.link.up();
+    let mac = other.map(|byte| format!("{byte:02x}")).join(":");
+    for address in addresses {
+        tool("ip", &format!("route add {address} dev {name}"));
+        tool("ip", &format!("neigh add {address} lladdr {mac} dev {name}"));
+    }
+    tap
+}
+
+/// What arrives without what the host itself has to say to everybody.
+pub fn heard(tap: &Tap) -> Vec<Vec<u8>> {
+    tap.drain().into_iter().filter(|frame| frame[..2] != [0x33, 0x33]).collect()
+}
+
+fn routed_verdict(sender: &Tap, receiver: &Tap, frame: &[u8]) -> Verdict {
+    drop((sender.drain(), receiver.drain()));
+    sender.send(frame).unwrap_or_else(|why| panic!("{why}: the tap refuses {frame:02x?}"));
+    let (mut arrived, mut answers) = (heard(receiver), heard(sender));
+    match (arrived.pop(), answers.pop()) {
+        (None, None) => Verdict::Drop,
+        (None, Some(answer)) if answers.is_empty() => Verdict::Reject(answer),
+        (Some(same), None) if same == forwarded(frame) && arrived.is_empty() => Verdict::Accept,
+        strange => panic!("sent {frame:02x?}; arrived and answered: {strange:02x?}"),
+    }
+}
+
+/// The frame with a hop less to live.
+fn forwarded(frame: &[u8]) -> Vec<u8> {
+    let mut frame = frame.to_vec();
+    match frame[12..14] {
+        [0x08, 0x00] => {
+            frame[14 + 8] -= 1;
+            let sum = u16::from_be_bytes([frame[24], frame[25]]);
+            let (sum, over) = sum.overflowing_add(0x100);
+            frame[24..26].copy_from_slice(&(sum + u16::from(over)).to_be_bytes());
+        }
+        [0x86, 0xdd] => frame[14 + 7] -= 1,
+        _ => {}
+    }
+    frame
+}
+
+/// Runs a tool of the host's.
+pub fn tool(program: &str, arguments: &str) {
+    let done = Command::new(program).args(arguments.split(' ')).stdin(Stdio::null()).output().unwrap();
+    assert!(done.status.success(), "{program} {arguments}: {}", String::from_utf8_lossy(&done.stderr));
+}
+
 fn port(bridge: &Bridge, name: &str) -> Tap {
     let tap = Tap::new(name);
     bridge.add(tap.link);
@@ -186,11 +357,9 @@ pub fn golden(name: &str) -> String {
     std::fs::read_to_string(file).expect("the golden case is there")
 }
 
-fn member(segment: &Segment, port: Link, filter: &str, vars: &[(&str, &str)]) -> Member {
+fn member(site: &impl AsRef<Site>, port: Link, filter: &str, vars: &[(&str, &str)]) -> Member {
     let mut all = Vars::default();
     vars.iter().for_each(|(name, value)| all.push(*name, *value));
-    let host = Some(Mac(Bridge::MAC));
-    let bridge = BridgePort { index: segment.bridge.link.index(), name: segment.name.clone(), host };
     let rules = Rules::Filter(filter.into());
-    Member { index: port.index(), name: port.name(), place: Place::Bridge(Some(bridge)), rules, vars: all }
+    Member { index: port.index(), name: port.name(), place: site.as_ref().place(port), rules, vars: all }
 }

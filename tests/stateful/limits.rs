@@ -1,14 +1,14 @@
 //! Limits: of connections by rule, of conntrack itself.
 
-use crate::host::{Segment, alone, in_both_styles};
+use crate::host::{Segment, alone, everywhere};
 use crate::lab::Verdict;
 use crate::lab::frames::*;
 use std::fs;
 
 #[test]
 fn connections_are_limited_by_source_and_guest() {
-    in_both_styles(|mut host| {
-        let segment = Segment::new("0");
+    everywhere(|mut host, kind| {
+        let segment = Segment::of(kind);
         let other = segment.add("vmother");
         let rules = "<rule action='drop' direction='out' priority='100'><tcp connlimit-above='2'/></rule>
             <rule action='drop' direction='out' priority='100'><tcp-ipv6 connlimit-above='2'/></rule>
@@ -29,7 +29,7 @@ fn connections_are_limited_by_source_and_guest() {
         segment.lets_out("the first over IPv6", opens6("2001:db8::1", 1001));
         segment.lets_out("the second over IPv6", opens6("2001:db8::1", 1002));
         segment.stops_out("the third over IPv6", opens6("2001:db8::1", 1003));
-        let from_other = |port| crate::lab::verdict(&other, &segment.peer, &Vec::from(opens(GUEST_IP, port)));
+        let from_other = |port| segment.verdict(&other, &segment.peer, &Vec::from(opens(GUEST_IP, port)));
         // It floods to the first guest as well, whose rules are not asked for an answer here.
         assert_eq!(from_other(2001), Verdict::Accept, "another guest with the same source");
         assert_eq!(from_other(2002), Verdict::Accept, "has a count of its own");
@@ -39,8 +39,8 @@ fn connections_are_limited_by_source_and_guest() {
 
 #[test]
 fn a_negated_limit_is_a_limit_from_above() {
-    in_both_styles(|mut host| {
-        let segment = Segment::new("0");
+    everywhere(|mut host, kind| {
+        let segment = Segment::of(kind);
         host.bind(
             &segment,
             &segment.guest,

@@ -1,6 +1,6 @@
 //! Connections against the kernel: what rules with state let by, whose connections they are, and what the host keeps.
 //!
-//! Needs root and a kernel whose bridges have conntrack; elsewhere every test says that it was skipped. Where
+//! Needs root and a kernel whose bridges have conntrack; elsewhere what is about bridges says that it was skipped. Where
 //! `NWFILTER_KERNEL_IS_COMPLETE` is set, to lack something is a failure. `vm-tests/run` sets it.
 
 #[path = "../lab/mod.rs"]
@@ -9,5 +9,6 @@ mod lab;
 mod connections;
 mod host;
 mod limits;
+mod moves;
 mod neighbours;
 mod routed;

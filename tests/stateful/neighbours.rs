@@ -1,6 +1,6 @@
 //! Several guests and bridges: whose connections are whose, and who has none.
 
-use crate::host::{Segment, connections, in_both_styles};
+use crate::host::{Segment, connections, everywhere, in_both_styles};
 use crate::lab::frames::*;
 use crate::lab::{Verdict, verdict};
 
@@ -102,8 +102,8 @@ fn guests_of_one_bridge_talk_when_both_agree() {
 
 #[test]
 fn rules_are_replaced_under_an_open_connection() {
-    in_both_styles(|mut host| {
-        let segment = Segment::new("0");
+    everywhere(|mut host, kind| {
+        let segment = Segment::of(kind);
         host.bind(&segment, &segment.guest, ASKS);
         segment.lets_out("a question", question(1000));
         host.bind(

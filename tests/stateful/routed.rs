@@ -1,11 +1,10 @@
 //! Kernels talking: guests that are namespaces, through the host to another network, and to the host itself.
 
-use crate::host::{Host, Segment, in_both_styles};
-use crate::lab::{Link, address, sysctl, veth};
+use crate::host::{Host, Kind, Segment, Site, everywhere, in_both_styles, tool};
+use crate::lab::{Link, Tap, address, sysctl, veth};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
-use std::process::{Command, Stdio};
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::Duration;
@@ -109,33 +108,42 @@ fn talks_udp(to: (Ipv4Addr, u16)) -> bool {
     socket.send_to(b"nwfilter", to).is_ok() && socket.recv(&mut [0; 64]).is_ok()
 }
 
-fn tool(program: &str, arguments: &str) {
-    let done = Command::new(program).args(arguments.split(' ')).stdin(Stdio::null()).output().unwrap();
-    assert!(done.status.success(), "{program} {arguments}: {}", String::from_utf8_lossy(&done.stderr));
-}
-
-/// A bridge of the host with an address, whose guests are machines.
+/// A network of the host's, whose guests are machines: a bridge with an address, or ports that each have it.
 struct Lan {
-    segment: Segment,
+    site: Site,
+    /// A bridge wants a port before it is up.
+    _segment: Option<[Tap; 2]>,
     host: Ipv4Addr,
     net: u8,
 }
 
 impl Lan {
-    fn new(name: &str, net: u8) -> Lan {
-        let segment = Segment::new(name);
+    fn new(kind: Kind, name: &str, net: u8) -> Lan {
         let host = Ipv4Addr::new(10, net, 0, 254);
-        address(segment.bridge.link, host, 24);
-        Lan { segment, host, net }
+        if kind == Kind::Routed {
+            return Lan { site: Site::Routed, _segment: None, host, net };
+        }
+        let Segment { site, guest, peer } = Segment::new(name);
+        address(Link::named(&format!("br{name}")), host, 24);
+        Lan { site, _segment: Some([guest, peer]), host, net }
     }
 
     /// A guest with the last number of its address, and its port on the host.
     fn guest(&self, port: &str, number: u8) -> (Machine, Link) {
         let machine = Machine::new(port, Ipv4Addr::new(10, self.net, 0, number), Some(self.host));
         let link = Link::named(port);
-        self.segment.bridge.add(link);
+        match &self.site {
+            Site::Bridge(bridge, _) => bridge.add(link),
+            Site::Routed => address(link, self.host, 24),
+        }
         link.ready();
         (machine, link)
+    }
+}
+
+impl AsRef<Site> for Lan {
+    fn as_ref(&self) -> &Site {
+        &self.site
     }
 }
 
@@ -158,7 +166,7 @@ fn bind(host: &mut Host, lan: &Lan, port: Link, rules: &str) {
         "<filter name='{}' chain='root'>{rules}<rule action='drop' direction='inout' priority='900'><all/></rule></filter>",
         port.name()
     );
-    host.bind_document(&lan.segment, port, &document, &[]);
+    host.bind_document(lan, port, &document, &[]);
 }
 
 const ONE_PORT: &str = "<rule action='accept' direction='out'><tcp dstportstart='80'/></rule>
@@ -166,8 +174,8 @@ const ONE_PORT: &str = "<rule action='accept' direction='out'><tcp dstportstart=
 
 #[test]
 fn a_guest_behind_the_hosts_nat_gets_its_answers() {
-    in_both_styles(|mut host| {
-        let lan = Lan::new("lan", 1);
+    everywhere(|mut host, kind| {
+        let lan = Lan::new(kind, "lan", 1);
         let (guest, port) = lan.guest("vnet1", 1);
         let _outside = outside();
         assert_eq!(guest.reaches((OUTSIDE, 80)), [true; 2], "without rules");
@@ -179,8 +187,8 @@ fn a_guest_behind_the_hosts_nat_gets_its_answers() {
 
 #[test]
 fn nat_of_another_bridge_is_left_alone() {
-    in_both_styles(|mut host| {
-        let [lan, other] = [Lan::new("lan", 1), Lan::new("other", 2)];
+    everywhere(|mut host, kind| {
+        let [lan, other] = [Lan::new(kind, "lan", 1), Lan::new(kind, "other", 2)];
         let (_guest, port) = lan.guest("vnet1", 1);
         let (neighbour, neighbours_port) = other.guest("vnet2", 1);
         let _outside = outside();
@@ -193,8 +201,8 @@ fn nat_of_another_bridge_is_left_alone() {
 
 #[test]
 fn a_port_that_the_host_forwards_reaches_the_guest() {
-    in_both_styles(|mut host| {
-        let lan = Lan::new("lan", 1);
+    everywhere(|mut host, kind| {
+        let lan = Lan::new(kind, "lan", 1);
         let (guest, port) = lan.guest("vnet1", 1);
         let outside = outside();
         guest.serve(&[22, 23]);
@@ -213,9 +221,31 @@ fn a_port_that_the_host_forwards_reaches_the_guest() {
 }
 
 #[test]
+fn what_the_host_translates_is_judged_as_the_guest_sees_it() {
+    everywhere(|mut host, kind| {
+        let lan = Lan::new(kind, "lan", 1);
+        let (guest, port) = lan.guest("vnet1", 1);
+        let outside = outside();
+        guest.serve(&[22]);
+        tool("nft", "add chain ip nat pre { type nat hook prerouting priority -100 ; }");
+        tool("nft", "add rule ip nat pre ip daddr 198.51.100.8 dnat to 203.0.113.9");
+        tool("nft", "add rule ip nat pre iifname uplink tcp dport 22 dnat to 10.1.0.1");
+        tool("nft", "add rule ip nat post ip saddr 203.0.113.9 snat to 198.51.100.9");
+        let asked = "<rule action='accept' direction='out'><tcp dstipaddr='198.51.100.8'/></rule>
+            <rule action='accept' direction='out'><udp dstipaddr='198.51.100.8'/></rule>
+            <rule action='accept' direction='in'><tcp srcipaddr='198.51.100.9'/></rule>";
+        bind(&mut host, &lan, port, asked);
+        assert_eq!(guest.reaches((Ipv4Addr::new(198, 51, 100, 8), 80)), [true; 2], "whom it asked for");
+        assert!(guest.is_kept_from((OUTSIDE, 80)), "who it is, is not open");
+        let calls = || outside.run(|| talks_tcp((Ipv4Addr::new(203, 0, 113, 1), 22)));
+        assert!((0..5).any(|_| calls()), "who calls it, by the address that it sees");
+    });
+}
+
+#[test]
 fn the_host_and_its_guest_talk_as_the_rules_say() {
-    in_both_styles(|mut host| {
-        let lan = Lan::new("lan", 1);
+    everywhere(|mut host, kind| {
+        let lan = Lan::new(kind, "lan", 1);
         let (guest, port) = lan.guest("vnet1", 1);
         let own = lan.host;
         let rules = format!("{ONE_PORT}<rule action='accept' direction='in'><tcp dstportstart='22'/></rule>");
@@ -238,7 +268,7 @@ fn the_host_and_its_guest_talk_as_the_rules_say() {
 #[test]
 fn guests_of_one_bridge_talk_with_unfinished_checksums() {
     in_both_styles(|mut host| {
-        let lan = Lan::new("lan", 1);
+        let lan = Lan::new(Kind::Bridged, "lan", 1);
         let (client, client_port) = lan.guest("vnet1", 1);
         let (server, server_port) = lan.guest("vnet2", 2);
         server.serve(&[80, 81]);

@@ -1,0 +1,221 @@
+//! Interfaces that are no bridge port, or not any more: what judges their frames and packets, and what keeps them out.
+
+use crate::host::{Host, Kind, Segment, Site, heard, routed};
+use crate::lab::frames::*;
+use crate::lab::{Bridge, Tap, Verdict};
+use std::net::UdpSocket;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+/// One port is open, and who knocks at another hears so where somebody can answer: for that the program is in two parts
+/// where no bridge is.
+const ONE_PORT: &str = "<filter name='one-port' chain='root'>
+    <rule action='drop' direction='out' priority='100'><mac match='no' srcmacaddr='52:54:00:00:00:01'/></rule>
+    <rule action='accept' direction='out' statematch='false'><udp dstportstart='80'/></rule>
+    <rule action='accept' direction='in' statematch='false'><icmp type='3'/></rule>
+    <rule action='reject' direction='inout' priority='900'><all/></rule></filter>";
+
+const NOBODY: [Vec<u16>; 2] = [vec![], vec![]];
+
+fn knock(port: u16) -> Frame {
+    udp(ip(GUEST_IP, PEER_IP), 1234, port)
+}
+
+/// The ports of the datagrams that arrived.
+fn knocked(tap: &Tap) -> Vec<u16> {
+    let port = |frame: Vec<u8>| u16::from_be_bytes([frame[36], frame[37]]);
+    let is_udp = |frame: &Vec<u8>| frame[12..14] == [8, 0] && frame[14 + 9] == 17;
+    heard(tap).into_iter().filter(is_udp).map(port).collect()
+}
+
+/// A guest that is a port of a bridge, with another port, and somebody elsewhere whom the host routes to.
+struct Wires {
+    bridged: Site,
+    neighbour: Tap,
+    segment: Segment,
+}
+
+impl Wires {
+    fn new() -> Wires {
+        let segment = Segment::of(Kind::Routed);
+        let (bridge, name) = (Bridge::new("br0"), "br0".to_owned());
+        let neighbour = Tap::new("net1");
+        bridge.add(neighbour.link);
+        neighbour.link.up();
+        bridge.link.up();
+        let wires = Wires { bridged: Site::Bridge(bridge, name), neighbour, segment };
+        wires.join();
+        wires
+    }
+
+    fn bridge(&self) -> &Bridge {
+        let Site::Bridge(bridge, _) = &self.bridged else { unreachable!("it was made of one") };
+        bridge
+    }
+
+    fn join(&self) {
+        self.bridge().add(self.segment.guest.link);
+    }
+
+    fn leave(&self) {
+        self.segment.guest.link.set_master(None);
+    }
+
+    /// To which ports the guest's knocks get, on the bridge and beyond the host.
+    fn knocks(&self) -> [Vec<u16>; 2] {
+        let far = &self.segment.peer;
+        drop((self.neighbour.drain(), far.drain()));
+        // To the host, which routes them on, and to somebody on the bridge.
+        for mac in [PEER_MAC, FOREIGN_MAC] {
+            for port in [80, 81] {
+                self.segment.guest.send(&Vec::from(knock(port).to(mac))).unwrap();
+            }
+        }
+        [knocked(&self.neighbour), knocked(far)]
+    }
+}
+
+#[test]
+fn an_interface_that_joins_or_leaves_a_bridge_is_shut_until_it_is_bound_where_it_is() {
+    routed(|mut host| {
+        let wires = Wires::new();
+        let guest = wires.segment.guest.link;
+        host.reserve(&guest.name());
+        host.bind_document(&wires, guest, ONE_PORT, &[]);
+        for _ in 0..3 {
+            assert_eq!(wires.knocks(), [vec![80], vec![80]], "on the bridge, of which the host is part");
+            wires.leave();
+            assert_eq!(wires.knocks(), NOBODY, "it has left the bridge");
+            host.bind_to(&wires.segment, guest, "one-port", &[]);
+            assert_eq!(wires.knocks(), [vec![], vec![80]], "routed");
+            let answered = wires.segment.out(knock(81));
+            assert!(matches!(answered, Verdict::Reject(_)), "{answered:?}");
+            assert_eq!(
+                wires.segment.out(knock(80).from(FOREIGN_MAC)),
+                Verdict::Drop,
+                "another's MAC address"
+            );
+            wires.join();
+            assert_eq!(wires.knocks(), NOBODY, "it has joined the bridge");
+            host.bind_to(&wires, guest, "one-port", &[]);
+        }
+    });
+}
+
+#[test]
+fn nothing_forbidden_passes_while_an_interface_moves() {
+    routed(|mut host| {
+        const ROUNDS: usize = 100;
+        let wires = Wires::new();
+        let guest = wires.segment.guest.link;
+        host.reserve(&guest.name());
+        host.bind_document(&wires, guest, ONE_PORT, &[]);
+        let done = AtomicBool::new(false);
+        let (sent, arrived) = thread::scope(|scope| {
+            let pump = scope.spawn(|| {
+                let (mut sent, mut arrived) = (0, [0, 0]);
+                while !done.load(Ordering::Acquire) {
+                    sent += 32;
+                    let knocks: Vec<u16> = (0..32).flat_map(|_| wires.knocks().concat()).collect();
+                    arrived[0] += knocks.iter().filter(|port| **port == 80).count();
+                    arrived[1] += knocks.iter().filter(|port| **port == 81).count();
+                }
+                (sent, arrived)
+            });
+            for _ in 0..ROUNDS {
+                wires.leave();
+                host.bind_to(&wires.segment, guest, "one-port", &[]);
+                wires.join();
+                host.bind_to(&wires, guest, "one-port", &[]);
+            }
+            done.store(true, Ordering::Release);
+            pump.join().unwrap()
+        });
+        println!("measured: {ROUNDS} moves each way, {sent} knocks at either port, {arrived:?} arrived");
+        assert!(arrived[0] > 0 && arrived[1] == 0, "{arrived:?} of {sent} each");
+    });
+}
+
+/// LLDP's: a bridge hands frames for this address to the host as they are, before any rule of a bridge.
+const NEAREST_BRIDGE: Mac = [0x01, 0x80, 0xc2, 0, 0, 0x0e];
+
+#[test]
+fn a_bridged_guest_does_not_reach_the_host_around_the_bridge() {
+    routed(|mut host| {
+        let wires = Wires::new();
+        let server = UdpSocket::bind(("192.0.2.1", 80)).unwrap();
+        server.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        let gets = || {
+            let frame = udp(ip(GUEST_IP, "192.0.2.1"), 1234, 80).to(NEAREST_BRIDGE);
+            wires.segment.guest.send(&Vec::from(frame)).unwrap();
+            server.recv(&mut [0; 64]).is_ok()
+        };
+        assert!(gets(), "no rules, which shows that there is such a way");
+        host.bind_document(&wires, wires.segment.guest.link, ONE_PORT, &[]);
+        assert!(!gets(), "bound");
+        host.unbind(wires.segment.guest.link);
+        assert!(gets(), "unbound");
+    });
+}
+
+#[test]
+fn a_link_that_has_a_bound_name_is_shut_to_the_host_until_it_is_bound() {
+    routed(|mut host| {
+        let segment = Segment::of(Kind::Routed);
+        host.reserve("vmother");
+        let other = segment.add("vmother");
+        let knocks =
+            || segment.verdict(&other, &segment.peer, &Vec::from(udp(ip(FOREIGN_IP, PEER_IP), 1, 80)));
+        assert_eq!(knocks(), Verdict::Drop);
+        assert_eq!(segment.out(knock(80)), Verdict::Accept, "another link");
+        let open = "<filter name='open'><rule action='accept' direction='inout'><udp/></rule></filter>";
+        host.bind_document(&segment, other.link, open, &[]);
+        assert_eq!(knocks(), Verdict::Accept, "bound, and judged at its own hooks");
+    });
+}
+
+#[test]
+fn the_ethernet_rules_of_a_routed_guest_hold_for_its_frames() {
+    routed(|mut host: Host| {
+        let segment = Segment::of(Kind::Routed);
+        let document = "<filter name='own' chain='root'><filterref filter='clean-traffic'/>
+            <rule action='accept' direction='out'><udp/></rule>
+            <rule action='drop' direction='inout' priority='900'><all/></rule></filter>";
+        let vars = [("MAC", "52:54:00:00:00:01"), ("IP", GUEST_IP)];
+        host.bind_document(&segment, segment.guest.link, document, &vars);
+        segment.stops_in("an answer before the question", udp(ip(PEER_IP, GUEST_IP), 80, 1234).inbound());
+        segment.lets_out("a question", knock(80));
+        segment.lets_in("the answer", udp(ip(PEER_IP, GUEST_IP), 80, 1234).inbound());
+        segment.stops_out("another's MAC address", knock(80).from(FOREIGN_MAC));
+        segment.stops_out("another's IP address", udp(ip(FOREIGN_IP, PEER_IP), 1234, 80));
+        let asks = |frame: Arp| match segment.out(frame.frame()) {
+            Verdict::Reject(answer) => answer[12..14] == [8, 6],
+            Verdict::Drop => false,
+            other => panic!("{other:?}"),
+        };
+        assert!(asks(arp_request(GUEST_IP, "192.0.2.1")), "the host answers the guest");
+        assert!(!asks(arp_request(FOREIGN_IP, "192.0.2.1")), "and nobody whom it claims to be");
+    });
+}
+
+#[test]
+fn a_renamed_interface_stays_filtered() {
+    routed(|mut host| {
+        let segment = Segment::of(Kind::Routed);
+        host.bind(
+            &segment,
+            &segment.guest,
+            "<rule action='accept' direction='out'><udp dstportstart='80'/></rule>",
+        );
+        segment.guest.link.rename("renamed");
+        segment.stops_out("a port that is closed", knock(81));
+        segment.lets_out("one that is open", knock(80));
+    });
+}
+
+impl AsRef<Site> for Wires {
+    fn as_ref(&self) -> &Site {
+        &self.bridged
+    }
+}
