@@ -9,13 +9,13 @@ mod link;
 mod matches;
 mod notes;
 
-pub use flow::{asks_for_connections, rejects_packets};
 pub use notes::warnings;
 
 use crate::diag::{Code, Diagnostic};
 use crate::ir::{self, Action, Data, From, KeyType, Match, Name, Role, Set, SetRef, Verdict};
 use crate::program::{IN, OUT, Program, Slot, ipset_name};
 use crate::resolve::Resolved;
+use flow::{asks_for_connections, rejects_packets};
 use imbl::OrdMap;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -148,6 +148,30 @@ pub fn compile_part(resolved: &Resolved, options: &Options, part: Part) -> Resul
     prune(&mut program);
     program.stateful = program.chains.values().flatten().any(is_stateful);
     if build.diagnostics.is_empty() { Ok(program) } else { Err(build.diagnostics) }
+}
+
+/// The programs of one interface.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Programs {
+    /// For its frames.
+    pub frames: Program,
+    /// For its packets in the host's IP layer, where that knows more than can be known of frames.
+    pub packets: Option<Program>,
+}
+
+/// The programs of a resolved filter for an interface whose frames are seen there, in a kernel that has the features.
+pub fn compile_at(resolved: &Resolved, options: &Options, hooks: Hooks) -> Result<Programs, Vec<Diagnostic>> {
+    let at = |hooks, part| {
+        compile_part(resolved, &Options { features: options.features.at(hooks), ..*options }, part)
+    };
+    let packets = match hooks {
+        Hooks::Routed if asks_for_connections(resolved) => Some(at(Hooks::Packets, Part::Ip)?),
+        // What can not be answered there is dropped here.
+        Hooks::Routed if rejects_packets(resolved) => at(Hooks::Packets, Part::Ip).ok(),
+        _ => None,
+    };
+    let frames = at(hooks, if packets.is_some() { Part::Link } else { Part::Whole })?;
+    Ok(Programs { frames: if hooks == Hooks::Macvtap { frames.turned() } else { frames }, packets })
 }
 
 fn is_stateful(rule: &ir::Rule) -> bool {

@@ -20,8 +20,7 @@ mod sort;
 pub use group::{Group, Placed};
 pub use place::{BridgePort, Place};
 
-use crate::compile::{self, Features, Hooks, Part};
-use crate::compile::{asks_for_connections, compile_part, rejects_packets};
+use crate::compile::{self, Features, Hooks, Programs, compile_at};
 use crate::diag::{Code, Diagnostic};
 use crate::filter::Filter;
 use crate::ir::{Family, Name, Ruleset, Table};
@@ -355,8 +354,7 @@ impl Firewall {
     ) -> Result<Compiled, Vec<Diagnostic>> {
         let Rules::Filter(filter) = rules else {
             return Ok(Compiled {
-                program: Program::closed(),
-                packets: None,
+                programs: Programs { frames: Program::closed(), packets: None },
                 reads: BTreeSet::new(),
                 folded: BTreeSet::new(),
             });
@@ -365,19 +363,8 @@ impl Firewall {
             Some(earlier) => resolve(&|name| earlier.library.get(name).cloned(), &earlier.root, vars, mode)?,
             None => resolve(&|name| self.known(name), filter, vars, mode)?,
         };
-        let part = |hooks, part| {
-            let options = compile::Options { features: self.features(hooks), ..self.policy.compile };
-            compile_part(&resolved, &options, part)
-        };
-        let packets = match hooks {
-            Hooks::Routed if asks_for_connections(&resolved) => Some(part(Hooks::Packets, Part::Ip)?),
-            // What can not be answered there is dropped here.
-            Hooks::Routed if rejects_packets(&resolved) => part(Hooks::Packets, Part::Ip).ok(),
-            _ => None,
-        };
-        let program = part(hooks, if packets.is_some() { Part::Link } else { Part::Whole })?;
-        let program = if hooks == Hooks::Macvtap { program.turned() } else { program };
-        Ok(Compiled { program, packets, reads: resolved.reads, folded: resolved.folded })
+        let programs = compile_at(&resolved, &self.policy.compile, hooks)?;
+        Ok(Compiled { programs, reads: resolved.reads, folded: resolved.folded })
     }
 }
 

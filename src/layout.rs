@@ -232,16 +232,12 @@ pub fn enter(table: &mut Table, index: u32, entrance: &Entrance) {
     }
 }
 
-/// Shuts an interface in the host's IP layer.
-pub fn bar(table: &mut Table, index: u32) {
+/// Keeps the packets of an interface from the programs of the host's IP layer. They pass where its frames are judged at its
+/// own hooks; else nothing of it gets there.
+pub fn keep_out(table: &mut Table, index: u32, judged: bool) {
     leave(table, index);
     insert(table, BOUND, index, Datum::None);
-}
-
-/// Lets the packets of an interface through the host's IP layer: its frames are judged at its own hooks.
-pub fn pass(table: &mut Table, index: u32) {
-    bar(table, index);
-    for side in &PACKET_SIDES {
+    for side in PACKET_SIDES.iter().filter(|_| judged) {
         insert(table, side.map, index, Datum::Jump(ELSEWHERE.into()));
     }
 }

@@ -9,13 +9,12 @@ use super::status::asked;
 use super::{BindArgs, Failure, Outcome, note, print};
 use crate::apply::Kernel;
 use crate::binding::{self, Binding};
-use crate::compile::{Features, Hooks, Options, compile};
+use crate::compile::{Features, Hooks, Options, Programs, compile_at};
 use crate::ir::{Family, Ruleset, Table};
 use crate::layout::{self, Entrance};
 use crate::links::{self, Kind};
 use crate::nft::Ownership;
 use crate::plan::plan as difference;
-use crate::program::Program;
 use crate::recall::recall;
 use crate::resolve::{Mode, resolve};
 use crate::span::{Source, Span};
@@ -73,6 +72,7 @@ pub(super) fn remove(dev: Option<&str>, index: Option<u32>) -> Outcome {
     }
     if let Some(dev) = dev {
         layout::unreserve(&mut tables.bridge, dev);
+        layout::unreserve(&mut tables.packets, dev);
         layout::unhook(&mut tables.netdev, dev);
     }
     let records = Records::open()?;
@@ -104,18 +104,15 @@ impl Records {
 /// The rule sets before and after.
 fn change(kernel: &Kernel, arguments: &BindArgs) -> Result<(Ruleset, Ruleset), Failure> {
     let (index, hooks) = link(&arguments.dev)?;
-    let program = program(kernel, arguments, hooks)?;
-    // Known, so that the program is recognised if it is there already.
-    let mut known = Tables::default();
-    layout::settle(known.at(hooks), &program);
+    let programs = programs(kernel, arguments, hooks)?;
+    // Known, so that programs are recognised that are there already.
+    let mut known = Tables::new(kernel);
+    known.seat(index, hooks, &programs);
     layout::hook(&mut known.netdev, &arguments.dev, false);
     let (old, mut tables) = tables(kernel, &known.ruleset())?;
-    tables.all().into_iter().for_each(|table| layout::leave(table, index));
-    let prefix = layout::settle(tables.at(hooks), &program);
-    let turned = hooks == Hooks::Macvtap;
-    let entrance = if turned { Entrance::Turned(prefix) } else { Entrance::Private(prefix) };
-    layout::enter(tables.at(hooks), index, &entrance);
+    tables.seat(index, hooks, &programs);
     layout::reserve(&mut tables.bridge, &arguments.dev);
+    layout::reserve(&mut tables.packets, &arguments.dev);
     match hooks {
         Hooks::Bridge => layout::unhook(&mut tables.netdev, &arguments.dev),
         _ => layout::hook(&mut tables.netdev, &arguments.dev, false),
@@ -124,15 +121,13 @@ fn change(kernel: &Kernel, arguments: &BindArgs) -> Result<(Ruleset, Ruleset), F
     Ok((old, tables.ruleset()))
 }
 
-fn program(kernel: &Kernel, arguments: &BindArgs, hooks: Hooks) -> Result<Program, Failure> {
+fn programs(kernel: &Kernel, arguments: &BindArgs, hooks: Hooks) -> Result<Programs, Failure> {
     let library = arguments.filter.library()?;
     let lookup = |name: &str| library.get(name);
-    let features = Features::from(kernel.features()).at(hooks);
-    let options = Options { features, counters: arguments.counters };
+    let options = Options { features: kernel.features().into(), counters: arguments.counters };
     let resolved = resolve(&lookup, &arguments.filter.filter, &vars(arguments), Mode::Fold);
-    let program = resolved.and_then(|resolved| compile(&resolved, &options));
-    let program = program.map_err(|faults| with_faults_of(library.faults, faults))?;
-    Ok(if hooks == Hooks::Macvtap { program.turned() } else { program })
+    let programs = resolved.and_then(|resolved| compile_at(&resolved, &options, hooks));
+    programs.map_err(|faults| with_faults_of(library.faults, faults))
 }
 
 /// The variables of the binding, with the guest's MAC address among them.
@@ -167,6 +162,7 @@ fn link(dev: &str) -> Result<(u32, Hooks), Failure> {
     let hooks = match (master.map(|master| master.kind), link.kind) {
         (Some(Kind::Bridge), _) => Hooks::Bridge,
         (_, Kind::Macvtap { .. }) => Hooks::Macvtap,
+        (None, _) if link.master.is_none() => Hooks::Routed,
         _ => Hooks::Device,
     };
     Ok((link.index, hooks))
@@ -176,27 +172,51 @@ fn link(dev: &str) -> Result<(u32, Hooks), Failure> {
 struct Tables {
     bridge: Table,
     netdev: Table,
-}
-
-impl Default for Tables {
-    fn default() -> Tables {
-        Tables { bridge: layout::skeleton(), netdev: layout::device_skeleton() }
-    }
+    packets: Table,
+    /// Whether the kernel has rules for packets.
+    seen: bool,
 }
 
 impl Tables {
-    fn all(&mut self) -> [&mut Table; 2] {
-        [&mut self.bridge, &mut self.netdev]
+    fn new(kernel: &Kernel) -> Tables {
+        let seen = Features::from(kernel.features()).packets.seen;
+        let (bridge, netdev) = (layout::skeleton(), layout::device_skeleton());
+        Tables { bridge, netdev, packets: layout::packet_skeleton(), seen }
     }
 
-    fn at(&mut self, hooks: Hooks) -> &mut Table {
-        if hooks == Hooks::Bridge { &mut self.bridge } else { &mut self.netdev }
+    fn all(&mut self) -> [&mut Table; 3] {
+        [&mut self.bridge, &mut self.netdev, &mut self.packets]
+    }
+
+    fn of(&mut self, family: Family) -> &mut Table {
+        match family {
+            Family::Bridge => &mut self.bridge,
+            Family::Netdev => &mut self.netdev,
+            Family::Inet => &mut self.packets,
+        }
+    }
+
+    /// Lets an interface's frames in to these programs alone.
+    fn seat(&mut self, index: u32, hooks: Hooks, Programs { frames, packets }: &Programs) {
+        self.all().into_iter().for_each(|table| layout::leave(table, index));
+        layout::keep_out(&mut self.packets, index, hooks != Hooks::Bridge);
+        for (hooks, program) in [(hooks, Some(frames)), (Hooks::Packets, packets.as_ref())] {
+            let Some(program) = program else { continue };
+            let prefix = layout::settle(self.of(hooks.family()), program);
+            let turned = hooks == Hooks::Macvtap;
+            let entrance = if turned { Entrance::Turned(prefix) } else { Entrance::Private(prefix) };
+            layout::enter(self.of(hooks.family()), index, &entrance);
+        }
     }
 
     fn ruleset(self) -> Ruleset {
-        let devices = !layout::hooked(&self.netdev).is_empty();
-        let netdev = devices.then_some((Family::Netdev, self.netdev));
-        Ruleset { tables: [(Family::Bridge, self.bridge)].into_iter().chain(netdev).collect() }
+        let tables = [
+            (true, Family::Bridge, self.bridge),
+            (self.seen && layout::is_waited_for(&self.packets), Family::Inet, self.packets),
+            (!layout::hooked(&self.netdev).is_empty(), Family::Netdev, self.netdev),
+        ];
+        let needed = tables.into_iter().filter(|(needed, ..)| *needed);
+        Ruleset { tables: needed.map(|(_, family, table)| (family, table)).collect() }
     }
 }
 
@@ -204,10 +224,10 @@ impl Tables {
 fn tables(kernel: &Kernel, known: &Ruleset) -> Result<(Ruleset, Tables), Failure> {
     let observed = kernel.observe().map_err(|error| Failure::host(&"netfilter", &error))?;
     let old = recall(&observed, known);
-    let none = Tables::default();
-    let table = |family, none| old.tables.get(&family).cloned().unwrap_or(none);
-    let tables =
-        Tables { bridge: table(Family::Bridge, none.bridge), netdev: table(Family::Netdev, none.netdev) };
+    let mut tables = Tables::new(kernel);
+    for (family, table) in &old.tables {
+        *tables.of(*family) = table.clone();
+    }
     Ok((old, tables))
 }
 

@@ -146,14 +146,14 @@ impl Build<'_> {
 }
 
 /// Whether some rule asks for the state of connections or counts them.
-pub fn asks_for_connections(resolved: &Resolved) -> bool {
+pub(super) fn asks_for_connections(resolved: &Resolved) -> bool {
     let asks =
         |rule: &Rule| has_limit(rule) || placements(rule).into_iter().any(|place| asks_state(rule, place));
     resolved.ip.iter().any(asks)
 }
 
 /// Whether some rule of the IP layer answers what it refuses.
-pub fn rejects_packets(resolved: &Resolved) -> bool {
+pub(super) fn rejects_packets(resolved: &Resolved) -> bool {
     resolved.ip.iter().any(|rule| rule.action == Action::Reject)
 }
 

@@ -6,7 +6,7 @@
 use super::group::Compiled;
 use super::sort::Changed;
 use super::{Firewall, Group, Member, Placed, Refused, Rules};
-use crate::compile::Hooks;
+use crate::compile::{Hooks, Programs};
 use crate::diag::Diagnostic;
 use crate::ir::{Bytes, Data, Datum, Family, Name, Role, Table, concat};
 use crate::layout::{self, Entrance, Tracked};
@@ -71,8 +71,9 @@ impl Firewall {
             compiled.map(|compiled| (*index, hooks, compiled)).map_err(|faults| self.refused(*index, faults))
         };
         let compiled: Result<Vec<_>, Refused> = newcomers.iter().map(compiled).collect();
-        for (index, hooks, Compiled { program, packets, .. }) in compiled? {
-            let programs = std::iter::once((hooks, program));
+        for (index, hooks, Compiled { programs, .. }) in compiled? {
+            let Programs { frames, packets } = programs;
+            let programs = std::iter::once((hooks, frames));
             let programs = programs.chain(packets.map(|packets| (Hooks::Packets, packets)));
             let entrance = |(hooks, program)| (hooks, self.settle(index, hooks, &program));
             let entrances = programs.map(entrance).collect();
@@ -161,10 +162,7 @@ impl Firewall {
         let judged = member.place.hooks() != Hooks::Bridge && member.rules != Rules::Closed;
         let before = layout::private(&self.packets, index);
         self.clear_slots(index, Hooks::Packets);
-        match judged {
-            true => layout::pass(&mut self.packets, index),
-            false => layout::bar(&mut self.packets, index),
-        }
+        layout::keep_out(&mut self.packets, index, judged);
         before.into_iter().for_each(|before| self.count(Hooks::Packets, &before, false));
     }
 

@@ -4,7 +4,7 @@
 //! are folded all the same have the same values. Knows programs and variables, and nothing of tables.
 
 use super::Rules;
-use crate::compile::Hooks;
+use crate::compile::{Hooks, Programs};
 use crate::ir::Name;
 use crate::program::Program;
 use crate::vars::Vars;
@@ -49,8 +49,7 @@ pub(super) struct Signature {
 
 /// A program and the variables it was made of.
 pub(super) struct Compiled {
-    pub(super) program: Program,
-    pub(super) packets: Option<Program>,
+    pub(super) programs: Programs,
     /// Every variable that a rule reads.
     pub(super) reads: BTreeSet<String>,
     /// Those whose values are constants of the program.
@@ -61,7 +60,8 @@ impl Group {
     /// A group of nobody yet, for a member with these variables.
     pub(super) fn new(rules: &Rules, vars: &Vars, hooks: Hooks, compiled: Compiled) -> Group {
         let signature = Arc::new(Signature::of(vars, &compiled));
-        let (program, packets) = (Arc::new(compiled.program), compiled.packets.map(Arc::new));
+        let Programs { frames, packets } = compiled.programs;
+        let (program, packets) = (Arc::new(frames), packets.map(Arc::new));
         let (rules, members) = (rules.clone(), OrdSet::new());
         Group { rules, hooks, members, program, packets, placed: None, signature }
     }

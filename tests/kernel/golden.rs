@@ -3,7 +3,7 @@
 use crate::build::{prepare, steps};
 use crate::lab::{in_namespace, listing, nft};
 use nwfilter::apply::{Kernel, Refused};
-use nwfilter::compile::{Features, Options, compile};
+use nwfilter::compile::{Features, Options, Part, compile_part};
 use nwfilter::filter::{Filter, read::read};
 use nwfilter::ir::{Chain, Data, Family, Role, Ruleset, Set, Table};
 use nwfilter::nft::Ownership;
@@ -47,7 +47,7 @@ fn documents(folder: &str) -> Vec<PathBuf> {
     entries.filter(|path| path.extension().is_some_and(|extension| extension == "xml")).collect()
 }
 
-fn program(case: &Path, mode: Mode) -> Option<Program> {
+fn program(case: &Path, mode: Mode, part: Part) -> Option<Program> {
     let own = filter(case)?;
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("filters");
     let library = |name: &str| {
@@ -59,11 +59,11 @@ fn program(case: &Path, mode: Mode) -> Option<Program> {
     };
     let mut vars = Vars::default();
     VARS.iter().for_each(|(name, value)| vars.push(*name, *value));
-    compile(&resolve(&library, &own.name, &vars, mode).ok()?, &OPTIONS).ok()
+    compile_part(&resolve(&library, &own.name, &vars, mode).ok()?, &OPTIONS, part).ok()
 }
 
 /// The program's rules and sets as a table of their own.
-fn alone(program: &Program) -> Ruleset {
+fn alone(family: Family, program: &Program) -> Ruleset {
     let (chains, sets) = program.placed(&printable(&program.filter));
     let slot = |key| {
         let elements = Default::default();
@@ -73,7 +73,7 @@ fn alone(program: &Program) -> Ruleset {
     let sets = sets.into_iter().chain(program.foreign.clone()).chain(slots).collect();
     let chain = |rules| Arc::new(Chain { hook: None, rules });
     let chains = chains.into_iter().map(|(name, rules)| (name, chain(rules))).collect();
-    Ruleset { tables: [(Family::Bridge, Table { sets, chains })].into() }
+    Ruleset { tables: [(family, Table { sets, chains })].into() }
 }
 
 /// What nft can list but has no words to load: raw bytes looked up in a named set.
@@ -102,9 +102,12 @@ fn every_filter_is_what_nft_makes_of_its_text() {
         // A machine that is emulated is slow: it compares what other kernels can not.
         let only_stateful = std::env::var_os("NWFILTER_KERNEL_IS_COMPLETE").is_some();
         for case in [documents("tests/golden"), documents("filters")].concat() {
-            let programs = [Mode::Slots, Mode::Fold].into_iter().filter_map(|mode| program(&case, mode));
-            for ruleset in programs.filter(|program| program.stateful || !only_stateful) {
-                let ruleset = alone(&ruleset);
+            let parts = [(Part::Whole, Family::Bridge), (Part::Ip, Family::Inet)];
+            let kinds = parts.iter().flat_map(|part| [Mode::Slots, Mode::Fold].map(|mode| (part, mode)));
+            let programs =
+                kinds.filter_map(|((part, family), mode)| Some((*family, program(&case, mode, *part)?)));
+            for (family, program) in programs.filter(|(_, program)| program.stateful || !only_stateful) {
+                let ruleset = alone(family, &program);
                 if !is_applied(kernel.apply(prepare(steps(&ruleset))), &case) {
                     refused += 1;
                     continue;
