@@ -327,7 +327,11 @@ fn a_rule_that_this_kernel_can_not_enforce_is_refused_by_name_and_nothing_change
                 Refusal::Kernel(refused) => refused.to_string(),
             };
             assert!(refusal.contains("'g'") && refusal.contains("rule 2"), "{refusal}");
-            let why = if style.is_at_device() { "interface without a bridge" } else { "NF_CONNTRACK_BRIDGE" };
+            let why = if style.is_at_device() {
+                "belongs to another, which is no bridge"
+            } else {
+                "NF_CONNTRACK_BRIDGE"
+            };
             assert!(refusal.contains(why), "{refusal}");
             assert_eq!(rules_in_force(), before, "{style:?}");
             assert!(host.network.passes(Way::FromGuest, own()), "{style:?}");
