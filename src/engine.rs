@@ -252,7 +252,7 @@ impl State {
             (source.name.clone(), source.text.clone())
         });
         let (documents, vars) = (documents.collect(), member.vars.0.clone());
-        let reject = self.firewall.features(member.place.hooks()).reject;
+        let reject = self.firewall.answers(member.index);
         let json = serde_json::to_string(&Bound { filter, vars, documents, reject });
         self.answer(Reply::Json(json.map_err(|error| Error::internal(error.to_string()))?))
     }

@@ -20,7 +20,7 @@ mod sort;
 pub use group::{Group, Placed};
 pub use place::{BridgePort, Place};
 
-use crate::compile::{self, Features, Hooks, Programs, compile_at};
+use crate::compile::{self, Hooks, Programs, compile_at};
 use crate::diag::{Code, Diagnostic};
 use crate::filter::Filter;
 use crate::ir::{Family, Name, Ruleset, Table};
@@ -340,9 +340,11 @@ impl Firewall {
         Ok(next)
     }
 
-    /// What a program there may use of the kernel.
-    pub fn features(&self, hooks: Hooks) -> Features {
-        self.policy.compile.features.at(hooks)
+    /// Whether rules for the frames of an interface can answer: in the host's IP layer only those of that layer.
+    pub fn answers(&self, index: u32) -> bool {
+        let group = self.homes.get(&index).and_then(|name| self.groups.get(name));
+        let last = group.and_then(|group| group.programs().last().map(|(hooks, _)| hooks));
+        last.is_some_and(|hooks| self.policy.compile.features.at(hooks).reject)
     }
 
     fn compile(

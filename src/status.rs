@@ -3,7 +3,7 @@
 //! Made of what is in the kernel and, where the daemon runs, of what it knows besides. Pure; printing is the command's.
 
 use crate::ir::observed::{Observed, ObservedTable};
-use crate::ir::{Family, Ruleset, Table};
+use crate::ir::{Family, Name, Ruleset, Table};
 use crate::layout::{self, Entrance};
 use crate::links::{Kind, Link, MacvtapMode};
 use crate::program::ipset_of;
@@ -33,6 +33,9 @@ pub struct Interface {
     pub filter: String,
     /// The program its frames enter.
     pub program: Option<String>,
+    /// The program its packets enter in the host's IP layer, where connections are asked for and no bridge is.
+    #[serde(default)]
+    pub packets: Option<String>,
     /// Whether other interfaces share that program.
     pub shared: bool,
     /// Why it lets nothing pass, where that is so.
@@ -114,9 +117,13 @@ impl Status {
         let bound = tables.flat_map(|(family, table)| {
             layout::bound(table).into_iter().map(move |index| (*family, table, index))
         });
-        let interface = |(family, table, index)| interface(family, table, index, &links);
-        let ipset =
-            |(name, set): (&crate::ir::Name, &crate::ir::Set)| Some((ipset_of(name)?, set.elements.len()));
+        let packets = ruleset.tables.get(&Family::Inet);
+        let packets = |index| program_of(packets?, index).0.map(|prefix| prefix.to_string());
+        let interface = |(family, table, index)| Interface {
+            packets: packets(index),
+            ..interface(family, table, index, &links)
+        };
+        let ipset = |(name, set): (&Name, &crate::ir::Set)| Some((ipset_of(name)?, set.elements.len()));
         let bridge = ruleset.tables.get(&Family::Bridge);
         let ipsets = bridge.into_iter().flat_map(|table| &table.sets).filter_map(ipset);
         Status {
@@ -127,12 +134,17 @@ impl Status {
     }
 }
 
-fn interface(family: Family, table: &Table, index: u32, links: &BTreeMap<u32, &Link>) -> Interface {
-    let (program, shared) = match layout::entrance(table, index) {
+/// The program that an interface enters in a table, and whether others share it.
+fn program_of(table: &Table, index: u32) -> (Option<Name>, bool) {
+    match layout::entrance(table, index) {
         Some(Entrance::Shared(name)) => (layout::led(table, &name), true),
         Some(Entrance::Private(prefix) | Entrance::Turned(prefix)) => (Some(prefix), false),
         None => (None, false),
-    };
+    }
+}
+
+fn interface(family: Family, table: &Table, index: u32, links: &BTreeMap<u32, &Link>) -> Interface {
+    let (program, shared) = program_of(table, index);
     let filter =
         program.as_deref().and_then(|prefix| prefix.split('/').next()).unwrap_or_default().to_owned();
     let link = links.get(&index);
@@ -152,8 +164,7 @@ fn interface(family: Family, table: &Table, index: u32, links: &BTreeMap<u32, &L
         filter,
         program: program.map(|prefix| prefix.to_string()),
         shared,
-        closed: None,
-        learning: None,
+        ..Interface::default()
     }
 }
 

@@ -6,6 +6,8 @@ mod lab;
 
 use lab::frames::*;
 use lab::{Network, Way, Wire, in_fresh_netns, macvtap, veth};
+use nwfilter::apply::Kernel;
+use nwfilter::nft::Ownership;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -555,6 +557,30 @@ fn an_interface_that_comes_to_a_bridge_is_moved_by_the_next_apply() {
         let frame = || udp(ip(GUEST_IP, PEER_IP), 1, 2);
         assert!(network.passes(Way::FromGuest, frame()));
         assert!(!network.passes(Way::FromGuest, frame().from(FOREIGN_MAC)));
+    });
+}
+
+#[test]
+fn connections_of_an_interface_without_a_bridge_are_judged_where_they_are_known() {
+    in_fresh_netns(|| {
+        if !Kernel::open(Ownership::Shared).unwrap().features().inet_ct.is_yes() {
+            println!("skipped: this kernel tracks no connections");
+            return;
+        }
+        let asks = "<filter name='asks'><rule action='accept' direction='out'><udp/></rule></filter>";
+        let (network, desk) = (Network::new(), Desk::new(&[("asks", asks)]));
+        network.guest.link.set_master(None);
+        let before = rules_in_force();
+        desk.bind("apply", "asks").done();
+        assert!(rules_in_force().contains("ct state established,new ct direction original"));
+        assert_eq!(desk.bind("plan", "asks").done(), "", "it is in force");
+        assert!(desk.run(&["status"]).done().contains("device, packets asks/"));
+        desk.bind("apply", "clean-traffic").done();
+        assert!(desk.run(&["status"]).done().trim_end().ends_with("device"));
+        assert!(!rules_in_force().contains("ct state"));
+        desk.run(&["remove", "--dev", "vnet0"]).done();
+        let left = rules_in_force().replace("table bridge nwfilter", "");
+        assert!(before.is_empty() && !left.contains("table "), "{left}");
     });
 }
 

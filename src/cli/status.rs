@@ -52,8 +52,12 @@ pub(super) fn show(dev: Option<&str>, as_json: bool) -> Outcome {
     };
     if let Some(dev) = dev {
         status.interfaces.retain(|interface| interface.name.as_deref() == Some(dev));
-        let own: Vec<_> =
-            status.interfaces.iter().filter_map(|interface| interface.program.clone()).collect();
+        let own: Vec<_> = status
+            .interfaces
+            .iter()
+            .flat_map(|interface| [interface.program.clone(), interface.packets.clone()])
+            .flatten()
+            .collect();
         status.programs.retain(|program| own.contains(&program.name));
         status.ipsets.clear();
         if status.interfaces.is_empty() {
@@ -114,7 +118,10 @@ fn line(interface: &Interface) -> [String; 5] {
         _ if interface.unseen => "not filtered: no port of a bridge".into(),
         Some(Seat::Bridge(Some(bridge))) => format!("bridge {bridge}"),
         Some(Seat::Device(Some(mode))) => format!("device (macvtap, {mode})"),
-        Some(Seat::Device(None)) => "device".into(),
+        Some(Seat::Device(None)) => match &interface.packets {
+            Some(packets) => format!("device, packets {packets}"),
+            None => "device".into(),
+        },
         _ => String::new(),
     };
     let note =

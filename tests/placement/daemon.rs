@@ -250,7 +250,13 @@ fn a_routed_guest_gets_its_answers_and_nothing_else_over_a_restart() {
         check("without a daemon");
         let daemon = host.start();
         check("adopted");
-        assert_eq!(interface(&daemon, "vnet0").seat, Some(Seat::Device(None)));
+        let shown = interface(&daemon, "vnet0");
+        assert_eq!((shown.seat, shown.unseen), (Some(Seat::Device(None)), false));
+        assert!(
+            shown
+                .packets
+                .is_some_and(|program| program.starts_with("asks/") && shown.program != Some(program))
+        );
         daemon.connect().0.remove("vnet0").unwrap();
         assert!(gets(2), "let go");
     });
