@@ -126,7 +126,8 @@ impl Difference {
         // What a packet under way may still read waits for it: not only elements, chains as well, for with a rule that
         // branches the kernel takes its constant map from packets that are still to walk the rule.
         let waits = !self.refill.is_empty()
-            || self.redirect.iter().any(|change| matches!(change, Change::AddElements(..)));
+            || self.redirect.iter().any(|change| matches!(change, Change::AddElements(..)))
+            || self.delete_elements.iter().any(takes_from_dispatch);
         let extend = |batch: &mut Vec<Step>, lists: Vec<Vec<Change>>| {
             batch.extend(lists.into_iter().flatten().map(|change| Step { family, change }));
         };
@@ -258,14 +259,17 @@ fn push_removal(list: &mut Vec<Change>, name: &Name, set: &Set, keys: Vec<Bytes>
     }
 }
 
+fn takes_from_dispatch(change: &Change) -> bool {
+    match change {
+        Change::DeleteElements(name, kind, _) => layout::role_of(name, kind.dynamic) == Role::Dispatch,
+        _ => false,
+    }
+}
+
 impl Plan {
     /// Whether somebody meets his old rules until the retire is through, so that it belongs to the change.
     pub fn moves(&self) -> bool {
-        let dispatch = |step: &Step| match &step.change {
-            Change::DeleteElements(name, kind, _) => layout::role_of(name, kind.dynamic) == Role::Dispatch,
-            _ => false,
-        };
-        self.retire.iter().any(dispatch)
+        self.retire.iter().any(|step| takes_from_dispatch(&step.change))
     }
 
     /// Whether nothing changes.

@@ -353,6 +353,20 @@ fn assert_devices_are_led_here(table: &Table) {
     }
 }
 
+#[test]
+fn packets_of_an_interface_that_has_come_to_a_bridge_are_waited_for() {
+    let mut table = layout::packet_skeleton();
+    layout::place(&mut table, &prefix(1), &program(1));
+    layout::enter(&mut table, 5, &Entrance::Private(prefix(1)));
+    let old = Ruleset { tables: [(Family::Inet, table.clone())].into() };
+    layout::keep_out(&mut table, 5, false);
+    layout::sweep(&mut table);
+    let new = Ruleset { tables: [(Family::Inet, table)].into() };
+    let plan = plan(&old, &new);
+    assert!(plan.prepare.is_empty() && plan.switch.is_empty() && plan.moves(), "{plan}");
+    assert_eq!(send(&old, &plan.retire), new);
+}
+
 proptest! {
     #[test]
     fn a_plan_applied_to_the_old_gives_the_new(operations in prop::collection::vec(operation(), 0..12), more in prop::collection::vec(operation(), 1..6)) {
