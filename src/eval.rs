@@ -13,7 +13,7 @@ use load::Register;
 
 use crate::ir::operand::{Operand, Source};
 use crate::ir::shape::{Shape, Test, kernel_states, shape};
-use crate::ir::{Action, Bytes, CtDirection, Datum, Family, Match, Name, Rule, SetRef, Table, Verdict};
+use crate::ir::{Action, Bytes, CtDirection, Datum, Family, Match, Name, Rule, Set, SetRef, Table, Verdict};
 use crate::program::Program;
 use imbl::OrdMap;
 use std::collections::{BTreeMap, BTreeSet};
@@ -89,6 +89,8 @@ struct Ready<'a> {
 enum Elements<'a> {
     Values(&'a BTreeSet<Bytes>),
     Table(&'a OrdMap<Bytes, Datum>),
+    /// Filled by the rules that count, with whatever key is asked for.
+    Counts,
 }
 
 /// How a walk ends.
@@ -133,14 +135,17 @@ impl<'a> Rules<'a> {
     /// Those of a table.
     pub fn of_table(family: Family, table: &'a Table) -> Rules<'a> {
         let chains = table.chains.iter().map(|(name, chain)| (&**name, ready(family, &chain.rules)));
-        let sets = table.sets.iter().map(|(name, set)| (&**name, Elements::Table(&set.elements)));
+        let elements =
+            |set: &'a Set| if set.dynamic { Elements::Counts } else { Elements::Table(&set.elements) };
+        let sets = table.sets.iter().map(|(name, set)| (&**name, elements(set)));
         Rules { chains: chains.collect(), sets: sets.collect(), connections: BTreeMap::new() }
     }
 
     /// Those of a program that sits in no table yet, with the elements of the sets that it reads; an absent set is empty.
     pub fn of_program(program: &'a Program, sets: &'a BTreeMap<Name, BTreeSet<Bytes>>) -> Rules<'a> {
         let chains = program.chains.iter().map(|(name, rules)| (&**name, ready(Family::Bridge, rules)));
-        let sets = sets.iter().map(|(name, values)| (&**name, Elements::Values(values)));
+        let counts = program.sets.keys().map(|name| (&**name, Elements::Counts));
+        let sets = sets.iter().map(|(name, values)| (&**name, Elements::Values(values))).chain(counts);
         Rules { chains: chains.collect(), sets: sets.collect(), connections: BTreeMap::new() }
     }
 
@@ -353,6 +358,7 @@ impl<'s, 'a> Walk<'s, 'a, '_> {
             SetRef::Named(name) => match self.rules.sets.get(&**name) {
                 Some(Elements::Values(values)) => values.contains(key),
                 Some(Elements::Table(elements)) => elements.contains_key(key),
+                Some(Elements::Counts) => true,
                 None => false,
             },
         }

@@ -4,7 +4,9 @@
 //! differs between the members of one program is only in the elements of its slots.
 
 use crate::ir::text::{ChainText, SetText};
-use crate::ir::{Action, Chain, Data, Family, From, Key, KeyType, Match, Name, Role, Rule, Set, Verdict};
+use crate::ir::{
+    Action, Chain, Data, Family, From, Key, KeyType, Match, Name, Role, Rule, Set, SetRef, Verdict,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display, Formatter};
 
@@ -119,8 +121,13 @@ impl Program {
     fn place_rule(&self, rule: &Rule, under: &dyn Fn(&Name) -> Name) -> Rule {
         let mut placed = rule.clone();
         for part in &mut placed.matches {
-            if let Match::ConnLimit { set, .. } = part {
-                *set = under(set);
+            match part {
+                Match::ConnLimit { set, .. } => *set = under(set),
+                // Slots and ipsets are of the table.
+                Match::Lookup { set: SetRef::Named(set), .. } if self.sets.contains_key(set) => {
+                    *set = under(set)
+                }
+                _ => {}
             }
         }
         match &mut placed.action {

@@ -123,7 +123,10 @@ fn a_source_mac_is_left_out_of_mirrored_rules() {
 #[test]
 fn a_limit_of_connections_holds_where_the_rule_is_as_written() {
     let counted = |set: &str, index: &str| {
-        format!("add @{set}/connections-1 {{ {index} . ip saddr ct count over 2 }} drop")
+        format!(
+            "add @{set}/connections-1 {{ {index} . ip saddr ct count over 2 }} drop; \
+             {index} . ip saddr != @{set}/connections-1 drop"
+        )
     };
     for (direction, out, into) in [
         ("out", counted("out", "iif"), String::new()),

@@ -11,7 +11,7 @@ use crate::diag::{Code, Diagnostic};
 use crate::field::Field;
 use crate::filter::schema::Layer;
 use crate::filter::{Action, Direction, state};
-use crate::ir::{self, CtDirection, From, Key, KeyType, Match};
+use crate::ir::{self, CtDirection, From, Key, KeyType, Match, SetRef};
 use crate::resolve::{Condition, Resolved, Rule, Test};
 
 /// One chain that a rule stands in.
@@ -129,7 +129,8 @@ impl Build<'_> {
             found.extend(not_later(rule, &found));
             self.ir_rule(rule, with_context(found, protocol.ether_type), action.clone())
         };
-        alternatives.into_iter().map(finish).collect()
+        let rules = alternatives.into_iter().map(finish);
+        rules.flat_map(|rule| [uncounted(&rule), Some(rule)].into_iter().rev().flatten()).collect()
     }
 
     /// Nothing comes after the IP layer, so that to return is to accept.
@@ -143,6 +144,18 @@ impl Build<'_> {
             Action::Continue => ir::Action::Continue,
         }
     }
+}
+
+/// A source that the set of counts has no room for is taken to be over its limit: the rule that counts says nothing of it.
+fn uncounted(rule: &ir::Rule) -> Option<ir::Rule> {
+    let refuses = matches!(rule.action, ir::Action::Drop | ir::Action::Reject(_));
+    let mut uncounted = rule.clone();
+    let limit = uncounted.matches.iter_mut().find(|part| matches!(part, Match::ConnLimit { .. }))?;
+    if let Match::ConnLimit { set, keys, .. } = limit {
+        let (keys, set) = (std::mem::take(keys), SetRef::Named(set.clone()));
+        *limit = Match::Lookup { keys, negated: true, set };
+    }
+    refuses.then_some(uncounted)
 }
 
 /// Whether some rule asks for the state of connections or counts them.
