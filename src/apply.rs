@@ -3,12 +3,14 @@
 //! One thread, one socket, one commit at a time: owned tables belong to a socket, and `sendmsg` takes as long as the
 //! commit. A plan's *prepare* and *switch* are each one datagram, all or nothing; where the switch is refused, what
 //! prepare made is swept, so that the kernel is as it was. *Retire* is sent when no packet is left that may still read
-//! what it takes away. Needs no async runtime; answers can be awaited in any.
+//! what it takes away. A set that stands for an ipset comes to be with what the others of its name hold: plans do not
+//! know it, and a rule must not meet it empty. Needs no async runtime; answers can be awaited in any.
 
 mod link;
 
-use crate::ir::Family;
 use crate::ir::observed::Observed;
+use crate::ir::{Bytes, Datum, Family, Name, SetType};
+use crate::layout;
 use crate::nft::probe::{self, Features};
 use crate::nft::read;
 use crate::nft::reply::{Fault, Refusal};
@@ -164,8 +166,8 @@ impl Worker {
         }
     }
 
-    fn answer(&mut self, plan: Plan, retire: Retire, answer: oneshot::Sender<Result<Applied, Refused>>) {
-        if let Err(refused) = self.put_in_force(&plan) {
+    fn answer(&mut self, mut plan: Plan, retire: Retire, answer: oneshot::Sender<Result<Applied, Refused>>) {
+        if let Err(refused) = self.fill_ipsets(&mut plan).and_then(|()| self.put_in_force(&plan)) {
             let _ = answer.send(Err(refused));
             return;
         }
@@ -176,6 +178,18 @@ impl Worker {
         if retire == Retire::AfterAnswer {
             self.retire(&plan.retire);
         }
+    }
+
+    /// Gives each ipset that prepare makes its elements in the same batch, and leaves one out that is there.
+    fn fill_ipsets(&mut self, plan: &mut Plan) -> Result<(), Refused> {
+        if !plan.prepare.iter().any(|step| made_ipset(step).is_some()) {
+            return Ok(());
+        }
+        let observed = read::observe(&mut self.link)
+            .map_err(|error| Refused::unsent("the sets in force", error.to_string()))?;
+        let steps = std::mem::take(&mut plan.prepare);
+        plan.prepare = steps.into_iter().flat_map(|step| filled(step, &observed)).collect();
+        Ok(())
     }
 
     fn put_in_force(&mut self, plan: &Plan) -> Result<(), Refused> {
@@ -230,6 +244,28 @@ impl Worker {
     }
 }
 
+fn made_ipset(step: &Step) -> Option<(&Name, &SetType)> {
+    match &step.change {
+        Change::AddSet(name, kind) if layout::is_ipset(name) => Some((name, kind)),
+        _ => None,
+    }
+}
+
+/// A step, with the elements of the set that it makes where that is an ipset.
+fn filled(step: Step, observed: &Observed) -> Vec<Step> {
+    let Some((name, kind)) = made_ipset(&step) else { return vec![step] };
+    if observed.families.get(&step.family).is_some_and(|table| table.sets.contains_key(name)) {
+        return Vec::new();
+    }
+    let others = observed.families.values().filter_map(|table| table.sets.get(name));
+    let elements: BTreeMap<Bytes, Datum> = others.flat_map(|set| set.elements.clone()).collect();
+    let elements: Vec<(Bytes, Datum)> = elements.into_iter().collect();
+    let is_empty = elements.is_empty();
+    let fill = Change::AddElements(name.clone(), kind.clone(), elements);
+    let fill = (!is_empty).then_some(Step { family: step.family, change: fill });
+    [step].into_iter().chain(fill).collect()
+}
+
 /// What takes away the chains and sets that steps made, in an order in which nothing is still referred to.
 fn sweep(made: &[Step]) -> Vec<Step> {
     let inverse = |pick: fn(&Change) -> Option<Change>| {
@@ -265,8 +301,11 @@ impl Refused {
 
     /// The thread is no more.
     pub fn gone() -> Refused {
-        let fault = Fault::Unencodable(gone().to_string());
-        let refusal = Refusal { step: None, what: "the batch".into(), origin: None, fault };
+        Refused::unsent("the batch", gone().to_string())
+    }
+
+    fn unsent(what: &str, why: String) -> Refused {
+        let refusal = Refusal { step: None, what: what.into(), origin: None, fault: Fault::Unencodable(why) };
         Refused { stage: Stage::Prepare, refusals: vec![refusal], litter: Vec::new() }
     }
 }

@@ -11,7 +11,7 @@ mod notes;
 
 pub use notes::warnings;
 
-use crate::diag::{Code, Diagnostic};
+use crate::diag::Diagnostic;
 use crate::ir::{self, Action, Data, From, KeyType, Match, Name, Role, Set, SetRef, Verdict};
 use crate::program::{IN, OUT, Program, Slot, ipset_name};
 use crate::resolve::Resolved;
@@ -256,11 +256,6 @@ impl Build<'_> {
 
     /// The set that stands for an ipset; a set has one type of key, so that there is one for each family.
     fn ipset(&mut self, ipset: &str, kind: KeyType) -> SetRef {
-        if self.options.features.hooks != Hooks::Bridge {
-            let message = format!("ipset '{ipset}' is only known where a bridge's frames pass");
-            let fault = Diagnostic::error(Code::INTERNAL, message);
-            self.diagnostics.extend((!self.diagnostics.contains(&fault)).then_some(fault));
-        }
         let name = ipset_name(ipset, kind);
         self.program.foreign.entry(name.clone()).or_insert_with(|| set(vec![kind], false));
         SetRef::Named(name)

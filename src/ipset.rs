@@ -1,7 +1,8 @@
 //! The sets of addresses that filters refer to by name: what the kernel calls them, and how they are filled.
 //!
-//! A filter's `ipset` is a set of our own table. It exists once a program refers to it or somebody fills it,
-//! empty at first, and stays with what is in it when the last program goes. IPv4 and IPv6 addresses of one name sit in two sets.
+//! A filter's `ipset` is a set of our own tables: of the bridge's once somebody fills it, and of each that has a program
+//! which refers to it; all hold the same. It is empty at first, and stays with what is in it when the last program goes. IPv4 and
+//! IPv6 addresses of one name sit in two sets.
 
 use crate::ir::observed::Observed;
 use crate::ir::{Bytes, Data, Datum, Family, KeyType, Name, Role, Ruleset, Set};
@@ -28,6 +29,9 @@ pub enum Fault {
 /// The types of addresses; those of each type sit in a set of their own.
 const FAMILIES: [KeyType; 2] = [KeyType::Ipv4, KeyType::Ipv6];
 
+/// Where a set can be.
+const TABLES: [Family; 3] = [Family::Bridge, Family::Inet, Family::Netdev];
+
 /// An empty set for addresses of this type.
 pub fn empty(kind: KeyType) -> Set {
     Set { key: vec![kind], data: Data::None, role: Role::Foreign, dynamic: false, elements: OrdMap::new() }
@@ -51,14 +55,17 @@ pub fn work(observed: &Observed, name: &str, verb: IpsetVerb, addresses: &[Strin
     let parse = |text: &String| text.parse().map_err(|_| Fault::Address(text.clone()));
     let named: Vec<IpAddr> = addresses.iter().map(parse).collect::<Result<_, _>>()?;
     let observed = recall(observed, &Ruleset::default());
-    let table = observed.tables.get(&Family::Bridge);
-    let mut plan = if table.is_none() { plan(&observed, &with_skeleton()) } else { Plan::default() };
+    let mut with_bridge = observed.clone();
+    with_bridge.tables.entry(Family::Bridge).or_insert_with(layout::skeleton);
+    let mut plan = plan(&observed, &with_bridge);
     let mut after = Vec::new();
     for kind in FAMILIES {
         let set = ipset_name(name, kind);
-        let found = table.and_then(|table| table.sets.get(&set));
-        let before: BTreeSet<Bytes> =
-            found.into_iter().flat_map(|set| set.elements.keys().cloned()).collect();
+        let found = |family| observed.tables.get(&family).and_then(|table| table.sets.get(&set));
+        let within = |found: Option<&Set>| -> BTreeSet<Bytes> {
+            found.into_iter().flat_map(|set| set.elements.keys().cloned()).collect()
+        };
+        let before: BTreeSet<Bytes> = TABLES.into_iter().flat_map(|family| within(found(family))).collect();
         let named: BTreeSet<Bytes> = named.iter().filter_map(|address| key(*address, kind)).collect();
         let wanted = match verb {
             IpsetVerb::List => before.clone(),
@@ -66,7 +73,13 @@ pub fn work(observed: &Observed, name: &str, verb: IpsetVerb, addresses: &[Strin
             IpsetVerb::Delete => before.difference(&named).cloned().collect(),
             IpsetVerb::Flush => BTreeSet::new(),
         };
-        plan.switch.extend(changes(&set, kind, found.is_some(), &before, &wanted));
+        for family in TABLES {
+            let found = found(family);
+            if family == Family::Bridge || found.is_some() {
+                let changes = changes(&set, kind, found.is_some(), &within(found), &wanted);
+                plan.switch.extend(changes.into_iter().map(|change| Step { family, change }));
+            }
+        }
         after.extend(wanted.iter().filter_map(address).map(|address| address.to_string()));
     }
     if verb == IpsetVerb::List {
@@ -75,25 +88,20 @@ pub fn work(observed: &Observed, name: &str, verb: IpsetVerb, addresses: &[Strin
     Ok(Work { plan, addresses: after })
 }
 
-fn with_skeleton() -> Ruleset {
-    Ruleset { tables: [(Family::Bridge, layout::skeleton())].into() }
-}
-
 fn changes(
     set: &Name,
     kind: KeyType,
     exists: bool,
     before: &BTreeSet<Bytes>,
     wanted: &BTreeSet<Bytes>,
-) -> Vec<Step> {
+) -> Vec<Change> {
     let of = empty(kind).kind();
     let add: Vec<(Bytes, Datum)> = wanted.difference(before).map(|key| (key.clone(), Datum::None)).collect();
     let delete: Vec<Bytes> = before.difference(wanted).cloned().collect();
     let make = (!exists && !add.is_empty()).then(|| Change::AddSet(set.clone(), of.clone()));
     let add = (!add.is_empty()).then(|| Change::AddElements(set.clone(), of.clone(), add));
     let delete = (!delete.is_empty()).then(|| Change::DeleteElements(set.clone(), of, delete));
-    let changes = [make, add, delete].into_iter().flatten();
-    changes.map(|change| Step { family: Family::Bridge, change }).collect()
+    [make, add, delete].into_iter().flatten().collect()
 }
 
 fn key(address: IpAddr, kind: KeyType) -> Option<Bytes> {

@@ -122,7 +122,7 @@ pub fn index_key(index: u32) -> Bytes {
 
 /// What the elements of a set of this name decide, for sets found in the kernel.
 pub fn role_of(name: &str, dynamic: bool) -> Role {
-    let foreign = dynamic || IPSETS.iter().any(|prefix| name.starts_with(prefix));
+    let foreign = dynamic || is_ipset(name);
     const MAPS: [&str; 6] = [FROM_GUEST, TO_GUEST, AT_INGRESS, AT_EGRESS, AT_PREROUTING, AT_POSTROUTING];
     const DISPATCH: [&str; 5] = [BOUND, RESERVED, TRACKED, ZONES, HOSTS];
     let dispatch = shared_by(name).is_some() || MAPS.contains(&name) || DISPATCH.contains(&name);
@@ -131,6 +131,11 @@ pub fn role_of(name: &str, dynamic: bool) -> Role {
         (false, true) => Role::Dispatch,
         (false, false) => Role::Variable,
     }
+}
+
+/// Whether a set of this name stands for an ipset.
+pub fn is_ipset(name: &str) -> bool {
+    IPSETS.iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// Puts the chains and sets of a program into the table, if they are not there.

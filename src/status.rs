@@ -123,9 +123,10 @@ impl Status {
             packets: packets(index),
             ..interface(family, table, index, &links)
         };
-        let ipset = |(name, set): (&Name, &crate::ir::Set)| Some((ipset_of(name)?, set.elements.len()));
-        let bridge = ruleset.tables.get(&Family::Bridge);
-        let ipsets = bridge.into_iter().flat_map(|table| &table.sets).filter_map(ipset);
+        // All tables that have a set of this name have the same.
+        let sets = ruleset.tables.values().flat_map(|table| &table.sets);
+        let sets: BTreeMap<&Name, usize> = sets.map(|(name, set)| (name, set.elements.len())).collect();
+        let ipsets = sets.into_iter().filter_map(|(name, length)| Some((ipset_of(name)?, length)));
         Status {
             interfaces: bound.map(interface).collect(),
             programs: observed.families.values().flat_map(programs).collect(),

@@ -8,4 +8,5 @@ mod host;
 mod lab;
 
 mod daemon;
+mod ipsets;
 mod macvtap;
