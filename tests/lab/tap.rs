@@ -35,6 +35,21 @@ impl Tap {
         Tap { link: Link::named(name), queue }
     }
 
+    /// The same with an index that is free.
+    ///
+    /// # Panics
+    /// Where the index or the name is taken.
+    pub fn new_at(index: u32, name: &str) -> Tap {
+        const TUNSETIFINDEX: libc::c_ulong = 0x4004_54da;
+        let queue = open_queue("/dev/net/tun").expect("/dev/net/tun opens");
+        // SAFETY: TUNSETIFINDEX reads one number.
+        super::checked(unsafe { libc::ioctl(queue.as_raw_fd(), TUNSETIFINDEX, &index) })
+            .expect("a tap may ask for an index");
+        let flags = libc::IFF_TAP | libc::IFF_NO_PI;
+        attach(&queue, name, flags as i16).unwrap_or_else(|why| panic!("tap {name} {index}: {why}"));
+        Tap { link: Link::named(name), queue }
+    }
+
     /// The queue of a macvtap, found at the device node `path`.
     pub(super) fn of_macvtap(link: Link, path: &str) -> io::Result<Tap> {
         let queue = open_queue(path)?;

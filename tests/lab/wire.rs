@@ -19,9 +19,21 @@ impl Wire {
     /// # Panics
     /// Where the socket is refused.
     pub fn open(link: &Link) -> Wire {
+        Wire::bound_to(&frames_of(link.index(), libc::ETH_P_ALL as u16))
+    }
+
+    /// Hears the frames of this Ethernet type that come in by any interface and get past its own hooks and its bridge.
+    ///
+    /// # Panics
+    /// Where the socket is refused.
+    pub fn of_the_host(ether_type: u16) -> Wire {
+        Wire::bound_to(&frames_of(0, ether_type))
+    }
+
+    fn bound_to(place: &SockAddr) -> Wire {
         let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))
             .expect("root may open packet sockets");
-        socket.bind(&every_frame_of(link)).expect("the interface exists");
+        socket.bind(place).expect("the interface exists");
         socket.set_nonblocking(true).expect("sockets can be nonblocking");
         Wire(socket)
     }
@@ -61,13 +73,13 @@ pub(super) fn readable(fd: RawFd, limit: Duration) -> bool {
     unsafe { libc::poll(&mut wait, 1, milliseconds) == 1 }
 }
 
-fn every_frame_of(link: &Link) -> SockAddr {
+fn frames_of(index: u32, ether_type: u16) -> SockAddr {
     let mut storage = SockAddrStorage::zeroed();
     // SAFETY: sockaddr_ll is a socket address and fits the storage.
     let place = unsafe { storage.view_as::<libc::sockaddr_ll>() };
     place.sll_family = libc::AF_PACKET as u16;
-    place.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
-    place.sll_ifindex = link.index() as i32;
+    place.sll_protocol = ether_type.to_be();
+    place.sll_ifindex = index as i32;
     // SAFETY: the storage holds a sockaddr_ll of this length.
     unsafe { SockAddr::new(storage, size_of::<libc::sockaddr_ll>() as libc::socklen_t) }
 }

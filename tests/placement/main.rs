@@ -10,3 +10,5 @@ mod lab;
 mod daemon;
 mod ipsets;
 mod macvtap;
+mod pump;
+mod rounds;
