@@ -93,24 +93,24 @@ fn halves(Mac([a, b, c, d, e, f]): Mac) -> (u32, u32) {
 
 /// From the guest's MAC all ARP and IPv4; to the guest DHCP replies about its MAC. What comes from the guest's MAC comes
 /// from the guest: from anybody else such a frame is dropped.
-pub fn any(mac: Mac, side: Side) -> [Instruction; 30] {
-    let (mac, mac_end) = halves(mac);
-    [
+pub fn any(mac: Mac, side: Side) -> Vec<Instruction> {
+    let (start, rest) = halves(mac);
+    let head = [
         load(WORD, TAG_PRESENT),       //  0 a tag that the device took out?
         jump(EQUALS, 0, 0, 27),        //  1 then drop
         load(WORD, PACKET_TYPE),       //  2 who sends?
         direction(side, 0, 7),         //  3 the guest: on; another: 11
         load(WORD, 6),                 //  4 Ethernet source
-        jump(EQUALS, mac, 0, 23),      //  5 not the guest's: drop
+        jump(EQUALS, start, 0, 23),    //  5 not the guest's: drop
         load(HALF, 10),                //  6 the rest of it
-        jump(EQUALS, mac_end, 0, 21),  //  7 not the guest's: drop
+        jump(EQUALS, rest, 0, 21),     //  7 not the guest's: drop
         load(HALF, 12),                //  8 Ethernet type
         jump(EQUALS, ARP, 18, 0),      //  9 ARP: keep
         jump(EQUALS, IPV4, 17, 18),    // 10 IPv4: keep; else drop
         load(WORD, 6),                 // 11 Ethernet source
-        jump(EQUALS, mac, 0, 2),       // 12 another than the guest's: 15
+        jump(EQUALS, start, 0, 2),     // 12 another than the guest's: 15
         load(HALF, 10),                // 13 the rest of it
-        jump(EQUALS, mac_end, 14, 0),  // 14 the guest's: drop
+        jump(EQUALS, rest, 14, 0),     // 14 the guest's: drop
         load(HALF, 12),                // 15 Ethernet type
         jump(EQUALS, IPV4, 0, 12),     // 16 not IPv4: drop
         load(BYTE, 23),                // 17 protocol
@@ -118,21 +118,14 @@ pub fn any(mac: Mac, side: Side) -> [Instruction; 30] {
         load(HALF, 20),                // 19 fragment
         jump(HAS_BIT, FRAGMENT, 8, 0), // 20 of several: drop
         load(HEADER, 14),              // 21 X = length of the IPv4 header
-        load(WORD_X, 14),              // 22 both ports
-        jump(EQUALS, TO_CLIENT, 0, 5), // 23 not a server's to a client: drop
-        load(WORD_X, 14 + 8 + 28),     // 24 DHCP client's MAC
-        jump(EQUALS, mac, 0, 3),       // 25 not the guest's: drop
-        load(HALF_X, 14 + 8 + 32),     // 26 the rest of it
-        jump(EQUALS, mac_end, 0, 1),   // 27 not the guest's: drop
-        end(LONGEST),                  // 28 keep
-        end(0),                        // 29 drop
-    ]
+    ];
+    head.into_iter().chain(reply(mac)).collect() // 22 to 29
 }
 
 /// From the guest's MAC DHCP to a server; to the guest DHCP replies about its MAC, from other MACs than its own.
-pub fn dhcp(mac: Mac, side: Side) -> [Instruction; 29] {
-    let (mac, mac_end) = halves(mac);
-    [
+pub fn dhcp(mac: Mac, side: Side) -> Vec<Instruction> {
+    let (start, rest) = halves(mac);
+    let head = [
         load(WORD, TAG_PRESENT),        //  0 a tag that the device took out?
         jump(EQUALS, 0, 0, 26),         //  1 then drop
         load(HALF, 12),                 //  2 Ethernet type
@@ -147,20 +140,28 @@ pub fn dhcp(mac: Mac, side: Side) -> [Instruction; 29] {
         load(WORD_X, 14),               // 11 both ports
         jump(EQUALS, TO_SERVER, 0, 15), // 12 not a client's to a server: drop
         load(WORD, 6),                  // 13 Ethernet source
-        jump(EQUALS, mac, 0, 13),       // 14 not the guest's: drop
+        jump(EQUALS, start, 0, 13),     // 14 not the guest's: drop
         load(HALF, 10),                 // 15 the rest of it
-        jump(EQUALS, mac_end, 10, 11),  // 16 the guest's: keep; else drop
+        jump(EQUALS, rest, 10, 11),     // 16 the guest's: keep; else drop
         load(WORD, 6),                  // 17 Ethernet source
-        jump(EQUALS, mac, 0, 2),        // 18 another than the guest's: 21
+        jump(EQUALS, start, 0, 2),      // 18 another than the guest's: 21
         load(HALF, 10),                 // 19 the rest of it
-        jump(EQUALS, mac_end, 7, 0),    // 20 the guest's: drop
-        load(WORD_X, 14),               // 21 both ports
-        jump(EQUALS, TO_CLIENT, 0, 5),  // 22 not a server's to a client: drop
-        load(WORD_X, 14 + 8 + 28),      // 23 DHCP client's MAC
-        jump(EQUALS, mac, 0, 3),        // 24 not the guest's: drop
-        load(HALF_X, 14 + 8 + 32),      // 25 the rest of it
-        jump(EQUALS, mac_end, 0, 1),    // 26 not the guest's: drop
-        end(LONGEST),                   // 27 keep
-        end(0),                         // 28 drop
+        jump(EQUALS, rest, 7, 0),       // 20 the guest's: drop
+    ];
+    head.into_iter().chain(reply(mac)).collect() // 21 to 28
+}
+
+/// The end of both: with X the length of the IPv4 header, a DHCP reply about a MAC is kept, all else dropped.
+fn reply(mac: Mac) -> [Instruction; 8] {
+    let (start, rest) = halves(mac);
+    [
+        load(WORD_X, 14),              // 0 both ports
+        jump(EQUALS, TO_CLIENT, 0, 5), // 1 not a server's to a client: drop
+        load(WORD_X, 14 + 8 + 28),     // 2 DHCP client's MAC
+        jump(EQUALS, start, 0, 3),     // 3 not the guest's: drop
+        load(HALF_X, 14 + 8 + 32),     // 4 the rest of it
+        jump(EQUALS, rest, 0, 1),      // 5 not the guest's: drop
+        end(LONGEST),                  // 6 keep
+        end(0),                        // 7 drop
     ]
 }
