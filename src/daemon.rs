@@ -17,6 +17,7 @@ use crate::firewall::{Firewall, Policy};
 use crate::ipset;
 use crate::ir::observed::Observed;
 use crate::learn::Told as Sighting;
+use crate::learning::Heard;
 use crate::lease::Table;
 use crate::lease::file::{self, Book};
 use crate::links::{self, Link, LinkEvent};
@@ -316,15 +317,15 @@ impl Daemon {
         let (mut next, now) = (self.state.clone(), self.now());
         let mut learned = Vec::new();
         for sighting in sightings {
-            if let Some(change) = next.hear(sighting, now) {
+            if let Some((heard, change)) = next.hear(sighting, now) {
                 next = change.next;
-                learned.push(sighting);
+                learned.push((heard, sighting));
             }
         }
         if !learned.is_empty() {
             self.try_take(Change { next, writes: Vec::new(), reply: Reply::Done }).await?;
         }
-        for Sighting { guest, frame } in learned {
+        for (_, Sighting { guest, frame }) in learned.iter().filter(|(heard, _)| *heard != Heard::Question) {
             info!(index = guest, sighting = ?frame.sighting, "learned");
         }
         Ok(())

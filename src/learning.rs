@@ -2,8 +2,8 @@
 //!
 //! Believed are the guest's own MAC as the source of ARP and IPv4, and DHCP servers speaking to it; `bpf` sees to it that
 //! what comes from the guest's MAC comes from the guest. A guest that learns may choose any address that nobody is barred
-//! from (see PROMISES.md). A server's refusal (NAK) ends no lease: it does not say which. This knows no socket, no clock
-//! and no rule; while nothing is known, the filter named by [`Learner::waiting_filter`] is in force.
+//! from (see PROMISES.md). A server's refusal (NAK) does not say which lease it ends: it is that of the guest's own last
+//! question. This knows no socket, no clock and no rule; while nothing is known, the filter named by [`Learner::waiting_filter`] is in force.
 
 mod budget;
 pub mod filters;
@@ -56,6 +56,16 @@ pub struct Learner {
     mac: Mac,
     wanted: Wanted,
     table: Table,
+    asked: Option<Asked>,
+}
+
+/// The guest's last question for an address that is leased to it (REQUEST), while there is no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Asked {
+    transaction: u32,
+    address: Ipv4Addr,
+    /// The server it is for, where it is for one.
+    server: Option<Ipv4Addr>,
 }
 
 /// What a frame changed.
@@ -63,6 +73,8 @@ pub struct Learner {
 pub enum Heard {
     /// Nothing.
     Nothing,
+    /// No address: the guest asks for one of its own, or has its answer.
+    Question,
     /// The address is the guest's from now on, or what is known of it is another.
     Granted(Ipv4Addr),
     /// It is the guest's no longer; how it had been learned.
@@ -128,7 +140,7 @@ pub fn is_usable(address: Ipv4Addr) -> bool {
 impl Learner {
     /// A learner for the guest of this MAC, which knows already what stands in the table.
     pub fn new(mac: Mac, wanted: Wanted, table: Table) -> Learner {
-        Learner { mac, wanted, table }
+        Learner { mac, wanted, table, asked: None }
     }
 
     /// The guest's MAC.
@@ -179,7 +191,8 @@ impl Learner {
             (Mode::Any, Sighting::Ipv4 { source }) if own => self.saw(source, How::Ipv4, None, now),
             (Mode::Any, Sighting::Dhcp(dhcp)) if own => self.saw(dhcp.source, How::Ipv4, None, now),
             (Mode::Any, Sighting::Dhcp(dhcp)) if self.is_told(frame, &dhcp) => self.promised(&dhcp, now),
-            (Mode::Dhcp, Sighting::Dhcp(dhcp)) if own && dhcp.client == self.mac => self.given_up(&dhcp),
+            (Mode::Dhcp, Sighting::Dhcp(dhcp)) if own && dhcp.client == self.mac => self.says(&dhcp),
+            (Mode::Dhcp, Sighting::Dhcp(dhcp)) if self.is_refused(frame, &dhcp) => self.refused(),
             (Mode::Dhcp, Sighting::Dhcp(dhcp)) if self.is_told(frame, &dhcp) => self.leased(&dhcp, now),
             _ => Heard::Nothing,
         }
@@ -198,10 +211,29 @@ impl Learner {
     /// Whether a server that is believed gives this guest an address that can be one.
     fn is_told(&self, frame: &Frame, dhcp: &Dhcp) -> bool {
         let address = dhcp.your_address;
-        let for_guest = dhcp.client == self.mac && [self.mac, Mac::BROADCAST].contains(&frame.destination);
-        let believed = self.wanted.servers.is_empty() || self.wanted.servers.contains(&dhcp.source);
         let not_its_own = address != dhcp.source && Some(address) != dhcp.server;
-        dhcp.kind.is_from_server() && for_guest && believed && is_usable(address) && not_its_own
+        self.is_answered(frame, dhcp) && is_usable(address) && not_its_own
+    }
+
+    /// Whether a server that is believed speaks to this guest.
+    fn is_answered(&self, frame: &Frame, dhcp: &Dhcp) -> bool {
+        let for_guest = dhcp.client == self.mac && [self.mac, Mac::BROADCAST].contains(&frame.destination);
+        dhcp.kind.is_from_server() && for_guest && self.believes(dhcp.source)
+    }
+
+    fn believes(&self, server: Ipv4Addr) -> bool {
+        self.wanted.servers.is_empty() || self.wanted.servers.contains(&server)
+    }
+
+    /// Whether it says no to the guest's last question, in the name of a server that may.
+    fn is_refused(&self, frame: &Frame, dhcp: &Dhcp) -> bool {
+        let asked = self.asked.filter(|asked| asked.transaction == dhcp.transaction);
+        let may = |asked: Asked| {
+            dhcp.server.is_none_or(|server| {
+                self.believes(server) && asked.server.is_none_or(|asked| asked == server)
+            })
+        };
+        dhcp.kind == Kind::Nak && self.is_answered(frame, dhcp) && asked.is_some_and(may)
     }
 
     fn saw(&mut self, address: Ipv4Addr, how: How, server: Option<Ipv4Addr>, now: Duration) -> Heard {
@@ -256,6 +288,8 @@ impl Learner {
     /// A confirmation without a lease answers a question for settings (INFORM), one for no time takes the lease away.
     fn leased(&mut self, dhcp: &Dhcp, now: Duration) -> Heard {
         let address = dhcp.your_address;
+        let answer = |asked: &mut Asked| dhcp.kind == Kind::Ack && asked.transaction == dhcp.transaction;
+        let answered = self.asked.take_if(answer).is_some();
         let ends = match dhcp.lease.filter(|_| dhcp.kind == Kind::Ack) {
             None => return Heard::Nothing,
             Some(0) => return self.ended(address),
@@ -263,15 +297,32 @@ impl Learner {
             Some(seconds) => Some(now + Duration::from_secs(seconds.into())),
         };
         let server = Some(dhcp.server.unwrap_or(dhcp.source));
-        self.granted(address, Learned { how: How::Lease, server, since: now, ends }, MOST)
+        match self.granted(address, Learned { how: How::Lease, server, since: now, ends }, MOST) {
+            Heard::Nothing if answered => Heard::Question,
+            heard => heard,
+        }
     }
 
-    fn given_up(&mut self, dhcp: &Dhcp) -> Heard {
+    /// What the guest says to servers.
+    fn says(&mut self, dhcp: &Dhcp) -> Heard {
         match (dhcp.kind, dhcp.requested) {
+            (Kind::Request, requested) => self.asks(dhcp, requested.unwrap_or(dhcp.client_address)),
             (Kind::Release, _) => self.ended(dhcp.client_address),
             (Kind::Decline, Some(address)) => self.ended(address),
             _ => Heard::Nothing,
         }
+    }
+
+    /// A question for an address that is not leased could only be refused in vain.
+    fn asks(&mut self, dhcp: &Dhcp, address: Ipv4Addr) -> Heard {
+        let asked = Asked { transaction: dhcp.transaction, address, server: dhcp.server };
+        let asked = self.table.get(address).map(|_| asked);
+        let before = std::mem::replace(&mut self.asked, asked);
+        if before == asked { Heard::Nothing } else { Heard::Question }
+    }
+
+    fn refused(&mut self) -> Heard {
+        self.asked.take().map_or(Heard::Nothing, |asked| self.ended(asked.address))
     }
 
     fn ended(&mut self, address: Ipv4Addr) -> Heard {

@@ -100,16 +100,18 @@ impl State {
         member
     }
 
-    /// Takes what an ear heard; none where it changes nothing.
-    pub fn hear(&self, told: &Told, now: Duration) -> Option<Change> {
+    /// Takes what an ear heard, and what that was; none where it changes nothing.
+    pub fn hear(&self, told: &Told, now: Duration) -> Option<(Heard, Change)> {
         let study = self.learners.get(&told.guest).filter(|_| self.is_bound(told.guest))?;
         let mut learner = study.learner.clone();
-        if learner.hear(&told.frame, self.epoch + now) == Heard::Nothing {
-            return None;
+        let heard = learner.hear(&told.frame, self.epoch + now);
+        let (mut next, study) = (self.clone(), Study { guest: study.guest, learner });
+        match heard {
+            Heard::Nothing => return None,
+            Heard::Question => drop(next.learners.insert(told.guest, Arc::new(study))),
+            _ => next.teach(told.guest, study),
         }
-        let mut next = self.clone();
-        next.teach(told.guest, Study { guest: study.guest, learner });
-        Some(Change::silent(next))
+        Some((heard, Change::silent(next)))
     }
 
     /// Takes a learner as it is now, and gives its guest the rules that follow. One whose rules can not be made is closed.

@@ -71,7 +71,7 @@ fn has(addresses: &[Ipv4Addr]) -> (String, Vec<String>) {
 /// The lines that are written.
 fn hear(world: &mut World, guest: u32, source: Mac, sighting: Sighting) -> String {
     let told = Told { guest, frame: Frame { source, destination: Mac::BROADCAST, tagged: false, sighting } };
-    let Some(change) = world.state.hear(&told, world.now) else { return String::new() };
+    let Some((_, change)) = world.state.hear(&told, world.now) else { return String::new() };
     let lines = change.next.lessons(&world.state);
     world.state = change.next;
     lines
@@ -159,6 +159,20 @@ fn leases_come_and_go_and_the_last_one_returns_the_guest_to_waiting() {
     assert!(lines.starts_with("0 "), "{lines}");
     assert_eq!(rules(&world, 7), waits(filters::DHCP));
     assert_eq!(world.state.posts().len(), 1);
+}
+
+#[test]
+fn a_question_changes_no_rule_and_its_refusal_ends_the_lease() {
+    let mut world = learning(DHCP);
+    ack(&mut world, ADDRESS, 60);
+    let before = world.state.firewall().ruleset();
+    let question = dhcp(Kind::Request, ADDRESS, None);
+    assert_eq!(hear(&mut world, 7, GUEST, question), "");
+    assert_eq!(world.state.firewall().ruleset(), before);
+    let refusal = dhcp(Kind::Nak, Ipv4Addr::UNSPECIFIED, None);
+    let lines = hear(&mut world, 7, Mac([2; 6]), refusal);
+    assert!(lines.starts_with("0 "), "{lines}");
+    assert_eq!(rules(&world, 7), waits(filters::DHCP));
 }
 
 #[test]

@@ -100,6 +100,26 @@ fn another_makers_client_gets_an_address_renews_it_by_itself_and_returns_it() {
 }
 
 #[test]
+fn a_client_whose_address_is_refused_keeps_nothing_but_the_new_one() {
+    in_fresh_netns(|| {
+        let Some(mut world) = World::new(&[DHCP]) else { return };
+        let directory = tempfile::tempdir().unwrap();
+        let Some(server) = Dnsmasq::start(directory.path(), 3600) else { return };
+        let client = Client::start(&world.guest, &world.host);
+        let address = client.waits_for("bound", 1);
+        world.becomes(&[&address]);
+        drop(server);
+        // From now on the guest is to have another, and is told so when it renews the old one.
+        let moved = ["--dhcp-host=52:54:00:00:01:01,10.0.0.77"];
+        let _server = Dnsmasq::at("br0", directory.path(), 3600, &moved).unwrap();
+        client.process.signal(libc::SIGUSR1);
+        assert_eq!(client.waits_for("bound", 2), "10.0.0.77");
+        world.becomes(&["10.0.0.77"]);
+        assert!(world.guest.may_use("10.0.0.77") && !world.guest.may_use(&address));
+    });
+}
+
+#[test]
 fn a_lease_of_seconds_ends_with_its_time_and_goes_on_with_a_renewal() {
     const SECONDS: u64 = 8;
     in_fresh_netns(|| {

@@ -2,7 +2,7 @@
 //! Cases with a server need dnsmasq (scripts/setup).
 
 use crate::lab::frames::*;
-use crate::lab::{Network, Tap, Verdict, Way, address, in_fresh_netns, verdict};
+use crate::lab::{Network, Tap, Verdict, Way, Wire, address, in_fresh_netns, verdict};
 use nwfilter::status::{Interface, Status};
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -156,6 +156,30 @@ fn leases_are_given_renewed_released_and_run_out() {
         becomes(&mut world.conn, index, &[]);
         assert!(!world.may_use(GUEST_IP));
     });
+}
+
+#[test]
+fn replies_to_all_and_to_the_guest_alone_teach_and_neither_tags_nor_the_hosts_own_frames_do() {
+    let case = |mode, destination| {
+        let mut world = World::new(mode);
+        let index = world.index();
+        let ack =
+            |address| dhcp(5).your_ip(address).lease(3600, PEER_IP).reply(PEER_IP).inbound().to(destination);
+        world.says(announces(FOREIGN_IP).vlan(5));
+        world.network.peer.send(&Vec::from(ack(FOREIGN_IP).vlan(5))).unwrap();
+        // The host speaks to the guest in the guest's own name.
+        let host = Wire::open(&world.network.guest.link);
+        host.send(&Vec::from(announces(FOREIGN_IP))).unwrap();
+        host.send(&Vec::from(udp(ip(FOREIGN_IP, PEER_IP), 1, 2))).unwrap();
+        world.network.peer.send(&Vec::from(ack(GUEST_IP))).unwrap();
+        becomes(&mut world.conn, index, &[GUEST_IP]);
+        assert!(world.may_use(GUEST_IP) && !world.may_use(FOREIGN_IP));
+    };
+    for (mode, destination) in
+        [("any", [0xff; 6]), ("any", GUEST_MAC), ("dhcp", [0xff; 6]), ("dhcp", GUEST_MAC)]
+    {
+        in_fresh_netns(|| case(mode, destination));
+    }
 }
 
 #[test]

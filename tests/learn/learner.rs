@@ -319,6 +319,89 @@ fn an_answer_for_settings_and_a_refusal_change_no_lease() {
     }
 }
 
+/// What is left of two leases after a question of the guest about the first and a refusal.
+fn after_refusal(params: &[(&str, &str)], asked: &Dhcp, way: Way, refusal: Frame) -> String {
+    let params = [&[("CTRL_IP_LEARNING", "dhcp")][..], params].concat();
+    let mut ear = Ear::new(&params);
+    for address in [GUEST_IP, "10.0.0.3"] {
+        ear.server_says(&ack(address, u32::MAX), 0);
+    }
+    ear.guest_says(asked, 1);
+    ear.hear(way, refusal, 2);
+    ear.known()
+}
+
+const BOTH: &str = "10.0.0.1 by lease, 10.0.0.3 by lease";
+const OTHER: &str = "10.0.0.3 by lease";
+
+fn asks(transaction: u32) -> Dhcp {
+    Dhcp { transaction, ..dhcp(3) }.option(50, &[10, 0, 0, 1])
+}
+
+fn nak(transaction: u32) -> Dhcp {
+    Dhcp { transaction, ..dhcp(6) }.option(54, &[10, 0, 0, 2])
+}
+
+#[test]
+fn a_refusal_ends_the_lease_that_the_guests_own_last_question_named_and_no_other() {
+    let renews = Dhcp { transaction: 7, ..dhcp(3) }.client_ip(GUEST_IP);
+    let to_all = nak(7).reply(PEER_IP).inbound().to([0xff; 6]);
+    let to_guest = nak(7).reply(PEER_IP).inbound().to(GUEST_MAC);
+    let (to, out) = (Way::ToGuest, Way::FromGuest);
+    for (what, asked, way, refusal, left) in [
+        ("named by its option", asks(7), to, to_all.clone(), OTHER),
+        ("named by use", renews, to, to_guest.clone(), OTHER),
+        ("of the server that was asked", asks(7).option(54, &[10, 0, 0, 2]), to, to_all.clone(), OTHER),
+        ("of another server than was asked", asks(7).option(54, &[10, 0, 0, 4]), to, to_all.clone(), BOTH),
+        ("of another transaction", asks(8), to, to_all.clone(), BOTH),
+        ("about another client", asks(7), to, nak(7).client_mac(FOREIGN_MAC).reply(PEER_IP).inbound(), BOTH),
+        ("to another", asks(7), to, to_guest.to(FOREIGN_MAC), BOTH),
+        ("by the guest itself", asks(7), out, nak(7).reply(PEER_IP), BOTH),
+        ("in the guest's own MAC", asks(7), to, nak(7).reply(PEER_IP), BOTH),
+        ("asked about another client", asks(7).client_mac(FOREIGN_MAC), to, to_all.clone(), BOTH),
+        ("asked of no address", Dhcp { transaction: 7, ..dhcp(3) }, to, to_all.clone(), BOTH),
+        ("no question", Dhcp { transaction: 7, ..dhcp(8) }.client_ip(GUEST_IP), to, to_all, BOTH),
+    ] {
+        assert_eq!(after_refusal(&[], &asked, way, refusal), left, "{what}");
+    }
+}
+
+#[test]
+fn a_refusal_counts_only_from_servers_that_are_believed() {
+    let named = |server| [("DHCPSERVER", server)];
+    let from = |source, message: Dhcp| message.reply(source).inbound();
+    let elsewhere = Dhcp { transaction: 7, ..dhcp(6) }.option(54, &[10, 0, 0, 4]);
+    for (refusal, left) in [
+        (from(PEER_IP, nak(7)), OTHER),
+        (from(FOREIGN_IP, nak(7)), BOTH),
+        (from(PEER_IP, elsewhere.clone()), BOTH),
+        (from(FOREIGN_IP, elsewhere), BOTH),
+    ] {
+        assert_eq!(
+            after_refusal(&named(PEER_IP), &asks(7), Way::ToGuest, refusal.clone()),
+            left,
+            "{refusal:?}"
+        );
+    }
+}
+
+#[test]
+fn a_question_that_was_answered_or_followed_by_another_is_not_refused_any_more() {
+    for seconds in [60, u32::MAX] {
+        let mut ear = snooper();
+        ear.server_says(&ack(GUEST_IP, seconds), 0);
+        let before = ear.known();
+        ear.guest_says(&asks(7), 0);
+        ear.server_says(&Dhcp { transaction: 7, ..ack(GUEST_IP, seconds) }, 0);
+        assert_eq!(ear.server_says(&nak(7), 2), Heard::Nothing);
+        ear.guest_says(&asks(7), 3);
+        ear.guest_says(&Dhcp { transaction: 8, ..dhcp(3) }.option(50, &[10, 0, 0, 5]), 4);
+        assert_eq!(ear.server_says(&nak(7), 5), Heard::Nothing);
+        assert_eq!(ear.server_says(&nak(8), 6), Heard::Nothing);
+        assert_eq!(ear.known(), before);
+    }
+}
+
 #[test]
 fn a_lease_of_no_time_ends_it() {
     let mut ear = snooper();
