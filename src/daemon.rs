@@ -65,6 +65,9 @@ enum Untaken {
 /// After which time what the kernel refused is tried again.
 const AGAIN: Duration = Duration::from_secs(10);
 
+/// How many threads close sockets at once.
+const CLOSERS: usize = 8;
+
 /// The most sightings that are one change.
 const AT_ONCE: usize = 256;
 
@@ -84,7 +87,8 @@ struct Daemon {
 pub fn run(options: &Options) -> Result<(), Failure> {
     let config =
         Config::load(options).map_err(|fault| Failure::Config(crate::diag::render(&[fault], false)))?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(CLOSERS).build();
     runtime.map_err(|error| Failure::System("no runtime", error))?.block_on(serve(config, options))
 }
 

@@ -19,6 +19,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, ReadBuf};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
@@ -70,7 +71,7 @@ pub fn listen(post: Post, to: mpsc::Sender<Told>) -> io::Result<Ear> {
     let socket = open(&post)?;
     // SAFETY: the socket gives its descriptor up, and the stream closes it.
     let stream = unsafe { RawPacketStream::from_raw_fd(socket.into_raw_fd()) };
-    let task = tokio::spawn(hear(post, stream, to)).abort_handle();
+    let task = tokio::spawn(hear(post, Open(Some(stream)), to)).abort_handle();
     Ok(Ear { post, task })
 }
 
@@ -129,15 +130,28 @@ fn bind(socket: &Socket, link: u32) -> io::Result<()> {
     }
 }
 
+/// A socket that is closed elsewhere: the kernel lets who closes one wait until no packet is on its way to it.
+struct Open(Option<RawPacketStream>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let stream = self.0.take();
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn_blocking(|| drop(stream));
+        }
+    }
+}
+
 /// Tells what it hears, as fast as the budget allows.
-async fn hear(post: Post, mut stream: RawPacketStream, to: mpsc::Sender<Told>) {
+async fn hear(post: Post, mut socket: Open, to: mpsc::Sender<Told>) {
+    let Some(stream) = &mut socket.0 else { return };
     let begun = Instant::now();
     let mut budget = Budget::new(begun.elapsed());
     loop {
         while let Err(wait) = budget.spend(begun.elapsed()) {
             tokio::time::sleep(wait).await;
         }
-        let heard = timeout(LOOK, poll_fn(|context| poll_frame(&mut stream, context))).await;
+        let heard = timeout(LOOK, poll_fn(|context| poll_frame(stream, context))).await;
         match heard {
             Ok(Ok(Some(frame))) => {
                 if to.send(Told { guest: post.guest, frame }).await.is_err() {

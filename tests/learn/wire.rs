@@ -8,7 +8,7 @@ use nwfilter::bpf::{self, Side};
 use nwfilter::frame::{Frame, read};
 use nwfilter::learn::{Ear, Post, Told, listen};
 use nwfilter::learning::Mode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -143,6 +143,27 @@ fn a_dropped_ear_hears_no_more() {
         drop(ear);
         network.guest.send(&marker()).unwrap();
         assert_eq!(next(&mut told).await, None);
+    });
+}
+
+#[test]
+fn closing_ears_holds_nobody_up() {
+    const EARS: usize = 64;
+    in_world(async || {
+        let guest = Tap::new("vnet0");
+        guest.link.up();
+        let ears = || (0..EARS).map(|_| ear_at(guest.link, guest.link, Side::Host, Mode::Any));
+        let began = Instant::now();
+        drop(Wire::open(&guest.link));
+        let one = began.elapsed();
+        let all: Vec<_> = ears().collect();
+        tokio::task::yield_now().await;
+        let began = Instant::now();
+        drop(all);
+        tokio::task::yield_now().await;
+        let closed = began.elapsed();
+        println!("a socket takes {one:?} to close, {EARS} ears {closed:?}");
+        assert!(closed < one * EARS as u32 / 4, "{closed:?}");
     });
 }
 
