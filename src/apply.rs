@@ -6,6 +6,7 @@
 //! what it takes away. A set that stands for an ipset comes to be with what the others of its name hold: plans do not
 //! know it, and a rule must not meet it empty. Needs no async runtime; answers can be awaited in any.
 
+mod grace;
 mod link;
 
 use crate::ir::observed::Observed;
@@ -16,6 +17,7 @@ use crate::nft::read;
 use crate::nft::reply::{Fault, Refusal};
 use crate::nft::{Ownership, encode};
 use crate::plan::{Change, Plan, Step};
+use grace::Grace;
 use link::{Link, wait_for_packets_under_way};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display, Formatter};
@@ -37,7 +39,8 @@ pub struct Kernel {
 pub enum Retire {
     /// Before the answer, which then tells of its refusals.
     BeforeAnswer,
-    /// After the answer and before anything else; its refusals are told with the next answer.
+    /// After the answer; its refusals are told with a later one. What follows does not wait for it, if it has nothing
+    /// to do with what is taken away.
     AfterAnswer,
 }
 
@@ -144,6 +147,7 @@ struct Worker {
     features: Features,
     wanted: Ownership,
     litter: Vec<Refusal>,
+    grace: Grace,
 }
 
 impl Worker {
@@ -152,16 +156,22 @@ impl Worker {
         let questions = probe::questions();
         let refusals = link.commit(&questions.encoded, &questions.steps);
         let features = questions.answers(&refusals);
-        Ok(Worker { link, features, wanted, litter: Vec::new() })
+        Ok(Worker { link, features, wanted, litter: Vec::new(), grace: Grace::new()? })
     }
 
     fn run(&mut self, queue: &mpsc::Receiver<Job>) {
-        for job in queue {
+        loop {
+            let job = self.grace.until_over(queue);
+            let over = self.grace.over();
+            self.take_away(&over);
             match job {
-                Job::Apply(plan, retire, answer) => self.answer(plan, retire, answer),
-                Job::Observe(answer) => {
+                Ok(Job::Apply(plan, retire, answer)) => self.answer(plan, retire, answer),
+                Ok(Job::Observe(answer)) => {
+                    self.retire(&[]);
                     let _ = answer.send(read::observe(&mut self.link));
                 }
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+                Err(mpsc::RecvTimeoutError::Disconnected) => return self.retire(&[]),
             }
         }
     }
@@ -171,12 +181,16 @@ impl Worker {
             let _ = answer.send(Err(refused));
             return;
         }
-        if retire == Retire::BeforeAnswer {
-            self.retire(&plan.retire);
-        }
+        let steps = match retire {
+            Retire::AfterAnswer => self.grace.defer(plan.retire),
+            Retire::BeforeAnswer => {
+                self.retire(&plan.retire);
+                Vec::new()
+            }
+        };
         let _ = answer.send(Ok(Applied { litter: std::mem::take(&mut self.litter) }));
-        if retire == Retire::AfterAnswer {
-            self.retire(&plan.retire);
+        if !steps.is_empty() {
+            self.retire(&steps);
         }
     }
 
@@ -192,7 +206,20 @@ impl Worker {
         Ok(())
     }
 
+    /// A change that is refused while something is put off is tried again when that is gone.
     fn put_in_force(&mut self, plan: &Plan) -> Result<(), Refused> {
+        if self.grace.minds(plan) {
+            self.retire(&[]);
+        }
+        let outcome = self.send_plan(plan);
+        if outcome.is_ok() || !self.grace.has_steps() {
+            return outcome;
+        }
+        self.retire(&[]);
+        self.send_plan(plan)
+    }
+
+    fn send_plan(&mut self, plan: &Plan) -> Result<(), Refused> {
         let ownership = self.ownership(plan);
         let refused = |stage, refusals, litter| Refused { stage, refusals, litter };
         // Both are encoded before either is sent: what can not be told is refused while nothing has happened.
@@ -210,12 +237,20 @@ impl Worker {
         Ok(())
     }
 
+    /// Takes these away, and before them all that was put off. One wait is enough for all.
     fn retire(&mut self, steps: &[Step]) {
-        if !steps.is_empty() {
-            wait_for_packets_under_way();
-            let refusals = self.send(steps);
-            self.litter.extend(refusals);
+        let earlier = self.grace.give_up();
+        if earlier.is_empty() && steps.is_empty() {
+            return;
         }
+        wait_for_packets_under_way();
+        self.take_away(&earlier);
+        self.take_away(steps);
+    }
+
+    fn take_away(&mut self, steps: &[Step]) {
+        let refusals = self.send(steps);
+        self.litter.extend(refusals);
     }
 
     fn send(&mut self, steps: &[Step]) -> Vec<Refusal> {

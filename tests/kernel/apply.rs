@@ -177,6 +177,55 @@ fn a_failing_retire_is_told_and_is_no_failure() {
     });
 }
 
+/// Lets the base chain lead to another chain, which is made for that, and takes the one before away.
+fn leads_to(there: &str, before: &str) -> Plan {
+    let bridge = |change| step(Family::Bridge, change);
+    let to = Rule::new(vec![], Action::Jump(name(there)));
+    Plan {
+        prepare: vec![
+            bridge(Change::AddChain(name(there), None)),
+            bridge(Change::AddRule(name(there), Rule::new(vec![], Action::Accept))),
+        ],
+        switch: vec![bridge(Change::FlushChain(name("base"))), bridge(Change::AddRule(name("base"), to))],
+        retire: vec![bridge(Change::FlushChain(name(before))), bridge(Change::DeleteChain(name(before)))],
+    }
+}
+
+/// Changes one upon the other through these names; nothing may be left over.
+fn one_upon_the_other(names: &[String], retire: Retire) {
+    let kernel = Kernel::open(Ownership::Shared).unwrap();
+    let table = table_of(vec![], hook(Point::Prerouting, None));
+    kernel.apply(prepare(steps(&Ruleset { tables: BTreeMap::from([(Family::Bridge, table)]) }))).unwrap();
+    let first = Plan { retire: vec![], ..leads_to(&names[0], "nothing") };
+    kernel.apply(first).unwrap();
+    for pair in names.windows(2) {
+        let outcome = kernel.submit(leads_to(&pair[1], &pair[0]), retire).blocking_recv().unwrap();
+        assert_eq!(outcome.unwrap().litter, []);
+    }
+    let seen = &kernel.observe().unwrap().families[&Family::Bridge].chains;
+    let lengths = seen.iter().map(|(name, chain)| (&**name, chain.rules.len()));
+    let lengths: Vec<(&str, usize)> = lengths.filter(|(name, _)| !name.contains('/')).collect();
+    let last = names.last().unwrap();
+    assert_eq!(lengths, [("base", 1), (last, 1)]);
+    assert_eq!(kernel.apply(Plan::default()).unwrap().litter, []);
+}
+
+#[test]
+fn nothing_is_left_of_changes_one_upon_the_other() {
+    let names: Vec<String> = (0..41).map(|number| format!("x{number:02}")).collect();
+    for retire in [Retire::AfterAnswer, Retire::BeforeAnswer] {
+        in_namespace(|| one_upon_the_other(&names, retire));
+    }
+}
+
+#[test]
+fn a_chain_that_is_wanted_again_while_it_is_taken_away_is_there_once() {
+    for count in 2..4 {
+        let names: Vec<String> = (0..41).map(|number| format!("x{}", number % count)).collect();
+        in_namespace(|| one_upon_the_other(&names, Retire::AfterAnswer));
+    }
+}
+
 #[test]
 fn what_is_read_back_is_what_was_sent() {
     in_namespace(|| {
