@@ -1,4 +1,5 @@
-//! What clean-traffic costs a frame between two taps of a bridge, over what the bridge itself costs.
+//! What clean-traffic costs a frame between two taps of a bridge, over what the bridge itself costs; and what it costs a
+//! packet that the host routes that others are kept out of its IP layer, and that its connection is asked for.
 
 mod guests;
 #[path = "../tests/lab/mod.rs"]
@@ -7,13 +8,16 @@ mod lab;
 use criterion::Criterion;
 use guests::{guest, policy};
 use lab::frames::*;
-use lab::{Network, Way, in_fresh_netns};
+use lab::{Bridge, Link, Network, Tap, Way, address, in_fresh_netns, sysctl};
 use nwfilter::apply::Kernel;
-use nwfilter::firewall::{Firewall, Member, Policy};
+use nwfilter::filter::{Filter, read::read};
+use nwfilter::firewall::{Firewall, Member, Place, Policy};
 use nwfilter::library::Library;
 use nwfilter::nft::Ownership;
 use nwfilter::plan::plan;
+use nwfilter::span::Source;
 use nwfilter::vars::Vars;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What a tap queues for its reader.
@@ -26,19 +30,58 @@ fn main() {
             bench(&format!("{name}/{members}"), |network| bind(network, members, fold_up_to));
         }
     }
+    bench_routed("nobody bound", |_| None);
+    bench_routed("1000 others bound", |_| Some((0..1000).map(|n| guest(n, "clean-traffic")).collect()));
+    bench_routed("asked for its connection", |link| Some(vec![routed(link)]));
+}
+
+/// A guest that may open connections.
+fn routed(link: Link) -> Member {
+    let place = Place::Routed { name: link.name() };
+    Member { index: link.index(), name: link.name(), place, ..guest(0, "asks") }
+}
+
+/// From one tap of the host's to another.
+fn bench_routed(name: &str, members: impl Fn(Link) -> Option<Vec<Member>> + Sync) {
+    in_fresh_netns(|| {
+        let [near, far] = ["vnet0", "peer0"].map(Tap::new);
+        for (tap, net) in [(&near, 0), (&far, 1)] {
+            tap.link.set_mac(Bridge::MAC);
+            tap.link.up();
+            address(tap.link, [10, net, 0, 254].into(), 24);
+        }
+        sysctl("ipv4/ip_forward", "1").expect("the host can route");
+        let frame: Vec<u8> = udp(ip(GUEST_IP, "10.1.0.1"), 1000, 2000).to(Bridge::MAC).into();
+        near.send(&frame).expect("sent");
+        // The host asks where that address is.
+        far.send(&Vec::from(arp_reply("10.1.0.1", "10.1.0.254").frame().to(Bridge::MAC))).expect("sent");
+        drop(far.drain());
+        if let Some(members) = members(near.link) {
+            let asks = "<filter name='asks'><rule action='accept' direction='out'><udp/></rule></filter>";
+            let asks = read(&Source::new("asks.xml", asks)).expect("a filter").0;
+            enforce(0, [Arc::new(asks)], members);
+        }
+        let mut criterion = criterion();
+        let id = format!("routed, {name}");
+        criterion.bench_function(&id, |b| b.iter_custom(|times| send((&near, &far), &frame, times)));
+    });
 }
 
 fn bind(network: &Network, members: u32, fold_up_to: usize) {
-    // The table stays when the kernel's handle goes.
-    let kernel = Kernel::open(Ownership::OwnedAndKept).expect("netfilter");
-    let filters = Firewall::new(Policy { fold_up_to, ..policy(kernel.features().into()) })
-        .define(Library::standard().filters.into_values());
     let mut vars = Vars::default();
     vars.push("MAC", "52:54:00:00:00:01");
     vars.push("IP", GUEST_IP);
     let ours = Member { index: network.guest.link.index(), vars, ..guest(0, "clean-traffic") };
     let others = (1..members).map(|n| guest(n, "clean-traffic"));
-    let firewall = filters.and_then(|filters| filters.bind_all(others.chain([ours]))).expect("bound");
+    enforce(fold_up_to, [], others.chain([ours]).collect());
+}
+
+fn enforce(fold_up_to: usize, more: impl IntoIterator<Item = Arc<Filter>>, members: Vec<Member>) {
+    // The tables stay when the kernel's handle goes.
+    let kernel = Kernel::open(Ownership::OwnedAndKept).expect("netfilter");
+    let filters = Firewall::new(Policy { fold_up_to, ..policy(kernel.features().into()) })
+        .define(Library::standard().filters.into_values().chain(more));
+    let firewall = filters.and_then(|filters| filters.bind_all(members)).expect("bound");
     kernel.apply(plan(&Default::default(), &firewall.ruleset())).expect("in force");
 }
 
@@ -47,22 +90,23 @@ fn bench(name: &str, rules: impl Fn(&Network) + Sync) {
     in_fresh_netns(|| {
         let network = Network::new();
         rules(&network);
-        let mut criterion = Criterion::default()
-            .configure_from_args()
-            .sample_size(50)
-            .measurement_time(Duration::from_secs(3));
+        let mut criterion = criterion();
         for (way, label) in [(Way::FromGuest, "from guest"), (Way::ToGuest, "to guest")] {
             let frame = udp(ip(GUEST_IP, PEER_IP), 1000, 2000);
             let frame: Vec<u8> = if way == Way::FromGuest { frame } else { frame.inbound() }.into();
             assert!(network.passes(way, frame.clone()));
             let id = format!("{label}, {name}");
-            criterion.bench_function(&id, |b| b.iter_custom(|times| send(&network, way, &frame, times)));
+            criterion.bench_function(&id, |b| b.iter_custom(|times| send(network.ends(way), &frame, times)));
         }
     });
 }
 
-fn send(network: &Network, way: Way, frame: &[u8], times: u64) -> Duration {
-    let (sender, receiver) = network.ends(way);
+fn criterion() -> Criterion {
+    let criterion = Criterion::default().configure_from_args();
+    criterion.sample_size(50).measurement_time(Duration::from_secs(3))
+}
+
+fn send((sender, receiver): (&Tap, &Tap), frame: &[u8], times: u64) -> Duration {
     let mut buffer = [0; 2048];
     let mut time = Duration::ZERO;
     for done in (0..times).step_by(BURST as usize) {
