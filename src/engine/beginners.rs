@@ -34,7 +34,7 @@ impl State {
             binding.is_some_and(|binding| {
                 !self.learners.contains_key(&member.index)
                     && names.iter().any(|name| then.firewall.uses(&binding.filter, name))
-                    && needs.to_learn(&then, binding).is_ok_and(|wanted| wanted.is_some())
+                    && needs.wanted(&then, binding).is_ok_and(|wanted| wanted.is_some())
             })
         };
         let beginners: Vec<&Arc<Member>> = self.firewall.members().values().filter(&mut begins).collect();

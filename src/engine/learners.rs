@@ -40,7 +40,7 @@ impl Study {
 impl State {
     /// Whether a binding could be enforced, were its link there.
     pub(super) fn check(&self, binding: &Binding) -> Result<(), Refused> {
-        match Needs::default().to_learn(self, binding)? {
+        match Needs::default().wanted(self, binding)? {
             Some(_) => Ok(()),
             None => self.firewall.check(&binding.filter, &binding.params),
         }
@@ -53,7 +53,7 @@ impl State {
         binding: &Binding,
         needs: &mut Needs,
     ) -> Result<Vec<Member>, Refused> {
-        let Some(wanted) = needs.to_learn(self, binding)? else {
+        let Some(wanted) = needs.wanted(self, binding)? else {
             links.iter().for_each(|link| self.unlearn(link.index));
             return Ok(links.iter().map(|link| self.member(link, binding)).collect());
         };
@@ -190,7 +190,7 @@ impl State {
             }
             let named =
                 |refused: Refused| refusal(Refused { interface: Some(binding.portdev.clone()), ..refused });
-            if needs.to_learn(self, &binding).map_err(named)?.is_none() {
+            if needs.wanted(self, &binding).map_err(named)?.is_none() {
                 let missing = needs.lacking(self, &binding).map_err(named)?;
                 if !missing.is_empty() {
                     let diagnostics = vec![unresolvable(&missing.into_iter().collect())];

@@ -18,11 +18,14 @@ pub(super) const IP: &str = "IP";
 /// An address as good as any, to see whether a filter could be enforced once there is one.
 const SAMPLE: &str = "192.0.2.1";
 
+/// The names of variables, with how many values each has.
+type Lengths = BTreeMap<String, usize>;
+
 /// The answers for some bindings, as long as no filter changes.
 #[derive(Default)]
 pub(super) struct Needs {
-    lacking: BTreeMap<(String, BTreeMap<String, usize>), Result<Vec<Access>, Refused>>,
-    to_learn: BTreeMap<(String, Vars), Result<Option<Wanted>, Refused>>,
+    lacking: BTreeMap<(String, Lengths), Result<Vec<Access>, Refused>>,
+    wanted: BTreeMap<(String, Vars), Result<Option<Wanted>, Refused>>,
 }
 
 impl Needs {
@@ -35,11 +38,11 @@ impl Needs {
     }
 
     /// What has to be learned for a binding; none where nothing, or what can not be learned, is missing.
-    pub(super) fn to_learn(&mut self, state: &State, binding: &Binding) -> Result<Option<Wanted>, Refused> {
+    pub(super) fn wanted(&mut self, state: &State, binding: &Binding) -> Result<Option<Wanted>, Refused> {
         if self.lacking(state, binding)? != [Access { name: IP.into(), index: Index::Iterator(0) }] {
             return Ok(None);
         }
-        let known = self.to_learn.entry((binding.filter.clone(), alike(&binding.params)));
+        let known = self.wanted.entry((binding.filter.clone(), alike(&binding.params)));
         known.or_insert_with(|| wanted(state, binding)).clone()
     }
 }

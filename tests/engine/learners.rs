@@ -464,7 +464,8 @@ fn whoever_waits_shares_the_program_with_all_who_do() {
 
 #[test]
 fn of_guests_alike_but_for_one_value_only_those_with_a_bad_one_are_closed() {
-    let value = |number: u32| if number % 2 == 0 { "not-a-mac" } else { "52:54:00:00:00:09" };
+    let is_bad = |number: u32| number.is_multiple_of(2);
+    let value = |number: u32| if is_bad(number) { "not-a-mac" } else { "52:54:00:00:00:09" };
     let binding = |number: u32| {
         let mac = format!("52:54:00:00:00:{number:02x}");
         let xml = with_params(&format!("vnet{number}"), &[("MAC", &mac), ("OTHER", value(number))]);
@@ -475,7 +476,7 @@ fn of_guests_alike_but_for_one_value_only_those_with_a_bad_one_are_closed() {
     let state = State::restore(firewall, (1..=4).map(binding), links, GRACE);
     for number in 1..=4 {
         let closed = state.closed(&format!("vnet{number}"));
-        assert_eq!(closed.is_some(), number % 2 == 0, "{number}: {closed:?}");
-        assert_eq!(state.posts().contains_key(&number), number % 2 == 1);
+        assert_eq!(closed.is_some(), is_bad(number), "{number}: {closed:?}");
+        assert_eq!(state.posts().contains_key(&number), !is_bad(number));
     }
 }
