@@ -6,6 +6,8 @@ let
   toml = pkgs.formats.toml { };
   file = toml.generate "nwfilterd.toml" cfg.settings;
   filterDir = cfg.settings.filter_dir or "/etc/libvirt/nwfilter";
+  # The daemon takes no other addresses than those of the loopback.
+  overLoopback = cfg.settings ? metrics && builtins.match "unix:.*" cfg.settings.metrics == null;
   socket = listen: mode: {
     wantedBy = [ "sockets.target" ];
     socketConfig = {
@@ -119,6 +121,7 @@ in
         UMask = "0077";
       } // lib.optionalAttrs cfg.hardening {
         CapabilityBoundingSet = [ "CAP_NET_ADMIN" "CAP_NET_RAW" ];
+        IPAddressAllow = if overLoopback then "localhost" else "";
         IPAddressDeny = "any";
         KeyringMode = "private";
         LockPersonality = true;
@@ -136,7 +139,8 @@ in
         ProtectProc = "invisible";
         ProtectSystem = "strict";
         ReadWritePaths = [ filterDir ];
-        RestrictAddressFamilies = [ "AF_UNIX" "AF_NETLINK" "AF_PACKET" ];
+        RestrictAddressFamilies = [ "AF_UNIX" "AF_NETLINK" "AF_PACKET" ]
+          ++ (if overLoopback then [ "AF_INET" "AF_INET6" ] else [ ]);
         RestrictNamespaces = true;
         RestrictRealtime = true;
         RestrictSUIDSGID = true;

@@ -3,6 +3,10 @@
 //! Every key has a default; an unknown key or a bad value is an error with its line and column. Reading a text is
 //! pure ([`Config::parse`]); [`Config::load`] opens the file. Nothing here acts on a value.
 
+mod endpoint;
+
+pub use endpoint::Endpoint;
+
 use crate::diag::{Code, Diagnostic};
 use crate::span::{Place, Source, Span};
 use clap::{ArgAction, Parser};
@@ -40,6 +44,8 @@ pub struct Config {
     pub counters: bool,
     /// Whether packets of bound interfaces are traced through the rules, for `nft monitor trace`.
     pub trace: bool,
+    /// Where figures for Prometheus can be got; none, nowhere.
+    pub metrics: Option<Endpoint>,
     /// Up to how many interfaces a program's variables are written into its rules; beyond it they become sets.
     pub fold_up_to: usize,
     /// How long the rules of a deleted binding stay, for the binding that may replace it.
@@ -130,6 +136,7 @@ impl Default for Config {
             log_level: LogLevel::Info,
             counters: false,
             trace: false,
+            metrics: None,
             fold_up_to: 64,
             grace: Duration::from_secs(1),
             max_clients: 5000,
@@ -265,6 +272,10 @@ mod tests {
             ("socket_mode = 600", "c.conf:1:15: invalid type: integer `600`"),
             ("log_level = \"loud\"", "c.conf:1:13: unknown variant `loud`"),
             ("max_clients = -1", "c.conf:1:15: invalid value: integer `-1`, expected u32"),
+            (
+                "\nmetrics = \"0.0.0.0:9477\"",
+                "c.conf:2:11: invalid value: string \"0.0.0.0:9477\", expected \"unix:/PATH\"",
+            ),
             ("counters = true\ncounters = true", "c.conf:2:1: duplicate key"),
             ("counters = ", "c.conf:1:12: "),
         ];
@@ -286,6 +297,34 @@ mod tests {
             ..Config::default()
         };
         assert_eq!(parse(text).unwrap(), expected);
+    }
+
+    #[test]
+    fn metrics_are_served_on_this_host_alone() {
+        let loopback = |text: &str| Endpoint::Loopback(text.parse().unwrap());
+        for (text, expected) in [
+            ("unix:/run/x", Some(Endpoint::Unix("/run/x".into()))),
+            ("127.0.0.1:9477", Some(loopback("127.0.0.1:9477"))),
+            ("127.9.9.9:1", Some(loopback("127.9.9.9:1"))),
+            ("[::1]:9477", Some(loopback("[::1]:9477"))),
+            ("0.0.0.0:9477", None),
+            ("[::]:9477", None),
+            ("192.0.2.1:9477", None),
+            ("[fe80::1]:9477", None),
+            ("[::ffff:127.0.0.1]:9477", None),
+            ("localhost:9477", None),
+            ("127.0.0.1:0", None),
+            ("127.0.0.1", None),
+            (":9477", None),
+            ("9477", None),
+            ("unix:run/x", None),
+            ("unix:", None),
+            ("/run/x", None),
+            ("", None),
+        ] {
+            let config = parse(&format!("metrics = \"{text}\""));
+            assert_eq!(config.ok().and_then(|config| config.metrics), expected, "{text}");
+        }
     }
 
     #[test]
@@ -334,11 +373,12 @@ mod tests {
             .filter(|line| line.chars().next().is_some_and(|c| c.is_ascii_lowercase()))
             .map(|line| format!("{line}\n"))
             .collect();
-        let example = Config { socket_group: Some("libvirt".into()), ..Config::default() };
+        let metrics = Some(Endpoint::Unix("/run/libvirt/nwfilter-metrics".into()));
+        let example = Config { socket_group: Some("libvirt".into()), metrics, ..Config::default() };
         assert_eq!(parse(&written).unwrap(), example);
         let keys = parse("no_such_key = 1").unwrap_err();
         let known = keys.split('`').skip(3).step_by(2).collect::<Vec<_>>();
-        assert!(known.len() >= 17, "{keys}");
+        assert!(known.len() >= 18, "{keys}");
         for key in known {
             assert!(written.contains(&format!("{key} = ")), "{key} is not documented");
         }

@@ -21,6 +21,7 @@ use crate::learning::Heard;
 use crate::lease::Table;
 use crate::lease::file::{self, Book};
 use crate::links::{self, Link, LinkEvent};
+use crate::metrics::Counters;
 use crate::nft::Ownership;
 use crate::notify;
 use crate::rpc::{self, Call, Error, Reply};
@@ -81,6 +82,7 @@ struct Daemon {
     ears: Ears,
     state: State,
     started: Instant,
+    counters: Counters,
 }
 
 /// Runs the daemon until it is told to stop.
@@ -100,12 +102,13 @@ async fn serve(config: Config, options: &Options) -> Result<(), Failure> {
     let (filters, bindings) = (Store::open(&config.filter_dir)?, start::bindings(&config)?);
     let learned = start::addresses(&config, start::time())?;
     let listeners = start::listeners(&config)?;
+    let metrics = start::metrics(&config)?;
     options.pid_file.as_deref().map(start::write_process_number).transpose()?;
     // Before the first thread: it binds only those that are born later.
     start::confine(&config, options.config.as_deref());
     let (ears, sightings) = Ears::new();
     let mut daemon = Daemon::start(config, filters, bindings, learned, ears).await?;
-    let mut inputs = Inputs::open(listeners, sightings, &daemon)?;
+    let mut inputs = Inputs::open(listeners, metrics, sightings, &daemon)?;
     notify::tell(notify::State::Ready);
     info!(
         bindings = daemon.state.bindings().len(),
@@ -145,7 +148,9 @@ impl Daemon {
         let (bound, lost) = start::read_bindings(&bindings)?;
         let (epoch, started) = (start::time(), Instant::now());
         let state = State::restore_learned(firewall, bound, links, config.grace, learned, epoch);
-        let mut daemon = Daemon { config, kernel, filters, bindings, addresses, ears, state, started };
+        let counters = Counters::default();
+        let mut daemon =
+            Daemon { config, kernel, filters, bindings, addresses, ears, state, started, counters };
         daemon.state = lost.iter().fold(daemon.state, |state, port| state.lose(port));
         daemon.close_strays().await?;
         daemon.enforce_from_start().await?;
@@ -160,6 +165,7 @@ impl Daemon {
             let idle = self.idle(inputs.clients());
             tokio::select! {
                 Some(call) = inputs.calls.recv() => self.answer(call).await,
+                Some(question) = inputs.scrapes.recv() => drop(question.send(self.figures())),
                 events = inputs.links.recv() => match events {
                     Some(events) => self.follow(events).await,
                     None => return Err(Failure::System("links are no longer followed", io::ErrorKind::BrokenPipe.into())),
@@ -223,6 +229,7 @@ impl Daemon {
             rpc::Request::Ipset { name, verb, addresses } => self.ipset(name, *verb, addresses).await,
             request => self.take_if(self.state.request(request, context)).await,
         };
+        self.counters.call(call.request.name(), answer.is_err());
         if let Err(refused) = &answer {
             info!(request = call.request.name(), reason = %refused.message, "refused");
         }
@@ -252,6 +259,11 @@ impl Daemon {
         let status = self.state.status(&self.observe().await?);
         let json = serde_json::to_string(&status).map_err(|error| Error::internal(error.to_string()))?;
         Ok(Reply::Json(json))
+    }
+
+    /// What is told of us at this moment to whoever keeps figures.
+    fn figures(&self) -> String {
+        self.counters.text(&self.state.census(), &[])
     }
 
     async fn take(&mut self, change: Change) -> Result<Reply, Error> {
@@ -297,6 +309,7 @@ impl Daemon {
     /// Guests' frames told something. All of it is one change, so that many guests do not wait for each other; where that is
     /// refused, each has its own.
     async fn hear(&mut self, sightings: Vec<Sighting>) {
+        self.counters.heard(sightings.len());
         if self.learn(&sightings).await.is_err() {
             for sighting in sightings {
                 if let Err(untaken) = self.learn(std::slice::from_ref(&sighting)).await {

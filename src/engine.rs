@@ -5,12 +5,14 @@
 //! state its own; whatever fails on the way leaves the old one. Time and randomness come as arguments.
 
 mod beginners;
+mod census;
 pub mod documents;
 mod filters;
 mod learners;
 mod needs;
 mod ports;
 
+pub use census::Census;
 pub use filters::{Fault, sound};
 
 use crate::binding::{self, Binding};

@@ -38,6 +38,9 @@ pub enum How {
 }
 
 impl How {
+    /// All of them.
+    pub const ALL: [How; 5] = [How::Arp, How::Ipv4, How::Offer, How::Ack, How::Lease];
+
     /// The word for it, in files and for people.
     pub fn word(self) -> &'static str {
         match self {
@@ -51,7 +54,7 @@ impl How {
 
     /// What a word means.
     pub fn of(word: &str) -> Option<How> {
-        [How::Arp, How::Ipv4, How::Offer, How::Ack, How::Lease].into_iter().find(|how| how.word() == word)
+        How::ALL.into_iter().find(|how| how.word() == word)
     }
 }
 

@@ -20,17 +20,17 @@ const LAYERS: &[(&str, &[&str])] = &[
         "edges",
         &[
             "nft", "apply", "links", "store", "config", "confine", "logging", "notify", "rpc", "learn",
-            "trace",
+            "trace", "scrape",
         ],
     ),
-    ("state", &["ipset", "status", "engine"]),
+    ("state", &["ipset", "status", "engine", "metrics"]),
     ("whole", &["daemon", "cli"]),
 ];
 
 /// Modules that may do I/O, look at the clock, or have state of their own.
 const EFFECTS: &[&str] = &[
     "library", "nft", "apply", "links", "learn", "store", "config", "confine", "logging", "notify", "rpc",
-    "daemon", "cli",
+    "scrape", "daemon", "cli",
 ];
 
 /// What a pure module never says.

@@ -128,6 +128,14 @@ fn the_module_makes_a_service_of_its_options() {
         "(service { }).config.environment.etc.\"nwfilter/nwfilterd.conf\".source",
         r#""/nwfilterd.toml:{\"counters\":true}""#,
     );
+    let families = |settings: &str| {
+        format!(
+            "builtins.length (service {{ settings = {settings}; }}).config.systemd.services.nwfilterd.serviceConfig.RestrictAddressFamilies"
+        )
+    };
+    check(&families("{ }"), "3");
+    check(&families("{ metrics = \"unix:/run/x\"; }"), "3");
+    check(&families("{ metrics = \"127.0.0.1:9477\"; }"), "5");
     check("(service { standardFilters = false; }).config.systemd.services.nwfilterd.preStart", "\"\"");
 }
 

@@ -95,10 +95,12 @@ impl Daemon {
         let began = Instant::now();
         match self.heal(Adopt::No).await {
             Ok(true) => {
+                self.counters.heal(true);
                 warn!(by = who, took = ?began.elapsed(), "rules were changed by somebody else, and are restored")
             }
             Ok(false) => {}
             Err(failure) => {
+                self.counters.heal(false);
                 error!(by = who, reason = %failure, "rules were changed by somebody else, and are not restored")
             }
         }
@@ -110,7 +112,9 @@ impl Daemon {
         }
         // What is retired no packet can reach any more, and nobody has to wait for that, unless somebody moves.
         let retire = if plan.moves() { Retire::BeforeAnswer } else { Retire::AfterAnswer };
+        let began = Instant::now();
         let outcome = self.kernel.submit(plan, retire).await;
+        self.counters.commit(began.elapsed(), !matches!(outcome, Ok(Ok(_))));
         let applied = outcome.unwrap_or_else(|_| Err(apply::Refused::gone()))?;
         applied.litter.iter().for_each(|refusal| warn!(%refusal, "not taken away"));
         Ok(())

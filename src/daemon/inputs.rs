@@ -6,6 +6,7 @@ use crate::links::{self, LinkEvent};
 use crate::nft::watch::Watch;
 use crate::notify;
 use crate::rpc::{self, Call};
+use crate::scrape;
 use std::io;
 use std::time::{Duration, Instant};
 use tokio::io::unix::AsyncFd;
@@ -33,15 +34,19 @@ pub(super) struct Inputs {
     pub(super) busy: Instant,
     pub(super) links: mpsc::Receiver<Vec<LinkEvent>>,
     pub(super) sightings: mpsc::Receiver<Sighting>,
+    pub(super) scrapes: mpsc::Receiver<scrape::Question>,
     pub(super) foreign: AsyncFd<Watch>,
     pub(super) alive: tokio::time::Interval,
     pub(super) stop: watch::Sender<bool>,
     pub(super) server: JoinHandle<io::Result<()>>,
+    /// Whoever answers for metrics, where anybody does.
+    reporter: Option<JoinHandle<io::Result<()>>>,
 }
 
 impl Inputs {
     pub(super) fn open(
         listeners: rpc::Listeners,
+        metrics: Option<scrape::Socket>,
         sightings: mpsc::Receiver<Sighting>,
         daemon: &Daemon,
     ) -> Result<Inputs, Failure> {
@@ -52,12 +57,17 @@ impl Inputs {
         let (connected_to, connected) = watch::channel(0);
         let (stop, stopped) = watch::channel(false);
         let limits = start::limits(&daemon.config);
+        let (scrapes_to, scrapes) = mpsc::channel(1);
+        let report = |socket| tokio::spawn(scrape::serve(socket, scrapes_to, stopped.clone()));
+        let reporter = metrics.map(report);
         Ok(Inputs {
             calls,
             connected,
             busy: Instant::now(),
             links,
             sightings,
+            scrapes,
+            reporter,
             foreign: foreign.map_err(system("changes of rules can not be followed"))?,
             alive: tokio::time::interval(notify::watchdog().unwrap_or(ALIVE)),
             stop,
@@ -80,6 +90,9 @@ impl Inputs {
         self.stop.send_replace(true);
         drop(self.calls);
         let _ = self.server.await;
+        if let Some(reporter) = self.reporter {
+            let _ = reporter.await;
+        }
     }
 }
 

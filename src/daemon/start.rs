@@ -15,6 +15,7 @@ use crate::notify;
 use crate::rpc::listen::Permissions;
 use crate::rpc::session::Keepalive;
 use crate::rpc::{Error, Limits, Listeners};
+use crate::scrape;
 use crate::span::Source;
 use crate::store::journal::Journal;
 use crate::store::{BINDINGS, Document, LOCK, Lock, Store};
@@ -81,10 +82,22 @@ pub fn listeners(config: &Config) -> Result<Listeners, Failure> {
     if !handed.is_empty() {
         return Ok(Listeners::from_fds(handed.into_iter().map(|(socket, _)| socket))?);
     }
-    let group = config.socket_group.as_deref().map(group).transpose()?;
-    let permissions =
-        Permissions { group, mode: config.socket_mode.0, mode_read_only: config.socket_ro_mode.0 };
+    let permissions = Permissions {
+        group: socket_group(config)?,
+        mode: config.socket_mode.0,
+        mode_read_only: config.socket_ro_mode.0,
+    };
     Ok(Listeners::bind(&config.runtime_dir, permissions)?)
+}
+
+/// The socket of those who ask for metrics, where there is to be one. They learn less than the readers of filters.
+pub fn metrics(config: &Config) -> Result<Option<scrape::Socket>, Failure> {
+    let Some(endpoint) = &config.metrics else { return Ok(None) };
+    Ok(Some(scrape::Socket::bind(endpoint, socket_group(config)?, config.socket_ro_mode.0)?))
+}
+
+fn socket_group(config: &Config) -> Result<Option<u32>, Failure> {
+    config.socket_group.as_deref().map(group).transpose()
 }
 
 /// The number of a group, by name or as a number.

@@ -35,6 +35,11 @@ impl Study {
     pub(super) fn deadline(&self, epoch: Duration) -> Option<Duration> {
         self.learner.deadline().map(|deadline| deadline.saturating_sub(epoch))
     }
+
+    /// What is known of the guest.
+    pub(super) fn table(&self) -> &Table {
+        self.learner.table()
+    }
 }
 
 impl State {

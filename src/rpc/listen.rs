@@ -100,7 +100,8 @@ impl Listeners {
 }
 
 impl Listener {
-    fn bind(path: PathBuf, group: Option<u32>, mode: u32) -> Result<Listener, NoSocket> {
+    /// Makes one at this path, of this group where one is given.
+    pub fn bind(path: PathBuf, group: Option<u32>, mode: u32) -> Result<Listener, NoSocket> {
         remove_stale(&path)?;
         match open(&path, group, mode) {
             Ok(socket) => Ok(Listener { socket, file: Some(path) }),

@@ -192,7 +192,7 @@ async fn client(stream: UnixStream, place: Place, pool: Arc<Pool>, stop: watch::
 }
 
 /// Returns when the daemon is to stop.
-pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
+pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
     // An error is the sender gone, and nobody else could tell us to stop.
     let _ = stop.wait_for(|stop| *stop).await;
 }

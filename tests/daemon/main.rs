@@ -9,7 +9,10 @@ mod host;
 mod libvirtd;
 mod lifecycle;
 mod many;
+mod metrics;
 mod virsh;
 
 #[path = "../lab/mod.rs"]
 mod lab;
+#[path = "../prometheus/mod.rs"]
+mod prometheus;
