@@ -14,9 +14,11 @@ use nwfilter::filter::{Filter, read::read};
 use nwfilter::firewall::{Firewall, Member, Place, Policy};
 use nwfilter::library::Library;
 use nwfilter::nft::Ownership;
+use nwfilter::nft::trace::Tracer;
 use nwfilter::plan::plan;
 use nwfilter::span::Source;
 use nwfilter::vars::Vars;
+use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,9 +32,23 @@ fn main() {
             bench(&format!("{name}/{members}"), |network| bind(network, members, fold_up_to));
         }
     }
+    bench("traced/1", |network| {
+        bind(network, 1, usize::MAX);
+        trace(network);
+    });
     bench_routed("nobody bound", |_| None);
     bench_routed("1000 others bound", |_| Some((0..1000).map(|n| guest(n, "clean-traffic")).collect()));
     bench_routed("asked for its connection", |link| Some(vec![routed(link)]));
+}
+
+/// Reads the guest's trace as fast as it comes, as the command does.
+fn trace(network: &Network) {
+    let mut tracer = Tracer::open(network.guest.link.index(), None).expect("a trace");
+    std::thread::spawn(move || {
+        loop {
+            black_box(tracer.next_event().is_ok());
+        }
+    });
 }
 
 /// A guest that may open connections.
