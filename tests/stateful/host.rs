@@ -168,6 +168,11 @@ impl Host {
         self.enforce(self.firewall.bind(member).expect("the filter compiles"));
     }
 
+    /// What the kernel can do.
+    pub fn features(&self) -> Features {
+        self.kernel.features()
+    }
+
     /// Shuts links of this name until they are bound.
     pub fn reserve(&mut self, name: &str) {
         self.enforce(self.firewall.reserve(name));
