@@ -11,7 +11,7 @@ use lab::frames::*;
 use lab::{Bridge, Link, Network, Tap, Way, address, in_fresh_netns, sysctl};
 use nwfilter::apply::Kernel;
 use nwfilter::filter::{Filter, read::read};
-use nwfilter::firewall::{Firewall, Member, Place, Policy};
+use nwfilter::firewall::{BridgePort, Firewall, Member, Place, Policy};
 use nwfilter::library::Library;
 use nwfilter::nft::Ownership;
 use nwfilter::nft::trace::Tracer;
@@ -29,11 +29,17 @@ fn main() {
     bench("unfiltered", |_| {});
     for members in [1, 1000] {
         for (name, fold_up_to) in [("folded", usize::MAX), ("slots", 0)] {
-            bench(&format!("{name}/{members}"), |network| bind(network, members, fold_up_to));
+            let at_bridge = Place::Bridge(None);
+            bench(&format!("{name}/{members}"), |network| bind(network, members, fold_up_to, &at_bridge));
+            let bridge = BridgePort { index: 0, name: "br0".into(), host: None };
+            let at_device = Place::Port { name: "vnet0".into(), bridge };
+            bench(&format!("{name}/{members}, at the device"), |network| {
+                bind(network, members, fold_up_to, &at_device);
+            });
         }
     }
     bench("traced/1", |network| {
-        bind(network, 1, usize::MAX);
+        bind(network, 1, usize::MAX, &Place::Bridge(None));
         trace(network);
     });
     bench_routed("nobody bound", |_| None);
@@ -83,11 +89,12 @@ fn bench_routed(name: &str, members: impl Fn(Link) -> Option<Vec<Member>> + Sync
     });
 }
 
-fn bind(network: &Network, members: u32, fold_up_to: usize) {
+fn bind(network: &Network, members: u32, fold_up_to: usize, place: &Place) {
     let mut vars = Vars::default();
     vars.push("MAC", "52:54:00:00:00:01");
     vars.push("IP", GUEST_IP);
-    let ours = Member { index: network.guest.link.index(), vars, ..guest(0, "clean-traffic") };
+    let (index, place) = (network.guest.link.index(), place.clone());
+    let ours = Member { index, place, vars, ..guest(0, "clean-traffic") };
     let others = (1..members).map(|n| guest(n, "clean-traffic"));
     enforce(fold_up_to, [], others.chain([ours]).collect());
 }

@@ -60,7 +60,7 @@ fn show() -> Result<usize, Box<dyn Error>> {
 fn filter(network: &Network) -> Result<Ruleset, Box<dyn Error>> {
     let kernel = Kernel::open(Ownership::OwnedAndKept)?;
     let compile = Options { features: kernel.features().into(), counters: false };
-    let firewall = Firewall::new(Policy { fold_up_to: 64, compile });
+    let firewall = Firewall::new(Policy { fold_up_to: 64, compile, placement: Default::default() });
     let firewall = firewall.define(Library::standard().filters.into_values()).map_err(refused)?;
     let mut vars = Vars::default();
     vars.push("MAC", "52:54:00:00:00:01");

@@ -9,6 +9,7 @@ mod link;
 mod matches;
 mod notes;
 
+pub use flow::needs_bridge;
 pub use notes::warnings;
 
 use crate::diag::Diagnostic;
@@ -79,6 +80,8 @@ pub enum Hooks {
     Device,
     /// At the interface itself, which is a macvtap: what its guest sends goes out by it.
     Macvtap,
+    /// At the interface itself, which is a port of a bridge that lets through what passes there.
+    Port,
     /// At the interface itself, and its packets once more in the host's IP layer, where connections are known.
     Routed,
     /// In the host's IP layer, which sees packets and no frames.
@@ -102,7 +105,7 @@ impl Features {
         match hooks {
             Hooks::Bridge => Features { hooks, ..self },
             Hooks::Packets => Features { reject, state, limit, hooks, ..self },
-            Hooks::Device | Hooks::Macvtap | Hooks::Routed => {
+            Hooks::Device | Hooks::Macvtap | Hooks::Port | Hooks::Routed => {
                 Features { reject: false, state: false, limit: false, hooks, ..self }
             }
         }

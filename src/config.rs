@@ -8,6 +8,7 @@ mod endpoint;
 pub use endpoint::Endpoint;
 
 use crate::diag::{Code, Diagnostic};
+use crate::firewall::Placement;
 use crate::span::{Place, Source, Span};
 use clap::{ArgAction, Parser};
 use serde::de::{Deserializer, Error, Unexpected};
@@ -48,6 +49,8 @@ pub struct Config {
     pub metrics: Option<Endpoint>,
     /// Up to how many interfaces a program's variables are written into its rules; beyond it they become sets.
     pub fold_up_to: usize,
+    /// Where the programs of bridge ports sit that could sit at either place.
+    pub placement: Placement,
     /// How long the rules of a deleted binding stay, for the binding that may replace it.
     #[serde(deserialize_with = "seconds")]
     pub grace: Duration,
@@ -138,6 +141,7 @@ impl Default for Config {
             trace: false,
             metrics: None,
             fold_up_to: 64,
+            placement: Placement::Bridge,
             grace: Duration::from_secs(1),
             max_clients: 5000,
             max_client_requests: 5,

@@ -140,6 +140,7 @@ impl Daemon {
         let policy = Policy {
             fold_up_to: config.fold_up_to,
             compile: compile::Options { features: features.into(), counters: config.counters },
+            placement: config.placement,
         };
         let found = start::read_filters(&filters).map_err(|error| Failure::Filters(error.message))?;
         let links = links::snapshot().map_err(system("links can not be listed"))?;

@@ -33,6 +33,7 @@ use earlier::Earlier;
 use group::Compiled;
 use imbl::{OrdMap, OrdSet};
 use place::Devices;
+use serde::Deserialize;
 use sort::Changed;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -73,6 +74,19 @@ pub struct Policy {
     pub fold_up_to: usize,
     /// What the compiler may use of the kernel, and whether rules count.
     pub compile: compile::Options,
+    /// Where the programs of bridge ports sit that could sit in either place.
+    pub placement: Placement,
+}
+
+/// Where the program of a bridge's port sits, if it needs nothing that only one place has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Placement {
+    /// At the bridge's hooks.
+    #[default]
+    Bridge,
+    /// At the port's own hooks, where hooks outlive their device.
+    Device,
 }
 
 /// A bound interface.
@@ -123,7 +137,8 @@ impl std::error::Error for Refused {}
 impl Policy {
     /// What suits a kernel with these features: small groups are folded, nothing counts.
     pub fn new(features: impl Into<compile::Features>) -> Policy {
-        Policy { fold_up_to: 64, compile: compile::Options { features: features.into(), counters: false } }
+        let compile = compile::Options { features: features.into(), counters: false };
+        Policy { fold_up_to: 64, compile, placement: Placement::default() }
     }
 }
 
@@ -204,9 +219,11 @@ impl Firewall {
     /// Without the interface of this index.
     pub fn unbind(&self, index: u32) -> Firewall {
         let mut next = self.clone();
-        let Some(left) = next.part(index) else { return next };
+        let Some((left, seat)) = next.seat(index).and_then(|seat| Some((next.part(index)?, seat))) else {
+            return next;
+        };
         if let Some(member) = next.members.remove(&index) {
-            next.leave(&member);
+            next.leave(&member, seat);
         }
         // A group that can not be folded stays shared, so there is nothing to refuse.
         let _ = next.arrange([(left, OrdSet::new())].into());
@@ -356,6 +373,7 @@ impl Firewall {
     ) -> Result<Compiled, Vec<Diagnostic>> {
         let Rules::Filter(filter) = rules else {
             return Ok(Compiled {
+                seat: hooks,
                 programs: Programs { frames: Program::closed(), packets: None },
                 reads: BTreeSet::new(),
                 folded: BTreeSet::new(),
@@ -365,8 +383,12 @@ impl Firewall {
             Some(earlier) => resolve(&|name| earlier.library.get(name).cloned(), &earlier.root, vars, mode)?,
             None => resolve(&|name| self.known(name), filter, vars, mode)?,
         };
-        let programs = compile_at(&resolved, &self.policy.compile, hooks)?;
-        Ok(Compiled { programs, reads: resolved.reads, folded: resolved.folded })
+        let seat = match hooks {
+            Hooks::Port if compile::needs_bridge(&resolved) => Hooks::Bridge,
+            hooks => hooks,
+        };
+        let programs = compile_at(&resolved, &self.policy.compile, seat)?;
+        Ok(Compiled { seat, programs, reads: resolved.reads, folded: resolved.folded })
     }
 }
 

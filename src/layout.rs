@@ -31,6 +31,9 @@ use std::sync::Arc;
 pub const BOUND: &str = "bound";
 /// The set of names that bindings have: a link that takes such a name is shut until it is bound.
 pub const RESERVED: &str = "reserved";
+/// The set of ports that their bridge lets through, since they are filtered at their own hooks: index and name. One that
+/// was renamed has left those hooks, and is not let through.
+pub const AT_DEVICE: &str = "at-device";
 /// The map from the interface a frame came from to its private program.
 pub const FROM_GUEST: &str = "from-guest";
 /// The map from the interface a frame goes to to its private program.
@@ -124,7 +127,7 @@ pub fn index_key(index: u32) -> Bytes {
 pub fn role_of(name: &str, dynamic: bool) -> Role {
     let foreign = dynamic || is_ipset(name);
     const MAPS: [&str; 6] = [FROM_GUEST, TO_GUEST, AT_INGRESS, AT_EGRESS, AT_PREROUTING, AT_POSTROUTING];
-    const DISPATCH: [&str; 5] = [BOUND, RESERVED, TRACKED, ZONES, HOSTS];
+    const DISPATCH: [&str; 6] = [BOUND, RESERVED, AT_DEVICE, TRACKED, ZONES, HOSTS];
     let dispatch = shared_by(name).is_some() || MAPS.contains(&name) || DISPATCH.contains(&name);
     match (foreign, dispatch) {
         (true, _) => Role::Foreign,
@@ -247,8 +250,31 @@ pub fn keep_out(table: &mut Table, index: u32, judged: bool) {
     }
 }
 
+/// Lets a bridge's port through that has its program at its own hooks, as long as it has this name.
+pub fn let_by(table: &mut Table, index: u32, name: &str) {
+    leave(table, index);
+    insert(table, BOUND, index, Datum::None);
+    let empty = || set(vec![KeyType::IfIndex, KeyType::IfName], Data::None, Role::Dispatch);
+    let by = table.sets.entry(AT_DEVICE.into()).or_insert_with(empty);
+    by.elements.insert(concat(&[&index_key(index), &name_key(name)]), Datum::None);
+    refresh_dispatch(table);
+}
+
+/// Lets an interface through no longer that is filtered at its own hooks.
+fn stop(table: &mut Table, index: u32) {
+    let Some(by) = table.sets.get_mut(AT_DEVICE) else { return };
+    let first = index_key(index);
+    let own: Vec<Bytes> = by.elements.range(first.clone()..).map(|(key, _)| key.clone()).collect();
+    own.iter().take_while(|key| key.starts_with(&first)).for_each(|key| drop(by.elements.remove(key)));
+    if by.elements.is_empty() {
+        table.sets.remove(AT_DEVICE);
+        refresh_dispatch(table);
+    }
+}
+
 /// Takes an interface out of all dispatch.
 pub fn leave(table: &mut Table, index: u32) {
+    stop(table, index);
     let key = index_key(index);
     for (name, _) in table.sets.clone().iter().filter(|(_, set)| set.elements.contains_key(&key)) {
         if role_of(name, false) == Role::Dispatch {
@@ -435,6 +461,11 @@ fn is_in(from: From, set: &str) -> Match {
 }
 
 fn dispatch(table: &Table, side: &Side) -> Vec<Rule> {
+    let by = table.sets.contains_key(AT_DEVICE).then(|| {
+        let keys = [side.index, side.name].map(Key::new).into();
+        let by = Match::Lookup { keys, negated: false, set: SetRef::Named(AT_DEVICE.into()) };
+        Rule::new(vec![by], Action::Accept)
+    });
     let shared = table.sets.keys().filter_map(|set| {
         let target = chain(shared_by(set)?, side.chain(set.ends_with(TURNED)));
         // A jump: should a packet that a change overtakes fall out of a chain not filled yet, it is dropped below.
@@ -447,7 +478,7 @@ fn dispatch(table: &Table, side: &Side) -> Vec<Rule> {
         }
         Entry::Gate(..) | Entry::Devices => vec![Rule::new(vec![], Action::Drop)],
     };
-    shared.chain([private]).chain(rest).collect()
+    by.into_iter().chain(shared).chain([private]).chain(rest).collect()
 }
 
 fn reserved(side: &Side) -> Rule {

@@ -9,7 +9,7 @@
 mod text;
 
 use crate::ir::{Bytes, Chain, Datum, Family, Hook, Name, Role, Rule, Ruleset, Set, SetType, Table};
-use crate::layout::{self, BOUND, index_key};
+use crate::layout::{self, AT_DEVICE, BOUND, index_key};
 use imbl::ordmap::DiffItem;
 use std::sync::Arc;
 
@@ -64,18 +64,32 @@ pub enum Change {
 /// what differs, if `new` was made out of `old`.
 pub fn plan(old: &Ruleset, new: &Ruleset) -> Plan {
     let mut plan = Plan::default();
+    let handed = hands_over(old, new);
     for (&family, table) in &new.tables {
         let empty = Table::default();
         let before = old.tables.get(&family);
         if before.is_none() {
             plan.prepare.push(Step { family, change: Change::AddTable });
         }
-        Difference::of(before.unwrap_or(&empty), table).append_to(&mut plan, family);
+        let before = before.unwrap_or(&empty);
+        let stay = handed && family == Family::Netdev;
+        Difference::of(&Bindings { old: before, new: table, stay }).append_to(&mut plan, family, handed);
     }
     for &family in old.tables.keys().filter(|family| !new.tables.contains_key(family)) {
-        plan.switch.push(Step { family, change: Change::DeleteTable });
+        let last = if handed { &mut plan.retire } else { &mut plan.switch };
+        last.push(Step { family, change: Change::DeleteTable });
     }
     plan
+}
+
+/// Whether ports go from their bridge's hooks to their own or back. Both judge them while packets are under way that have
+/// met only one, so that the bridge lets nobody through before, and the hooks stay until, none is left.
+fn hands_over(old: &Ruleset, new: &Ruleset) -> bool {
+    let by = |rules: &Ruleset| rules.tables.get(&Family::Bridge)?.sets.get(AT_DEVICE).cloned();
+    match (by(old), by(new)) {
+        (Some(old), Some(new)) => old.elements != new.elements,
+        (old, new) => old.is_some() || new.is_some(),
+    }
 }
 
 /// The changes of one table, by what must come before what.
@@ -88,6 +102,8 @@ struct Difference {
     add_unread: Vec<Change>,
     /// Elements that packets read at once.
     add_read: Vec<Change>,
+    /// Ports that their bridge lets through, as none of its packets has missed their own hooks.
+    let_by: Vec<Change>,
     /// Elements of a map that lead elsewhere, and interfaces that are unbound.
     redirect: Vec<Change>,
     /// Chains whose rules change where packets walk them.
@@ -99,14 +115,15 @@ struct Difference {
 }
 
 impl Difference {
-    fn of(old: &Table, new: &Table) -> Difference {
+    fn of(bindings: &Bindings) -> Difference {
+        let Bindings { old, new, .. } = bindings;
         let mut difference = Difference::default();
         for item in old.sets.diff(&new.sets) {
             match item {
                 DiffItem::Add(name, set) => difference.add_set(name, set),
                 DiffItem::Remove(name, set) => difference.delete_set(name, set),
                 DiffItem::Update { old: (name, before), new: (_, after) } => {
-                    difference.change_elements(name, before, after, &Bindings { old, new });
+                    difference.change_elements(name, before, after, bindings);
                 }
             }
         }
@@ -122,10 +139,11 @@ impl Difference {
         difference
     }
 
-    fn append_to(self, plan: &mut Plan, family: Family) {
+    fn append_to(self, plan: &mut Plan, family: Family, handed: bool) {
         // What a packet under way may still read waits for it: not only elements, chains as well, for with a rule that
         // branches the kernel takes its constant map from packets that are still to walk the rule.
-        let waits = !self.refill.is_empty()
+        let waits = handed
+            || !self.refill.is_empty()
             || self.redirect.iter().any(|change| matches!(change, Change::AddElements(..)))
             || self.delete_elements.iter().any(takes_from_dispatch);
         let extend = |batch: &mut Vec<Step>, lists: Vec<Vec<Change>>| {
@@ -136,14 +154,21 @@ impl Difference {
         extend(&mut plan.prepare, vec![add_chains, self.add_sets, self.add_unread, self.add_rules]);
         extend(&mut plan.switch, vec![self.add_read, self.redirect, self.refill]);
         let last = if waits { &mut plan.retire } else { &mut plan.switch };
-        extend(last, vec![self.delete_elements, self.empty_chains, self.delete_chains, self.delete_sets]);
+        extend(
+            last,
+            vec![self.let_by, self.delete_elements, self.empty_chains, self.delete_chains, self.delete_sets],
+        );
     }
 
     fn add_set(&mut self, name: &Name, set: &Set) {
         self.add_sets.push(Change::AddSet(name.clone(), set.kind()));
         let elements: Vec<(Bytes, Datum)> =
             set.elements.iter().map(|(key, datum)| (key.clone(), datum.clone())).collect();
-        let list = if set.role == Role::Dispatch { &mut self.redirect } else { &mut self.add_unread };
+        let list = match set.role {
+            _ if **name == *AT_DEVICE => &mut self.let_by,
+            Role::Dispatch => &mut self.redirect,
+            _ => &mut self.add_unread,
+        };
         push_elements(list, name, set, elements);
     }
 
@@ -191,7 +216,9 @@ impl Difference {
         push_elements(&mut self.add_unread, name, after, changes.unread);
         push_elements(&mut self.add_read, name, after, changes.read);
         push_removal(&mut self.redirect, name, after, changes.unbound);
-        push_elements(&mut self.redirect, name, after, changes.dispatched);
+        let lists = (&mut self.redirect, &mut self.let_by);
+        let list = if **name == *AT_DEVICE { lists.1 } else { lists.0 };
+        push_elements(list, name, after, changes.dispatched);
         push_removal(&mut self.delete_elements, name, after, changes.left);
     }
 }
@@ -200,12 +227,17 @@ impl Difference {
 struct Bindings<'a> {
     old: &'a Table,
     new: &'a Table,
+    /// Whether whoever leaves stays for a while.
+    stay: bool,
 }
 
 impl Bindings<'_> {
     /// Whether an interface may stay in a set for a while that it leaves: it is bound still, and the shared program of
     /// the set is the one it has had. What becomes of those who stay is none of its business.
     fn keeps(&self, set: &Name, key: &Bytes) -> bool {
+        if self.stay || **set == *AT_DEVICE {
+            return self.stay;
+        }
         let led = |table: &Table| layout::shared_by(set).and_then(|shared| layout::led(table, shared));
         let (before, after) = (led(self.old), led(self.new));
         Bindings::bound(self.new, key) && (after.is_none() || before == after)
@@ -269,7 +301,11 @@ fn takes_from_dispatch(change: &Change) -> bool {
 impl Plan {
     /// Whether somebody meets his old rules until the retire is through, so that it belongs to the change.
     pub fn moves(&self) -> bool {
-        self.retire.iter().any(|step| takes_from_dispatch(&step.change))
+        let moves = |step: &Step| {
+            matches!(step.change, Change::AddElements(..) | Change::DeleteTable)
+                || takes_from_dispatch(&step.change)
+        };
+        self.retire.iter().any(moves)
     }
 
     /// Whether nothing changes.

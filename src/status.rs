@@ -9,7 +9,7 @@ use crate::links::{Kind, Link, MacvtapMode};
 use crate::program::ipset_of;
 use crate::recall::recall;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Everything `nwfilter status` shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,8 +114,11 @@ impl Status {
         let ruleset = recall(observed, &Ruleset::default());
         // Where packets are judged or kept out, the frames of the same interfaces are judged elsewhere.
         let tables = ruleset.tables.iter().filter(|(family, _)| **family != Family::Inet);
+        let devices = ruleset.tables.get(&Family::Netdev).into_iter().flat_map(layout::bound);
+        let devices: BTreeSet<u32> = devices.collect();
         let bound = tables.flat_map(|(family, table)| {
-            layout::bound(table).into_iter().map(move |index| (*family, table, index))
+            let here = layout::bound(table).into_iter().map(move |index| (*family, table, index));
+            here.filter(|(family, _, index)| *family == Family::Netdev || !devices.contains(index))
         });
         let packets = ruleset.tables.get(&Family::Inet);
         let packets = |index| program_of(packets?, index).0.map(|prefix| prefix.to_string());

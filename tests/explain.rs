@@ -136,7 +136,11 @@ fn a_daemon_tells_what_an_interface_is_filtered_by() {
     use nwfilter::engine::{Context, State};
     use nwfilter::rpc::{Reply, Request};
     let compile = nwfilter::compile::Options { features: nwfilter::compile::Features::ALL, counters: false };
-    let firewall = nwfilter::firewall::Firewall::new(nwfilter::firewall::Policy { fold_up_to: 64, compile });
+    let firewall = nwfilter::firewall::Firewall::new(nwfilter::firewall::Policy {
+        fold_up_to: 64,
+        compile,
+        placement: Default::default(),
+    });
     let firewall = firewall.define(Library::standard().filters.into_values()).unwrap();
     let xml = "<filterbinding><owner><name>vm</name><uuid>c7a5fdbd-edaf-9455-926a-d65c16db1809</uuid></owner>\
         <portdev name='vnet0'/><mac address='52:54:00:00:00:01'/>\

@@ -40,7 +40,7 @@ fn traced(at_device: bool, frames: Vec<(Way, Vec<u8>)>) -> Vec<String> {
         rules,
         vars,
     };
-    let firewall = Firewall::new(Policy { fold_up_to: 64, compile });
+    let firewall = Firewall::new(Policy { fold_up_to: 64, compile, placement: Default::default() });
     let firewall = firewall.define(Library::standard().filters.into_values()).unwrap().bind(member).unwrap();
     kernel.apply(plan(&Ruleset::default(), &firewall.ruleset())).unwrap();
     let before = tables();

@@ -37,7 +37,7 @@ impl Host {
     fn new(fold_up_to: usize) -> Host {
         let (network, kernel) = (Network::new(), Kernel::open(Ownership::OwnedAndKept).unwrap());
         let compile = Options { features: kernel.features().into(), counters: false };
-        let firewall = Firewall::new(Policy { fold_up_to, compile });
+        let firewall = Firewall::new(Policy { fold_up_to, compile, placement: Default::default() });
         let firewall = firewall.define(Library::standard().filters.into_values()).unwrap();
         kernel.apply(plan(&Default::default(), &firewall.ruleset())).unwrap();
         Host { network, kernel, firewall }
@@ -208,7 +208,7 @@ fn becoming_shared_and_folded_again_is_not_seen() {
 }
 
 fn policy(kernel: &Kernel) -> Policy {
-    Policy { fold_up_to: 64, compile: Options { features: kernel.features().into(), counters: false } }
+    Policy::new(kernel.features())
 }
 
 #[test]

@@ -16,7 +16,7 @@ pub const FIRST: u32 = 100;
 
 /// What the daemon does unless told otherwise.
 pub fn policy(features: Features) -> Policy {
-    Policy { fold_up_to: 64, compile: Options { features, counters: false } }
+    Policy { compile: Options { features, counters: false }, ..Policy::new(features) }
 }
 
 /// Guest number `n` with an address of each kind, bound to this filter.

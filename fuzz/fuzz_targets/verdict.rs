@@ -42,6 +42,6 @@ fn bound(library: &Library, name: &str, fold_up_to: usize) -> Option<Ruleset> {
     let compile = Options { features: Features::ALL, counters: false };
     let rules = firewall::Rules::Filter(name.to_owned());
     let member = Member { index: 7, name: "vnet0".into(), place: Place::Bridge(None), rules, vars };
-    let firewall = Firewall::new(Policy { fold_up_to, compile }).define(library.filters.values().cloned()).ok()?;
+    let firewall = Firewall::new(Policy { fold_up_to, compile, placement: Default::default() }).define(library.filters.values().cloned()).ok()?;
     Some(firewall.bind(member).ok()?.ruleset())
 }

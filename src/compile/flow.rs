@@ -12,7 +12,7 @@ use crate::field::Field;
 use crate::filter::schema::Layer;
 use crate::filter::{Action, Direction, state};
 use crate::ir::{self, CtDirection, From, Key, KeyType, Match, SetRef};
-use crate::resolve::{Condition, Resolved, Rule, Test};
+use crate::resolve::{Condition, Resolved, Rule, Step, Test};
 
 /// One chain that a rule stands in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,6 +163,16 @@ pub(super) fn asks_for_connections(resolved: &Resolved) -> bool {
     let asks =
         |rule: &Rule| has_limit(rule) || placements(rule).into_iter().any(|place| asks_state(rule, place));
     resolved.ip.iter().any(asks)
+}
+
+/// Whether the filter wants what a port's own hooks can not do: connections, or answers.
+pub fn needs_bridge(resolved: &Resolved) -> bool {
+    let root = resolved.root.iter().filter_map(|step| match step {
+        Step::Rule(rule) => Some(rule),
+        Step::Chain(_) => None,
+    });
+    let mut all = root.chain(resolved.chains.values().flatten()).chain(&resolved.ip);
+    asks_for_connections(resolved) || all.any(|rule| rule.action == Action::Reject)
 }
 
 /// Whether some rule of the IP layer answers what it refuses.

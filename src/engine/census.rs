@@ -60,7 +60,7 @@ impl State {
 
 fn word(place: &Place) -> &'static str {
     match place {
-        Place::Bridge(_) => "bridge",
+        Place::Bridge(_) | Place::Port { .. } => "bridge",
         Place::Device { turned: false, .. } => "device",
         Place::Device { turned: true, .. } => "macvtap",
         Place::Routed { .. } => "routed",

@@ -87,11 +87,13 @@ impl State {
     fn place(&self, link: &Link) -> Place {
         let bridge = link.master.and_then(|master| self.links.get(&master));
         match bridge.filter(|master| master.kind == Kind::Bridge) {
-            Some(bridge) => Place::Bridge(Some(BridgePort {
-                index: bridge.index,
-                name: bridge.name.clone(),
-                host: bridge.mac,
-            })),
+            Some(bridge) => {
+                let bridge = BridgePort { index: bridge.index, name: bridge.name.clone(), host: bridge.mac };
+                match self.firewall.ports_at_devices() {
+                    true => Place::Port { name: link.name.clone(), bridge },
+                    false => Place::Bridge(Some(bridge)),
+                }
+            }
             None if link.master.is_none() && !matches!(link.kind, Kind::Macvtap { .. }) => {
                 Place::Routed { name: link.name.clone() }
             }

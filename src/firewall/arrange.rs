@@ -66,14 +66,14 @@ impl Firewall {
     fn enter_private(&mut self, newcomers: &OrdSet<u32>) -> Result<(), Refused> {
         let compiled = |index: &u32| {
             let member = &self.members[index];
-            let hooks = member.place.hooks();
-            let compiled = self.compile(&member.rules, &member.vars, Mode::Fold, hooks);
-            compiled.map(|compiled| (*index, hooks, compiled)).map_err(|faults| self.refused(*index, faults))
+            let seat = self.seat(*index).unwrap_or(member.place.hooks());
+            let compiled = self.compile(&member.rules, &member.vars, Mode::Fold, seat);
+            compiled.map(|compiled| (*index, compiled)).map_err(|faults| self.refused(*index, faults))
         };
         let compiled: Result<Vec<_>, Refused> = newcomers.iter().map(compiled).collect();
-        for (index, hooks, Compiled { programs, .. }) in compiled? {
+        for (index, Compiled { seat, programs, .. }) in compiled? {
             let Programs { frames, packets } = programs;
-            let programs = std::iter::once((hooks, frames));
+            let programs = std::iter::once((seat, frames));
             let programs = programs.chain(packets.map(|packets| (Hooks::Packets, packets)));
             let entrance = |(hooks, program)| (hooks, self.settle(index, hooks, &program));
             let entrances = programs.map(entrance).collect();
@@ -145,6 +145,10 @@ impl Firewall {
             self.keep_from_packets(index);
         }
         for (hooks, entrance) in entrances {
+            if hooks == Hooks::Port {
+                let device = self.members[&index].place.device(hooks).expect("a port has a name");
+                layout::let_by(&mut self.bridge, index, device);
+            }
             let table = self.table_mut(hooks);
             let before = layout::private(table, index);
             layout::enter(table, index, &entrance);
@@ -159,7 +163,7 @@ impl Firewall {
     /// see any.
     fn keep_from_packets(&mut self, index: u32) {
         let member = &self.members[&index];
-        let judged = member.place.hooks() != Hooks::Bridge && member.rules != Rules::Closed;
+        let judged = self.seat(index) != Some(Hooks::Bridge) && member.rules != Rules::Closed;
         let before = layout::private(&self.packets, index);
         self.clear_slots(index, Hooks::Packets);
         layout::keep_out(&mut self.packets, index, judged);
@@ -167,14 +171,17 @@ impl Firewall {
     }
 
     /// Takes an interface out of the tables it sat in as this member.
-    pub(super) fn leave(&mut self, member: &Member) {
-        for hooks in [member.place.hooks(), Hooks::Packets] {
+    pub(super) fn leave(&mut self, member: &Member, seat: Hooks) {
+        for hooks in [seat, Hooks::Packets] {
             self.clear_slots(member.index, hooks);
             let before = layout::private(self.table(hooks), member.index);
             layout::leave(self.table_mut(hooks), member.index);
             before.into_iter().for_each(|before| self.count(hooks, &before, false));
         }
-        self.gone_from(&member.place);
+        if seat == Hooks::Port {
+            layout::leave(&mut self.bridge, member.index);
+        }
+        self.gone_from(&member.place, seat);
     }
 
     /// Counts who leads to a program; one that nobody leads to is taken away.

@@ -19,6 +19,8 @@ pub struct Group {
     pub rules: Rules,
     /// Where its members' frames are seen.
     pub hooks: Hooks,
+    /// Where they are judged, which for a port of a bridge can be one or the other.
+    pub seat: Hooks,
     /// Who is in it.
     pub members: OrdSet<u32>,
     /// The program that all share, with slots.
@@ -49,6 +51,8 @@ pub(super) struct Signature {
 
 /// A program and the variables it was made of.
 pub(super) struct Compiled {
+    /// Where it must sit.
+    pub(super) seat: Hooks,
     pub(super) programs: Programs,
     /// Every variable that a rule reads.
     pub(super) reads: BTreeSet<String>,
@@ -60,21 +64,21 @@ impl Group {
     /// A group of nobody yet, for a member with these variables.
     pub(super) fn new(rules: &Rules, vars: &Vars, hooks: Hooks, compiled: Compiled) -> Group {
         let signature = Arc::new(Signature::of(vars, &compiled));
-        let Programs { frames, packets } = compiled.programs;
+        let (seat, Programs { frames, packets }) = (compiled.seat, compiled.programs);
         let (program, packets) = (Arc::new(frames), packets.map(Arc::new));
         let (rules, members) = (rules.clone(), OrdSet::new());
-        Group { rules, hooks, members, program, packets, placed: None, signature }
+        Group { rules, hooks, seat, members, program, packets, placed: None, signature }
     }
 
     /// Its programs, each with the hooks that lead to it.
     pub(super) fn programs(&self) -> impl Iterator<Item = (Hooks, &Arc<Program>)> {
         let packets = self.packets.as_ref().map(|packets| (Hooks::Packets, packets));
-        std::iter::once((self.hooks, &self.program)).chain(packets)
+        std::iter::once((self.seat, &self.program)).chain(packets)
     }
 
     /// Where its programs are placed.
     pub(super) fn places(&self) -> impl Iterator<Item = (Hooks, &Name)> {
-        let program = self.placed.iter().map(|placed| (self.hooks, &placed.program));
+        let program = self.placed.iter().map(|placed| (self.seat, &placed.program));
         program
             .chain(self.placed.iter().filter_map(|placed| Some((Hooks::Packets, placed.packets.as_ref()?))))
     }

@@ -3,7 +3,7 @@
 //! A device is led there as long as a member has its name. Where the kernel keeps such a hook for a device that is not
 //! there, it stays behind for a name that a binding has, so that a device that is made again is shut until it is bound.
 
-use super::Firewall;
+use super::{Firewall, Placement};
 use crate::addr::Mac;
 use crate::compile::Hooks;
 use crate::ir::{Family, Table};
@@ -15,6 +15,13 @@ use imbl::{OrdMap, OrdSet};
 pub enum Place {
     /// On their way through a bridge, of which it is a port. Which one matters only where connections are tracked.
     Bridge(Option<BridgePort>),
+    /// The same, or at its own hooks where its program can be there.
+    Port {
+        /// What the interface is called now, which need not be what it was bound as.
+        name: String,
+        /// Its bridge.
+        bridge: BridgePort,
+    },
     /// At its own hooks, and then its packets in the host's IP layer.
     Routed {
         /// What the interface is called now, which need not be what it was bound as.
@@ -56,6 +63,7 @@ impl Place {
     pub fn hooks(&self) -> Hooks {
         match self {
             Place::Bridge(_) => Hooks::Bridge,
+            Place::Port { .. } => Hooks::Port,
             Place::Routed { .. } => Hooks::Routed,
             Place::Device { turned: false, .. } => Hooks::Device,
             Place::Device { turned: true, .. } => Hooks::Macvtap,
@@ -66,14 +74,17 @@ impl Place {
     pub fn bridge(&self) -> Option<&BridgePort> {
         match self {
             Place::Bridge(bridge) => bridge.as_ref(),
+            Place::Port { bridge, .. } => Some(bridge),
             Place::Routed { .. } | Place::Device { .. } => None,
         }
     }
 
-    fn device(&self) -> Option<&str> {
+    /// The device at whose hooks a program sits that is led to by these.
+    pub(super) fn device(&self, seat: Hooks) -> Option<&str> {
         match self {
+            _ if seat == Hooks::Bridge => None,
             Place::Bridge(_) => None,
-            Place::Routed { name } | Place::Device { name, .. } => Some(name),
+            Place::Port { name, .. } | Place::Routed { name } | Place::Device { name, .. } => Some(name),
         }
     }
 }
@@ -83,7 +94,7 @@ impl Hooks {
     pub fn family(self) -> Family {
         match self {
             Hooks::Bridge => Family::Bridge,
-            Hooks::Device | Hooks::Macvtap | Hooks::Routed => Family::Netdev,
+            Hooks::Device | Hooks::Macvtap | Hooks::Port | Hooks::Routed => Family::Netdev,
             Hooks::Packets => Family::Inet,
         }
     }
@@ -103,6 +114,11 @@ impl Firewall {
     /// For a kernel in which hooks outlive their device, or not.
     pub fn hooks_last(&self, last: bool) -> Firewall {
         Firewall { devices: Devices { last, ..self.devices.clone() }, ..self.clone() }
+    }
+
+    /// Whether a bridge's port is to sit at its own hooks where it can.
+    pub fn ports_at_devices(&self) -> bool {
+        self.policy.placement == Placement::Device && self.devices.last
     }
 
     /// With the hooks of these names that are in force, where such a name is reserved and no device has it.
@@ -130,8 +146,8 @@ impl Firewall {
     }
 
     /// A member has come to a place.
-    pub(super) fn come_to(&mut self, name: &str, place: &Place) {
-        let Some(device) = place.device().map(String::from) else {
+    pub(super) fn come_to(&mut self, name: &str, place: &Place, seat: Hooks) {
+        let Some(device) = place.device(seat).map(String::from) else {
             return self.let_device_be(name);
         };
         *self.devices.members.entry(device.clone()).or_default() += 1;
@@ -140,8 +156,8 @@ impl Firewall {
     }
 
     /// A member has left a place.
-    pub(super) fn gone_from(&mut self, place: &Place) {
-        let Some(device) = place.device() else { return };
+    pub(super) fn gone_from(&mut self, place: &Place, seat: Hooks) {
+        let Some(device) = place.device(seat) else { return };
         match self.devices.members.get(device).copied() {
             Some(more @ 2..) => drop(self.devices.members.insert(device.into(), more - 1)),
             _ => drop(self.devices.members.remove(device)),

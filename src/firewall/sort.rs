@@ -24,21 +24,27 @@ impl Firewall {
         let refused = |diagnostics| Refused { interface: Some(interface), diagnostics };
         let hooks = member.place.hooks();
         let name = self.group_for(&member.rules, &member.vars, hooks, None).map_err(refused)?;
+        let (seat, sat) = (self.groups[&name].seat, self.seat(index));
         if let Some(left) = self.part(index) {
             changed.entry(left).or_default().remove(&index);
         }
         let member = Arc::new(member);
-        if let Some(before) = self.members.insert(index, Arc::clone(&member)) {
-            match before.place.hooks().family() == hooks.family() {
-                true => self.gone_from(&before.place),
-                false => self.leave(&before),
+        if let Some((before, sat)) = self.members.insert(index, Arc::clone(&member)).zip(sat) {
+            match sat.family() == seat.family() && (sat == Hooks::Port) == (seat == Hooks::Port) {
+                true => self.gone_from(&before.place, sat),
+                false => self.leave(&before, sat),
             }
         }
-        self.come_to(&member.name, &member.place);
+        self.come_to(&member.name, &member.place, seat);
         self.homes.insert(index, name.clone());
         self.admit(&name, OrdSet::unit(index));
         changed.entry(name).or_default().insert(index);
         Ok(())
+    }
+
+    /// Where the frames of a member are judged.
+    pub(super) fn seat(&self, index: u32) -> Option<Hooks> {
+        self.groups.get(self.homes.get(&index)?).map(|group| group.seat)
     }
 
     /// Takes a member out of its group, whose name is returned; its dispatch stays until it enters anew.
@@ -84,6 +90,13 @@ impl Firewall {
         let name = kept.unwrap_or_else(|| self.free_name(&label));
         self.groups.insert(name.clone(), Arc::new(group));
         Ok(name)
+    }
+
+    /// Takes a member from one seat; it enters the other with its group.
+    fn reseat(&mut self, index: u32, sat: Hooks, seat: Hooks) {
+        let member = Arc::clone(&self.members[&index]);
+        self.leave(&member, sat);
+        self.come_to(&member.name, &member.place, seat);
     }
 
     /// A name that neither a group has nor one that is about to be rebuilt.
@@ -139,6 +152,9 @@ impl Firewall {
                 served.iter().for_each(|index| drop(self.homes.insert(*index, target.clone())));
             }
             self.admit(&target, served.clone());
+            if group.seat != old.seat {
+                served.iter().for_each(|index| self.reseat(*index, old.seat, group.seat));
+            }
             let keeps_place = is_new && target == *name && old.placed.is_some();
             if keeps_place {
                 self.replace(name, old);

@@ -51,7 +51,8 @@ pub fn accepts(text: &str, vars: &Vars) -> bool {
     let mut inner = vars.clone();
     inner.push("INNER", "10.0.0.1");
     let compile = Options { features: Features::ALL, counters: false };
-    let firewall = Firewall::new(Policy { fold_up_to: 0, compile }).define([Arc::new(filter)]);
+    let firewall = Firewall::new(Policy { fold_up_to: 0, compile, placement: Default::default() })
+        .define([Arc::new(filter)]);
     firewall.is_ok_and(|firewall| firewall.check("f", &inner).is_ok())
 }
 
@@ -173,7 +174,7 @@ impl Bench {
             rules,
             vars: subject.vars.clone(),
         };
-        let firewall = Firewall::new(Policy { fold_up_to, compile });
+        let firewall = Firewall::new(Policy { fold_up_to, compile, placement: Default::default() });
         Some(firewall.define(subject.filters()?).ok()?.bind(member).ok()?.ruleset())
     }
 }

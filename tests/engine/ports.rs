@@ -3,7 +3,9 @@
 
 use crate::world::*;
 use nwfilter::addr::Mac;
-use nwfilter::ir::{Family, Name};
+use nwfilter::engine::State;
+use nwfilter::firewall::{Firewall, Placement, Policy};
+use nwfilter::ir::{Bytes, Family, Name};
 use nwfilter::layout;
 use nwfilter::links::{Kind, Link};
 use nwfilter::plan::Change;
@@ -288,4 +290,65 @@ fn what_is_due_and_was_refused_comes_later() {
     world.delete("vnet0").unwrap();
     world.state = world.state.put_off(GRACE, GRACE * 5);
     assert_eq!(world.state.deadline(), Some(GRACE * 5));
+}
+
+fn port(index: u32, name: &str) -> Link {
+    Link { master: Some(2), ..tap(index, name) }
+}
+
+/// A port that may sit at its own hooks, in a kernel whose hooks outlive their device or not.
+fn world_of_devices(last: bool) -> World {
+    let policy = Policy { placement: Placement::Device, ..policy(64) };
+    let firewall = Firewall::new(policy).hooks_last(last);
+    let mut world = World { state: State::restore(firewall, [], [], GRACE), now: Duration::ZERO };
+    world.define(&guard("g", 0)).unwrap();
+    world.appears(&bridge(2, "br0"));
+    world.appears(&port(5, "vnet0"));
+    world.create("vnet0", "g").unwrap();
+    world
+}
+
+/// Whom bridges let through, by index and name.
+fn let_by(world: &World) -> Vec<(u32, String)> {
+    let ruleset = world.state.firewall().ruleset();
+    let set = ruleset.tables[&Family::Bridge].sets.get(layout::AT_DEVICE);
+    let read = |key: &Bytes| {
+        let name = String::from_utf8(key[4..].to_vec()).unwrap();
+        (u32::from_ne_bytes(key[..4].try_into().unwrap()), name.trim_end_matches('\0').to_owned())
+    };
+    set.into_iter().flat_map(|set| set.elements.keys().map(read)).collect()
+}
+
+/// In which tables an interface has a program.
+fn seats(world: &World, index: u32) -> Vec<Family> {
+    let tables = world.state.firewall().ruleset().tables;
+    let seated = tables.iter().filter(|(_, table)| layout::entrance(table, index).is_some());
+    seated.map(|(family, _)| *family).filter(|family| *family != Family::Inet).collect()
+}
+
+#[test]
+fn a_port_sits_at_its_own_hooks_for_as_long_as_its_filter_needs_nothing_else() {
+    let mut world = world_of_devices(true);
+    let at_device = |world: &World, name: &str| {
+        assert_eq!(seats(world, 5), [Family::Netdev]);
+        assert_eq!(let_by(world), [(5, name.to_owned())]);
+        let hooked = world.state.firewall().ruleset();
+        assert!(layout::hooked(&hooked.tables[&Family::Netdev]).contains(name));
+    };
+    at_device(&world, "vnet0");
+    world.changes(&port(5, "vnet0"), &port(5, "other"));
+    at_device(&world, "other");
+    world.changes(&port(5, "other"), &port(5, "vnet0"));
+    world.define(&stateful("g")).unwrap();
+    assert_eq!((seats(&world, 5), let_by(&world)), (vec![Family::Bridge], vec![]));
+    world.define(&guard("g", 1)).unwrap();
+    at_device(&world, "vnet0");
+    world.changes(&port(5, "vnet0"), &tap(5, "vnet0"));
+    assert_eq!((seats(&world, 5), let_by(&world)), (vec![Family::Netdev], vec![]));
+    world.changes(&tap(5, "vnet0"), &port(5, "vnet0"));
+    at_device(&world, "vnet0");
+    world.goes(&port(5, "vnet0"));
+    assert_eq!((seats(&world, 5), let_by(&world)), (vec![], vec![]));
+    let without = world_of_devices(false);
+    assert_eq!((seats(&without, 5), let_by(&without)), (vec![Family::Bridge], vec![]));
 }

@@ -79,7 +79,7 @@ pub fn bridge(index: u32, name: &str) -> Link {
 }
 
 pub fn policy(fold_up_to: usize) -> Policy {
-    Policy { fold_up_to, compile: compile::Options { features: compile::Features::ALL, counters: false } }
+    Policy { fold_up_to, ..Policy::new(compile::Features::ALL) }
 }
 
 pub fn filter(xml: &str) -> Filter {

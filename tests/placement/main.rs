@@ -10,5 +10,6 @@ mod lab;
 mod daemon;
 mod ipsets;
 mod macvtap;
+mod ports;
 mod pump;
 mod rounds;

@@ -136,6 +136,8 @@ fn away_and_back(stage: &mut Stage) {
     stage.attach(0);
 }
 
+const AT_DEVICES: &str = "placement = 'device'\n";
+
 const EVERYWHERE: &[Event] = &[
     Event { what: "made again, another index", may: May::Nothing, run: |stage| stage.make_again(false) },
     Event { what: "made again, the same index", may: May::Nothing, run: |stage| stage.make_again(true) },
@@ -287,11 +289,13 @@ fn play(by: By, configuration: &str, own: &[Event]) {
         }
     });
     for (event, sum) in events.iter().zip(&mut sums) {
-        sum.tell(&format!("{by:?} {configuration}, {}", event.what), rounds);
+        sum.tell(&format!("{by:?} {}, {}", configuration.trim_end(), event.what), rounds);
     }
     for (event, sum) in events.iter().zip(&sums) {
         assert!(sum.sent > rounds, "{}: {} forged frames sent", event.what, sum.sent);
-        let (ip, other) = (event.may == May::All, event.may != May::Nothing);
+        // A port that is filtered at its own hooks takes them along wherever it goes.
+        let may = if configuration == AT_DEVICES { May::Nothing } else { event.may };
+        let (ip, other) = (may == May::All, may != May::Nothing);
         assert!(ip || sum.ip == 0, "{by:?}, {}: {} forged frames of IP passed", event.what, sum.ip);
         assert!(other || sum.other == 0, "{by:?}, {}: {} forged frames passed", event.what, sum.other);
     }
@@ -300,6 +304,11 @@ fn play(by: By, configuration: &str, own: &[Event]) {
 #[test]
 fn a_port_of_a_bridge_stays_filtered() {
     play(By::Port, "", AT_A_BRIDGE);
+}
+
+#[test]
+fn a_port_of_a_bridge_that_is_filtered_at_its_own_hooks_stays_so_wherever_it_goes() {
+    play(By::Port, AT_DEVICES, AT_A_BRIDGE);
 }
 
 #[test]

@@ -119,7 +119,7 @@ fn run(kind: Kind, fold_up_to: usize, work: impl FnOnce(Host)) {
         return;
     }
     let compile = Options { features: found.into(), counters: false };
-    let firewall = Firewall::new(Policy { fold_up_to, compile });
+    let firewall = Firewall::new(Policy { fold_up_to, compile, placement: Default::default() });
     let mut host = Host { firewall, in_force: Ruleset::default(), kernel };
     host.enforce(host.firewall.define(Library::standard().filters.into_values()).unwrap());
     work(host);

@@ -59,7 +59,7 @@ impl Host {
         let at_device = style.is_at_device();
         let fold_up_to = if matches!(style, Style::Folded | Style::FoldedAtDevice) { 64 } else { 0 };
         let compile = Options { features: kernel.features().into(), counters: false };
-        let firewall = Firewall::new(Policy { fold_up_to, compile });
+        let firewall = Firewall::new(Policy { fold_up_to, compile, placement: Default::default() });
         let firewall = firewall.hooks_last(kernel.features().lasting_hooks.is_yes());
         let mut host =
             Host { network: Network::new(), firewall, at_device, in_force: Ruleset::default(), kernel };
