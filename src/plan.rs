@@ -233,14 +233,15 @@ struct Bindings<'a> {
 
 impl Bindings<'_> {
     /// Whether an interface may stay in a set for a while that it leaves: it is bound still, and the shared program of
-    /// the set is the one it has had. What becomes of those who stay is none of its business.
+    /// the set is the one it has had. One that is handed over to its bridge stays in any case: both judge it.
     fn keeps(&self, set: &Name, key: &Bytes) -> bool {
-        if self.stay || **set == *AT_DEVICE {
+        let bound = Bindings::bound(self.new, key);
+        if **set == *AT_DEVICE || self.stay && !bound {
             return self.stay;
         }
         let led = |table: &Table| layout::shared_by(set).and_then(|shared| layout::led(table, shared));
         let (before, after) = (led(self.old), led(self.new));
-        Bindings::bound(self.new, key) && (after.is_none() || before == after)
+        bound && (after.is_none() || before == after)
     }
 
     fn bound(table: &Table, key: &Bytes) -> bool {
