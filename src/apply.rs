@@ -192,6 +192,9 @@ impl Worker {
         if !steps.is_empty() {
             self.retire(&steps);
         }
+        if !plan.forget.is_empty() {
+            self.send(&plan.forget);
+        }
     }
 
     /// Gives each ipset that prepare makes its elements in the same batch, and leaves one out that is there.

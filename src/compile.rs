@@ -177,6 +177,15 @@ pub fn compile_at(resolved: &Resolved, options: &Options, hooks: Hooks) -> Resul
     Ok(Programs { frames: if hooks == Hooks::Macvtap { frames.turned() } else { frames }, packets })
 }
 
+impl Programs {
+    /// The same, counting what they drop at an interface with these hooks, for each interface and rule.
+    pub fn tallied(self, hooks: Hooks) -> Programs {
+        // The host's answer to a packet may be told by the packet's own mark (`fwmark_reflect`).
+        let packets = self.packets.map(|packets| packets.tallied(false, false));
+        Programs { frames: self.frames.tallied(hooks == Hooks::Macvtap, true), packets }
+    }
+}
+
 fn is_stateful(rule: &ir::Rule) -> bool {
     rule.matches
         .iter()
@@ -274,5 +283,5 @@ impl Build<'_> {
 }
 
 fn set(key: Vec<KeyType>, dynamic: bool) -> Set {
-    Set { key, data: Data::None, role: Role::Foreign, dynamic, elements: OrdMap::new() }
+    Set { key, data: Data::None, role: Role::Foreign, dynamic, counted: false, elements: OrdMap::new() }
 }

@@ -43,6 +43,8 @@ pub struct Config {
     pub log_level: LogLevel,
     /// Whether every rule counts packets and bytes.
     pub counters: bool,
+    /// Whether the packets and bytes of each bound interface are counted, each way.
+    pub traffic: bool,
     /// Whether packets of bound interfaces are traced through the rules, for `nft monitor trace`.
     pub trace: bool,
     /// Where figures for Prometheus can be got; none, nowhere.
@@ -138,6 +140,7 @@ impl Default for Config {
             socket_ro_mode: FileMode(0o666),
             log_level: LogLevel::Info,
             counters: false,
+            traffic: false,
             trace: false,
             metrics: None,
             fold_up_to: 64,

@@ -12,6 +12,7 @@ mod start;
 use crate::apply::{self, Kernel};
 use crate::compile;
 use crate::config::{Config, Options};
+use crate::drops;
 use crate::engine::{Change, Context, State, Write};
 use crate::firewall::{Firewall, Policy};
 use crate::ipset;
@@ -68,6 +69,8 @@ const AGAIN: Duration = Duration::from_secs(10);
 
 /// How many threads close sockets at once.
 const CLOSERS: usize = 8;
+/// How long counts of what is no more may stay.
+const TIDY: Duration = Duration::from_secs(60);
 
 /// The most sightings that are one change.
 const AT_ONCE: usize = 256;
@@ -83,6 +86,8 @@ struct Daemon {
     state: State,
     started: Instant,
     counters: Counters,
+    /// When counts of what is no more are forgotten; none where there can be none.
+    untidy: Option<Instant>,
 }
 
 /// Runs the daemon until it is told to stop.
@@ -145,13 +150,15 @@ impl Daemon {
         let found = start::read_filters(&filters).map_err(|error| Failure::Filters(error.message))?;
         let links = links::snapshot().map_err(system("links can not be listed"))?;
         let firewall = Firewall::new(policy).hooks_last(features.lasting_hooks.is_yes());
-        let firewall = start::define_all(firewall, found).traced(config.trace);
+        let firewall =
+            start::define_all(firewall, found).traced(config.trace).counting_traffic(config.traffic);
         let (bound, lost) = start::read_bindings(&bindings)?;
         let (epoch, started) = (start::time(), Instant::now());
+        let untidy = Some(started + TIDY);
         let state = State::restore_learned(firewall, bound, links, config.grace, learned, epoch);
         let counters = Counters::default();
         let mut daemon =
-            Daemon { config, kernel, filters, bindings, addresses, ears, state, started, counters };
+            Daemon { config, kernel, filters, bindings, addresses, ears, state, started, counters, untidy };
         daemon.state = lost.iter().fold(daemon.state, |state, port| state.lose(port));
         daemon.close_strays().await?;
         daemon.enforce_from_start().await?;
@@ -164,6 +171,7 @@ impl Daemon {
         loop {
             let due = self.due();
             let idle = self.idle(inputs.clients());
+            let untidy = at(self.untidy);
             tokio::select! {
                 Some(call) = inputs.calls.recv() => self.answer(call).await,
                 Some(question) = inputs.scrapes.recv() => drop(question.send(self.figures())),
@@ -173,6 +181,7 @@ impl Daemon {
                 },
                 1.. = inputs.sightings.recv_many(&mut told, AT_ONCE) => self.hear(std::mem::take(&mut told)).await,
                 () = due => self.expire().await,
+                () = untidy => self.tidy().await,
                 () = idle => return Ok(()),
                 _ = inputs.connected.changed() => {}
                 ended = &mut inputs.server => return Err(start::no_server(ended)),
@@ -192,6 +201,14 @@ impl Daemon {
     }
 }
 
+/// Ends at that time, if there is one.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(tokio::time::Instant::from_std(time)).await,
+        None => std::future::pending().await,
+    }
+}
+
 fn gone() -> Failure {
     Failure::System("the netfilter thread has ended", io::ErrorKind::BrokenPipe.into())
 }
@@ -203,13 +220,14 @@ impl Daemon {
 
     /// Ends when something of the state has come to its time.
     fn due(&self) -> impl Future<Output = ()> + use<> {
-        let deadline =
-            self.state.deadline().map(|deadline| tokio::time::Instant::from_std(self.started + deadline));
-        async move {
-            match deadline {
-                Some(deadline) => tokio::time::sleep_until(deadline).await,
-                None => std::future::pending().await,
-            }
+        at(self.state.deadline().map(|deadline| self.started + deadline))
+    }
+
+    /// Forgets what was counted of interfaces and rules that are no more. Whatever that meets is found the next time.
+    async fn tidy(&mut self) {
+        self.untidy = None;
+        if let Ok(observed) = self.observe().await {
+            let _ = self.commit(drops::forget_stale(&observed)).await;
         }
     }
 
@@ -276,6 +294,7 @@ impl Daemon {
         let outcome = self.take_in(&change).await;
         if outcome.is_ok() {
             self.state = change.next;
+            self.untidy.get_or_insert(Instant::now() + TIDY);
         }
         self.listen();
         outcome.map(|()| change.reply)

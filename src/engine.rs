@@ -146,7 +146,11 @@ impl State {
     /// What `nwfilter status` shows of this state, given what is in the kernel.
     pub fn status(&self, observed: &Observed) -> Status {
         let mut status = Status::of(observed, self.links.values().map(|link| &**link));
+        let dropping = self.firewall.dropping();
         for interface in &mut status.interfaces {
+            for dropped in &mut interface.dropped {
+                dropped.place = dropping.get(&dropped.id).map(|origin| origin.place.line_column());
+            }
             let member = interface.index.and_then(|index| self.firewall.members().get(&index));
             let why = member.and_then(|member| self.closed.get(&member.name));
             interface.closed = why.map(ToString::to_string);

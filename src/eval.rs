@@ -275,9 +275,12 @@ impl<'s, 'a> Walk<'s, 'a, '_> {
                 .and_then(|key| map.get(key.bytes()))
                 .map_or(Onward::Next, toward),
             Action::Dispatch(_, map) => self.dispatch(map, &ready.shape.keys),
-            Action::Continue | Action::SetZone(..) | Action::Zone(_) | Action::Untracked | Action::Trace => {
-                Onward::Next
-            }
+            Action::Continue
+            | Action::SetZone(..)
+            | Action::Zone(_)
+            | Action::Untracked
+            | Action::Trace
+            | Action::Count(..) => Onward::Next,
         }
     }
 

@@ -23,7 +23,7 @@ pub use place::{BridgePort, Place};
 use crate::compile::{self, Hooks, Programs, compile_at};
 use crate::diag::{Code, Diagnostic};
 use crate::filter::Filter;
-use crate::ir::{Family, Name, Ruleset, Table};
+use crate::ir::{Family, Name, Origin, Ruleset, Table};
 use crate::layout::{self, Tracked};
 use crate::learning::filters as waiting;
 use crate::program::Program;
@@ -145,6 +145,10 @@ impl Policy {
 impl Firewall {
     /// Nothing bound, no filters.
     pub fn new(policy: Policy) -> Firewall {
+        let mut bridge = layout::skeleton();
+        if policy.compile.features.reject {
+            layout::with_answers(&mut bridge);
+        }
         Firewall {
             policy,
             filters: OrdMap::new(),
@@ -154,7 +158,7 @@ impl Firewall {
             homes: OrdMap::new(),
             uses: OrdMap::new(),
             tracked: OrdMap::new(),
-            bridge: layout::skeleton(),
+            bridge,
             netdev: layout::device_skeleton(),
             packets: layout::packet_skeleton(),
             devices: Devices::default(),
@@ -297,6 +301,22 @@ impl Firewall {
         next
     }
 
+    /// With the frames of bound interfaces counted, or not.
+    pub fn counting_traffic(&self, on: bool) -> Firewall {
+        let mut next = self.clone();
+        layout::count_traffic(&mut next.bridge, on);
+        layout::count_traffic(&mut next.netdev, on);
+        next
+    }
+
+    /// The rule of a filter that drops are counted as, by their number.
+    pub fn dropping(&self) -> BTreeMap<u32, Origin> {
+        let programs = self.groups.values().map(|group| &group.program);
+        let rules = programs.flat_map(|program| program.chains.values().flatten());
+        let origins = rules.filter(|rule| rule.tally.is_some()).filter_map(|rule| rule.origin.as_ref());
+        origins.map(|origin| (origin.id, origin.clone())).collect()
+    }
+
     /// Whether a binding with these variables could be enforced, were its link there, as a port of a bridge.
     pub fn check(&self, filter: &str, vars: &Vars) -> Result<(), Refused> {
         let compiled = self.compile(&Rules::Filter(filter.into()), vars, Mode::Fold, Hooks::Bridge);
@@ -353,6 +373,9 @@ impl Firewall {
     pub fn with_policy(&self, policy: Policy) -> Result<Firewall, Refused> {
         let mut next = self.clone();
         next.policy = policy;
+        if policy.compile.features.reject {
+            layout::with_answers(&mut next.bridge);
+        }
         next.rebuild(self.groups.keys().cloned().collect())?;
         Ok(next)
     }
@@ -374,7 +397,7 @@ impl Firewall {
         let Rules::Filter(filter) = rules else {
             return Ok(Compiled {
                 seat: hooks,
-                programs: Programs { frames: Program::closed(), packets: None },
+                programs: Programs { frames: Program::closed(), packets: None }.tallied(hooks),
                 reads: BTreeSet::new(),
                 folded: BTreeSet::new(),
             });
@@ -387,7 +410,7 @@ impl Firewall {
             Hooks::Port if compile::needs_bridge(&resolved) => Hooks::Bridge,
             hooks => hooks,
         };
-        let programs = compile_at(&resolved, &self.policy.compile, seat)?;
+        let programs = compile_at(&resolved, &self.policy.compile, seat)?.tallied(seat);
         Ok(Compiled { seat, programs, reads: resolved.reads, folded: resolved.folded })
     }
 }

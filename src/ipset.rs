@@ -34,7 +34,8 @@ const TABLES: [Family; 3] = [Family::Bridge, Family::Inet, Family::Netdev];
 
 /// An empty set for addresses of this type.
 pub fn empty(kind: KeyType) -> Set {
-    Set { key: vec![kind], data: Data::None, role: Role::Foreign, dynamic: false, elements: OrdMap::new() }
+    let (key, elements) = (vec![kind], OrdMap::new());
+    Set { key, data: Data::None, role: Role::Foreign, dynamic: false, counted: false, elements }
 }
 
 /// A change of a set, worked out.

@@ -97,6 +97,8 @@ pub struct Set {
     pub role: Role,
     /// Filled by rules (`connlimit`) instead of by us.
     pub dynamic: bool,
+    /// Whether each element counts the frames that are looked up and found.
+    pub counted: bool,
     /// Keys, each concatenated by [`concat()`], with the map's data.
     pub elements: OrdMap<Bytes, Datum>,
 }
@@ -110,6 +112,8 @@ pub struct SetType {
     pub data: Data,
     /// Filled by rules.
     pub dynamic: bool,
+    /// Each element counts.
+    pub counted: bool,
 }
 
 /// What a set or map maps to.
@@ -141,7 +145,7 @@ pub enum Role {
     Dispatch,
     /// The values of a variable of each bound interface; the key begins with the interface's index.
     Variable,
-    /// Filled by somebody else: an ipset by the administrator, a connlimit set by rules. Left as it is.
+    /// Filled by somebody else: an ipset by the administrator, a set that counts by rules. Left as it is.
     Foreign,
 }
 
@@ -164,6 +168,8 @@ pub enum KeyType {
     EtherType,
     /// An IP protocol number.
     IpProtocol,
+    /// A packet's mark, in host byte order.
+    Mark,
 }
 
 /// One rule: if all matches hold, the action follows.
@@ -175,8 +181,31 @@ pub struct Rule {
     pub action: Action,
     /// Whether frames that match are counted.
     pub counter: bool,
+    /// By what the frames are counted that it drops or rejects.
+    pub tally: Option<Tally>,
     /// The rule of a filter it comes from; none for our own skeleton.
     pub origin: Option<Origin>,
+}
+
+/// By what dropped frames are counted, each interface's apart.
+///
+/// The rule marks the frame with the number and leaves it to a chain of the table, which counts it under interface and
+/// mark and then drops it whether or not there was room to count: nothing of it is on the way of a frame that passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tally {
+    /// Whose interface it is.
+    pub by: Interface,
+    /// What it is counted as ([`Origin::id`]), or 0 where no rule of a filter dropped it.
+    pub id: u32,
+}
+
+/// One of the two interfaces of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Interface {
+    /// The one it came in by.
+    In,
+    /// The one it goes out by.
+    Out,
 }
 
 /// The rule of a filter that an IR rule comes from.
@@ -186,6 +215,9 @@ pub struct Origin {
     pub filter: Name,
     /// Which of its `<rule>`s, from 1.
     pub rule: u32,
+    /// What its drops are counted as: the same wherever in its filter it stands, and for whoever it is compiled. 0 for
+    /// a rule that drops nothing.
+    pub id: u32,
     /// Where it stands in its document.
     pub place: Place,
 }
@@ -300,6 +332,8 @@ pub enum From {
     L4Proto,
     /// The name of the bridge it came in by (`meta ibrname`), padded to 16 bytes.
     BridgeName,
+    /// The packet's mark (`meta mark`), in host byte order.
+    Mark,
 }
 
 /// Which set a lookup reads.
@@ -340,6 +374,8 @@ pub enum Action {
     Untracked,
     /// Have the kernel tell of every rule that the frame meets from here on.
     Trace,
+    /// Count the frame under these keys in a dynamic set. Where that is full, no rule of the chain is skipped.
+    Count(Vec<Key>, Name),
 }
 
 /// Verdicts a constant map may hold.
@@ -367,7 +403,7 @@ pub enum Reject {
 impl Set {
     /// What kind of set it is.
     pub fn kind(&self) -> SetType {
-        SetType { key: self.key.clone(), data: self.data, dynamic: self.dynamic }
+        SetType { key: self.key.clone(), data: self.data, dynamic: self.dynamic, counted: self.counted }
     }
 }
 
@@ -375,7 +411,7 @@ impl KeyType {
     /// Bytes of a value of this type, without padding.
     pub fn length(self) -> usize {
         match self {
-            KeyType::IfIndex | KeyType::Ipv4 => 4,
+            KeyType::IfIndex | KeyType::Ipv4 | KeyType::Mark => 4,
             KeyType::IfName | KeyType::Ipv6 => 16,
             KeyType::Ether => 6,
             KeyType::Port | KeyType::EtherType => 2,
@@ -404,7 +440,32 @@ impl Key {
 impl Rule {
     /// A rule of our own skeleton.
     pub fn new(matches: Vec<Match>, action: Action) -> Rule {
-        Rule { matches, action, counter: false, origin: None }
+        Rule { matches, action, counter: false, tally: None, origin: None }
+    }
+}
+
+impl Interface {
+    /// Where its index is read.
+    pub fn index(self) -> From {
+        match self {
+            Interface::In => From::Iif,
+            Interface::Out => From::Oif,
+        }
+    }
+}
+
+impl Tally {
+    /// The chain that counts the frames of a rule with this action; none where it lets frames pass.
+    pub fn chain(self, action: &Action) -> Option<&'static str> {
+        Some(match (action, self.by) {
+            (Action::Drop, Interface::In) => "drop-iif",
+            (Action::Drop, Interface::Out) => "drop-oif",
+            (Action::Reject(Reject::PortUnreachable), Interface::In) => "reject-iif",
+            (Action::Reject(Reject::PortUnreachable), Interface::Out) => "reject-oif",
+            (Action::Reject(Reject::TcpReset), Interface::In) => "reset-iif",
+            (Action::Reject(Reject::TcpReset), Interface::Out) => "reset-oif",
+            _ => return None,
+        })
     }
 }
 

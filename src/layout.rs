@@ -19,8 +19,8 @@ pub use tracking::{HOSTS, TRACKED, Tracked, ZONES, track};
 
 use crate::ir::digest::digest;
 use crate::ir::{
-    Action, Bytes, Chain, Data, Datum, From, Hook, Key, KeyType, Match, Name, Point, Role, Rule, Set, SetRef,
-    Table, concat,
+    Action, Bytes, Chain, Data, Datum, From, Hook, Interface, Key, KeyType, Match, Name, Point, Reject, Role,
+    Rule, Set, SetRef, Table, Tally, concat,
 };
 use crate::program::{IN, OUT, Program, printable};
 use imbl::OrdMap;
@@ -46,6 +46,12 @@ pub const AT_EGRESS: &str = "at-egress";
 pub const AT_PREROUTING: &str = "at-prerouting";
 /// The map from the interface that a packet goes out by to where it is judged in the host's IP layer.
 pub const AT_POSTROUTING: &str = "at-postrouting";
+/// The set that rules fill with what they drop: an element counts for an interface and a rule's number.
+pub const DROPS: &str = "drops";
+/// The set of bound interfaces that counts the frames that come in by them.
+pub const TRAFFIC_IN: &str = "traffic-iif";
+/// The set of bound interfaces that counts the frames that go out by them.
+pub const TRAFFIC_OUT: &str = "traffic-oif";
 
 const PREROUTING: &str = "prerouting";
 const POSTROUTING: &str = "postrouting";
@@ -109,13 +115,60 @@ fn with_sides(mut table: Table, sides: &[Side; 2]) -> Table {
     for side in sides {
         table.sets.insert(side.map.into(), set(interfaces(), Data::Verdict, Role::Dispatch));
     }
+    with_counts(&mut table);
     refresh_dispatch(&mut table);
     table
 }
 
+/// With what counts dropped frames, which a table that an earlier version made lacks.
+pub fn with_counts(table: &mut Table) {
+    let key = vec![KeyType::IfIndex, KeyType::Mark];
+    let drops = || Set { dynamic: true, ..set(key, Data::None, Role::Foreign) };
+    table.sets.entry(DROPS.into()).or_insert_with(drops);
+    for by in [Interface::In, Interface::Out] {
+        count(table, by, Action::Drop);
+    }
+}
+
+/// With chains for rules that reject, on a kernel that can.
+pub fn with_answers(table: &mut Table) {
+    for reject in [Reject::PortUnreachable, Reject::TcpReset] {
+        count(table, Interface::In, Action::Reject(reject));
+    }
+}
+
+/// The chain that counts frames before this becomes of them. It does whether or not they could be counted.
+fn count(table: &mut Table, by: Interface, action: Action) {
+    let name = Tally { by, id: 0 }.chain(&action).expect("a frame is counted that does not pass");
+    let keys = vec![Key::new(by.index()), Key::new(From::Mark)];
+    let rules = vec![Rule::new(vec![], Action::Count(keys, DROPS.into())), Rule::new(vec![], action)];
+    table.chains.entry(name.into()).or_insert_with(|| Arc::new(Chain { hook: None, rules }));
+}
+
+/// Whether the chain counts what others drop.
+pub fn counts(chain: &str) -> bool {
+    let actions = [Action::Drop, Action::Reject(Reject::PortUnreachable), Action::Reject(Reject::TcpReset)];
+    let all = [Interface::In, Interface::Out].map(|by| Tally { by, id: 0 });
+    actions.iter().any(|action| all.iter().any(|tally| tally.chain(action) == Some(chain)))
+}
+
+/// Has the frames of bound interfaces counted, or not.
+pub fn count_traffic(table: &mut Table, on: bool) {
+    let bound = table.sets.get(BOUND).map(|bound| bound.elements.clone()).unwrap_or_default();
+    for side in sides(table) {
+        if on {
+            let counting = Set { counted: true, ..set(vec![KeyType::IfIndex], Data::None, Role::Dispatch) };
+            table.sets.insert(side.traffic().into(), Set { elements: bound.clone(), ..counting });
+        } else {
+            table.sets.remove(side.traffic());
+        }
+    }
+    refresh_dispatch(table);
+}
+
 /// An empty named set.
 pub fn set(key: Vec<KeyType>, data: Data, role: Role) -> Set {
-    Set { key, data, role, dynamic: false, elements: OrdMap::new() }
+    Set { key, data, role, dynamic: false, counted: false, elements: OrdMap::new() }
 }
 
 /// The key of a set of interface indexes.
@@ -127,7 +180,7 @@ pub fn index_key(index: u32) -> Bytes {
 pub fn role_of(name: &str, dynamic: bool) -> Role {
     let foreign = dynamic || is_ipset(name);
     const MAPS: [&str; 6] = [FROM_GUEST, TO_GUEST, AT_INGRESS, AT_EGRESS, AT_PREROUTING, AT_POSTROUTING];
-    const DISPATCH: [&str; 6] = [BOUND, RESERVED, AT_DEVICE, TRACKED, ZONES, HOSTS];
+    const DISPATCH: [&str; 8] = [BOUND, RESERVED, AT_DEVICE, TRACKED, ZONES, HOSTS, TRAFFIC_IN, TRAFFIC_OUT];
     let dispatch = shared_by(name).is_some() || MAPS.contains(&name) || DISPATCH.contains(&name);
     match (foreign, dispatch) {
         (true, _) => Role::Foreign,
@@ -192,7 +245,8 @@ pub fn is_free(table: &Table, prefix: &str, program: &Program) -> bool {
 fn is_same(some: &[Rule], others: &[Rule]) -> bool {
     let filter = |rule: &Rule| rule.origin.as_ref().map(|origin| (origin.filter.clone(), origin.rule));
     let same = |(a, b): (&Rule, &Rule)| {
-        a.matches == b.matches && a.action == b.action && a.counter == b.counter && filter(a) == filter(b)
+        let form = |rule: &Rule| (rule.counter, rule.tally);
+        a.matches == b.matches && a.action == b.action && form(a) == form(b) && filter(a) == filter(b)
     };
     some.len() == others.len() && some.iter().zip(others).all(same)
 }
@@ -226,6 +280,10 @@ pub fn mislead(table: &mut Table, shared: &str) {
 pub fn enter(table: &mut Table, index: u32, entrance: &Entrance) {
     leave(table, index);
     insert(table, BOUND, index, Datum::None);
+    for side in sides(table).iter().filter(|side| table.sets.contains_key(side.traffic())).collect::<Vec<_>>()
+    {
+        insert(table, side.traffic(), index, Datum::None);
+    }
     let (prefix, turned) = match entrance {
         Entrance::Shared(name) => {
             let turned = table.sets.contains_key(&*format!("{name}{TURNED}"));
@@ -298,6 +356,35 @@ pub fn entrance(table: &Table, index: u32) -> Option<Entrance> {
         _ => None,
     };
     shared.or_else(private)
+}
+
+/// Where the program is placed that the frames of a bound interface enter.
+pub fn program(table: &Table, index: u32) -> Option<Name> {
+    match entrance(table, index)? {
+        Entrance::Shared(name) => led(table, &name),
+        Entrance::Private(prefix) | Entrance::Turned(prefix) => Some(prefix),
+    }
+}
+
+/// What the drops of a bound interface can be counted as.
+pub fn tallies(table: &Table, index: u32) -> BTreeSet<u32> {
+    let ids = program(table, index).into_iter().flat_map(|prefix| {
+        let below: Name = format!("{prefix}/").into();
+        let chains = table.chains.range(below.clone()..);
+        let own =
+            chains.take_while(|(name, _)| name.starts_with(&*below)).flat_map(|(_, chain)| &chain.rules);
+        own.filter_map(|rule| Some(rule.tally?.id)).collect::<Vec<_>>()
+    });
+    ids.chain([0]).collect()
+}
+
+/// Whether what a bound interface's guest sends goes out by it.
+pub fn is_turned(table: &Table, index: u32) -> bool {
+    match entrance(table, index) {
+        Some(Entrance::Turned(_)) => true,
+        Some(Entrance::Shared(name)) => table.sets.contains_key(&*format!("{name}{TURNED}")),
+        _ => false,
+    }
 }
 
 /// The map to private programs by the interface that frames come in by.
@@ -386,7 +473,7 @@ fn refresh_dispatch(table: &mut Table) {
         };
         table.chains.insert(side.base.into(), Arc::new(Chain { hook, rules: dispatch(table, side) }));
         if let Some((gate, hook)) = gate {
-            let bound = Rule::new(vec![is_in(side.index, BOUND)], Action::Goto(side.base.into()));
+            let bound = Rule::new(vec![is_in(side.index(), BOUND)], Action::Goto(side.base.into()));
             table.chains.insert(gate.into(), Arc::new(Chain { hook, rules: vec![bound, reserved(side)] }));
         }
     }
@@ -396,7 +483,7 @@ fn refresh_dispatch(table: &mut Table) {
 struct Side {
     base: &'static str,
     entry: Entry,
-    index: From,
+    interface: Interface,
     name: From,
     /// The chain of a program, of one that is not turned round.
     chain: &'static str,
@@ -433,10 +520,22 @@ const PACKET_SIDES: [Side; 2] = both(
 
 const fn both(maps: [&'static str; 2], bases: [&'static str; 2], entries: [Entry; 2]) -> [Side; 2] {
     let [came, goes] = entries;
-    let from =
-        Side { base: bases[0], entry: came, index: From::Iif, name: From::IifName, chain: OUT, map: maps[0] };
-    let to =
-        Side { base: bases[1], entry: goes, index: From::Oif, name: From::OifName, chain: IN, map: maps[1] };
+    let from = Side {
+        base: bases[0],
+        entry: came,
+        interface: Interface::In,
+        name: From::IifName,
+        chain: OUT,
+        map: maps[0],
+    };
+    let to = Side {
+        base: bases[1],
+        entry: goes,
+        interface: Interface::Out,
+        name: From::OifName,
+        chain: IN,
+        map: maps[1],
+    };
     [from, to]
 }
 
@@ -447,6 +546,17 @@ fn sides(table: &Table) -> &'static [Side; 2] {
 }
 
 impl Side {
+    fn index(&self) -> From {
+        self.interface.index()
+    }
+
+    fn traffic(&self) -> &'static str {
+        match self.interface {
+            Interface::In => TRAFFIC_IN,
+            Interface::Out => TRAFFIC_OUT,
+        }
+    }
+
     fn chain(&self, turned: bool) -> &'static str {
         match (self.chain, turned) {
             (OUT, true) => IN,
@@ -462,23 +572,30 @@ fn is_in(from: From, set: &str) -> Match {
 
 fn dispatch(table: &Table, side: &Side) -> Vec<Rule> {
     let by = table.sets.contains_key(AT_DEVICE).then(|| {
-        let keys = [side.index, side.name].map(Key::new).into();
+        let keys = [side.index(), side.name].map(Key::new).into();
         let by = Match::Lookup { keys, negated: false, set: SetRef::Named(AT_DEVICE.into()) };
         Rule::new(vec![by], Action::Accept)
     });
     let shared = table.sets.keys().filter_map(|set| {
         let target = chain(shared_by(set)?, side.chain(set.ends_with(TURNED)));
         // A jump: should a packet that a change overtakes fall out of a chain not filled yet, it is dropped below.
-        Some(Rule::new(vec![is_in(side.index, set)], Action::Jump(target)))
+        Some(Rule::new(vec![is_in(side.index(), set)], Action::Jump(target)))
     });
-    let private = Rule::new(vec![], Action::Dispatch(vec![Key::new(side.index)], side.map.into()));
+    let private = Rule::new(vec![], Action::Dispatch(vec![Key::new(side.index())], side.map.into()));
+    let traffic = side.traffic();
+    let traffic = table
+        .sets
+        .contains_key(traffic)
+        .then(|| Rule::new(vec![is_in(side.index(), traffic)], Action::Continue));
+    let tally = Some(Tally { by: side.interface, id: 0 });
     let rest = match side.entry {
         Entry::Hook(..) => {
-            vec![Rule::new(vec![is_in(side.index, BOUND)], Action::Drop), reserved(side)]
+            let bound = Rule::new(vec![is_in(side.index(), BOUND)], Action::Drop);
+            vec![Rule { tally, ..bound }, reserved(side)]
         }
-        Entry::Gate(..) | Entry::Devices => vec![Rule::new(vec![], Action::Drop)],
+        Entry::Gate(..) | Entry::Devices => vec![Rule { tally, ..Rule::new(vec![], Action::Drop) }],
     };
-    by.into_iter().chain(shared).chain([private]).chain(rest).collect()
+    by.into_iter().chain(traffic).chain(shared).chain([private]).chain(rest).collect()
 }
 
 fn reserved(side: &Side) -> Rule {
@@ -499,7 +616,7 @@ pub fn trace(table: &mut Table, on: bool) {
             continue;
         }
         let hook = Some(Hook { point, priority: priority - 1, device: None });
-        let rules = vec![Rule::new(vec![is_in(side.index, BOUND)], Action::Trace)];
+        let rules = vec![Rule::new(vec![is_in(side.index(), BOUND)], Action::Trace)];
         table.chains.insert(name, Arc::new(Chain { hook, rules }));
     }
 }

@@ -45,6 +45,7 @@ pub mod config;
 pub mod confine;
 pub mod daemon;
 pub mod diag;
+pub mod drops;
 pub mod engine;
 pub mod eval;
 pub mod explain;

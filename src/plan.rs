@@ -8,8 +8,8 @@
 
 mod text;
 
-use crate::ir::{Bytes, Chain, Datum, Family, Hook, Name, Role, Rule, Ruleset, Set, SetType, Table};
-use crate::layout::{self, AT_DEVICE, BOUND, index_key};
+use crate::ir::{Bytes, Chain, Datum, Family, Hook, Name, Role, Rule, Ruleset, Set, SetType, Table, concat};
+use crate::layout::{self, AT_DEVICE, BOUND, DROPS, index_key};
 use imbl::ordmap::DiffItem;
 use std::sync::Arc;
 
@@ -22,6 +22,9 @@ pub struct Plan {
     pub switch: Vec<Step>,
     /// Takes away what a packet under way during the switch may still read.
     pub retire: Vec<Step>,
+    /// Takes away what was counted of interfaces that are no longer bound, if anything was. It is no part of the
+    /// change: a kernel before 6.3 refuses it.
+    pub forget: Vec<Step>,
 }
 
 /// One change of the kernel's rule set.
@@ -56,6 +59,8 @@ pub enum Change {
     AddElements(Name, SetType, Vec<(Bytes, Datum)>),
     /// Remove elements from a set or map.
     DeleteElements(Name, SetType, Vec<Bytes>),
+    /// Remove those of these elements that are there.
+    DestroyElements(Name, SetType, Vec<Bytes>),
 }
 
 /// What turns one rule set into another.
@@ -112,6 +117,7 @@ struct Difference {
     empty_chains: Vec<Change>,
     delete_chains: Vec<Change>,
     delete_sets: Vec<Change>,
+    forget: Vec<Change>,
 }
 
 impl Difference {
@@ -124,6 +130,9 @@ impl Difference {
                 DiffItem::Remove(name, set) => difference.delete_set(name, set),
                 DiffItem::Update { old: (name, before), new: (_, after) } => {
                     difference.change_elements(name, before, after, bindings);
+                    if &**name == BOUND {
+                        difference.forget(before, after, old);
+                    }
                 }
             }
         }
@@ -158,6 +167,19 @@ impl Difference {
             last,
             vec![self.let_by, self.delete_elements, self.empty_chains, self.delete_chains, self.delete_sets],
         );
+        extend(&mut plan.forget, vec![self.forget]);
+    }
+
+    /// Whoever is bound under an index again begins to count anew.
+    fn forget(&mut self, before: &Set, after: &Set, old: &Table) {
+        let Some(drops) = old.sets.get(DROPS) else { return };
+        for item in before.elements.diff(&after.elements) {
+            let DiffItem::Remove(key, _) = item else { continue };
+            let Ok(index) = key[..].try_into().map(u32::from_ne_bytes) else { continue };
+            let ids = layout::tallies(old, index).into_iter();
+            let keys = ids.map(|id| concat(&[key, &id.to_ne_bytes()])).collect();
+            self.forget.push(Change::DestroyElements(DROPS.into(), drops.kind(), keys));
+        }
     }
 
     fn add_set(&mut self, name: &Name, set: &Set) {

@@ -5,7 +5,8 @@
 
 use crate::ir::text::{ChainText, SetText};
 use crate::ir::{
-    Action, Chain, Data, Family, From, Key, KeyType, Match, Name, Role, Rule, Set, SetRef, Verdict,
+    Action, Chain, Data, Family, From, Interface, Key, KeyType, Match, Name, Role, Rule, Set, SetRef, Tally,
+    Verdict,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display, Formatter};
@@ -71,6 +72,7 @@ impl SlotPart {
             KeyType::Ipv6 => "ipv6",
             KeyType::Port => "port",
             KeyType::IpProtocol => "protocol",
+            KeyType::Mark => "mark",
             KeyType::EtherType => "type",
             KeyType::IfIndex => "index",
             KeyType::IfName => "name",
@@ -94,6 +96,21 @@ impl Program {
             slots: BTreeSet::new(),
             stateful: false,
         }
+    }
+
+    /// The program that counts what it drops, and what it rejects where `answers` are counted, for each interface and rule.
+    pub fn tallied(mut self, turned: bool, answers: bool) -> Program {
+        for (chain, rules) in &mut self.chains {
+            let out = chain.split('/').next() == Some(OUT);
+            let by = if out != turned { Interface::In } else { Interface::Out };
+            for rule in rules {
+                let id = rule.origin.as_ref().map_or(0, |origin| origin.id);
+                let tally = Tally { by, id };
+                let counts = answers || rule.action == Action::Drop;
+                rule.tally = tally.chain(&rule.action).filter(|_| counts).map(|_| tally);
+            }
+        }
+        self
     }
 
     /// The program for an interface whose own hooks look the other way: what its guest sends goes out by it.
@@ -163,7 +180,8 @@ impl Display for Program {
         }
         for slot in &self.slots {
             let (key, elements) = (slot.key(), Default::default());
-            let set = Set { key, data: Data::None, role: Role::Variable, dynamic: false, elements };
+            let (role, dynamic, counted) = (Role::Variable, false, false);
+            let set = Set { key, data: Data::None, role, dynamic, counted, elements };
             SetText(&slot.set_name(), &set).fmt(f)?;
         }
         for (name, rules) in &self.chains {

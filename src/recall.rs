@@ -26,9 +26,9 @@ fn recall_table(observed: &ObservedTable, known: &Table) -> Table {
     };
     let sets = observed.sets.iter().map(|(name, set)| {
         let elements = set.elements.iter().map(|(key, datum)| (key.clone(), datum.clone())).collect();
-        let (key, data, dynamic) = (set.ty.key.clone(), set.ty.data, set.ty.dynamic);
+        let crate::ir::SetType { key, data, dynamic, counted } = set.ty.clone();
         let role = layout::role_of(name, dynamic);
-        (name.clone(), Set { key, data, role, dynamic, elements })
+        (name.clone(), Set { key, data, role, dynamic, counted, elements })
     });
     Table { chains: observed.chains.iter().map(chain).collect(), sets: sets.collect() }
 }

@@ -2,6 +2,7 @@
 //!
 //! Made of what is in the kernel and, where the daemon runs, of what it knows besides. Pure; printing is the command's.
 
+use crate::drops::{self, Dropped, Traffic};
 use crate::ir::observed::{Observed, ObservedTable};
 use crate::ir::{Family, Name, Ruleset, Table};
 use crate::layout::{self, Entrance};
@@ -49,6 +50,12 @@ pub struct Interface {
     /// How its addresses are found out and which are known, where that is so.
     #[serde(default)]
     pub learning: Option<Learning>,
+    /// What was dropped of its frames, rule by rule.
+    #[serde(default)]
+    pub dropped: Vec<Dropped>,
+    /// Its frames, where they are counted.
+    #[serde(default)]
+    pub traffic: Option<Traffic>,
 }
 
 /// Where a program sits.
@@ -122,8 +129,11 @@ impl Status {
         });
         let packets = ruleset.tables.get(&Family::Inet);
         let packets = |index| program_of(packets?, index).0.map(|prefix| prefix.to_string());
+        let (mut dropped, traffic) = (drops::dropped(observed), drops::traffic(observed));
         let interface = |(family, table, index)| Interface {
             packets: packets(index),
+            dropped: dropped.remove(&index).unwrap_or_default(),
+            traffic: traffic.get(&index).copied(),
             ..interface(family, table, index, &links)
         };
         // All tables that have a set of this name have the same.

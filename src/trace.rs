@@ -31,6 +31,10 @@ struct Frame {
     rule: Option<String>,
     program: Option<String>,
     chain: String,
+    /// The chain that the kernel entered first.
+    base: String,
+    /// The rule that was met last, if it is one of a filter.
+    last: Option<String>,
 }
 
 /// What became of one frame.
@@ -82,7 +86,14 @@ impl Joiner {
             frame.chain = step.chain[program.len() + 1..].to_owned();
             frame.program = Some(program.to_owned());
         }
-        let own = known(step).and_then(|rule| self.rules.get(&rule)?.clone());
+        // A chain that counts speaks for the rule that went there.
+        if !layout::counts(&step.chain) {
+            frame.last = known(step).and_then(|rule| self.rules.get(&rule)?.clone());
+            if frame.program.is_none() {
+                frame.base.clone_from(&step.chain);
+            }
+        }
+        let own = frame.last.clone();
         frame.rule = own.clone().or(frame.rule);
         let decided = step.verdict != Verdict::On && step.handle.is_some();
         if !decided || frame.program.is_none() && step.verdict == Verdict::Accept {
@@ -101,7 +112,7 @@ impl Joiner {
             rule: if dropped { own } else { own.or(frame.rule) },
             filter: program.split('/').next().unwrap_or_default().to_owned(),
             from_guest: frame.chain.split('/').next() == Some("out")
-                || ["prerouting", "ingress"].contains(&&*step.chain),
+                || ["prerouting", "ingress"].contains(&&*frame.base) && frame.chain.is_empty(),
             // At a device's egress the kernel shows no Ethernet header.
             frame: match frame.headers.is_empty() {
                 true => "headers not told".into(),

@@ -64,6 +64,7 @@ fn table(program: &Program) -> Ruleset {
         data: Data::None,
         role: Role::Variable,
         dynamic: false,
+        counted: false,
         elements: Default::default(),
     };
     let slots = program.slots.iter().map(|slot_| (slot_.set_name(), slot(slot_.key())));

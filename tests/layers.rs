@@ -23,7 +23,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "trace", "scrape",
         ],
     ),
-    ("state", &["ipset", "status", "engine", "metrics"]),
+    ("state", &["ipset", "drops", "status", "engine", "metrics"]),
     ("whole", &["daemon", "cli"]),
 ];
 

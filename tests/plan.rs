@@ -220,6 +220,7 @@ fn send(ruleset: &Ruleset, batch: &[Step]) -> Ruleset {
                     data: kind.data,
                     role: layout::role_of(&name, kind.dynamic),
                     dynamic: kind.dynamic,
+                    counted: kind.counted,
                     elements: OrdMap::new(),
                 };
                 assert!(table.sets.insert(name, set).is_none(), "a set is made twice");
@@ -231,6 +232,7 @@ fn send(ruleset: &Ruleset, batch: &[Step]) -> Ruleset {
                     assert!(set.elements.insert(key, datum).is_none(), "an element of {name} is added twice");
                 }
             }
+            Change::DestroyElements(..) => unreachable!("what was counted is no part of a change"),
             Change::DeleteElements(name, _, keys) => {
                 for key in keys {
                     let set = table.sets.get_mut(&name).expect("a set that is emptied exists");

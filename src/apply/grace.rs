@@ -119,7 +119,8 @@ fn name(step: &Step) -> Option<(Family, bool, Name)> {
         Change::AddSet(name, _)
         | Change::DeleteSet(name)
         | Change::AddElements(name, ..)
-        | Change::DeleteElements(name, ..) => (false, name),
+        | Change::DeleteElements(name, ..)
+        | Change::DestroyElements(name, ..) => (false, name),
     };
     Some((step.family, is_chain, name.clone()))
 }

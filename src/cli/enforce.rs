@@ -127,7 +127,8 @@ fn programs(kernel: &Kernel, arguments: &BindArgs, hooks: Hooks) -> Result<Progr
     let options = Options { features: kernel.features().into(), counters: arguments.counters };
     let resolved = resolve(&lookup, &arguments.filter.filter, &vars(arguments), Mode::Fold);
     let programs = resolved.and_then(|resolved| compile_at(&resolved, &options, hooks));
-    programs.map_err(|faults| with_faults_of(library.faults, faults))
+    let programs = programs.map_err(|faults| with_faults_of(library.faults, faults))?;
+    Ok(programs.tallied(hooks))
 }
 
 /// The variables of the binding, with the guest's MAC address among them.
@@ -227,6 +228,7 @@ fn tables(kernel: &Kernel, known: &Ruleset) -> Result<(Ruleset, Tables), Failure
     let mut tables = Tables::new(kernel);
     for (family, table) in &old.tables {
         *tables.of(*family) = table.clone();
+        layout::with_counts(tables.of(*family));
     }
     Ok((old, tables))
 }

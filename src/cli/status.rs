@@ -2,6 +2,7 @@
 
 use super::{Failure, Outcome, print};
 use crate::apply::Kernel;
+use crate::drops::{Count, Traffic};
 use crate::links;
 use crate::nft::Ownership;
 use crate::rpc::Code;
@@ -68,6 +69,9 @@ pub(super) fn show(dev: Option<&str>, as_json: bool) -> Outcome {
         print(&format!("{:#}\n", serde_json::json!(status)));
     } else {
         print(&table(&status));
+        if dev.is_some() {
+            status.interfaces.iter().for_each(|interface| print(&counted(interface)));
+        }
     }
     Ok(())
 }
@@ -100,6 +104,25 @@ fn table(status: &Status) -> String {
     }
     for (name, length) in &status.ipsets {
         text.push_str(&format!("ipset {name}: {length} addresses\n"));
+    }
+    text
+}
+
+/// What was counted of one interface's frames, a line a rule.
+fn counted(interface: &Interface) -> String {
+    let told = |count: &Count| format!("{} frames, {} bytes", count.frames, count.bytes);
+    let mut text = String::new();
+    if let Some(Traffic { from_guest, to_guest }) = &interface.traffic {
+        text.push_str(&format!("sent: {}\nreceived: {}\n", told(from_guest), told(to_guest)));
+    }
+    for dropped in &interface.dropped {
+        let rule = match (&dropped.filter, dropped.rule, dropped.id) {
+            (Some(filter), Some(rule), _) => format!("{filter}:{rule}"),
+            (.., 0) => "no rule".into(),
+            _ => "a rule that is no more".into(),
+        };
+        let place = dropped.place.as_ref().map_or(String::new(), |place| format!(" ({place})"));
+        text.push_str(&format!("dropped by {rule}{place}: {}\n", told(&dropped.count)));
     }
     text
 }

@@ -110,7 +110,8 @@ impl Build<'_> {
             );
             self.diagnostics.push(fault.at(rule.origin.place.clone(), "in this rule"));
         }
-        ir::Rule { matches, action, counter: self.options.counters, origin: Some(rule.origin.clone()) }
+        let (counter, origin) = (self.options.counters, Some(rule.origin.clone()));
+        ir::Rule { matches, action, counter, tally: None, origin }
     }
 }
 

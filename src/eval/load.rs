@@ -113,6 +113,7 @@ fn property(meta: Meta, frame: &Frame<'_>, headers: &Headers) -> Option<Register
         Meta::IifName => name(frame.iif.name),
         Meta::OifName => name(frame.oif.name),
         Meta::BridgeName => name(frame.bridge),
+        Meta::Mark => Register::of(&[0; 4]),
         Meta::Protocol => Register::of(&headers.protocol.to_be_bytes()),
         Meta::L4Proto => Register::of(&[headers.upper?.protocol]),
         // Of the bridge family this is always the family itself (`NFPROTO_BRIDGE`).

@@ -62,6 +62,13 @@ pub fn parameters(params: &Vars, indent: &str) -> String {
     text
 }
 
+/// A rule as it stands in the document; equal for rules that mean the same in the same words.
+pub(crate) fn rule(rule: &Rule) -> String {
+    let mut text = String::new();
+    write_rule(&mut text, rule);
+    text
+}
+
 fn write_rule(text: &mut String, rule: &Rule) {
     let (action, direction) = (rule.action.name(), rule.direction.name());
     let priority = rule.priority;

@@ -21,6 +21,13 @@ pub fn digest<N: AsRef<str>, R: AsRef<[Rule]>>(chains: impl IntoIterator<Item = 
     digest.finish()
 }
 
+/// The digest of a text in 32 bits, never 0.
+pub fn short(text: &str) -> u32 {
+    let mut digest = Digest::default();
+    digest.print(text);
+    ((digest.0 >> 32) as u32 ^ digest.0 as u32).max(1)
+}
+
 /// The digest of one rule.
 pub fn rule(rule: &Rule) -> u64 {
     let mut digest = Digest::default();
@@ -73,7 +80,7 @@ mod tests {
 
     fn drops(field: Field, filter: &str, at: usize) -> Rule {
         let place = Place { source: Source::new("f.xml", "<filter/>"), span: Span::new(at..at + 1) };
-        let origin = Origin { filter: filter.into(), rule: 2, place };
+        let origin = Origin { filter: filter.into(), rule: 2, id: 0, place };
         let matches = vec![Match::equals(Key::field(field), &[1, 2, 3, 4, 5, 6])];
         Rule { origin: Some(origin), ..Rule::new(matches, Action::Drop) }
     }

@@ -47,6 +47,8 @@ pub struct ObservedRule {
     pub comment: Option<String>,
     /// Packets and bytes that it counted.
     pub counter: Option<(u64, u64)>,
+    /// What the frames that it drops are counted as.
+    pub tally: Option<u32>,
     /// The chain that it goes to for good, whatever else it says.
     pub goto: Option<Name>,
 }
@@ -58,4 +60,6 @@ pub struct ObservedSet {
     pub ty: SetType,
     /// Its elements; none of a set that rules fill.
     pub elements: BTreeMap<Bytes, Datum>,
+    /// Packets and bytes that its elements counted, those of a set that rules fill included, where that is ours to read.
+    pub counts: BTreeMap<Bytes, (u64, u64)>,
 }

@@ -48,6 +48,7 @@ pub(crate) enum Meta {
     IifName,
     OifName,
     BridgeName,
+    Mark,
 }
 
 /// How a value of an operand is written, and which of nft's data types it is.
@@ -72,6 +73,7 @@ pub(crate) enum Style {
     IcmpCode,
     Icmp6Type,
     Icmp6Code,
+    Mark,
 }
 
 pub(crate) const IPV4: u16 = 0x0800;
@@ -106,6 +108,7 @@ pub(crate) fn operand(family: Family, context: Context, key: &Key) -> Operand {
         From::IifName => Operand::meta(Meta::IifName, "iifname", Style::Name),
         From::OifName => Operand::meta(Meta::OifName, "oifname", Style::Name),
         From::BridgeName => Operand::meta(Meta::BridgeName, "meta ibrname", Style::Name),
+        From::Mark => Operand::meta(Meta::Mark, "meta mark", Style::Mark),
     };
     let all_ones = |mask: &Bytes| mask.len() == operand.length() && mask.iter().all(|byte| *byte == 0xff);
     let mask = key.mask.as_ref().filter(|mask| !all_ones(mask));
@@ -187,7 +190,7 @@ impl Operand {
     pub(crate) fn length(&self) -> usize {
         match self.source {
             Source::Payload { length, .. } => length as usize,
-            Source::Meta(Meta::Iif | Meta::Oif) => 4,
+            Source::Meta(Meta::Iif | Meta::Oif | Meta::Mark) => 4,
             Source::Meta(Meta::Protocol) => 2,
             Source::Meta(Meta::NfProto | Meta::L4Proto) => 1,
             Source::Meta(Meta::BridgeName | Meta::IifName | Meta::OifName) => 16,

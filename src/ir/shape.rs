@@ -70,7 +70,7 @@ pub(crate) fn shape(family: Family, rule: &Rule) -> Shape {
     }
     spread_negations(&mut terms);
     let keys = match &rule.action {
-        Action::Dispatch(keys, _) | Action::SetZone(keys, _) => keys.as_slice(),
+        Action::Dispatch(keys, _) | Action::SetZone(keys, _) | Action::Count(keys, _) => keys.as_slice(),
         Action::Branch(key, _) => std::slice::from_ref(key),
         _ => &[],
     };

@@ -71,6 +71,9 @@ impl Display for SetText<'_> {
         if set.dynamic {
             writeln!(f, "\t\tsize {DYNAMIC_SIZE}\n\t\tflags dynamic")?;
         }
+        if set.counted {
+            writeln!(f, "\t\tcounter")?;
+        }
         if !set.elements.is_empty() && !set.dynamic {
             let elements = set.elements.iter().map(|(key, datum)| element(&set.key, key, datum));
             writeln!(f, "\t\telements = {{ {} }}", joined(elements, ", "))?;
@@ -99,6 +102,7 @@ fn type_name(part: KeyType) -> &'static str {
         KeyType::Port => "inet_service",
         KeyType::EtherType => "ether_type",
         KeyType::IpProtocol => "inet_proto",
+        KeyType::Mark => "mark",
     }
 }
 
@@ -112,6 +116,7 @@ fn type_example(part: KeyType) -> &'static str {
         KeyType::Port => "th sport",
         KeyType::EtherType => "ether type",
         KeyType::IpProtocol => "meta l4proto",
+        KeyType::Mark => "meta mark",
     }
 }
 
@@ -183,7 +188,7 @@ impl Display for RuleText<'_> {
         if rule.counter {
             words.push("counter".into());
         }
-        words.extend(action(&rule.action, &keys));
+        words.extend(counted(rule).or_else(|| action(&rule.action, &keys)));
         if words.is_empty() {
             words.push("continue".into());
         }
@@ -301,6 +306,12 @@ fn concatenated(keys: &[Operand], bytes: &Bytes) -> String {
     joined(split(bytes, lengths).zip(keys).map(|(part, operand)| of(operand, part)), " . ")
 }
 
+/// How the frames are dropped that a rule counts.
+fn counted(rule: &Rule) -> Option<String> {
+    let tally = rule.tally?;
+    Some(format!("meta mark set {:#010x} goto {}", tally.id, tally.chain(&rule.action)?))
+}
+
 fn action(action: &Action, keys: &[Operand]) -> Option<String> {
     Some(match action {
         Action::Accept => "accept".into(),
@@ -323,6 +334,7 @@ fn action(action: &Action, keys: &[Operand]) -> Option<String> {
         Action::Zone(zone) => format!("ct zone set {zone}"),
         Action::Untracked => "notrack".into(),
         Action::Trace => "meta nftrace set 1".into(),
+        Action::Count(_, set) => format!("update @{set} {{ {} counter }}", names(keys)),
     })
 }
 
@@ -407,7 +419,7 @@ mod tests {
     #[test]
     fn a_long_filter_name_leaves_room_for_the_rule() {
         let place = Place { source: Source::new("", ""), span: Span::default() };
-        let long = Origin { filter: "ä\"".repeat(64).into(), rule: 17, place };
+        let long = Origin { filter: "ä\"".repeat(64).into(), rule: 17, id: 0, place };
         let text = comment(&long);
         assert!(text.len() <= COMMENT && text.ends_with("ä'ä..:17"), "{text}");
     }

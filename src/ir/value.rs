@@ -10,6 +10,7 @@ pub(crate) fn value(style: Style, shift: u32, bytes: &[u8]) -> String {
     let number = || bytes.iter().fold(0u128, |number, byte| number << 8 | u128::from(*byte));
     match (style, bytes) {
         (Style::Index, [a, b, c, d]) => u32::from_ne_bytes([*a, *b, *c, *d]).to_string(),
+        (Style::Mark, [a, b, c, d]) => format!("{:#010x}", u32::from_ne_bytes([*a, *b, *c, *d])),
         (Style::Ether, [a, b, c, d, e, f]) => Mac([*a, *b, *c, *d, *e, *f]).to_string(),
         (Style::Ipv4, [a, b, c, d]) => Ipv4Addr::new(*a, *b, *c, *d).to_string(),
         (Style::Ipv6, bytes) if bytes.len() == 16 => Ipv6Addr::from_bits(number()).to_string(),
@@ -69,6 +70,7 @@ pub(crate) fn style_of(part: KeyType) -> Style {
         KeyType::Port => Style::Port,
         KeyType::EtherType => Style::EtherType,
         KeyType::IpProtocol => Style::Protocol,
+        KeyType::Mark => Style::Mark,
     }
 }
 

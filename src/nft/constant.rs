@@ -121,6 +121,7 @@ fn data_type(style: Style) -> u32 {
         Style::Index => 20,
         Style::Hardware => 21,
         Style::Icmp6Type => 29,
+        Style::Mark => 19,
         Style::IcmpCode => 32,
         Style::Icmp6Code => 33,
         Style::Name => 41,

@@ -44,12 +44,12 @@ pub(super) fn code(family: Family, rule: &Rule, first_set: u32) -> Result<Code, 
         code.test(&term.test);
     }
     if rule.counter {
-        code.expression("counter", |data| {
-            data.u64(COUNTER_BYTES, 0);
-            data.u64(COUNTER_PACKETS, 0);
-        });
+        code.expression("counter", put_counter);
     }
-    code.action(&rule.action, &keys);
+    match rule.tally.and_then(|tally| Some((tally.id, tally.chain(&rule.action)?))) {
+        Some((id, chain)) => code.count_at(id, chain),
+        None => code.action(&rule.action, &keys),
+    }
     if code.count == 0 {
         code.verdict(libc::NFT_CONTINUE, None);
     }
@@ -225,16 +225,21 @@ impl Code {
 
     fn connlimit(&mut self, set: &str, keys: &[Operand], above: u32, negated: bool) {
         self.load_all(keys);
+        self.dynset(set, libc::NFT_DYNSET_OP_ADD, "connlimit", |data| {
+            data.u32(1, above);
+            data.u32(2, if negated { 0 } else { CONNLIMIT_F_INV });
+        });
+    }
+
+    /// An element for the loaded keys, with an expression of its own.
+    fn dynset(&mut self, set: &str, operation: i32, name: &str, fill: impl FnOnce(&mut Attributes)) {
         self.expression("dynset", |data| {
             data.text(1, set);
-            data.u32(3, libc::NFT_DYNSET_OP_ADD as u32);
+            data.u32(3, operation as u32);
             data.u32(4, FIRST);
             data.nest(7, |inner| {
-                inner.text(EXPR_NAME, "connlimit");
-                inner.nest(EXPR_DATA, |data| {
-                    data.u32(1, above);
-                    data.u32(2, if negated { 0 } else { CONNLIMIT_F_INV });
-                });
+                inner.text(EXPR_NAME, name);
+                inner.nest(EXPR_DATA, fill);
             });
         });
     }
@@ -306,6 +311,23 @@ impl Code {
         });
     }
 
+    /// The chain finds in the mark as what to count the frame.
+    fn count_at(&mut self, id: u32, chain: &'static str) {
+        self.constant_register(&id.to_ne_bytes());
+        self.expression("meta", |data| {
+            data.u32(META_KEY, libc::NFT_META_MARK as u32);
+            data.u32(META_SREG, FIRST);
+        });
+        self.verdict(libc::NFT_GOTO, Some(&chain.into()));
+    }
+
+    fn constant_register(&mut self, value: &[u8]) {
+        self.expression("immediate", |data| {
+            data.u32(1, FIRST);
+            data.nest(IMMEDIATE_DATA, |nested| nested.put(DATA_VALUE, value));
+        });
+    }
+
     fn action(&mut self, action: &Action, keys: &[Operand]) {
         match action {
             Action::Accept => self.verdict(libc::NF_ACCEPT, None),
@@ -327,22 +349,20 @@ impl Code {
                 self.zone();
             }
             Action::Zone(zone) => {
-                self.expression("immediate", |data| {
-                    data.u32(1, FIRST);
-                    data.nest(2, |nested| nested.put(DATA_VALUE, &zone.to_ne_bytes()));
-                });
+                self.constant_register(&zone.to_ne_bytes());
                 self.zone();
             }
             Action::Untracked => self.expression("notrack", |_| {}),
             Action::Trace => {
-                self.expression("immediate", |data| {
-                    data.u32(1, FIRST);
-                    data.nest(2, |nested| nested.put(DATA_VALUE, &[1]));
-                });
+                self.constant_register(&[1]);
                 self.expression("meta", |data| {
-                    data.u32(2, libc::NFT_META_NFTRACE as u32);
-                    data.u32(3, FIRST);
+                    data.u32(META_KEY, libc::NFT_META_NFTRACE as u32);
+                    data.u32(META_SREG, FIRST);
                 });
+            }
+            Action::Count(_, set) => {
+                self.load_all(keys);
+                self.dynset(set, libc::NFT_DYNSET_OP_UPDATE, "counter", put_counter);
             }
         }
     }
@@ -381,6 +401,12 @@ impl Code {
     }
 }
 
+/// A counter that has not counted yet.
+pub(super) fn put_counter(data: &mut Attributes) {
+    data.u64(COUNTER_BYTES, 0);
+    data.u64(COUNTER_PACKETS, 0);
+}
+
 /// A verdict as the value of an attribute.
 pub(super) fn put_verdict(attributes: &mut Attributes, verdict: i32, chain: Option<&Name>) {
     attributes.nest(DATA_VERDICT, |data| {
@@ -407,5 +433,6 @@ pub(super) fn meta_key(meta: Meta) -> i32 {
         Meta::IifName => libc::NFT_META_IIFNAME,
         Meta::OifName => libc::NFT_META_OIFNAME,
         Meta::BridgeName => libc::NFT_META_BRI_IIFNAME,
+        Meta::Mark => libc::NFT_META_MARK,
     }
 }

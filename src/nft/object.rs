@@ -4,7 +4,7 @@
 //! one message. Sets carry the notes by which nft lists them in the right byte order.
 
 use super::constant::Constant;
-use super::expr::{Code, code, put_verdict};
+use super::expr::{Code, code, put_counter, put_verdict};
 use super::message::{Attributes, LARGEST, Message, family_number};
 use super::notes::Notes;
 use super::uapi::*;
@@ -77,6 +77,10 @@ impl Encoder {
             Change::DeleteElements(name, kind, keys) => {
                 let items = keys.iter().map(|key| element(kind, key, None));
                 self.elements(to, libc::NFT_MSG_DELSETELEM, (name, None), items)
+            }
+            Change::DestroyElements(name, kind, keys) => {
+                let items = keys.iter().map(|key| element(kind, key, None));
+                self.elements(to, MSG_DESTROY_ELEMENTS, (name, None), items)
             }
         }
     }
@@ -200,6 +204,12 @@ impl Encoder {
             if kind.dynamic {
                 a.nest(SET_DESC, |a| a.u32(SET_DESC_SIZE, DYNAMIC_SIZE));
             }
+            if kind.counted {
+                a.nest(SET_EXPRESSION, |a| {
+                    a.text(EXPR_NAME, "counter");
+                    a.nest(EXPR_DATA, put_counter);
+                });
+            }
             a.put(SET_USERDATA, &set_notes(kind));
         })
     }
@@ -320,6 +330,7 @@ pub(super) fn type_number(part: KeyType) -> u32 {
         KeyType::Port => 13,
         KeyType::EtherType => 10,
         KeyType::IpProtocol => 12,
+        KeyType::Mark => 19,
     }
 }
 

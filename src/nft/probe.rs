@@ -202,8 +202,13 @@ fn meaning(errno: Option<i32>) -> Support {
 
 fn scaffold() -> Vec<Step> {
     let hook = |priority| Some(Hook { point: Point::Prerouting, priority, device: None });
-    let counted = || SetType { key: vec![KeyType::IfIndex, KeyType::Ipv4], data: Data::None, dynamic: true };
-    let zones = SetType { key: vec![KeyType::IfIndex], data: Data::Zone, dynamic: false };
+    let counted = || SetType {
+        key: vec![KeyType::IfIndex, KeyType::Ipv4],
+        data: Data::None,
+        dynamic: true,
+        counted: false,
+    };
+    let zones = SetType { key: vec![KeyType::IfIndex], data: Data::Zone, dynamic: false, counted: false };
     [
         (Family::Bridge, Change::AddTable),
         (Family::Bridge, Change::AddChain(name("c"), hook(0))),

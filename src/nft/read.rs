@@ -11,6 +11,7 @@ use super::uapi::*;
 use crate::ir::SetType;
 use crate::ir::observed::{Observed, ObservedChain, ObservedRule, ObservedSet, ObservedTable};
 use crate::ir::{Bytes, Data, Datum, Family, Hook, KeyType, Name, Point, TABLE};
+use crate::layout;
 use std::collections::BTreeMap;
 use std::io;
 
@@ -158,6 +159,7 @@ fn read_rule(rule: &[u8]) -> ObservedRule {
         digest: note(notes, UDATA_DIGEST).filter(|value| value.len() == 8).and_then(long),
         comment: note(notes, UDATA_COMMENT).map(text),
         counter: attributes(expressions).find_map(|(_, expression)| read_counter(expression)),
+        tally: read_tally(expressions),
         goto: attributes(expressions).find_map(|(_, expression)| read_goto(expression)),
     }
 }
@@ -167,6 +169,26 @@ fn read_goto(expression: &[u8]) -> Option<Name> {
     let verdict = attribute(attribute(attribute(expression, EXPR_DATA)?, IMMEDIATE_DATA)?, DATA_VERDICT)?;
     let is_goto = attribute(verdict, VERDICT_CODE).and_then(number)?.cast_signed() == libc::NFT_GOTO;
     is_goto.then(|| named(verdict, VERDICT_CHAIN)).flatten()
+}
+
+/// What a rule marks frames with on the way to a chain that counts them.
+fn read_tally(expressions: &[u8]) -> Option<u32> {
+    let named = |name: &'static str| {
+        let is =
+            move |expression: &&[u8]| attribute(expression, EXPR_NAME).is_some_and(|own| text(own) == name);
+        attributes(expressions).map(|(_, expression)| expression).filter(is)
+    };
+    named("meta").find(|expression| sets_mark(expression))?;
+    named("immediate").find_map(|expression| {
+        let value = attribute(attribute(attribute(expression, EXPR_DATA)?, IMMEDIATE_DATA)?, DATA_VALUE)?;
+        Some(u32::from_ne_bytes(value.try_into().ok()?))
+    })
+}
+
+fn sets_mark(expression: &[u8]) -> bool {
+    let data = attribute(expression, EXPR_DATA).unwrap_or_default();
+    let key = attribute(data, META_KEY).and_then(number);
+    key == Some(libc::NFT_META_MARK as u32) && attribute(data, META_SREG).is_some()
 }
 
 fn read_counter(expression: &[u8]) -> Option<(u64, u64)> {
@@ -184,16 +206,17 @@ fn read_sets(link: &mut dyn Dump, family: u8, table: &mut ObservedTable) -> io::
         let is_named = flags & libc::NFT_SET_ANONYMOUS == 0 && ours(attributes, SET_TABLE);
         if let Some(name) = is_named.then(|| named(attributes, SET_NAME)).flatten() {
             let ty = read_type(attributes, flags);
-            table.sets.insert(name, ObservedSet { ty, elements: BTreeMap::new() });
+            table.sets.insert(name, ObservedSet { ty, elements: BTreeMap::new(), counts: BTreeMap::new() });
         }
     })?;
-    for (name, set) in table.sets.iter_mut().filter(|(_, set)| !set.ty.dynamic) {
+    let readable = |(name, set): &(&Name, &mut ObservedSet)| !set.ty.dynamic || &***name == layout::DROPS;
+    for (name, set) in table.sets.iter_mut().filter(readable) {
         // While the kernel moves a set to a larger hash table, a dump may pass elements over: what one dump lacks the
         // next one has.
         loop {
-            let known = set.elements.len();
+            let known = set.elements.len() + set.counts.len();
             read_elements(link, family, name, set)?;
-            if set.elements.len() == known {
+            if set.elements.len() + set.counts.len() == known {
                 break;
             }
         }
@@ -206,10 +229,15 @@ fn read_elements(link: &mut dyn Dump, family: u8, name: &Name, set: &mut Observe
         a.text(LIST_TABLE, TABLE);
         a.text(LIST_SET, name);
     });
-    let ObservedSet { ty, elements } = set;
+    let ObservedSet { ty, elements, counts } = set;
     ask(link, &request, &mut |message| {
         let list = attribute(body(message), LIST_ELEMENTS).unwrap_or_default();
-        elements.extend(attributes(list).filter_map(|(_, element)| read_element(element, ty.data)));
+        for (_, element) in attributes(list) {
+            let Some((key, datum)) = read_element(element, ty.data) else { continue };
+            let count = attribute(element, ELEM_EXPRESSION).and_then(read_counter);
+            counts.extend(count.map(|count| (key.clone(), count)));
+            elements.extend((!ty.dynamic).then_some((key, datum)));
+        }
     })
 }
 
@@ -220,7 +248,8 @@ fn read_type(set: &[u8], flags: i32) -> SetType {
         Some(kind) if kind == libc::NFT_DATA_VERDICT => Data::Verdict,
         _ => Data::Zone,
     };
-    SetType { key, data, dynamic: flags & libc::NFT_SET_EVAL != 0 }
+    let counted = attribute(set, SET_EXPRESSION).is_some();
+    SetType { key, data, dynamic: flags & libc::NFT_SET_EVAL != 0, counted }
 }
 
 /// The parts of a concatenated type: six bits each, the first part highest.
@@ -228,7 +257,7 @@ fn key_types(mut number: u32) -> Option<Vec<KeyType>> {
     use KeyType::*;
     let mut parts = Vec::new();
     while number != 0 {
-        let known = [IfIndex, IfName, Ether, Ipv4, Ipv6, Port, EtherType, IpProtocol];
+        let known = [IfIndex, IfName, Ether, Ipv4, Ipv6, Port, EtherType, IpProtocol, Mark];
         parts.push(known.into_iter().find(|part| type_number(*part) == number & 0x3f)?);
         number >>= 6;
     }
@@ -289,8 +318,12 @@ mod tests {
 
     /// What a kernel announces of a table is what makes the table: the same messages.
     fn announced() -> Vec<u8> {
-        let kind =
-            SetType { key: vec![KeyType::IfIndex, KeyType::Ether], data: Data::Verdict, dynamic: false };
+        let kind = SetType {
+            key: vec![KeyType::IfIndex, KeyType::Ether],
+            data: Data::Verdict,
+            dynamic: false,
+            counted: false,
+        };
         let key = concat(&[&[5, 0, 0, 0], &[1, 2, 3, 4, 5, 6]]);
         let hook = Hook { point: Point::Prerouting, priority: -5, device: None };
         let rule = Rule { counter: true, ..Rule::new(vec![], Action::Drop) };

@@ -188,14 +188,16 @@ fn describe(Step { family, change }: &Step) -> String {
         }
         Change::AddRule(chain, _) => format!("a rule of chain {chain}"),
         Change::AddSet(name, _) | Change::DeleteSet(name) => format!("set {name}"),
-        Change::AddElements(name, ..) | Change::DeleteElements(name, ..) => format!("elements of set {name}"),
+        Change::AddElements(name, ..)
+        | Change::DeleteElements(name, ..)
+        | Change::DestroyElements(name, ..) => format!("elements of set {name}"),
     };
     format!("{what} in table {family} {}", crate::ir::TABLE)
 }
 
 impl Display for Refusal {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        if let Some(Origin { filter, rule, place }) = &self.origin {
+        if let Some(Origin { filter, rule, place, .. }) = &self.origin {
             write!(f, "{}: rule {filter}:{rule}: ", place.line_column())?;
         }
         write!(f, "{}: {}", self.what, self.fault)

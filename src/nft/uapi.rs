@@ -33,6 +33,10 @@ pub(super) const SET_DESC: u16 = 9;
 pub(super) const SET_ID: u16 = 10;
 pub(super) const SET_USERDATA: u16 = 13;
 pub(super) const SET_DESC_SIZE: u16 = 1;
+pub(super) const SET_EXPRESSION: u16 = 17;
+
+/// `NFT_MSG_DESTROYSETELEM`, of 6.3: what is not there is no fault.
+pub(super) const MSG_DESTROY_ELEMENTS: i32 = 30;
 
 pub(super) const LIST_TABLE: u16 = 1;
 pub(super) const LIST_SET: u16 = 2;
@@ -41,10 +45,13 @@ pub(super) const LIST_SET_ID: u16 = 4;
 pub(super) const LIST_ITEM: u16 = 1;
 pub(super) const ELEM_KEY: u16 = 1;
 pub(super) const ELEM_DATA: u16 = 2;
+pub(super) const ELEM_EXPRESSION: u16 = 7;
 
 pub(super) const DATA_VALUE: u16 = 1;
 pub(super) const DATA_VERDICT: u16 = 2;
 pub(super) const IMMEDIATE_DATA: u16 = 2;
+pub(super) const META_KEY: u16 = 2;
+pub(super) const META_SREG: u16 = 3;
 pub(super) const VERDICT_CODE: u16 = 1;
 pub(super) const VERDICT_CHAIN: u16 = 2;
 

@@ -8,8 +8,12 @@ use std::fmt::{self, Display, Formatter};
 
 impl Display for Plan {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        for (batch, steps) in [("prepare", &self.prepare), ("switch", &self.switch), ("retire", &self.retire)]
-        {
+        for (batch, steps) in [
+            ("prepare", &self.prepare),
+            ("switch", &self.switch),
+            ("retire", &self.retire),
+            ("forget", &self.forget),
+        ] {
             if !steps.is_empty() {
                 writeln!(f, "# {batch}")?;
             }
@@ -39,11 +43,13 @@ impl Display for Step {
             Change::AddElements(name, kind, elements) => {
                 write!(f, "add element {family} {TABLE} {name} {}", listed(name, kind, elements))
             }
-            Change::DeleteElements(name, kind, keys) => {
+            Change::DeleteElements(name, kind, keys) | Change::DestroyElements(name, kind, keys) => {
+                let verb =
+                    if matches!(self.change, Change::DeleteElements(..)) { "delete" } else { "destroy" };
                 let elements: Vec<(Bytes, Datum)> =
                     keys.iter().map(|key| (key.clone(), Datum::None)).collect();
                 let plain = SetType { data: crate::ir::Data::None, ..kind.clone() };
-                write!(f, "delete element {family} {TABLE} {name} {}", listed(name, &plain, &elements))
+                write!(f, "{verb} element {family} {TABLE} {name} {}", listed(name, &plain, &elements))
             }
         }
     }
@@ -56,7 +62,8 @@ impl SetType {
 
     fn filled(&self, elements: &[(Bytes, Datum)]) -> Set {
         let elements = elements.iter().cloned().collect();
-        Set { key: self.key.clone(), data: self.data, role: Role::Variable, dynamic: self.dynamic, elements }
+        let SetType { key, data, dynamic, counted } = self.clone();
+        Set { key, data, role: Role::Variable, dynamic, counted, elements }
     }
 }
 
@@ -69,7 +76,8 @@ fn declared(name: &Name, kind: &SetType) -> String {
 
 /// `{ a, b }` as the set itself would list them.
 fn listed(name: &Name, kind: &SetType, elements: &[(Bytes, Datum)]) -> String {
-    let text = SetText(name, &kind.filled(elements)).to_string();
+    let filled = SetType { dynamic: false, ..kind.clone() }.filled(elements);
+    let text = SetText(name, &filled).to_string();
     let from = text.find("elements = ").map_or("", |at| &text[at + "elements = ".len()..]);
     let end = from.find('}').map_or(0, |at| at + 1);
     from[..end].split_whitespace().collect::<Vec<_>>().join(" ")

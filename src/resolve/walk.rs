@@ -5,7 +5,8 @@
 
 use super::Library;
 use crate::diag::{Code, Diagnostic};
-use crate::filter::{Entry, Filter, Include, Rule};
+use crate::filter::{Action, Entry, Filter, Include, Rule, write};
+use crate::ir::digest::short;
 use crate::ir::{Name, Origin};
 use crate::span::{Place, Span};
 use crate::vars::Vars;
@@ -153,7 +154,9 @@ impl Instance {
 
     pub(super) fn origin(&self) -> Origin {
         let filter: Name = self.filter.name.as_str().into();
-        Origin { filter, rule: self.number, place: self.place(self.rule.span) }
+        let drops = matches!(self.rule.action, Action::Drop | Action::Reject);
+        let id = if drops { short(&(self.filter.name.clone() + &write::rule(&self.rule))) } else { 0 };
+        Origin { filter, rule: self.number, id, place: self.place(self.rule.span) }
     }
 }
 

@@ -338,7 +338,7 @@ pub fn table() -> ObservedTable {
     seen.families.get(&Family::Bridge).cloned().unwrap_or_default()
 }
 
-/// What of our table packets meet: everything but who owns it and the kernel's numbers.
+/// What of our table packets meet: everything but who owns it, the kernel's numbers and what was counted.
 pub fn rules() -> ObservedTable {
     let mut table = table();
     (table.owner, table.port) = (false, None);
@@ -346,6 +346,7 @@ pub fn rules() -> ObservedTable {
         rule.handle = 0;
         rule.counter = None;
     });
+    table.sets.values_mut().for_each(|set| set.counts.clear());
     table
 }
 

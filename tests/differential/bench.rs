@@ -175,6 +175,7 @@ impl Bench {
             vars: subject.vars.clone(),
         };
         let firewall = Firewall::new(Policy { fold_up_to, compile, placement: Default::default() });
+        let firewall = firewall.counting_traffic(subject.counters);
         Some(firewall.define(subject.filters()?).ok()?.bind(member).ok()?.ruleset())
     }
 }

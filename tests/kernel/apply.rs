@@ -105,7 +105,8 @@ fn a_refused_switch_takes_back_what_prepare_made() {
         kernel.apply(prepare(steps(&Ruleset { tables: BTreeMap::from([(Family::Bridge, table)]) }))).unwrap();
         let before = listing();
         let bridge = |change| step(Family::Bridge, change);
-        let kind = SetType { key: vec![KeyType::IfIndex], data: Data::Verdict, dynamic: false };
+        let kind =
+            SetType { key: vec![KeyType::IfIndex], data: Data::Verdict, dynamic: false, counted: false };
         let jump = |to: &str| Rule::new(vec![], Action::Jump(name(to)));
         let plan = Plan {
             prepare: vec![
@@ -125,6 +126,7 @@ fn a_refused_switch_takes_back_what_prepare_made() {
             ],
             switch: vec![bridge(Change::AddRule(name("base"), jump("new/a"))), bridge(lost_rule(7))],
             retire: vec![bridge(Change::DeleteChain(name("x/out")))],
+            ..Plan::default()
         };
         let refused = kernel.apply(plan).unwrap_err();
         assert_eq!(
@@ -188,6 +190,7 @@ fn leads_to(there: &str, before: &str) -> Plan {
         ],
         switch: vec![bridge(Change::FlushChain(name("base"))), bridge(Change::AddRule(name("base"), to))],
         retire: vec![bridge(Change::FlushChain(name(before))), bridge(Change::DeleteChain(name(before)))],
+        ..Plan::default()
     }
 }
 

@@ -16,7 +16,7 @@ pub fn step(family: Family, change: Change) -> Step {
 }
 
 pub fn set_type(set: &Set) -> SetType {
-    SetType { key: set.key.clone(), data: set.data, dynamic: set.dynamic }
+    set.kind()
 }
 
 /// Everything of a rule set, made in an order the kernel takes.
@@ -46,7 +46,7 @@ pub fn prepare(steps: Vec<Step>) -> Plan {
 
 pub fn set(key: &[KeyType], data: Data, elements: &[(&[u8], Datum)]) -> Set {
     let elements = elements.iter().map(|(key, datum)| (Bytes::from(*key), datum.clone())).collect();
-    Set { key: key.to_vec(), data, role: Role::Variable, dynamic: false, elements }
+    Set { key: key.to_vec(), data, role: Role::Variable, dynamic: false, counted: false, elements }
 }
 
 pub fn f(field: Field) -> Key {
@@ -92,5 +92,5 @@ pub fn element(parts: &[&[u8]]) -> Bytes {
 
 pub fn origin(filter: &str, rule: u32) -> Option<Origin> {
     let source = Source::new("clean.xml", "<filter>\n  <rule/>\n</filter>");
-    Some(Origin { filter: name(filter), rule, place: Place { source, span: Span::new(11..18) } })
+    Some(Origin { filter: name(filter), rule, id: 0, place: Place { source, span: Span::new(11..18) } })
 }

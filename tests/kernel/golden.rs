@@ -67,7 +67,7 @@ fn alone(family: Family, program: &Program) -> Ruleset {
     let (chains, sets) = program.placed(&printable(&program.filter));
     let slot = |key| {
         let elements = Default::default();
-        Set { key, data: Data::None, role: Role::Variable, dynamic: false, elements }
+        Set { key, data: Data::None, role: Role::Variable, dynamic: false, counted: false, elements }
     };
     let slots = program.slots.iter().map(|part| (part.set_name(), slot(part.key())));
     let sets = sets.into_iter().chain(program.foreign.clone()).chain(slots).collect();

@@ -6,7 +6,9 @@ use crate::lab::*;
 use nwfilter::apply::Kernel;
 use nwfilter::field::Field;
 use nwfilter::ir::*;
+use nwfilter::layout::{self, Entrance};
 use nwfilter::nft::Ownership;
+use nwfilter::program::Program;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Our batch, and nft with our text, must leave the same in the kernel.
@@ -57,6 +59,26 @@ fn an_inet_rule_is_what_nft_makes_of_its_text() {
         let counted = set(&[KeyType::IfIndex, KeyType::Ipv4], Data::None, &[]);
         table.sets.insert(name("counted"), Set { dynamic: true, role: Role::Foreign, ..counted });
         check(&kernel, &Ruleset { tables: BTreeMap::from([(Family::Inet, table)]) });
+    });
+}
+
+/// Everything that counts: dropped frames in a set that rules fill, all frames in sets that we do.
+#[test]
+fn what_counts_is_what_nft_makes_of_its_text() {
+    in_namespace(|| {
+        let kernel = Kernel::open(Ownership::Shared).unwrap();
+        for (family, mut table) in
+            [(Family::Bridge, layout::skeleton()), (Family::Netdev, layout::device_skeleton())]
+        {
+            let prefix = layout::settle(&mut table, &Program::closed().tallied(false, true));
+            layout::count_traffic(&mut table, true);
+            layout::enter(&mut table, 7, &Entrance::Private(prefix));
+            let drop = Rule::new(vec![eq(Field::EtherSaddr, &MAC)], Action::Drop);
+            let tally = Some(Tally { by: Interface::Out, id: 0x01020304 });
+            let chain = Chain { hook: None, rules: vec![Rule { tally, ..drop }] };
+            table.chains.insert(name("counting"), chain.into());
+            check(&kernel, &Ruleset { tables: BTreeMap::from([(family, table)]) });
+        }
     });
 }
 

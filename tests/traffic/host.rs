@@ -9,6 +9,7 @@ use nwfilter::filter::Filter;
 use nwfilter::filter::read::read;
 use nwfilter::firewall::{self, Firewall, Member, Place, Policy, Rules};
 use nwfilter::ir::Ruleset;
+use nwfilter::ir::observed::Observed;
 use nwfilter::library::Library;
 use nwfilter::nft::Ownership;
 use nwfilter::plan::plan;
@@ -103,6 +104,12 @@ impl Host {
             false => Place::Bridge(None),
         };
         Member { index, name, place, rules: Rules::Filter(filter.into()), vars: all }
+    }
+
+    /// What the kernel has.
+    #[allow(dead_code, reason = "some tests only look at frames")]
+    pub fn observe(&self) -> Observed {
+        self.kernel.observe().expect("tables can be read")
     }
 
     /// Makes the kernel enforce this firewall.
