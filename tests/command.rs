@@ -417,6 +417,8 @@ fn counters_count_what_each_rule_took() {
             status.lines().any(|line| line.contains(&format!("{rule}: {frames} frames")))
         };
         assert!(counted("no-mac-spoofing:2", 3) && counted("no-mac-spoofing:1", 1), "{status}");
+        let status = desk.run(&["status", "--dev", "vnet0"]).done();
+        assert!(status.contains("dropped by no-mac-spoofing:2: 3 frames"), "{status}");
     });
 }
 

@@ -92,6 +92,36 @@ fn explain_tells_what_the_daemon_enforces_now() {
 }
 
 #[test]
+fn drops_are_counted_over_redefinition_and_crash_and_name_their_line() {
+    in_fresh_netns(|| {
+        let (network, host) = (Network::new(), Host::new());
+        host.configure("traffic = true\n");
+        let daemon = host.start();
+        let status = || nwfilter(&host.runtime(), &["status", "--dev", "vnet0"]).1;
+        daemon.connect().define(&guard("no-mac-spoofing", 0)).unwrap();
+        daemon.connect().create("vnet0", "no-mac-spoofing").unwrap();
+        (0..3).for_each(|_| assert!(!network.passes(Way::FromGuest, forged())));
+        assert!(network.passes(Way::FromGuest, udp(ip(GUEST_IP, PEER_IP), 1, 2)));
+        let bytes = forged().len() - 14;
+        let told = format!("dropped by no-mac-spoofing:1 (filter:3:3): 3 frames, {} bytes\n", 3 * bytes);
+        let found = status();
+        assert!(
+            found.contains(&told) && found.contains("sent: 4 frames") && found.contains("received: 0 frames"),
+            "{found}"
+        );
+        daemon.connect().define(&guard("no-mac-spoofing", 7)).unwrap();
+        assert!(!network.passes(Way::FromGuest, forged()));
+        daemon.kill();
+        assert!(!network.passes(Way::FromGuest, forged()), "counted without a daemon, too");
+        let daemon = host.start();
+        let found = status();
+        assert!(found.contains("no-mac-spoofing.xml:") && found.contains("): 5 frames"), "{found}");
+        assert!(found.contains("sent: 6 frames"), "{found}");
+        drop(daemon);
+    });
+}
+
+#[test]
 fn the_command_works_by_itself_where_the_socket_is_not_our_daemons() {
     in_fresh_netns(|| {
         let (network, host) = (Network::new(), Host::new());
