@@ -1,5 +1,6 @@
 //! What clean-traffic costs a frame between two taps of a bridge, over what the bridge itself costs; and what it costs a
-//! packet that the host routes that others are kept out of its IP layer, and that its connection is asked for.
+//! packet that the host routes that others are kept out of its IP layer, and that its connection is asked for; and what counting
+//! costs a frame that passes and one that is dropped.
 
 mod guests;
 #[path = "../tests/lab/mod.rs"]
@@ -12,6 +13,7 @@ use lab::{Bridge, Link, Network, Tap, Way, address, in_fresh_netns, sysctl};
 use nwfilter::apply::Kernel;
 use nwfilter::filter::{Filter, read::read};
 use nwfilter::firewall::{BridgePort, Firewall, Member, Place, Policy};
+use nwfilter::ir::{Name, Table};
 use nwfilter::library::Library;
 use nwfilter::nft::Ownership;
 use nwfilter::nft::trace::Tracer;
@@ -37,6 +39,12 @@ fn main() {
                 bind(network, members, fold_up_to, &at_device);
             });
         }
+    }
+    let counting =
+        [("nothing", Counting::Nothing), ("drops", Counting::Drops), ("traffic", Counting::Traffic)];
+    for (name, counting) in counting {
+        bench(&format!("counting {name}"), |network| bind_counting(network, counting));
+        bench_dropped(&format!("dropped, counting {name}"), counting);
     }
     bench("traced/1", |network| {
         bind(network, 1, usize::MAX, &Place::Bridge(None));
@@ -81,7 +89,7 @@ fn bench_routed(name: &str, members: impl Fn(Link) -> Option<Vec<Member>> + Sync
         if let Some(members) = members(near.link) {
             let asks = "<filter name='asks'><rule action='accept' direction='out'><udp/></rule></filter>";
             let asks = read(&Source::new("asks.xml", asks)).expect("a filter").0;
-            enforce(0, [Arc::new(asks)], members);
+            enforce(0, [Arc::new(asks)], members, Counting::Drops);
         }
         let mut criterion = criterion();
         let id = format!("routed, {name}");
@@ -90,22 +98,72 @@ fn bench_routed(name: &str, members: impl Fn(Link) -> Option<Vec<Member>> + Sync
 }
 
 fn bind(network: &Network, members: u32, fold_up_to: usize, place: &Place) {
+    let others = (1..members).map(|n| guest(n, "clean-traffic"));
+    let ours = Member { place: place.clone(), ..ours(network) };
+    enforce(fold_up_to, [], others.chain([ours]).collect(), Counting::Drops);
+}
+
+fn ours(network: &Network) -> Member {
     let mut vars = Vars::default();
     vars.push("MAC", "52:54:00:00:00:01");
     vars.push("IP", GUEST_IP);
-    let (index, place) = (network.guest.link.index(), place.clone());
-    let ours = Member { index, place, vars, ..guest(0, "clean-traffic") };
-    let others = (1..members).map(|n| guest(n, "clean-traffic"));
-    enforce(fold_up_to, [], others.chain([ours]).collect());
+    Member { index: network.guest.link.index(), vars, ..guest(0, "clean-traffic") }
 }
 
-fn enforce(fold_up_to: usize, more: impl IntoIterator<Item = Arc<Filter>>, members: Vec<Member>) {
+/// What is counted, each with what is before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Counting {
+    Nothing,
+    Drops,
+    Traffic,
+}
+
+fn bind_counting(network: &Network, counting: Counting) {
+    enforce(0, [], vec![ours(network)], counting);
+}
+
+fn count_nothing(table: &mut Table) {
+    let names: Vec<Name> = table.chains.keys().cloned().collect();
+    for name in names {
+        let chain = table.chains.get_mut(&name).expect("listed above");
+        Arc::make_mut(chain).rules.iter_mut().for_each(|rule| rule.tally = None);
+    }
+}
+
+/// A frame that its sender's rules refuse.
+fn bench_dropped(name: &str, counting: Counting) {
+    in_fresh_netns(|| {
+        let network = Network::new();
+        bind_counting(&network, counting);
+        let frame: Vec<u8> = udp(ip(GUEST_IP, PEER_IP), 1000, 2000).from(FOREIGN_MAC).into();
+        assert!(!network.passes(Way::FromGuest, frame.clone()));
+        let dropped = |times| {
+            let start = Instant::now();
+            (0..times).for_each(|_| network.guest.send(&frame).expect("sent"));
+            start.elapsed()
+        };
+        let id = format!("from guest, {name}");
+        criterion().bench_function(&id, |b| b.iter_custom(dropped));
+        assert!(network.peer.drain().is_empty(), "none passed");
+    });
+}
+
+fn enforce(
+    fold_up_to: usize,
+    more: impl IntoIterator<Item = Arc<Filter>>,
+    members: Vec<Member>,
+    counting: Counting,
+) {
     // The tables stay when the kernel's handle goes.
     let kernel = Kernel::open(Ownership::OwnedAndKept).expect("netfilter");
     let filters = Firewall::new(Policy { fold_up_to, ..policy(kernel.features().into()) })
         .define(Library::standard().filters.into_values().chain(more));
     let firewall = filters.and_then(|filters| filters.bind_all(members)).expect("bound");
-    kernel.apply(plan(&Default::default(), &firewall.ruleset())).expect("in force");
+    let mut ruleset = firewall.counting_traffic(counting == Counting::Traffic).ruleset();
+    if counting == Counting::Nothing {
+        ruleset.tables.values_mut().for_each(count_nothing);
+    }
+    kernel.apply(plan(&Default::default(), &ruleset)).expect("in force");
 }
 
 /// Each in a namespace of its own, and so in a thread of its own.
