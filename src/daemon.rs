@@ -22,7 +22,7 @@ use crate::learning::Heard;
 use crate::lease::Table;
 use crate::lease::file::{self, Book};
 use crate::links::{self, Link, LinkEvent};
-use crate::metrics::Counters;
+use crate::metrics::{self, Counters};
 use crate::nft::Ownership;
 use crate::notify;
 use crate::rpc::{self, Call, Error, Reply};
@@ -174,7 +174,7 @@ impl Daemon {
             let untidy = at(self.untidy);
             tokio::select! {
                 Some(call) = inputs.calls.recv() => self.answer(call).await,
-                Some(question) = inputs.scrapes.recv() => drop(question.send(self.figures())),
+                Some(question) = inputs.scrapes.recv() => drop(question.send(self.figures().await)),
                 events = inputs.links.recv() => match events {
                     Some(events) => self.follow(events).await,
                     None => return Err(Failure::System("links are no longer followed", io::ErrorKind::BrokenPipe.into())),
@@ -281,8 +281,12 @@ impl Daemon {
     }
 
     /// What is told of us at this moment to whoever keeps figures.
-    fn figures(&self) -> String {
-        self.counters.text(&self.state.census(), &[])
+    async fn figures(&self) -> String {
+        let dropped = match self.observe().await {
+            Ok(observed) => metrics::dropped(&self.state.status(&observed)),
+            Err(_) => Vec::new(),
+        };
+        self.counters.text(&self.state.census(), &dropped)
     }
 
     async fn take(&mut self, change: Change) -> Result<Reply, Error> {

@@ -4,6 +4,7 @@
 //! text is made. Neither a clock nor a socket: who asks and how long something took is the daemon's affair.
 
 use crate::engine::Census;
+use crate::status::{Interface, Status};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -39,6 +40,22 @@ pub struct Dropped {
     pub frames: u64,
     /// Their bytes.
     pub bytes: u64,
+}
+
+/// What a status tells of drops. Those of no rule, or of one that is no more, have empty labels.
+pub fn dropped(status: &Status) -> Vec<Dropped> {
+    let of = |interface: &Interface| {
+        let name = interface.name.clone().unwrap_or_default();
+        let one = move |drop: &crate::drops::Dropped| Dropped {
+            interface: name.clone(),
+            filter: drop.filter.clone().unwrap_or_default(),
+            rule: drop.rule.map_or(String::new(), |rule| rule.to_string()),
+            frames: drop.count.frames,
+            bytes: drop.count.bytes,
+        };
+        interface.dropped.iter().map(one).collect::<Vec<_>>()
+    };
+    status.interfaces.iter().flat_map(of).collect()
 }
 
 type Label = [(&'static str, &'static str); 1];
