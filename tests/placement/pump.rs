@@ -3,7 +3,7 @@
 use crate::lab::frames::*;
 use crate::lab::{Tap, Wire};
 use std::net::{Ipv4Addr, UdpSocket};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,7 @@ pub struct Pump {
     socket: UdpSocket,
     frames: [(bool, Vec<u8>); 5],
     count: Mutex<Arrivals>,
+    turns: AtomicU64,
     done: AtomicBool,
 }
 
@@ -83,6 +84,7 @@ impl Pump {
             socket,
             frames,
             count: Mutex::default(),
+            turns: AtomicU64::new(0),
             done: AtomicBool::new(false),
         }
     }
@@ -100,6 +102,11 @@ impl Pump {
         self.count.lock().unwrap().honest
     }
 
+    /// How often what was sent has been collected.
+    pub fn turns(&self) -> u64 {
+        self.turns.load(Ordering::Acquire)
+    }
+
     /// What was counted since the last time.
     pub fn take(&self) -> Arrivals {
         std::mem::take(&mut self.count.lock().unwrap())
@@ -114,6 +121,7 @@ impl Pump {
             }
             drop(guest);
             self.collect(sent);
+            self.turns.fetch_add(1, Ordering::Release);
         }
     }
 

@@ -118,6 +118,9 @@ impl Stage<'_> {
             own.clone().count() == 1 && own.clone().all(|own| !own.unseen && own.closed.is_none())
         });
         thread::sleep(Duration::from_millis(3));
+        // What was sent before is counted as what came of it.
+        let turns = self.pump.turns();
+        eventually("a whole turn of the pump", || self.pump.turns() >= turns + 2);
     }
 }
 
