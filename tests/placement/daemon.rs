@@ -4,6 +4,7 @@ use crate::host::*;
 use crate::lab::frames::*;
 use crate::lab::{Link, Network, Tap, Way, Wire, address, in_fresh_netns, macvtap, macvtap_at, veth};
 use nwfilter::apply::Kernel;
+use nwfilter::ir::Family;
 use nwfilter::nft::Ownership;
 use nwfilter::status::{Interface, Seat, Status};
 use std::net::{Ipv4Addr, UdpSocket};
@@ -316,5 +317,45 @@ fn a_port_that_leaves_its_bridge_and_comes_back_stays_filtered() {
         }
         gaps.sort();
         println!("ARP is filtered again after leaving a bridge, packets at once: {gaps:?}");
+    });
+}
+
+/// What others may do to our tables; refusals are theirs.
+fn nft(arguments: &[&str]) {
+    let _ = std::process::Command::new("nft").args(arguments).output().unwrap();
+}
+
+#[test]
+fn what_others_do_to_the_table_of_devices_is_refused_or_undone() {
+    in_fresh_netns(|| {
+        let segment = Segment::new();
+        let guest = segment.guest("macvtap0");
+        let (host, daemon) = guarded();
+        daemon.connect().create("macvtap0", "g").unwrap();
+        let seen = || Kernel::open(Ownership::Shared).unwrap().observe().unwrap();
+        let owned = Kernel::open(Ownership::Shared).unwrap().features().owner_persist.is_yes();
+        assert_eq!(seen().families[&Family::Netdev].owner, owned);
+        let filtered = |when: &str| {
+            eventually(when, || !segment.passes(&guest, &forged()) && segment.passes(&guest, &honest()));
+            assert!(!segment.reaches(&guest, &unwanted()), "{when}");
+        };
+        for command in [
+            &["flush", "ruleset"][..],
+            &["delete", "table", "netdev", "nwfilter"],
+            &["flush", "chain", "netdev", "nwfilter", "ingress"],
+            &["delete", "chain", "netdev", "nwfilter", "_device/egress/macvtap0"],
+            &["flush", "set", "netdev", "nwfilter", "bound"],
+        ] {
+            nft(command);
+            assert!(!owned || !segment.passes(&guest, &forged()), "{command:?}: the table is ours alone");
+            filtered(&command.join(" "));
+        }
+        daemon.kill();
+        nft(&["flush", "ruleset"]);
+        let daemon = host.start();
+        assert!(!segment.passes(&guest, &forged()), "flushed while nobody was there");
+        filtered("restored");
+        assert_eq!(seen().families[&Family::Netdev].owner, owned);
+        drop(daemon);
     });
 }
