@@ -359,3 +359,55 @@ fn what_others_do_to_the_table_of_devices_is_refused_or_undone() {
         drop(daemon);
     });
 }
+
+#[test]
+fn a_daemon_that_comes_while_a_bound_device_is_away_keeps_its_name_shut() {
+    in_fresh_netns(|| {
+        if !Kernel::open(Ownership::Shared).unwrap().features().lasting_hooks.is_yes() {
+            println!("skipped: hooks go with their device here");
+            return;
+        }
+        let segment = Segment::new();
+        let guest = segment.guest("macvtap0");
+        let (host, daemon) = guarded();
+        daemon.connect().create("macvtap0", "g").unwrap();
+        guest.link.delete();
+        drop(guest);
+        eventually("the binding waits", || interface(&daemon, "macvtap0").index.is_none());
+        daemon.kill();
+        host.start().kill();
+        let guest = segment.guest("macvtap0");
+        assert!(!segment.passes(&guest, &honest()) && !segment.reaches(&guest, &unwanted()), "shut");
+        let _daemon = host.start();
+        assert!(segment.passes(&guest, &honest()) && !segment.passes(&guest, &forged()));
+    });
+}
+
+/// Asks for connections, which a macvtap's hooks do not know.
+fn stateful(name: &str) -> String {
+    let rule = "<rule action='accept' direction='out'><tcp state='NEW'/></rule></filter>";
+    guard(name, 0).replace("</filter>", rule)
+}
+
+#[test]
+fn a_client_hears_that_a_macvtap_knows_no_connections_and_one_that_comes_later_is_closed() {
+    in_fresh_netns(|| {
+        let segment = Segment::new();
+        let guest = segment.guest("macvtap0");
+        let (_host, daemon) = guarded();
+        daemon.connect().define(&stateful("s")).unwrap();
+        let why = refused(daemon.connect().create("macvtap0", "s")).message;
+        assert!(why.contains("connection"), "{why}");
+        assert!(segment.passes(&guest, &forged()), "not bound");
+        guest.link.delete();
+        drop(guest);
+        // Where its link is no one knows yet, it may come to a bridge.
+        if daemon.connect().create("macvtap0", "s").is_err() {
+            println!("skipped: no bridge tracks connections here");
+            return;
+        }
+        let guest = segment.guest("macvtap0");
+        eventually("it is closed", || interface(&daemon, "macvtap0").closed.is_some());
+        assert!(!segment.passes(&guest, &honest()));
+    });
+}
