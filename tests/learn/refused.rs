@@ -4,7 +4,7 @@
 //! place. Everything else, and every batch that is not to be refused, goes on as it is.
 
 use crate::daemon::host::{Conn, Daemon, Host, eventually};
-use crate::daemon::{becomes, bind_with, filter, interface, known};
+use crate::daemon::{bind_with, filter, interface, known};
 use crate::lab::frames::*;
 use crate::lab::{Network, Way, in_fresh_netns};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
@@ -119,8 +119,11 @@ impl World {
     }
 
     fn learns(&mut self) {
-        assert!(self.passes(claim()), "it waits");
-        becomes(&mut self.conn, self.network.guest.link.index(), &[GUEST_IP]);
+        let index = self.network.guest.link.index();
+        eventually("an address in force", || {
+            assert!(self.passes(claim()), "it waits, or has its address");
+            known(&mut self.conn, index) == [GUEST_IP]
+        });
         assert!(self.passes(udp(ip(GUEST_IP, PEER_IP), 1, 2)));
     }
 }
@@ -155,8 +158,9 @@ fn a_guest_that_can_not_even_be_closed_is_set_down_and_waits_still_when_it_comes
     in_fresh_netns(|| {
         let mut world = World::new();
         world.refuser.refuse(u32::MAX);
-        assert!(world.passes(claim()), "it waits");
-        eventually("that it is down", || world.network.guest.send(&Vec::from(claim())).is_err());
+        world.network.guest.send(&Vec::from(claim())).unwrap();
+        let nothing = Vec::from(dhcp(1).broadcast().from(FOREIGN_MAC));
+        eventually("that it is down", || world.network.guest.send(&nothing).is_err());
         world.daemon.logs("set down");
         world.refuser.refuse(0);
         world.network.guest.link.up();
