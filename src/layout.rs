@@ -13,17 +13,21 @@
 //!
 //! Everything here turns one [`Table`] into the next; nothing knows filters or the kernel.
 
+mod counting;
+mod sides;
 mod tracking;
 
+pub use counting::{
+    DROPS, TRAFFIC_IN, TRAFFIC_OUT, count_traffic, counts, tallies, with_answers, with_counts,
+};
+pub use sides::{hook, hooked, trace, unhook};
 pub use tracking::{HOSTS, TRACKED, Tracked, ZONES, track};
 
 use crate::ir::digest::digest;
-use crate::ir::{
-    Action, Bytes, Chain, Data, Datum, From, Hook, Interface, Key, KeyType, Match, Name, Point, Reject, Role,
-    Rule, Set, SetRef, Table, Tally, concat,
-};
+use crate::ir::{Action, Bytes, Chain, Data, Datum, KeyType, Name, Role, Rule, Set, Table, concat};
 use crate::program::{IN, OUT, Program, printable};
 use imbl::OrdMap;
+use sides::{BRIDGE_SIDES, DEVICE_SIDES, PACKET_SIDES, Side, refresh_dispatch, sides};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -46,35 +50,15 @@ pub const AT_EGRESS: &str = "at-egress";
 pub const AT_PREROUTING: &str = "at-prerouting";
 /// The map from the interface that a packet goes out by to where it is judged in the host's IP layer.
 pub const AT_POSTROUTING: &str = "at-postrouting";
-/// The set that rules fill with what they drop: an element counts for an interface and a rule's number.
-pub const DROPS: &str = "drops";
-/// The set of bound interfaces that counts the frames that come in by them.
-pub const TRAFFIC_IN: &str = "traffic-iif";
-/// The set of bound interfaces that counts the frames that go out by them.
-pub const TRAFFIC_OUT: &str = "traffic-oif";
 
-const PREROUTING: &str = "prerouting";
-const POSTROUTING: &str = "postrouting";
 const MEMBERS: &str = "/members";
 /// Members that are macvtaps.
 const TURNED: &str = "/turned";
-const INGRESS: &str = "ingress";
-const EGRESS: &str = "egress";
-/// Packets from and to whoever is bound.
-const FROM: &str = "from";
-const TO: &str = "to";
 /// Packets of those whose frames are judged at their own hooks alone.
 const ELSEWHERE: &str = "elsewhere";
-/// No program's name begins so.
-const DEVICE: &str = "_device";
 /// Hexadecimal digits of a digest in the name of a chain.
 const DIGEST_DIGITS: usize = 12;
 const IPSETS: [&str; 2] = ["ipset.", "ipset6."];
-
-/// After bridge conntrack (-200), and never 0, where br_netfilter may steal a frame.
-const FILTER_PRIORITY: i32 = -150;
-/// Behind the host's translation of source addresses (100): a guest's own addresses, and those that it sees.
-const LATE_PRIORITY: i32 = 150;
 
 /// How an interface's frames get to its program.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -118,52 +102,6 @@ fn with_sides(mut table: Table, sides: &[Side; 2]) -> Table {
     with_counts(&mut table);
     refresh_dispatch(&mut table);
     table
-}
-
-/// With what counts dropped frames, which a table that an earlier version made lacks.
-pub fn with_counts(table: &mut Table) {
-    let key = vec![KeyType::IfIndex, KeyType::Mark];
-    let drops = || Set { dynamic: true, ..set(key, Data::None, Role::Foreign) };
-    table.sets.entry(DROPS.into()).or_insert_with(drops);
-    for by in [Interface::In, Interface::Out] {
-        count(table, by, Action::Drop);
-    }
-}
-
-/// With chains for rules that reject, on a kernel that can.
-pub fn with_answers(table: &mut Table) {
-    for reject in [Reject::PortUnreachable, Reject::TcpReset] {
-        count(table, Interface::In, Action::Reject(reject));
-    }
-}
-
-/// The chain that counts frames before this becomes of them. It does whether or not they could be counted.
-fn count(table: &mut Table, by: Interface, action: Action) {
-    let name = Tally { by, id: 0 }.chain(&action).expect("a frame is counted that does not pass");
-    let keys = vec![Key::new(by.index()), Key::new(From::Mark)];
-    let rules = vec![Rule::new(vec![], Action::Count(keys, DROPS.into())), Rule::new(vec![], action)];
-    table.chains.entry(name.into()).or_insert_with(|| Arc::new(Chain { hook: None, rules }));
-}
-
-/// Whether the chain counts what others drop.
-pub fn counts(chain: &str) -> bool {
-    let actions = [Action::Drop, Action::Reject(Reject::PortUnreachable), Action::Reject(Reject::TcpReset)];
-    let all = [Interface::In, Interface::Out].map(|by| Tally { by, id: 0 });
-    actions.iter().any(|action| all.iter().any(|tally| tally.chain(action) == Some(chain)))
-}
-
-/// Has the frames of bound interfaces counted, or not.
-pub fn count_traffic(table: &mut Table, on: bool) {
-    let bound = table.sets.get(BOUND).map(|bound| bound.elements.clone()).unwrap_or_default();
-    for side in sides(table) {
-        if on {
-            let counting = Set { counted: true, ..set(vec![KeyType::IfIndex], Data::None, Role::Dispatch) };
-            table.sets.insert(side.traffic().into(), Set { elements: bound.clone(), ..counting });
-        } else {
-            table.sets.remove(side.traffic());
-        }
-    }
-    refresh_dispatch(table);
 }
 
 /// An empty named set.
@@ -366,18 +304,6 @@ pub fn program(table: &Table, index: u32) -> Option<Name> {
     }
 }
 
-/// What the drops of a bound interface can be counted as.
-pub fn tallies(table: &Table, index: u32) -> BTreeSet<u32> {
-    let ids = program(table, index).into_iter().flat_map(|prefix| {
-        let below: Name = format!("{prefix}/").into();
-        let chains = table.chains.range(below.clone()..);
-        let own =
-            chains.take_while(|(name, _)| name.starts_with(&*below)).flat_map(|(_, chain)| &chain.rules);
-        own.filter_map(|rule| Some(rule.tally?.id)).collect::<Vec<_>>()
-    });
-    ids.chain([0]).collect()
-}
-
 /// Whether what a bound interface's guest sends goes out by it.
 pub fn is_turned(table: &Table, index: u32) -> bool {
     match entrance(table, index) {
@@ -460,198 +386,6 @@ fn insert(table: &mut Table, set: &str, index: u32, datum: Datum) {
 
 fn chain(prefix: &str, side: &str) -> Name {
     format!("{prefix}/{side}").into()
-}
-
-/// Writes the chains of the dispatch anew, as its sets demand.
-fn refresh_dispatch(table: &mut Table) {
-    for side in sides(table) {
-        let hooked = |point, priority| Some(Hook { point, priority, device: None });
-        let (hook, gate) = match side.entry {
-            Entry::Hook(point, priority) => (hooked(point, priority), None),
-            Entry::Gate(gate, point, priority) => (None, Some((gate, hooked(point, priority)))),
-            Entry::Devices => (None, None),
-        };
-        table.chains.insert(side.base.into(), Arc::new(Chain { hook, rules: dispatch(table, side) }));
-        if let Some((gate, hook)) = gate {
-            let bound = Rule::new(vec![is_in(side.index(), BOUND)], Action::Goto(side.base.into()));
-            table.chains.insert(gate.into(), Arc::new(Chain { hook, rules: vec![bound, reserved(side)] }));
-        }
-    }
-}
-
-/// One direction: the chain of its dispatch, and how its frames are told apart.
-struct Side {
-    base: &'static str,
-    entry: Entry,
-    interface: Interface,
-    name: From,
-    /// The chain of a program, of one that is not turned round.
-    chain: &'static str,
-    map: &'static str,
-}
-
-/// How the kernel gets to a dispatch.
-enum Entry {
-    /// It begins there, with everybody's frames.
-    Hook(Point, i32),
-    /// By a base chain of this name, that saves others the search.
-    Gate(&'static str, Point, i32),
-    /// By base chains of each device.
-    Devices,
-}
-
-const BRIDGE_SIDES: [Side; 2] = both(
-    [FROM_GUEST, TO_GUEST],
-    [PREROUTING, POSTROUTING],
-    [Entry::Hook(Point::Prerouting, FILTER_PRIORITY), Entry::Hook(Point::Postrouting, FILTER_PRIORITY)],
-);
-
-const DEVICE_SIDES: [Side; 2] =
-    both([AT_INGRESS, AT_EGRESS], [INGRESS, EGRESS], [Entry::Devices, Entry::Devices]);
-
-const PACKET_SIDES: [Side; 2] = both(
-    [AT_PREROUTING, AT_POSTROUTING],
-    [FROM, TO],
-    [
-        Entry::Gate(PREROUTING, Point::Prerouting, FILTER_PRIORITY),
-        Entry::Gate(POSTROUTING, Point::Postrouting, LATE_PRIORITY),
-    ],
-);
-
-const fn both(maps: [&'static str; 2], bases: [&'static str; 2], entries: [Entry; 2]) -> [Side; 2] {
-    let [came, goes] = entries;
-    let from = Side {
-        base: bases[0],
-        entry: came,
-        interface: Interface::In,
-        name: From::IifName,
-        chain: OUT,
-        map: maps[0],
-    };
-    let to = Side {
-        base: bases[1],
-        entry: goes,
-        interface: Interface::Out,
-        name: From::OifName,
-        chain: IN,
-        map: maps[1],
-    };
-    [from, to]
-}
-
-/// A table has the sides whose maps it has.
-fn sides(table: &Table) -> &'static [Side; 2] {
-    let all = [&BRIDGE_SIDES, &DEVICE_SIDES, &PACKET_SIDES];
-    all.into_iter().find(|sides| table.sets.contains_key(sides[0].map)).unwrap_or(&BRIDGE_SIDES)
-}
-
-impl Side {
-    fn index(&self) -> From {
-        self.interface.index()
-    }
-
-    fn traffic(&self) -> &'static str {
-        match self.interface {
-            Interface::In => TRAFFIC_IN,
-            Interface::Out => TRAFFIC_OUT,
-        }
-    }
-
-    fn chain(&self, turned: bool) -> &'static str {
-        match (self.chain, turned) {
-            (OUT, true) => IN,
-            (_, true) => OUT,
-            (chain, false) => chain,
-        }
-    }
-}
-
-fn is_in(from: From, set: &str) -> Match {
-    Match::Lookup { keys: vec![Key::new(from)], negated: false, set: SetRef::Named(set.into()) }
-}
-
-fn dispatch(table: &Table, side: &Side) -> Vec<Rule> {
-    let by = table.sets.contains_key(AT_DEVICE).then(|| {
-        let keys = [side.index(), side.name].map(Key::new).into();
-        let by = Match::Lookup { keys, negated: false, set: SetRef::Named(AT_DEVICE.into()) };
-        Rule::new(vec![by], Action::Accept)
-    });
-    let shared = table.sets.keys().filter_map(|set| {
-        let target = chain(shared_by(set)?, side.chain(set.ends_with(TURNED)));
-        // A jump: should a packet that a change overtakes fall out of a chain not filled yet, it is dropped below.
-        Some(Rule::new(vec![is_in(side.index(), set)], Action::Jump(target)))
-    });
-    let private = Rule::new(vec![], Action::Dispatch(vec![Key::new(side.index())], side.map.into()));
-    let traffic = side.traffic();
-    let traffic = table
-        .sets
-        .contains_key(traffic)
-        .then(|| Rule::new(vec![is_in(side.index(), traffic)], Action::Continue));
-    let tally = Some(Tally { by: side.interface, id: 0 });
-    let rest = match side.entry {
-        Entry::Hook(..) => {
-            let bound = Rule::new(vec![is_in(side.index(), BOUND)], Action::Drop);
-            vec![Rule { tally, ..bound }, reserved(side)]
-        }
-        Entry::Gate(..) | Entry::Devices => vec![Rule { tally, ..Rule::new(vec![], Action::Drop) }],
-    };
-    by.into_iter().chain(traffic).chain(shared).chain([private]).chain(rest).collect()
-}
-
-fn reserved(side: &Side) -> Rule {
-    Rule::new(vec![is_in(side.name, RESERVED)], Action::Drop)
-}
-
-/// Has the kernel tell of every rule that the frames of bound interfaces meet (`nft monitor trace`), or of none.
-pub fn trace(table: &mut Table, on: bool) {
-    for side in sides(table) {
-        let (base, point, priority) = match side.entry {
-            Entry::Hook(point, priority) => (side.base, point, priority),
-            Entry::Gate(gate, point, priority) => (gate, point, priority),
-            Entry::Devices => continue,
-        };
-        let name: Name = format!("trace-{base}").into();
-        if !on {
-            table.chains.remove(&name);
-            continue;
-        }
-        let hook = Some(Hook { point, priority: priority - 1, device: None });
-        let rules = vec![Rule::new(vec![is_in(side.index(), BOUND)], Action::Trace)];
-        table.chains.insert(name, Arc::new(Chain { hook, rules }));
-    }
-}
-
-/// Leads all frames of the device that has this name to the dispatch, where it is dropped unless it is bound. The kernel
-/// may be made to tell of every rule that they meet.
-pub fn hook(table: &mut Table, device: &str, traced: bool) {
-    for (side, point) in DEVICE_SIDES.iter().zip([Point::Ingress, Point::Egress]) {
-        let hook = Some(Hook { point, priority: FILTER_PRIORITY, device: Some(device.into()) });
-        let trace = traced.then(|| Rule::new(vec![], Action::Trace));
-        let goto = Rule::new(vec![], Action::Goto(side.base.into()));
-        let rules = trace.into_iter().chain([goto]).collect();
-        table.chains.insert(device_chain(side, device), Arc::new(Chain { hook, rules }));
-    }
-}
-
-/// Lets the frames of a device of this name be.
-pub fn unhook(table: &mut Table, device: &str) {
-    for side in &DEVICE_SIDES {
-        table.chains.remove(&device_chain(side, device));
-    }
-}
-
-/// The names of devices whose frames are led to the dispatch, both ways.
-pub fn hooked(table: &Table) -> BTreeSet<&str> {
-    let at = |point| {
-        let hooks = table.chains.values().filter_map(|chain| chain.hook.as_ref());
-        let here = hooks.filter(move |hook| hook.point == point);
-        here.filter_map(|hook| hook.device.as_deref()).collect::<BTreeSet<&str>>()
-    };
-    at(Point::Ingress).intersection(&at(Point::Egress)).copied().collect()
-}
-
-fn device_chain(side: &Side, device: &str) -> Name {
-    format!("{DEVICE}/{}/{}", side.base, printable(device)).into()
 }
 
 /// Shuts every link of this name that is not bound.

@@ -1,6 +1,7 @@
 //! Which bridges conntrack sees, and how it is kept off all others.
 
-use super::{FILTER_PRIORITY, name_key, set};
+use super::sides::FILTER_PRIORITY;
+use super::{name_key, set};
 use crate::addr::Mac;
 use crate::field::Field;
 use crate::ir::{
