@@ -107,8 +107,10 @@ struct Difference {
     add_unread: Vec<Change>,
     /// Elements that packets read at once.
     add_read: Vec<Change>,
-    /// Ports that their bridge lets through, as none of its packets has missed their own hooks.
+    /// Who is let through since others judge him: only when no packet is left that has missed them.
     let_by: Vec<Change>,
+    /// Whether somebody is bound still and led nowhere any more: packets under way may walk his program.
+    shuts: bool,
     /// Elements of a map that lead elsewhere, and interfaces that are unbound.
     redirect: Vec<Change>,
     /// Chains whose rules change where packets walk them.
@@ -152,6 +154,8 @@ impl Difference {
         // What a packet under way may still read waits for it: not only elements, chains as well, for with a rule that
         // branches the kernel takes its constant map from packets that are still to walk the rule.
         let waits = handed
+            || self.shuts
+            || !self.let_by.is_empty()
             || !self.refill.is_empty()
             || self.redirect.iter().any(|change| matches!(change, Change::AddElements(..)))
             || self.delete_elements.iter().any(takes_from_dispatch);
@@ -228,7 +232,12 @@ impl Difference {
         for item in before.elements.diff(&after.elements) {
             match item {
                 DiffItem::Add(key, datum) => changes.add(key, datum, after.role, bindings),
-                DiffItem::Remove(key, _) => changes.remove(key, after.role, bindings.keeps(name, key)),
+                DiffItem::Remove(key, _) => {
+                    let keeps = bindings.keeps(name, key);
+                    self.shuts |=
+                        !keeps && after.role == Role::Dispatch && Bindings::bound(bindings.new, key);
+                    changes.remove(key, after.role, keeps);
+                }
                 DiffItem::Update { new: (key, datum), .. } => {
                     changes.unbound.push(key.clone());
                     changes.dispatched.push((key.clone(), datum.clone()));
@@ -238,9 +247,10 @@ impl Difference {
         push_elements(&mut self.add_unread, name, after, changes.unread);
         push_elements(&mut self.add_read, name, after, changes.read);
         push_removal(&mut self.redirect, name, after, changes.unbound);
-        let lists = (&mut self.redirect, &mut self.let_by);
-        let list = if **name == *AT_DEVICE { lists.1 } else { lists.0 };
-        push_elements(list, name, after, changes.dispatched);
+        let by = |(key, _): &(Bytes, Datum)| **name == *AT_DEVICE || bindings.was_shut(key);
+        let (by, dispatched) = changes.dispatched.into_iter().partition(by);
+        push_elements(&mut self.redirect, name, after, dispatched);
+        push_elements(&mut self.let_by, name, after, by);
         push_removal(&mut self.delete_elements, name, after, changes.left);
     }
 }
@@ -263,7 +273,20 @@ impl Bindings<'_> {
         }
         let led = |table: &Table| layout::shared_by(set).and_then(|shared| layout::led(table, shared));
         let (before, after) = (led(self.old), led(self.new));
-        bound && (after.is_none() || before == after)
+        bound && (after.is_none() || before == after) && Bindings::is_led(self.new, key)
+    }
+
+    /// Whether an interface was bound and led nowhere: in the host's IP layer, since it was a bridge's port.
+    fn was_shut(&self, key: &Bytes) -> bool {
+        Bindings::bound(self.old, key) && !Bindings::is_led(self.old, key)
+    }
+
+    /// Whether frames of an interface get on: to its program, or by it.
+    fn is_led(table: &Table, key: &Bytes) -> bool {
+        let first = || table.sets.get(AT_DEVICE)?.elements.range(key.clone()..).next();
+        let by = || first().is_some_and(|(by, _)| by.starts_with(key));
+        let index = key[..].try_into().map(u32::from_ne_bytes);
+        index.is_ok_and(|index| layout::entrance(table, index).is_some()) || by()
     }
 
     fn bound(table: &Table, key: &Bytes) -> bool {

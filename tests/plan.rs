@@ -402,18 +402,37 @@ fn assert_devices_are_led_here(table: &Table) {
     }
 }
 
-#[test]
-fn packets_of_an_interface_that_has_come_to_a_bridge_are_waited_for() {
+/// An interface in the host's IP layer: let in to a program, and kept out since it is a bridge's port.
+fn in_and_out() -> [Ruleset; 2] {
     let mut table = layout::packet_skeleton();
     layout::place(&mut table, &prefix(1), &program(1));
     layout::enter(&mut table, 5, &Entrance::Private(prefix(1)));
-    let old = Ruleset { tables: [(Family::Inet, table.clone())].into() };
+    let inside = Ruleset { tables: [(Family::Inet, table.clone())].into() };
     layout::keep_out(&mut table, 5, false);
     layout::sweep(&mut table);
-    let new = Ruleset { tables: [(Family::Inet, table)].into() };
-    let plan = plan(&old, &new);
-    assert!(plan.prepare.is_empty() && plan.switch.is_empty() && plan.moves(), "{plan}");
-    assert_eq!(send(&old, &plan.retire), new);
+    [inside, Ruleset { tables: [(Family::Inet, table)].into() }]
+}
+
+#[test]
+fn an_interface_that_has_come_to_a_bridge_is_shut_at_once_and_its_packets_under_way_are_waited_for() {
+    let [inside, outside] = in_and_out();
+    let plan = plan(&inside, &outside);
+    let switched = send(&inside, &plan.switch);
+    assert!(plan.prepare.is_empty() && !plan.retire.is_empty(), "{plan}");
+    assert_eq!(layout::entrance(&switched.tables[&Family::Inet], 5), None);
+    let chains = |rules: &Ruleset| rules.tables[&Family::Inet].chains.clone();
+    assert_eq!(chains(&switched), chains(&inside));
+    assert_eq!(send(&switched, &plan.retire), outside);
+}
+
+#[test]
+fn an_interface_that_has_left_its_bridge_is_let_in_when_its_own_hooks_have_seen_all() {
+    let [inside, outside] = in_and_out();
+    let plan = plan(&outside, &inside);
+    let switched = send(&send(&outside, &plan.prepare), &plan.switch);
+    assert_eq!(layout::entrance(&switched.tables[&Family::Inet], 5), None);
+    assert!(plan.moves(), "{plan}");
+    assert_eq!(send(&switched, &plan.retire), inside);
 }
 
 proptest! {
