@@ -214,9 +214,13 @@ impl State {
         self.settle(&portdev);
     }
 
-    /// A port whose last link is gone is not closed, and has no rules that could stay for a while.
+    /// A port whose last link is gone is not closed, and has no rules that could stay for a while. One of those that it
+    /// has left may have been closed for the sake of the other.
     fn settle(&mut self, portdev: &str) {
         if !self.members_of(portdev).is_empty() {
+            if self.closed.contains_key(portdev) {
+                self.enforce(portdev);
+            }
             return;
         }
         self.closed.remove(portdev);

@@ -203,6 +203,13 @@ fn settle(world: &mut World, links: &mut Links) {
     }
 }
 
+#[test]
+fn a_tap_is_not_closed_for_the_sake_of_a_macvtap_that_had_its_name() {
+    let acts =
+        [Act::Define(1, 2), Act::Create(2, 1), Act::Appear(13, 2), Act::Rename(13, 0), Act::Appear(10, 2)];
+    [0, 64].into_iter().for_each(|fold_up_to| check(&acts, fold_up_to));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
