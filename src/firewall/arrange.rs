@@ -141,8 +141,16 @@ impl Firewall {
 
     /// Lets the frames of a member in where they are judged, and nowhere else.
     fn enter(&mut self, index: u32, entrances: Vec<(Hooks, Entrance)>) {
-        if !entrances.iter().any(|(hooks, _)| *hooks == Hooks::Packets) {
+        let in_parts = entrances.iter().any(|(hooks, _)| *hooks == Hooks::Packets);
+        if !in_parts {
             self.keep_from_packets(index);
+        }
+        if self.seat(index) == Some(Hooks::Routed) {
+            // At its own hooks nobody judges its packets: should it come to a bridge, the bridge must not let them by.
+            match in_parts {
+                true => layout::keep_out(&mut self.bridge, index, false),
+                false => layout::leave(&mut self.bridge, index),
+            }
         }
         for (hooks, entrance) in entrances {
             if hooks == Hooks::Port {
@@ -178,7 +186,7 @@ impl Firewall {
             layout::leave(self.table_mut(hooks), member.index);
             before.into_iter().for_each(|before| self.count(hooks, &before, false));
         }
-        if seat == Hooks::Port {
+        if matches!(seat, Hooks::Port | Hooks::Routed) {
             layout::leave(&mut self.bridge, member.index);
         }
         self.gone_from(&member.place, seat);

@@ -103,6 +103,24 @@ fn an_interface_that_joins_or_leaves_a_bridge_is_shut_until_it_is_bound_where_it
     });
 }
 
+/// Its name is not the one that it was bound under, so that no bridge waits for it.
+#[test]
+fn a_routed_interface_whose_name_is_not_reserved_is_shut_at_a_bridge_as_well() {
+    routed(|mut host| {
+        let wires = Wires::new();
+        let guest = wires.segment.guest.link;
+        wires.leave();
+        host.bind_document(&wires.segment, guest, ONE_PORT, &[]);
+        wires.join();
+        assert_eq!(wires.knocks(), NOBODY);
+        wires.leave();
+        assert_eq!(wires.knocks(), [vec![], vec![80]]);
+        host.bind_to(&wires, guest, "one-port", &[]);
+        wires.join();
+        assert_eq!(wires.knocks(), [vec![80], vec![80]]);
+    });
+}
+
 #[test]
 fn nothing_forbidden_passes_while_an_interface_moves() {
     routed(|mut host| {
