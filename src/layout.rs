@@ -236,7 +236,7 @@ pub fn enter(table: &mut Table, index: u32, entrance: &Entrance) {
     }
 }
 
-/// Keeps the packets of an interface from the programs of the host's IP layer. They pass where its frames are judged at its
+/// Keeps an interface from the programs of a table. In the host's IP layer its packets pass where its frames are judged at its
 /// own hooks; else nothing of it gets there.
 pub fn keep_out(table: &mut Table, index: u32, judged: bool) {
     leave(table, index);
@@ -244,6 +244,11 @@ pub fn keep_out(table: &mut Table, index: u32, judged: bool) {
     for side in PACKET_SIDES.iter().filter(|_| judged) {
         insert(table, side.map, index, Datum::Jump(ELSEWHERE.into()));
     }
+}
+
+/// Whether an element of the host's IP layer lets packets pass whose frames are judged at their own hooks.
+pub fn is_elsewhere(datum: &Datum) -> bool {
+    matches!(datum, Datum::Jump(chain) if **chain == *ELSEWHERE)
 }
 
 /// Lets a bridge's port through that has its program at its own hooks, as long as it has this name.
@@ -294,6 +299,17 @@ pub fn entrance(table: &Table, index: u32) -> Option<Entrance> {
         _ => None,
     };
     shared.or_else(private)
+}
+
+/// Whether frames of an interface get on from the dispatch: to a program, or by it.
+pub fn is_led(table: &Table, index: u32) -> bool {
+    let key = index_key(index);
+    let leads = |(name, set): (&Name, &Set)| {
+        let dispatch = shared_by(name).is_some() || sides(table).iter().any(|side| side.map == &**name);
+        dispatch && set.elements.contains_key(&key)
+    };
+    let by = || table.sets.get(AT_DEVICE)?.elements.range(key.clone()..).next();
+    table.sets.iter().any(leads) || by().is_some_and(|(by, _)| by.starts_with(&key))
 }
 
 /// Where the program is placed that the frames of a bound interface enter.

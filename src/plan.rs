@@ -9,7 +9,7 @@
 mod text;
 
 use crate::ir::{Bytes, Chain, Datum, Family, Hook, Name, Role, Rule, Ruleset, Set, SetType, Table, concat};
-use crate::layout::{self, AT_DEVICE, BOUND, DROPS, index_key};
+use crate::layout::{self, AT_DEVICE, AT_PREROUTING, BOUND, DROPS, index_key};
 use imbl::ordmap::DiffItem;
 use std::sync::Arc;
 
@@ -238,6 +238,10 @@ impl Difference {
                         !keeps && after.role == Role::Dispatch && Bindings::bound(bindings.new, key);
                     changes.remove(key, after.role, keeps);
                 }
+                // Who is judged at his own hooks alone from now on leaves the IP layer's program when they have seen all.
+                DiffItem::Update { new: (key, datum), .. } if layout::is_elsewhere(datum) => {
+                    changes.left_for.push((key.clone(), datum.clone()));
+                }
                 DiffItem::Update { new: (key, datum), .. } => {
                     changes.unbound.push(key.clone());
                     changes.dispatched.push((key.clone(), datum.clone()));
@@ -250,6 +254,13 @@ impl Difference {
         let by = |(key, _): &(Bytes, Datum)| **name == *AT_DEVICE || bindings.was_shut(key);
         let (by, dispatched) = changes.dispatched.into_iter().partition(by);
         push_elements(&mut self.redirect, name, after, dispatched);
+        push_removal(
+            &mut self.let_by,
+            name,
+            after,
+            changes.left_for.iter().map(|(key, _)| key.clone()).collect(),
+        );
+        push_elements(&mut self.let_by, name, after, changes.left_for);
         push_elements(&mut self.let_by, name, after, by);
         push_removal(&mut self.delete_elements, name, after, changes.left);
     }
@@ -276,17 +287,15 @@ impl Bindings<'_> {
         bound && (after.is_none() || before == after) && Bindings::is_led(self.new, key)
     }
 
-    /// Whether an interface was bound and led nowhere: in the host's IP layer, since it was a bridge's port.
+    /// Whether an interface was bound in the host's IP layer and led nowhere, since it was a bridge's port.
     fn was_shut(&self, key: &Bytes) -> bool {
-        Bindings::bound(self.old, key) && !Bindings::is_led(self.old, key)
+        let packets = self.old.sets.contains_key(AT_PREROUTING);
+        packets && Bindings::bound(self.old, key) && !Bindings::is_led(self.old, key)
     }
 
-    /// Whether frames of an interface get on: to its program, or by it.
     fn is_led(table: &Table, key: &Bytes) -> bool {
-        let first = || table.sets.get(AT_DEVICE)?.elements.range(key.clone()..).next();
-        let by = || first().is_some_and(|(by, _)| by.starts_with(key));
         let index = key[..].try_into().map(u32::from_ne_bytes);
-        index.is_ok_and(|index| layout::entrance(table, index).is_some()) || by()
+        index.is_ok_and(|index| layout::is_led(table, index))
     }
 
     fn bound(table: &Table, key: &Bytes) -> bool {
@@ -304,6 +313,8 @@ struct Elements {
     unbound: Vec<Bytes>,
     dispatched: Vec<(Bytes, Datum)>,
     left: Vec<Bytes>,
+    /// Elements that are let by in place of what they led to.
+    left_for: Vec<(Bytes, Datum)>,
 }
 
 impl Elements {

@@ -425,6 +425,24 @@ fn an_interface_that_has_come_to_a_bridge_is_shut_at_once_and_its_packets_under_
     assert_eq!(send(&switched, &plan.retire), outside);
 }
 
+/// Packets of a routed interface go from one to the other without a moment in which they are shut out.
+#[test]
+fn whoever_is_judged_at_his_own_hooks_alone_and_whoever_is_not_change_places_without_a_loss() {
+    let [inside, _] = in_and_out();
+    let mut table = inside.tables[&Family::Inet].clone();
+    layout::keep_out(&mut table, 5, true);
+    layout::sweep(&mut table);
+    let elsewhere = Ruleset { tables: [(Family::Inet, table)].into() };
+    let led = |rules: &Ruleset| layout::is_led(&rules.tables[&Family::Inet], 5);
+    let to_program = |rules: &Ruleset| layout::entrance(&rules.tables[&Family::Inet], 5).is_some();
+    for (old, new) in [(&inside, &elsewhere), (&elsewhere, &inside)] {
+        let plan = plan(old, new);
+        let switched = send(&send(old, &plan.prepare), &plan.switch);
+        assert!(led(old) && led(&switched) && to_program(&switched), "{plan}");
+        assert_eq!(send(&switched, &plan.retire), *new);
+    }
+}
+
 #[test]
 fn an_interface_that_has_left_its_bridge_is_let_in_when_its_own_hooks_have_seen_all() {
     let [inside, outside] = in_and_out();
