@@ -45,8 +45,11 @@ impl State {
         if links.is_empty() {
             self.check(&binding).map_err(own_refusal)?;
         }
+        let bound_as = |link: &Arc<Link>| Some(next.firewall.members().get(&link.index)?.name.clone());
+        let before: BTreeSet<String> = links.iter().filter_map(bound_as).collect();
         let members = next.members(&links, &binding, &mut Needs::default()).map_err(own_refusal)?;
         next.firewall = next.firewall.bind_all(members).map_err(own_refusal)?;
+        before.iter().filter(|name| **name != portdev).for_each(|name| next.settle(name));
         let reply = Reply::Binding(binding_id(&binding));
         let writes = vec![Write::SaveBinding(portdev.clone(), binding::write_status(&binding))];
         next.bindings.insert(portdev, Arc::new(binding));

@@ -210,6 +210,12 @@ fn a_tap_is_not_closed_for_the_sake_of_a_macvtap_that_had_its_name() {
     [0, 64].into_iter().for_each(|fold_up_to| check(&acts, fold_up_to));
 }
 
+#[test]
+fn a_port_is_not_closed_that_has_no_link_any_more_since_its_link_was_bound_under_another_name() {
+    let acts = [Act::Apply(0, 2), Act::Appear(13, 0), Act::Rename(13, 1), Act::Create(1, 0)];
+    [0, 64].into_iter().for_each(|fold_up_to| check(&acts, fold_up_to));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
