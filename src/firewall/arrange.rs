@@ -145,7 +145,7 @@ impl Firewall {
         if !in_parts {
             self.keep_from_packets(index);
         }
-        if self.seat(index) == Some(Hooks::Routed) {
+        if !matches!(self.seat(index), Some(Hooks::Bridge | Hooks::Port)) {
             // At its own hooks nobody judges its packets: should it come to a bridge, the bridge must not let them by.
             match in_parts {
                 true => layout::keep_out(&mut self.bridge, index, false),
