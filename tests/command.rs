@@ -587,6 +587,27 @@ fn connections_of_an_interface_without_a_bridge_are_judged_where_they_are_known(
 }
 
 #[test]
+fn a_routed_interface_that_is_renamed_is_shut_at_a_bridge() {
+    in_fresh_netns(|| {
+        if !Kernel::open(Ownership::Shared).unwrap().features().lasting_hooks.is_yes() {
+            println!("skipped: old kernels rename no link that is up");
+            return;
+        }
+        let asks = "<filter name='asks'><rule action='accept' direction='out'><udp/></rule></filter>";
+        let (network, desk) = (Network::new(), Desk::new(&[("asks", asks)]));
+        let guest = network.guest.link;
+        guest.set_master(None);
+        desk.bind("apply", "asks").done();
+        guest.rename("other");
+        network.bridge.add(guest);
+        let frame = || udp(ip(GUEST_IP, PEER_IP), 1, 2);
+        assert!(!network.passes(Way::FromGuest, frame()) && !network.passes(Way::ToGuest, frame()));
+        desk.run(&["remove", "--index", &guest.index().to_string()]).done();
+        assert!(network.passes(Way::FromGuest, frame()));
+    });
+}
+
+#[test]
 fn a_status_file_is_there_while_an_interface_is_bound() {
     in_fresh_netns(|| {
         let (_network, desk) = (Network::new(), Desk::new(&[]));

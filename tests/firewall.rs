@@ -85,15 +85,15 @@ struct Meaning {
 
 fn meaning(firewall: &Firewall) -> BTreeMap<Family, Meaning> {
     let tables = firewall.ruleset().tables;
-    let in_parts = |index: &u32| {
-        let packets = tables.get(&Family::Inet);
-        packets.is_some_and(|table| layout::entrance(table, *index).is_some())
+    let at_device = |index: &u32| {
+        let devices = tables.get(&Family::Netdev);
+        devices.is_some_and(|table| layout::entrance(table, *index).is_some())
     };
-    let of = |(family, table): (&Family, &Table)| (*family, meaning_of(table, *family, &in_parts));
+    let of = |(family, table): (&Family, &Table)| (*family, meaning_of(table, *family, &at_device));
     tables.iter().map(of).collect()
 }
 
-fn meaning_of(table: &Table, family: Family, in_parts: &dyn Fn(&u32) -> bool) -> Meaning {
+fn meaning_of(table: &Table, family: Family, at_device: &dyn Fn(&u32) -> bool) -> Meaning {
     let indexes = |set: &Set| -> Vec<u32> {
         let index = |key: &Bytes| u32::from_ne_bytes(key[..4].try_into().unwrap());
         let mut indexes: Vec<u32> = set.elements.keys().map(index).collect();
@@ -113,8 +113,8 @@ fn meaning_of(table: &Table, family: Family, in_parts: &dyn Fn(&u32) -> bool) ->
         // Who is bound elsewhere is known in the host's IP layer, and is shut there or let be.
         None if table.sets.contains_key(layout::AT_PREROUTING) => None,
         None if lets_by(table, *index) => None,
-        // Should it come to a bridge, it is shut there: at its own hooks nobody judges its packets.
-        None if family == Family::Bridge && in_parts(index) => None,
+        // Who is judged at his own hooks is shut at a bridge, should he come to one.
+        None if family == Family::Bridge && at_device(index) => None,
         None => panic!("{index} is bound and goes nowhere"),
     });
     let anonymous = |action: &Action| match action {

@@ -7,7 +7,7 @@ use lab::frames::{FOREIGN_IP, FOREIGN_MAC, GUEST_IP, PEER_IP, arp_request, ip, u
 use lab::{Network, Way};
 use nwfilter::apply::Kernel;
 use nwfilter::compile::Options;
-use nwfilter::firewall::{Firewall, Member, Place, Policy, Rules};
+use nwfilter::firewall::{BridgePort, Firewall, Member, Place, Policy, Rules};
 use nwfilter::ir::Ruleset;
 use nwfilter::library::Library;
 use nwfilter::nft::Ownership;
@@ -30,11 +30,12 @@ fn traced(at_device: bool, frames: Vec<(Way, Vec<u8>)>) -> Vec<String> {
         .iter()
         .for_each(|(name, value)| vars.push(*name, *value));
     let rules = Rules::Filter("clean-traffic".into());
+    let bridge = BridgePort { index: network.bridge.link.index(), name: "br0".into(), host: None };
     let member = Member {
         index: network.guest.link.index(),
         name: "vnet0".into(),
         place: match at_device {
-            true => Place::Device { name: "vnet0".into(), turned: false },
+            true => Place::Port { name: "vnet0".into(), bridge },
             false => Place::Bridge(None),
         },
         rules,

@@ -201,6 +201,7 @@ impl Tables {
     fn seat(&mut self, index: u32, hooks: Hooks, Programs { frames, packets }: &Programs) {
         self.all().into_iter().for_each(|table| layout::leave(table, index));
         layout::keep_out(&mut self.packets, index, hooks != Hooks::Bridge);
+        layout::keep_out(&mut self.bridge, index, false);
         for (hooks, program) in [(hooks, Some(frames)), (Hooks::Packets, packets.as_ref())] {
             let Some(program) = program else { continue };
             let prefix = layout::settle(self.of(hooks.family()), program);

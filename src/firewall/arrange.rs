@@ -141,16 +141,12 @@ impl Firewall {
 
     /// Lets the frames of a member in where they are judged, and nowhere else.
     fn enter(&mut self, index: u32, entrances: Vec<(Hooks, Entrance)>) {
-        let in_parts = entrances.iter().any(|(hooks, _)| *hooks == Hooks::Packets);
-        if !in_parts {
+        if !entrances.iter().any(|(hooks, _)| *hooks == Hooks::Packets) {
             self.keep_from_packets(index);
         }
         if !matches!(self.seat(index), Some(Hooks::Bridge | Hooks::Port)) {
-            // At its own hooks nobody judges its packets: should it come to a bridge, the bridge must not let them by.
-            match in_parts {
-                true => layout::keep_out(&mut self.bridge, index, false),
-                false => layout::leave(&mut self.bridge, index),
-            }
+            // Should it come to a bridge under a name that no hook is for, nobody else keeps it from there.
+            layout::keep_out(&mut self.bridge, index, false);
         }
         for (hooks, entrance) in entrances {
             if hooks == Hooks::Port {
@@ -186,9 +182,7 @@ impl Firewall {
             layout::leave(self.table_mut(hooks), member.index);
             before.into_iter().for_each(|before| self.count(hooks, &before, false));
         }
-        if matches!(seat, Hooks::Port | Hooks::Routed) {
-            layout::leave(&mut self.bridge, member.index);
-        }
+        layout::leave(&mut self.bridge, member.index);
         self.gone_from(&member.place, seat);
     }
 

@@ -7,7 +7,7 @@ use nwfilter::apply::{self, Kernel};
 use nwfilter::compile::Options;
 use nwfilter::filter::Filter;
 use nwfilter::filter::read::read;
-use nwfilter::firewall::{self, Firewall, Member, Place, Policy, Rules};
+use nwfilter::firewall::{self, BridgePort, Firewall, Member, Place, Policy, Rules};
 use nwfilter::ir::Ruleset;
 use nwfilter::ir::observed::Observed;
 use nwfilter::library::Library;
@@ -99,8 +99,9 @@ impl Host {
         let mut all = Vars::default();
         vars.iter().for_each(|(name, value)| all.push(*name, *value));
         let (index, name) = (tap.link.index(), tap.link.name());
+        let bridge = BridgePort { index: self.network.bridge.link.index(), name: "br0".into(), host: None };
         let place = match self.at_device {
-            true => Place::Device { name: name.clone(), turned: false },
+            true => Place::Port { name: name.clone(), bridge },
             false => Place::Bridge(None),
         };
         Member { index, name, place, rules: Rules::Filter(filter.into()), vars: all }

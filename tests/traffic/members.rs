@@ -276,9 +276,6 @@ fn a_rename_keeps_the_filter_and_a_reused_name_gets_nothing_of_it() {
             let to_it = Vec::from(theirs().inbound());
             host.network.peer.send(&to_it).unwrap();
             assert_eq!(newcomer.drain(), Vec::<Vec<u8>>::new(), "{style:?}: quarantine");
-            if style.is_at_device() {
-                return; // A port of a bridge whose name is reserved is bound there.
-            }
             host.bind(&newcomer, "clean-traffic", OTHER_VARS).unwrap();
             assert!(passes(&host, theirs()) && !passes(&host, own()), "{style:?}: bound");
             host.enforce(host.firewall.unbind(newcomer.link.index())).unwrap();
@@ -327,12 +324,7 @@ fn a_rule_that_this_kernel_can_not_enforce_is_refused_by_name_and_nothing_change
                 Refusal::Kernel(refused) => refused.to_string(),
             };
             assert!(refusal.contains("'g'") && refusal.contains("rule 2"), "{refusal}");
-            let why = if style.is_at_device() {
-                "belongs to another, which is no bridge"
-            } else {
-                "NF_CONNTRACK_BRIDGE"
-            };
-            assert!(refusal.contains(why), "{refusal}");
+            assert!(refusal.contains("NF_CONNTRACK_BRIDGE"), "{refusal}");
             assert_eq!(rules_in_force(), before, "{style:?}");
             assert!(host.network.passes(Way::FromGuest, own()), "{style:?}");
             assert!(!host.network.passes(Way::FromGuest, own().from(FOREIGN_MAC)), "{style:?}");
