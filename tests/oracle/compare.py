@@ -18,7 +18,6 @@ import engine
 import explain
 
 KERNEL_LACKS = ("refused by the kernel", "kernel")
-GUEST_DRIVERS = "tun bridge nf_conntrack_bridge nf_tables nft_ct nft_reject nft_reject_bridge nft_meta_bridge nft_connlimit"
 
 
 def written_down(name):
@@ -49,17 +48,10 @@ def take_in_machine(options, wanted):
     folder = pathlib.Path(tempfile.mkdtemp(prefix="oracle-vm-", dir="target")).resolve()
     script = folder / "inside"
     words = " ".join(f"{name}:{seed}" for name, seed in wanted)
-    script.write_text(f"""#!/bin/sh
-for driver in {GUEST_DRIVERS}; do modprobe $driver; done
-# The machine reads the disk slowly and without a cache: what runs for every filter runs from memory.
-mkdir -p /run/fast/lib
-for program in virsh ip bridge sysctl; do
-    path=$(command -v $program)
-    cp $path /run/fast/
-    ldd $path | sed -n 's/.*=> \\(.*\\) (.*/\\1/p' | xargs -r cp -t /run/fast/lib
-done
+    script.write_text(f"""#!/bin/bash
+. {pathlib.Path("vm-tests/prepare").resolve()}
 strip -o /run/fast/nwfilterd {pathlib.Path(os.environ["NWFILTERD"]).resolve()}
-export PATH=/run/fast:$PATH LD_LIBRARY_PATH=/run/fast/lib NWFILTERD=/run/fast/nwfilterd
+export NWFILTERD=/run/fast/nwfilterd
 export NWFILTER_ORACLE={engine.ORACLE} NWFILTER_LIBVIRT_DATA={engine.FILTERS.parent} NWFILTER_ORACLE_PATIENCE=0.03
 cd {pathlib.Path.cwd()}
 tests/oracle/run --frames {options.frames} --take {folder} {words} >{folder}/log 2>&1
