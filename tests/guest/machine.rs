@@ -96,12 +96,14 @@ fn base(path: &Path) -> String {
 
 /// The drivers of the card with what they need, each after what it needs.
 fn load_order(drivers: &Path) -> Vec<PathBuf> {
-    let table = fs::read_to_string(drivers.join("modules.dep")).expect("depmod has run");
+    let read = |name| fs::read_to_string(drivers.join(name)).expect("depmod has run");
+    let (table, built_in) = (read("modules.dep"), read("modules.builtin"));
+    let is_of = |line: &str, wanted: &str| {
+        line.split(".ko").next().is_some_and(|name| base(Path::new(name)) == wanted)
+    };
     let mut order: Vec<PathBuf> = Vec::new();
-    for wanted in [BUS, CARD] {
-        let line = table
-            .lines()
-            .find(|line| line.split(".ko").next().is_some_and(|name| name.ends_with(&format!("/{wanted}"))));
+    for wanted in [BUS, CARD].into_iter().filter(|wanted| !built_in.lines().any(|line| is_of(line, wanted))) {
+        let line = table.lines().find(|line| is_of(line, wanted));
         let (own, needs) =
             line.and_then(|line| line.split_once(':')).unwrap_or_else(|| panic!("no module {wanted}"));
         // modules.dep names the nearest first.

@@ -282,7 +282,9 @@ fn a_guests_connections_live_though_its_card_leaves_checksums_to_the_host() {
         assert!(!answer.success, "another port of the host");
 
         guest.run("nc -ll -p 22 -e cat & nc -ll -p 23 -e cat &");
-        guest.run("for port in 22 23; do until netstat -tln | grep -q \":$port \"; do usleep 50000; done; done");
+        guest.run(
+            "for port in 22 23; do until netstat -tln | grep -q \":$port \"; do usleep 50000; done; done",
+        );
         let at = |port| SocketAddr::new(own.parse().unwrap(), port);
         if let Err(why) = comes_back(at(22), Duration::from_secs(60)) {
             let seen = guest.run("netstat -tan; ps | grep nc; cat /proc/net/snmp | grep -E 'Tcp|Ip:'").text;
