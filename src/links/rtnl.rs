@@ -23,7 +23,7 @@ use tokio::io::unix::{AsyncFd, AsyncFdReadyMutGuard};
 use tokio::sync::mpsc::Sender;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
-const RTM_NEWLINK: u16 = 16;
+pub(super) const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
 const GROUP_LINK: u32 = 1;
 /// Attributes of a link, and of its `IFLA_LINKINFO`.
@@ -31,7 +31,7 @@ const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
-const IFLA_LINKINFO: u16 = 18;
+pub(super) const IFLA_LINKINFO: u16 = 18;
 const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
@@ -47,7 +47,7 @@ const LONGEST: usize = 64 << 10;
 const BATCH: usize = 64;
 
 /// A socket, the dump asked for last, and room for one datagram.
-struct Listener {
+pub(super) struct Listener {
     socket: Socket,
     sequence: u32,
     buffer: Vec<u8>,
@@ -176,7 +176,7 @@ impl AsFd for Listener {
 
 impl Listener {
     /// A socket of this thread's namespace: one that waits, or one of these groups that does not.
-    fn open(groups: u32) -> io::Result<Listener> {
+    pub(super) fn open(groups: u32) -> io::Result<Listener> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         if groups != 0 {
             socket.set_non_blocking(true)?;
@@ -189,11 +189,16 @@ impl Listener {
     }
 
     fn ask(&mut self, links: &mut Links, lost: bool) -> io::Result<()> {
-        self.sequence += 1;
         links.dump_asked(lost);
         let mut link = LinkMessage::default();
         link.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-        let mut message = NetlinkMessage::from(RouteNetlinkMessage::GetLink(link));
+        self.ask_for_dump(RouteNetlinkMessage::GetLink(link))
+    }
+
+    /// Asks for all that is like this.
+    pub(super) fn ask_for_dump(&mut self, what: RouteNetlinkMessage) -> io::Result<()> {
+        self.sequence += 1;
+        let mut message = NetlinkMessage::from(what);
         message.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
         self.send(message)
     }
@@ -206,15 +211,20 @@ impl Listener {
         self.socket.send_to(&bytes, &SocketAddr::new(0, 0), 0).map(drop)
     }
 
-    /// Reads one datagram and folds it.
-    fn step(&mut self, links: &mut Links) -> io::Result<Vec<LinkEvent>> {
+    /// Reads one datagram, which is empty where it is not the kernel's.
+    pub(super) fn receive(&mut self) -> io::Result<&[u8]> {
         self.buffer.clear();
         let (length, from) = self.socket.recv_from(&mut self.buffer, libc::MSG_TRUNC)?;
         if length > self.buffer.len() {
             return Err(io::Error::new(ErrorKind::InvalidData, "a message of rtnetlink was cut"));
         }
+        Ok(if from.port_number() == 0 { &self.buffer } else { &[] })
+    }
+
+    /// Reads one datagram and folds it.
+    fn step(&mut self, links: &mut Links) -> io::Result<Vec<LinkEvent>> {
         let mut events = Vec::new();
-        let notices = if from.port_number() == 0 { read(&self.buffer)? } else { Vec::new() };
+        let notices = read(self.receive()?)?;
         for notice in notices {
             match notice {
                 Notice::New(link) => events.extend(links.told_new(link)),
@@ -261,7 +271,7 @@ fn index_gone(payload: &[u8]) -> Option<u32> {
     (header.interface_family == AddressFamily::Unspec).then_some(header.index)
 }
 
-fn refused(payload: &[u8]) -> Option<i32> {
+pub(super) fn refused(payload: &[u8]) -> Option<i32> {
     let code = i32::from_ne_bytes(*payload.first_chunk()?);
     (code != 0).then(|| code.saturating_neg())
 }
@@ -289,7 +299,7 @@ fn link(payload: &[u8]) -> Option<Link> {
 }
 
 /// Length of the header before the attributes.
-const LINK_HEADER: usize = 16;
+pub(super) const LINK_HEADER: usize = 16;
 
 fn kind(info: &[u8], ethernet: bool, lower: Option<u32>, lower_netns: Option<i32>) -> Kind {
     let find = |wanted, within| attributes(within).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
@@ -322,7 +332,7 @@ fn mode(bit: u32) -> MacvtapMode {
 }
 
 /// The attributes up to the first that is cut.
-fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub(super) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let attribute = NlaBuffer::new_checked(bytes).ok()?;
         let (kind, length) = (attribute.kind(), usize::from(attribute.length()));

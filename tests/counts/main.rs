@@ -8,6 +8,7 @@ mod host;
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod carried;
 mod drops;
 mod macvtap;
 mod traffic;
