@@ -27,6 +27,24 @@ impl std::ops::AddAssign for Count {
     }
 }
 
+impl std::ops::Sub for Count {
+    type Output = Count;
+
+    /// What came since; nothing less than none.
+    fn sub(self, then: Count) -> Count {
+        Count {
+            frames: self.frames.saturating_sub(then.frames),
+            bytes: self.bytes.saturating_sub(then.bytes),
+        }
+    }
+}
+
+impl From<(u64, u64)> for Count {
+    fn from((frames, bytes): (u64, u64)) -> Count {
+        Count { frames, bytes }
+    }
+}
+
 /// What one rule dropped of the frames of one interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dropped {
@@ -51,6 +69,15 @@ pub struct Traffic {
     pub from_guest: Count,
     /// On their way to it.
     pub to_guest: Count,
+}
+
+/// The same by the way they go through the interface, whoever sends them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ways {
+    /// Came in by it.
+    pub came: Count,
+    /// Were on their way out by it.
+    pub went: Count,
 }
 
 /// What was dropped of each bound interface's frames, by index.
@@ -78,18 +105,31 @@ pub fn dropped(observed: &Observed) -> BTreeMap<u32, Vec<Dropped>> {
 
 /// The frames of each bound interface, by index; empty where they are not counted.
 pub fn traffic(observed: &Observed) -> BTreeMap<u32, Traffic> {
-    let mut all: BTreeMap<u32, Traffic> = BTreeMap::new();
+    let mut all = BTreeMap::new();
     each_table(observed, |seen, table| {
-        for (set, comes_in) in [(TRAFFIC_IN, true), (TRAFFIC_OUT, false)] {
-            for (key, (frames, bytes)) in counts(seen, set) {
-                let Ok(index) = <[u8; 4]>::try_from(&**key).map(u32::from_ne_bytes) else { continue };
-                let traffic = all.entry(index).or_default();
-                let from_guest = comes_in != layout::is_turned(table, index);
-                let count = if from_guest { &mut traffic.from_guest } else { &mut traffic.to_guest };
-                *count = Count { frames: *frames, bytes: *bytes };
-            }
+        for (index, Ways { came, went }) in ways_of(seen) {
+            let (from_guest, to_guest) =
+                if layout::is_turned(table, index) { (went, came) } else { (came, went) };
+            all.insert(index, Traffic { from_guest, to_guest });
         }
     });
+    all
+}
+
+/// The same by the way they go; no more needs to be observed than the sets that count.
+pub fn ways(observed: &Observed) -> BTreeMap<u32, Ways> {
+    observed.families.values().flat_map(ways_of).collect()
+}
+
+fn ways_of(table: &ObservedTable) -> BTreeMap<u32, Ways> {
+    let mut all: BTreeMap<u32, Ways> = BTreeMap::new();
+    for (set, comes_in) in [(TRAFFIC_IN, true), (TRAFFIC_OUT, false)] {
+        for (key, count) in counts(table, set) {
+            let Ok(index) = <[u8; 4]>::try_from(&**key).map(u32::from_ne_bytes) else { continue };
+            let ways = all.entry(index).or_default();
+            *if comes_in { &mut ways.came } else { &mut ways.went } = Count::from(*count);
+        }
+    }
     all
 }
 

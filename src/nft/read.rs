@@ -63,6 +63,18 @@ pub fn observe(link: &mut dyn Dump) -> io::Result<Observed> {
     Err(io::Error::new(io::ErrorKind::ResourceBusy, "the rule set does not stop changing"))
 }
 
+/// Reads these sets of our tables alone, while others may change.
+pub fn observe_sets(link: &mut dyn Dump, names: &[&str]) -> io::Result<Observed> {
+    let mut families = tables(link)?;
+    for (family, table) in &mut families {
+        let number = super::message::family_number(*family);
+        list_sets(link, number, table)?;
+        table.sets.retain(|name, _| names.contains(&&**name));
+        read_all_elements(link, number, table)?;
+    }
+    Ok(Observed { families })
+}
+
 /// Which of our tables exist, and whether they have an owner: what little must be known before a change.
 pub fn tables(link: &mut dyn Dump) -> io::Result<BTreeMap<Family, ObservedTable>> {
     let mut families = BTreeMap::new();
@@ -199,6 +211,11 @@ fn read_counter(expression: &[u8]) -> Option<(u64, u64)> {
 }
 
 fn read_sets(link: &mut dyn Dump, family: u8, table: &mut ObservedTable) -> io::Result<()> {
+    list_sets(link, family, table)?;
+    read_all_elements(link, family, table)
+}
+
+fn list_sets(link: &mut dyn Dump, family: u8, table: &mut ObservedTable) -> io::Result<()> {
     let request = Request::dump(libc::NFT_MSG_GETSET, family, |a| a.text(SET_TABLE, TABLE));
     ask(link, &request, &mut |message| {
         let attributes = body(message);
@@ -208,7 +225,10 @@ fn read_sets(link: &mut dyn Dump, family: u8, table: &mut ObservedTable) -> io::
             let ty = read_type(attributes, flags);
             table.sets.insert(name, ObservedSet { ty, elements: BTreeMap::new(), counts: BTreeMap::new() });
         }
-    })?;
+    })
+}
+
+fn read_all_elements(link: &mut dyn Dump, family: u8, table: &mut ObservedTable) -> io::Result<()> {
     let readable = |(name, set): &(&Name, &mut ObservedSet)| !set.ty.dynamic || &***name == layout::DROPS;
     for (name, set) in table.sets.iter_mut().filter(readable) {
         // While the kernel moves a set to a larger hash table, a dump may pass elements over: what one dump lacks the
