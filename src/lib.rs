@@ -76,5 +76,6 @@ pub mod span;
 pub mod status;
 pub mod store;
 pub mod trace;
+pub mod unseen;
 pub mod vars;
 pub mod xml;
