@@ -1,7 +1,7 @@
 //! Figures of a running, confined daemon: exact after known actions, for Prometheus's own reader, on this host alone.
 
 use crate::host::*;
-use crate::lab::{Link, Network, in_fresh_netns, sysctl};
+use crate::lab::{Link, Network, Tap, in_fresh_netns, sysctl};
 use crate::prometheus::read;
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -10,9 +10,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
 
-const REQUEST: &[u8] = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
+pub const REQUEST: &[u8] = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-fn exchange(mut stream: impl Read + Write, request: &[u8]) -> io::Result<String> {
+pub fn exchange(mut stream: impl Read + Write, request: &[u8]) -> io::Result<String> {
     let mut answer = String::new();
     stream.write_all(request)?;
     stream.read_to_string(&mut answer)?;
@@ -114,6 +114,45 @@ fn a_guest_that_was_heard_is_enforced_with_its_address() {
                 ("bindings/state=enforced", 1.0),
             ],
         );
+    });
+}
+
+#[test]
+fn frames_that_were_dropped_are_told_by_guest_and_rule() {
+    use crate::lab::frames::*;
+    in_fresh_netns(|| {
+        let (network, host) = (Network::new(), Host::new());
+        let other = network.add_port("vnet1");
+        let socket = host.runtime().join("metrics");
+        host.configure(&format!("metrics = \"unix:{}\"\n", socket.display()));
+        host.write_filter("g", &guard("g", 0));
+        let daemon = host.start();
+        let mut conn = daemon.connect();
+        ["vnet0", "vnet1"].into_iter().for_each(|port| conn.create(port, "g").unwrap());
+        let own = || udp(ip(GUEST_IP, PEER_IP), 1, 2);
+        let send = |tap: &Tap, times: usize, frame: &[u8]| (0..times).for_each(|_| tap.send(frame).unwrap());
+        let (honest, forged) = (Vec::from(own()), Vec::from(own().from(FOREIGN_MAC)));
+        // The second rule's, which goes to both guests.
+        let shut = [&[0xff; 6][..], &FOREIGN_MAC, &[0x90, 0], &[0; 46]].concat();
+        send(&network.guest, 5, &honest);
+        send(&network.guest, 7, &forged);
+        send(&other, 2, &forged);
+        send(&network.peer, 3, &shut);
+        let sample = |what: &str, port: &str, rule: u32| {
+            format!("dropped_{what}_total/filter=g/interface={port}/rule={rule}")
+        };
+        let of = |frames: usize, frame: &[u8]| (frames as f64, (frames * (frame.len() - 14)) as f64);
+        let told = figures(UnixStream::connect(&socket).unwrap());
+        for (port, rule, (frames, bytes)) in [
+            ("vnet0", 1, of(7, &forged)),
+            ("vnet0", 2, of(3, &shut)),
+            ("vnet1", 1, of(2, &forged)),
+            ("vnet1", 2, of(3, &shut)),
+        ] {
+            check(&told, &[(&sample("frames", port, rule), frames), (&sample("bytes", port, rule), bytes)]);
+        }
+        let all = told.keys().filter(|name| name.starts_with("nwfilter_dropped_frames_total")).count();
+        assert_eq!(all, 4, "nothing else was dropped: {told:#?}");
     });
 }
 
