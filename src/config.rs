@@ -45,6 +45,9 @@ pub struct Config {
     pub counters: bool,
     /// Whether the packets and bytes of each bound interface are counted, each way.
     pub traffic: bool,
+    /// How often it is looked whether they carry packets that are not counted, where they are counted; zero never.
+    #[serde(deserialize_with = "seconds")]
+    pub traffic_check: Duration,
     /// Whether packets of bound interfaces are traced through the rules, for `nft monitor trace`.
     pub trace: bool,
     /// Where figures for Prometheus can be got; none, nowhere.
@@ -141,6 +144,7 @@ impl Default for Config {
             log_level: LogLevel::Info,
             counters: false,
             traffic: false,
+            traffic_check: Duration::from_secs(10),
             trace: false,
             metrics: None,
             fold_up_to: 64,

@@ -7,6 +7,7 @@
 mod ears;
 mod enforce;
 mod inputs;
+mod look;
 mod start;
 
 use crate::apply::{self, Kernel};
@@ -28,6 +29,7 @@ use crate::notify;
 use crate::rpc::{self, Call, Error, Reply};
 use crate::store::journal::Journal;
 use crate::store::{Fault, Store};
+use crate::unseen::Watch;
 use ears::Ears;
 use inputs::{Inputs, Signals, Told};
 use std::io;
@@ -86,6 +88,7 @@ struct Daemon {
     state: State,
     started: Instant,
     counters: Counters,
+    watch: Watch,
     /// When counts of what is no more are forgotten; none where there can be none.
     untidy: Option<Instant>,
 }
@@ -156,9 +159,20 @@ impl Daemon {
         let (epoch, started) = (start::time(), Instant::now());
         let untidy = Some(started + TIDY);
         let state = State::restore_learned(firewall, bound, links, config.grace, learned, epoch);
-        let counters = Counters::default();
-        let mut daemon =
-            Daemon { config, kernel, filters, bindings, addresses, ears, state, started, counters, untidy };
+        let (counters, watch) = (Counters::default(), Watch::default());
+        let mut daemon = Daemon {
+            config,
+            kernel,
+            filters,
+            bindings,
+            addresses,
+            ears,
+            state,
+            started,
+            counters,
+            watch,
+            untidy,
+        };
         daemon.state = lost.iter().fold(daemon.state, |state, port| state.lose(port));
         daemon.close_strays().await?;
         daemon.enforce_from_start().await?;
@@ -175,6 +189,7 @@ impl Daemon {
             tokio::select! {
                 Some(call) = inputs.calls.recv() => self.answer(call).await,
                 Some(question) = inputs.scrapes.recv() => drop(question.send(self.figures().await)),
+                Some(look) = inputs.looks.recv() => self.look(&look),
                 events = inputs.links.recv() => match events {
                     Some(events) => self.follow(events).await,
                     None => return Err(Failure::System("links are no longer followed", io::ErrorKind::BrokenPipe.into())),
@@ -275,7 +290,7 @@ impl Daemon {
     }
 
     async fn status(&self) -> Result<Reply, Error> {
-        let status = self.state.status(&self.observe().await?);
+        let status = self.with_missed(self.state.status(&self.observe().await?));
         let json = serde_json::to_string(&status).map_err(|error| Error::internal(error.to_string()))?;
         Ok(Reply::Json(json))
     }
@@ -286,7 +301,8 @@ impl Daemon {
             Ok(observed) => metrics::dropped(&self.state.status(&observed)),
             Err(_) => Vec::new(),
         };
-        self.counters.text(&self.state.census(), &dropped)
+        let missed: Vec<_> = self.missed().map(|(link, missed)| (link.name.clone(), missed)).collect();
+        self.counters.text(&self.state.census(), &dropped, &missed)
     }
 
     async fn take(&mut self, change: Change) -> Result<Reply, Error> {
@@ -382,11 +398,11 @@ impl Daemon {
         }
     }
 
-    async fn enforce(&self, next: &State) -> Result<(), apply::Refused> {
+    async fn enforce(&mut self, next: &State) -> Result<(), apply::Refused> {
         self.reach(&self.state.firewall().ruleset(), &next.firewall().ruleset()).await
     }
 
-    async fn enforce_back(&self, next: &State) {
+    async fn enforce_back(&mut self, next: &State) {
         if let Err(refused) = self.reach(&next.firewall().ruleset(), &self.state.firewall().ruleset()).await {
             error!(reason = %refused, "rules of a change that was refused stay in force");
         }

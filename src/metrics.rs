@@ -5,6 +5,7 @@
 
 use crate::engine::Census;
 use crate::status::{Interface, Status};
+use crate::unseen::Missed;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -25,6 +26,7 @@ pub struct Counters {
     calls: Family<Label, Counter>,
     errors: Family<Label, Counter>,
     heard: Counter,
+    looks: Counter,
 }
 
 /// What one rule dropped at one interface.
@@ -74,6 +76,7 @@ impl Default for Counters {
             calls: Family::default(),
             errors: Family::default(),
             heard: Counter::default(),
+            looks: Counter::default(),
         }
     }
 }
@@ -104,12 +107,18 @@ impl Counters {
         self.heard.inc_by(frames as u64);
     }
 
-    /// All figures.
-    pub fn text(&self, census: &Census, dropped: &[Dropped]) -> String {
+    /// It was looked whether interfaces carry frames that no rule sees.
+    pub fn look(&self) {
+        self.looks.inc();
+    }
+
+    /// All figures. Frames that no rule saw come by the name of their interface.
+    pub fn text(&self, census: &Census, dropped: &[Dropped], missed: &[(String, Missed)]) -> String {
         let mut registry = Registry::with_prefix("nwfilter");
         self.register(&mut registry);
         register_census(&mut registry, census);
         register_dropped(&mut registry, dropped);
+        register_missed(&mut registry, missed);
         let mut text = String::new();
         encode(&mut text, &registry).expect("a string takes everything");
         text
@@ -122,6 +131,7 @@ impl Counters {
             ("commits_refused", "Changes of rules that the kernel refused", &self.refused),
             ("heals", "Times that rules changed by somebody else were restored", &self.heals),
             ("heals_failed", "Times that they could not be restored", &self.not_healed),
+            ("traffic_checks", "Times that frames were looked for that no rule sees", &self.looks),
             ("frames_heard", "Frames of guests that told something about their addresses", &self.heard),
         ] {
             to.register(name, help, counter.clone());
@@ -169,4 +179,15 @@ fn register_dropped(to: &mut Registry, dropped: &[Dropped]) {
     }
     to.register("dropped_frames", "Frames that a rule dropped at an interface", frames);
     to.register("dropped_bytes", "Bytes of frames that a rule dropped at an interface", bytes);
+}
+
+fn register_missed(to: &mut Registry, missed: &[(String, Missed)]) {
+    let family = Family::<[(&str, String); 2], Counter>::default();
+    for (interface, frames) in missed {
+        for (direction, count) in [("from-guest", frames.from_guest), ("to-guest", frames.to_guest)] {
+            let labels = [("interface", interface.clone()), ("direction", direction.into())];
+            family.get_or_create(&labels).inc_by(count);
+        }
+    }
+    to.register("unseen_frames", "Frames that an interface carried and no rule saw", family);
 }

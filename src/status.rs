@@ -9,6 +9,7 @@ use crate::layout::{self, Entrance};
 use crate::links::{Kind, Link, MacvtapMode};
 use crate::program::ipset_of;
 use crate::recall::recall;
+use crate::unseen::Missed;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -56,6 +57,9 @@ pub struct Interface {
     /// Its frames, where they are counted.
     #[serde(default)]
     pub traffic: Option<Traffic>,
+    /// Its frames that no rule saw, where that is looked for.
+    #[serde(default)]
+    pub missed: Option<Missed>,
 }
 
 /// Where a program sits.

@@ -4,10 +4,11 @@ mod prometheus;
 
 use nwfilter::engine::Census;
 use nwfilter::metrics::{Counters, Dropped};
+use nwfilter::unseen::Missed;
 use std::time::Duration;
 
 fn check(counters: &Counters, census: &Census, dropped: &[Dropped], expected: &[(&str, f64)]) {
-    let samples = prometheus::read(&counters.text(census, dropped));
+    let samples = prometheus::read(&counters.text(census, dropped, &[]));
     for (name, value) in expected {
         assert_eq!(samples.get(*name), Some(value), "{name}: {samples:#?}");
     }
@@ -103,4 +104,14 @@ fn drops_are_told_by_interface_and_rule_whatever_their_names() {
             (&name("frames", "vnet1", "1"), most),
         ],
     );
+}
+
+#[test]
+fn frames_that_no_rule_saw_are_told_each_way() {
+    let missed = [("vnet0".into(), Missed { from_guest: 300, to_guest: 0 })];
+    let samples = prometheus::read(&Counters::default().text(&Census::default(), &[], &missed));
+    for (direction, frames) in [("from-guest", 300.0), ("to-guest", 0.0)] {
+        let name = format!("nwfilter_unseen_frames_total/direction={direction}/interface=vnet0");
+        assert_eq!(samples.get(&name), Some(&frames), "{samples:#?}");
+    }
 }

@@ -9,6 +9,7 @@ use crate::rpc::Code;
 use crate::rpc::client::{self, Client};
 use crate::rpc::listen::NAME;
 use crate::status::{Address, Interface, Learning, Seat, Status};
+use crate::unseen::Missed;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -114,6 +115,11 @@ fn counted(interface: &Interface) -> String {
     let mut text = String::new();
     if let Some(Traffic { from_guest, to_guest }) = &interface.traffic {
         text.push_str(&format!("sent: {}\nreceived: {}\n", told(from_guest), told(to_guest)));
+    }
+    if let Some(Missed { from_guest, to_guest }) =
+        interface.missed.filter(|missed| *missed != Missed::default())
+    {
+        text.push_str(&format!("seen by no rule: {from_guest} frames sent, {to_guest} received\n"));
     }
     for dropped in &interface.dropped {
         let rule = match (&dropped.filter, dropped.rule, dropped.id) {

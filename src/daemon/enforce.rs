@@ -7,6 +7,7 @@ use crate::ir::observed::Observed;
 use crate::links::{self, Link, LinkEvent};
 use crate::plan::{Change, Plan, Step, plan};
 use crate::recall::recall;
+use crate::unseen::counted_anew;
 use std::time::Instant;
 use tracing::{error, warn};
 
@@ -80,7 +81,7 @@ impl Daemon {
 
     /// Takes the kernel from one rule set to another. Where a chain is gone with its device, of which we have not heard
     /// yet, the difference is taken from what is there.
-    pub(super) async fn reach(&self, old: &Ruleset, new: &Ruleset) -> Result<(), apply::Refused> {
+    pub(super) async fn reach(&mut self, old: &Ruleset, new: &Ruleset) -> Result<(), apply::Refused> {
         match self.commit(plan(old, new)).await {
             Err(refused) if refused.is_stale() => match self.see().await {
                 Ok(observed) => self.commit(plan(&recall(&observed, new), new)).await,
@@ -106,14 +107,16 @@ impl Daemon {
         }
     }
 
-    pub(super) async fn commit(&self, plan: Plan) -> Result<(), apply::Refused> {
+    pub(super) async fn commit(&mut self, plan: Plan) -> Result<(), apply::Refused> {
         if plan.is_empty() {
             return Ok(());
         }
         // What is retired no packet can reach any more, and nobody has to wait for that, unless somebody moves.
         let retire = if plan.moves() { Retire::BeforeAnswer } else { Retire::AfterAnswer };
         let began = Instant::now();
+        let counted_anew: Vec<u32> = counted_anew(&plan).collect();
         let outcome = self.kernel.submit(plan, retire).await;
+        self.watch.begin_anew(counted_anew, self.now());
         self.counters.commit(began.elapsed(), !matches!(outcome, Ok(Ok(_))));
         let applied = outcome.unwrap_or_else(|_| Err(apply::Refused::gone()))?;
         applied.litter.iter().for_each(|refusal| warn!(%refusal, "not taken away"));

@@ -1,12 +1,13 @@
 //! Where the daemon's events come from: clients, links, guests, foreign changes of rules, signals, the watchdog.
 
-use super::{Daemon, Failure, start, system};
+use super::{Daemon, Failure, look, start, system};
 use crate::learn::Told as Sighting;
 use crate::links::{self, LinkEvent};
 use crate::nft::watch::Watch;
 use crate::notify;
 use crate::rpc::{self, Call};
 use crate::scrape;
+use crate::unseen::Look;
 use std::io;
 use std::time::{Duration, Instant};
 use tokio::io::unix::AsyncFd;
@@ -35,6 +36,7 @@ pub(super) struct Inputs {
     pub(super) links: mpsc::Receiver<Vec<LinkEvent>>,
     pub(super) sightings: mpsc::Receiver<Sighting>,
     pub(super) scrapes: mpsc::Receiver<scrape::Question>,
+    pub(super) looks: mpsc::Receiver<Look>,
     pub(super) foreign: AsyncFd<Watch>,
     pub(super) alive: tokio::time::Interval,
     pub(super) stop: watch::Sender<bool>,
@@ -68,6 +70,7 @@ impl Inputs {
             sightings,
             scrapes,
             reporter,
+            looks: look::looks(&daemon.config, &daemon.kernel, daemon.started),
             foreign: foreign.map_err(system("changes of rules can not be followed"))?,
             alive: tokio::time::interval(notify::watchdog().unwrap_or(ALIVE)),
             stop,

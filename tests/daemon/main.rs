@@ -10,6 +10,7 @@ mod libvirtd;
 mod lifecycle;
 mod many;
 mod metrics;
+mod unseen;
 mod virsh;
 
 #[path = "../lab/mod.rs"]
