@@ -149,42 +149,44 @@ fn a_rule_of_which_an_earlier_one_leaves_nothing_is_told() {
 
 #[test]
 fn what_libvirt_would_do_otherwise_is_told() {
-    let check = |attributes: &str, rule: &str, difference: Option<&str>| {
+    let check = |attributes: &str, rule: &str, difference: Option<(&str, u8)>| {
         let told = messages(&format!("<filter name='f' {attributes}>{rule}</filter>"));
         let told: Vec<&String> = told.iter().filter(|told| told.contains("libvirt")).collect();
         assert_eq!(told.len(), usize::from(difference.is_some()), "{rule}: {told:#?}");
-        assert!(told.iter().all(|told| told.contains(difference.unwrap_or_default())), "{rule}: {told:#?}");
+        let Some((difference, departure)) = difference else { return };
+        let cited = format!("(PROMISES.md, departure {departure})");
+        assert!(told[0].contains(difference) && told[0].ends_with(&cited), "{rule}: {told:#?}");
     };
     let rule = |attributes: &str, protocol: &str| format!("<rule {attributes}>{protocol}</rule>");
     let out = |protocol: &str| rule("action='accept' direction='out'", protocol);
     let cases = [
-        (rule("action='reject' direction='out'", "<mac/>"), Some("drops it in silence")),
+        (rule("action='reject' direction='out'", "<mac/>"), Some(("drops it in silence", 3))),
         (rule("action='reject' direction='out'", "<tcp/>"), None),
-        (rule("action='accept' direction='inout'", "<icmp type='8'/>"), Some("no rule at all")),
+        (rule("action='accept' direction='inout'", "<icmp type='8'/>"), Some(("no rule at all", 2))),
         (out("<icmp type='8'/>"), None),
-        (out("<tcp match='no' dstportstart='80'/>"), Some("loses the negation")),
+        (out("<tcp match='no' dstportstart='80'/>"), Some(("loses the negation", 4))),
         (out("<tcp match='no' srcportstart='1' dstportstart='80'/>"), None),
         (
             out("<tcp match='no' srcportstart='1'/><tcp dstportstart='80'/>"),
-            Some("negates it with the source"),
+            Some(("negates it with the source", 4)),
         ),
-        (out("<ipv6 protocol='58'/><ipv6 match='no' code='4'/>"), Some("loses the negation")),
-        (out("<tcp match='no' state='NEW'/>"), Some("ignores that a state")),
-        (out("<tcp ipset='a' ipsetflags='src'/>"), Some("leaves the set out")),
+        (out("<ipv6 protocol='58'/><ipv6 match='no' code='4'/>"), Some(("loses the negation", 4))),
+        (out("<tcp match='no' state='NEW'/>"), Some(("ignores that a state", 4))),
+        (out("<tcp ipset='a' ipsetflags='src'/>"), Some(("leaves the set out", 5))),
         (out("<all ipset='a' ipsetflags='src'/>"), None),
-        (out("<icmp code='1'/>"), Some("a code without a type")),
-        (out("<tcp state='$A'/>"), Some("makes another condition")),
+        (out("<icmp code='1'/>"), Some(("a code without a type", 5))),
+        (out("<tcp state='$A'/>"), Some(("makes another condition", 5))),
         (
             out("<arp arpsrcipaddr='10.0.0.0' arpsrcipmask='8' arpdstipaddr='10.0.0.1'/>"),
-            Some("mask of the sender"),
+            Some(("mask of the sender", 6)),
         ),
-        (out("<ip dscp='5'/>"), Some("whole ToS byte")),
+        (out("<ip dscp='5'/>"), Some(("whole ToS byte", 6))),
         (out("<tcp dscp='5'/>"), None),
-        (out("<tcp-ipv6 flags='SYN/SYN'/>"), Some("leaves them out")),
-        (out("<stp root-cost='5'/>"), Some("turns these comparisons")),
-        (out("<mac srcmacaddr='2:0:0:0:0:9' srcmacmask='ff:ff:0:0:0:0'/>"), Some("nothing is equal")),
+        (out("<tcp-ipv6 flags='SYN/SYN'/>"), Some(("leaves them out", 5))),
+        (out("<stp root-cost='5'/>"), Some(("turns these comparisons", 6))),
+        (out("<mac srcmacaddr='2:0:0:0:0:9' srcmacmask='ff:ff:0:0:0:0'/>"), Some(("nothing is equal", 6))),
         (out("<mac srcmacaddr='2:0:0:0:0:0' srcmacmask='ff:ff:0:0:0:0'/>"), None),
-        (rule("action='drop' direction='in'", "<tcp/>"), Some("the host's own packets")),
+        (rule("action='drop' direction='in'", "<tcp/>"), Some(("the host's own packets", 2))),
     ];
     for (rule, difference) in cases {
         check("", &rule, difference);
@@ -192,7 +194,7 @@ fn what_libvirt_would_do_otherwise_is_told() {
     check(
         "chain='arp' priority='-100'",
         &rule("action='drop' direction='out' priority='-200'", "<arp/>"),
-        Some("below its chain"),
+        Some(("below its chain", 6)),
     );
 }
 
@@ -206,11 +208,31 @@ fn an_open_end_of_a_chain_is_told_where_something_waits_behind_it() {
         found
             .iter()
             .filter(|found| found.message.contains("open end"))
-            .map(|found| found.message.clone())
+            .map(|found| format!("{}: {}", found.message, found.help.as_deref().unwrap_or_default()))
             .collect::<Vec<_>>()
     };
     let text = "<filter name='f'><filterref filter='no-ip-multicast'/><filterref filter='no-other-l2-traffic'/></filter>";
-    assert_eq!(told("f", text), ["chain 'ipv4' of filter 'f' has an open end"]);
+    let help = "what none of its rules takes goes on in the root chain; libvirt's ebtables driver accepts it there \
+                (PROMISES.md, departure 1)";
+    assert_eq!(told("f", text), [format!("chain 'ipv4' of filter 'f' has an open end: {help}")]);
     assert_eq!(told("f", "<filter name='f'><filterref filter='no-ip-multicast'/></filter>"), [""; 0]);
     assert_eq!(told("clean-traffic", "<filter name='f'/>"), [""; 0]);
+}
+
+#[test]
+fn every_departure_that_is_cited_can_be_read_about() {
+    let promises = include_str!("../PROMISES.md");
+    let (_, departures) = promises.split_once("\n## Where we depart from libvirt\n").unwrap();
+    let departures = departures.split("\n## ").next().unwrap();
+    for (number, word) in [
+        (1, "end of a chain"),
+        (2, "IP-layer rules"),
+        (3, "`reject`"),
+        (4, "`match='no'`"),
+        (5, "enforced as it is written"),
+        (6, "Known defects"),
+    ] {
+        let line = departures.lines().find(|line| line.starts_with(&format!("{number}. ")));
+        assert!(line.is_some_and(|line| line.contains(word)), "{number}: {line:?}");
+    }
 }

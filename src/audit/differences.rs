@@ -11,11 +11,12 @@ use crate::resolve::{self, Library, Resolved, Step};
 use crate::span::Place;
 use std::collections::BTreeSet;
 
-/// One difference: of which rules, what we do, what libvirt does.
+/// One difference: of which rules, what we do, what libvirt does, and where PROMISES.md says so.
 struct Difference {
     of: fn(&Filter, &Rule) -> bool,
     here: &'static str,
     there: &'static str,
+    departure: u8,
 }
 
 const DIFFERENCES: &[Difference] = &[
@@ -23,76 +24,91 @@ const DIFFERENCES: &[Difference] = &[
         of: |_, rule| rule.action == Action::Reject && is_ethernet(rule),
         here: "a rejected frame from the guest is answered where the kernel can",
         there: "libvirt drops it in silence at the Ethernet layer",
+        departure: 3,
     },
     Difference {
         of: |_, rule| rule.direction == Direction::InOut && is_icmp(rule) && says(rule, "type"),
         here: "the type counts both ways",
         there: "libvirt makes no rule at all of an ICMP type with inout",
+        departure: 2,
     },
     Difference {
         of: |_, rule| !is_ethernet(rule) && negates(rule, "dstportstart") && !negates(rule, "srcportstart"),
         here: "the destination port must differ",
         there: "libvirt loses the negation and matches the port itself",
+        departure: 4,
     },
     Difference {
         of: |_, rule| !is_ethernet(rule) && negates(rule, "srcportstart") && affirms(rule, "dstportstart"),
         here: "the destination port must be the one that is given",
         there: "libvirt negates it with the source port",
+        departure: 4,
     },
     Difference {
         of: |_, rule| speaks_of(rule, "ipv6") && negates(rule, "code") && !negates(rule, "type"),
         here: "the code must differ",
         there: "libvirt loses the negation and matches the code itself",
+        departure: 4,
     },
     Difference {
         of: |_, rule| negates(rule, "state") || negates(rule, "ipset"),
         here: "what is negated must not hold",
         there: "libvirt ignores that a state or a set is negated",
+        departure: 4,
     },
     Difference {
         of: |_, rule| says(rule, "ipset") && says(rule, "ipsetflags") && !is_of_any_protocol(rule),
         here: "the address must be in the set",
         there: "libvirt leaves the set out for every protocol but 'all'",
+        departure: 5,
     },
     Difference {
         of: |_, rule| !is_ethernet(rule) && is_icmp(rule) && says(rule, "code") && !says(rule, "type"),
         here: "the code counts, whatever the type",
         there: "libvirt leaves a code without a type out",
+        departure: 5,
     },
     Difference {
         of: |_, rule| rule.matches.iter().any(is_variable_in_an_odd_place),
         here: "the variable is read and means what its value says",
         there: "libvirt makes another condition of it or none",
+        departure: 5,
     },
     Difference {
         of: |_, rule| says(rule, "arpsrcipmask") && says(rule, "arpdstipaddr") && !says(rule, "arpdstipmask"),
         here: "the target address is matched whole",
         there: "libvirt applies the mask of the sender address to it",
+        departure: 6,
     },
     Difference {
         of: |_, rule| speaks_of(rule, "ip") && says(rule, "dscp"),
         here: "the DSCP is compared",
         there: "libvirt compares the number with the whole ToS byte",
+        departure: 6,
     },
     Difference {
         of: |_, rule| speaks_of(rule, "tcp-ipv6") && says(rule, "flags"),
         here: "the flags count",
         there: "libvirt leaves them out",
+        departure: 5,
     },
     Difference {
         of: |_, rule| speaks_of(rule, "stp") && rule.matches.len() > usize::from(says(rule, "comment")),
         here: "the fields mean what they say",
         there: "libvirt's nftables driver turns these comparisons round",
+        departure: 6,
     },
     Difference {
         of: |_, rule| rule.matches.iter().any(|entry| hides_bits(rule, entry)),
         here: "only the bits of the mask count in the MAC address",
         there: "libvirt's nftables driver compares all of them, so that nothing is equal",
+        departure: 6,
     },
     Difference {
         of: |filter, rule| filter.chain != "root" && is_ethernet(rule) && rule.priority < filter.priority,
         here: "rules of a chain keep their order",
         there: "libvirt's nftables driver puts a rule whose priority is below its chain's behind others",
+        departure: 6,
     },
 ];
 
@@ -118,9 +134,14 @@ fn of_rule(filter: &Filter, rule: &Rule) -> Vec<Diagnostic> {
     let row = |row: &Difference| {
         let place = Place { source: filter.source.clone(), span: rule.span };
         let message = format!("libvirt enforces this rule of filter '{}' in another way", filter.name);
-        Diagnostic::warning(message).at(place, row.here).help(row.there)
+        Diagnostic::warning(message).at(place, row.here).help(cited(row.there, row.departure))
     };
     DIFFERENCES.iter().filter(|row| (row.of)(filter, rule)).map(row).collect()
+}
+
+/// With the number under "Where we depart from libvirt".
+fn cited(what: &str, departure: u8) -> String {
+    format!("{what} (PROMISES.md, departure {departure})")
 }
 
 /// Chains whose frames can come back to the root chain, where something waits for them.
@@ -139,7 +160,7 @@ fn open_ends(root: &str, resolved: &Resolved) -> Vec<Diagnostic> {
     open.map(|name| {
         let message = format!("chain '{name}' of filter '{root}' has an open end");
         let help = "what none of its rules takes goes on in the root chain; libvirt's ebtables driver accepts it there";
-        Diagnostic::warning(message).help(help)
+        Diagnostic::warning(message).help(cited(help, 1))
     })
     .collect()
 }
@@ -167,7 +188,7 @@ fn host(root: &str, resolved: &Resolved) -> Option<Diagnostic> {
     let message =
         format!("filter '{root}' refuses packets to the guest at the IP layer, those of the host too");
     let help = "libvirt lets the host's own packets pass there; add a rule that accepts them where the guest needs them";
-    resolved.ip.iter().any(refuses).then(|| Diagnostic::warning(message).help(help))
+    resolved.ip.iter().any(refuses).then(|| Diagnostic::warning(message).help(cited(help, 2)))
 }
 
 fn is_ethernet(rule: &Rule) -> bool {
