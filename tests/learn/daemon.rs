@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 #[path = "../daemon/host.rs"]
 pub mod host;
+#[path = "../daemon/refuser.rs"]
+pub mod refuser;
 
 use host::{Conn, Daemon, Host, eventually, uuid};
 

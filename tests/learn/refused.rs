@@ -1,95 +1,10 @@
 //! A kernel that refuses the rules of a guest whose address was learned: the guest is closed, and another try may do.
-//!
-//! The daemon's batches are sent by a thread of its own, whose system calls a seccomp listener can answer in the kernel's
-//! place. Everything else, and every batch that is not to be refused, goes on as it is.
 
 use crate::daemon::host::{Conn, Daemon, Host, eventually};
+use crate::daemon::refuser::Refuser;
 use crate::daemon::{bind_with, filter, interface, known};
 use crate::lab::frames::*;
 use crate::lab::{Network, Way, in_fresh_netns};
-use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
-use std::fs;
-use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::process::CommandExt;
-use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-
-/// Answers a daemon's batches: so many more are refused.
-#[derive(Clone)]
-struct Refuser(Arc<AtomicU32>);
-
-/// Where the daemon holds the listener for whoever fetches it.
-const LISTENER: i32 = 100;
-const RECEIVE: libc::c_ulong = 0xc050_2100;
-const SEND: libc::c_ulong = 0xc018_2101;
-
-impl Refuser {
-    /// A daemon whose batches it answers.
-    fn start(host: &Host) -> (Refuser, Daemon) {
-        let mut command = host.command();
-        listen_at_sendmsg(&mut command);
-        let mut daemon = host.spawn(command);
-        let process = Pid::from_child(&daemon.child);
-        let process = pidfd_open(process, PidfdFlags::empty()).unwrap();
-        let listener = pidfd_getfd(process, LISTENER, PidfdGetfdFlags::empty()).unwrap();
-        let refuser = Refuser(Arc::default());
-        let answering = refuser.clone();
-        std::thread::spawn(move || while answering.answer(&listener).is_ok() {});
-        daemon.hears("READY=1");
-        (refuser, daemon)
-    }
-
-    fn refuse(&self, batches: u32) {
-        self.0.store(batches, Ordering::SeqCst);
-    }
-
-    /// Fails when the daemon is no more.
-    fn answer(&self, listener: &OwnedFd) -> io::Result<()> {
-        // SAFETY: zeroes are a valid notification, and what the kernel demands to be given.
-        let mut call: libc::seccomp_notif = unsafe { std::mem::zeroed() };
-        // SAFETY: the kernel fills one notification.
-        checked(unsafe { libc::ioctl(listener.as_raw_fd(), RECEIVE, &raw mut call) })?;
-        let name = fs::read_to_string(format!("/proc/{}/comm", call.pid)).unwrap_or_default();
-        let one_less = |batches: u32| batches.checked_sub(1);
-        let refused = name.trim() == "nftables"
-            && self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok();
-        let mut answer = libc::seccomp_notif_resp { id: call.id, val: 0, error: 0, flags: 0 };
-        match refused {
-            true => answer.error = -libc::ENOMEM,
-            false => answer.flags = libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32,
-        }
-        // SAFETY: the kernel reads one answer. The caller may be gone by now.
-        unsafe { libc::ioctl(listener.as_raw_fd(), SEND, &raw mut answer) };
-        Ok(())
-    }
-}
-
-fn listen_at_sendmsg(command: &mut Command) {
-    let statement = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
-    let listen = move || {
-        let mut program = [
-            statement(0x20, 0, 0, 0), // the call's number
-            statement(0x15, 0, 1, libc::SYS_sendmsg as u32),
-            statement(0x06, 0, 0, libc::SECCOMP_RET_USER_NOTIF),
-            statement(0x06, 0, 0, libc::SECCOMP_RET_ALLOW),
-        ];
-        let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
-        let flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
-        let mode = libc::SECCOMP_SET_MODE_FILTER;
-        // SAFETY: the program outlives the call, which gives a descriptor or -1.
-        let listener = unsafe { libc::syscall(libc::SYS_seccomp, mode, flags, &raw const program) };
-        // SAFETY: it touches no memory; -1 is refused.
-        checked(unsafe { libc::dup2(listener as i32, LISTENER) })
-    };
-    // SAFETY: it makes two system calls.
-    unsafe { command.pre_exec(listen) };
-}
-
-fn checked(answer: i32) -> io::Result<()> {
-    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
 
 struct World {
     network: Network,
