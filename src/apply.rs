@@ -51,7 +51,7 @@ pub struct Applied {
     pub litter: Vec<Refusal>,
 }
 
-/// A plan that is not in force: the kernel is as it was.
+/// A plan that is not in force. The kernel is as it was, unless it was the last batch of a move that was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
     /// In which batch.
@@ -69,6 +69,8 @@ pub enum Stage {
     Prepare,
     /// What leads there.
     Switch,
+    /// What lets in whoever has moved. The thread tells of that as litter: whoever sent the plan knows whether anybody moves.
+    Retire,
 }
 
 #[derive(Debug)]
@@ -356,7 +358,8 @@ impl Refused {
         Refused::unsent("the batch", gone().to_string())
     }
 
-    fn unsent(what: &str, why: String) -> Refused {
+    /// Nothing was sent.
+    pub fn unsent(what: &str, why: String) -> Refused {
         let refusal = Refusal { step: None, what: what.into(), origin: None, fault: Fault::Unencodable(why) };
         Refused { stage: Stage::Prepare, refusals: vec![refusal], litter: Vec::new() }
     }

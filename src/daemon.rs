@@ -89,8 +89,10 @@ struct Daemon {
     started: Instant,
     counters: Counters,
     watch: Watch,
-    /// When counts of what is no more are forgotten; none where there can be none.
+    /// When counts of what is no more are forgotten, and rules are put right that could not be; none where there are none.
     untidy: Option<Instant>,
+    /// Whether the kernel may hold other rules than those of the state, since a change was refused half way.
+    adrift: bool,
 }
 
 /// Runs the daemon until it is told to stop.
@@ -172,6 +174,7 @@ impl Daemon {
             counters,
             watch,
             untidy,
+            adrift: false,
         };
         daemon.state = lost.iter().fold(daemon.state, |state, port| state.lose(port));
         daemon.close_strays().await?;
@@ -238,9 +241,11 @@ impl Daemon {
         at(self.state.deadline().map(|deadline| self.started + deadline))
     }
 
-    /// Forgets what was counted of interfaces and rules that are no more. Whatever that meets is found the next time.
+    /// Puts right what could not be, and forgets what was counted of interfaces and rules that are no more. Whatever that
+    /// meets is found the next time.
     async fn tidy(&mut self) {
         self.untidy = None;
+        self.go_back().await;
         if let Ok(observed) = self.observe().await {
             let _ = self.commit(drops::forget_stale(&observed)).await;
         }
@@ -306,10 +311,12 @@ impl Daemon {
     }
 
     async fn take(&mut self, change: Change) -> Result<Reply, Error> {
-        self.try_take(change).await.map_err(Error::from)
+        let outcome = self.try_take(change).await;
+        self.go_back().await;
+        outcome.map_err(Error::from)
     }
 
-    /// Takes a change to kernel and disk, or to neither.
+    /// Takes a change to kernel and disk, or to neither. The kernel may be left half way.
     async fn try_take(&mut self, change: Change) -> Result<Reply, Untaken> {
         let outcome = self.take_in(&change).await;
         if outcome.is_ok() {
@@ -357,6 +364,7 @@ impl Daemon {
                 }
             }
         }
+        self.go_back().await;
         self.shorten();
     }
 
@@ -404,7 +412,8 @@ impl Daemon {
 
     async fn enforce_back(&mut self, next: &State) {
         if let Err(refused) = self.reach(&next.firewall().ruleset(), &self.state.firewall().ruleset()).await {
-            error!(reason = %refused, "rules of a change that was refused stay in force");
+            error!(reason = %refused, "rules of a change that was refused stay in force for now");
+            self.adrift = true;
         }
     }
 
@@ -428,11 +437,14 @@ impl Daemon {
     async fn follow(&mut self, events: Vec<LinkEvent>) {
         for event in events {
             let change = self.state.link(&event);
-            let Err(refused) = self.take(change).await else { continue };
-            error!(link = ?event, reason = %refused.message, "rules not taken by the kernel");
+            let Err(untaken) = self.try_take(change).await else { continue };
+            let why = Error::from(untaken).message;
+            error!(link = ?event, reason = %why, "rules not taken by the kernel");
             if let LinkEvent::Appeared(link) | LinkEvent::Changed { new: link, .. } = &event {
-                self.shut(link, &refused.message).await;
+                self.shut(link, &why).await;
             }
+            // Not before: at the place that it has left nobody would judge it.
+            self.go_back().await;
         }
     }
 
@@ -440,7 +452,7 @@ impl Daemon {
     async fn shut(&mut self, link: &Link, why: &str) {
         let closed = self.state.close(link, why);
         let change = Change { next: closed, writes: Vec::new(), reply: Reply::Done };
-        match self.take(change).await {
+        match self.try_take(change).await {
             Ok(_) => warn!(interface = link.name, "closed"),
             Err(_) => start::set_down(link),
         }

@@ -1,15 +1,19 @@
 //! Taking the kernel to what must be in force: at the start, after a change, and when somebody else changed our rules.
 
-use super::{Daemon, Failure, gone, system};
-use crate::apply::{self, Retire};
+use super::{AGAIN, Daemon, Failure, gone, system};
+use crate::apply::{self, Retire, Stage};
 use crate::ir::Ruleset;
 use crate::ir::observed::Observed;
 use crate::links::{self, Link, LinkEvent};
+use crate::nft::reply::Refusal;
 use crate::plan::{Change, Plan, Step, plan};
 use crate::recall::recall;
 use crate::unseen::counted_anew;
 use std::time::Instant;
 use tracing::{error, warn};
+
+/// How often what is left of a move is tried again.
+const TRIES: usize = 3;
 
 /// Whether tables that an earlier daemon left are made ours.
 #[derive(PartialEq, Eq)]
@@ -75,19 +79,59 @@ impl Daemon {
                 observed.families.keys().map(|family| Step { family: *family, change: Change::AddTable });
             difference.prepare.splice(0..0, tables);
         }
-        self.commit(difference).await.map_err(Failure::Refused)?;
+        let left = self.commit(difference).await.map_err(Failure::Refused)?;
+        self.finish(left, &wanted).await.map_err(Failure::Refused)?;
         Ok(differs)
     }
 
-    /// Takes the kernel from one rule set to another. Where a chain is gone with its device, of which we have not heard
-    /// yet, the difference is taken from what is there.
+    /// Takes the kernel from one rule set to another. Where it does not hold the first, since a chain is gone with its
+    /// device or a move was left half way, the difference is taken from what is there.
     pub(super) async fn reach(&mut self, old: &Ruleset, new: &Ruleset) -> Result<(), apply::Refused> {
-        match self.commit(plan(old, new)).await {
-            Err(refused) if refused.is_stale() => match self.see().await {
-                Ok(observed) => self.commit(plan(&recall(&observed, new), new)).await,
-                Err(_) => Err(refused),
-            },
-            outcome => outcome,
+        let change = plan(old, new);
+        if change.is_empty() {
+            return Ok(());
+        }
+        let outcome = match self.adrift {
+            true => self.reach_from_there(new).await,
+            false => self.commit(change).await,
+        };
+        let left = match outcome {
+            Err(refused) if refused.is_stale() => self.reach_from_there(new).await?,
+            outcome => outcome?,
+        };
+        self.finish(left, new).await
+    }
+
+    async fn reach_from_there(&mut self, new: &Ruleset) -> Result<Vec<Refusal>, apply::Refused> {
+        let unseen = |failure: Failure| apply::Refused::unsent("the rules in force", failure.to_string());
+        let observed = self.see().await.map_err(unseen)?;
+        self.commit(plan(&recall(&observed, new), new)).await
+    }
+
+    /// Whoever moves is not let in where he is before the last batch is in force. What was refused of it is planned anew
+    /// from what is there, a few times.
+    async fn finish(&mut self, mut left: Vec<Refusal>, new: &Ruleset) -> Result<(), apply::Refused> {
+        for _ in 0..TRIES {
+            if left.is_empty() {
+                break;
+            }
+            self.adrift = true;
+            left = self.reach_from_there(new).await.unwrap_or_else(|refused| refused.refusals);
+        }
+        self.adrift = !left.is_empty();
+        match self.adrift {
+            true => Err(apply::Refused { stage: Stage::Retire, refusals: left, litter: Vec::new() }),
+            false => Ok(()),
+        }
+    }
+
+    /// Takes the kernel back to the rules of the state, where a change that was refused has left it half way.
+    pub(super) async fn go_back(&mut self) {
+        if self.adrift
+            && let Err(failure) = self.heal(Adopt::No).await
+        {
+            error!(reason = %failure, "rules of a change that was refused stay in force for now");
+            self.untidy = Some(Instant::now() + AGAIN);
         }
     }
 
@@ -107,12 +151,14 @@ impl Daemon {
         }
     }
 
-    pub(super) async fn commit(&mut self, plan: Plan) -> Result<(), apply::Refused> {
+    /// Puts a plan in force; what of its last batch was refused, if somebody moves who needs it.
+    pub(super) async fn commit(&mut self, plan: Plan) -> Result<Vec<Refusal>, apply::Refused> {
         if plan.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         // What is retired no packet can reach any more, and nobody has to wait for that, unless somebody moves.
-        let retire = if plan.moves() { Retire::BeforeAnswer } else { Retire::AfterAnswer };
+        let moves = plan.moves();
+        let retire = if moves { Retire::BeforeAnswer } else { Retire::AfterAnswer };
         let began = Instant::now();
         let counted_anew: Vec<u32> = counted_anew(&plan).collect();
         let outcome = self.kernel.submit(plan, retire).await;
@@ -120,6 +166,6 @@ impl Daemon {
         self.counters.commit(began.elapsed(), !matches!(outcome, Ok(Ok(_))));
         let applied = outcome.unwrap_or_else(|_| Err(apply::Refused::gone()))?;
         applied.litter.iter().for_each(|refusal| warn!(%refusal, "not taken away"));
-        Ok(())
+        Ok(if moves { applied.litter } else { Vec::new() })
     }
 }

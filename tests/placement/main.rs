@@ -6,10 +6,13 @@
 mod host;
 #[path = "../lab/mod.rs"]
 mod lab;
+#[path = "../daemon/refuser.rs"]
+mod refuser;
 
 mod daemon;
 mod ipsets;
 mod macvtap;
 mod ports;
 mod pump;
+mod refused;
 mod rounds;
