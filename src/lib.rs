@@ -66,6 +66,7 @@ pub mod metrics;
 pub mod nft;
 pub mod notify;
 pub mod number;
+pub mod place;
 pub mod plan;
 pub mod program;
 pub mod recall;

@@ -23,7 +23,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "trace", "scrape",
         ],
     ),
-    ("state", &["ipset", "drops", "unseen", "status", "engine", "metrics"]),
+    ("state", &["place", "ipset", "drops", "unseen", "status", "engine", "metrics"]),
     ("whole", &["daemon", "cli"]),
 ];
 

@@ -12,8 +12,9 @@ use crate::binding::{self, Binding};
 use crate::compile::{Features, Hooks, Options, Programs, compile_at};
 use crate::ir::{Family, Ruleset, Table};
 use crate::layout::{self, Entrance};
-use crate::links::{self, Kind};
+use crate::links;
 use crate::nft::Ownership;
+use crate::place;
 use crate::plan::plan as difference;
 use crate::recall::recall;
 use crate::resolve::{Mode, resolve};
@@ -160,13 +161,7 @@ fn link(dev: &str) -> Result<(u32, Hooks), Failure> {
     let found = links.iter().find(|link| link.name == dev);
     let link = found.ok_or_else(|| Failure::Host(format!("{dev}: no such interface")))?;
     let master = links.iter().find(|other| Some(other.index) == link.master);
-    let hooks = match (master.map(|master| master.kind), link.kind) {
-        (Some(Kind::Bridge), _) => Hooks::Bridge,
-        (_, Kind::Macvtap { .. }) => Hooks::Macvtap,
-        (None, _) if link.master.is_none() => Hooks::Routed,
-        _ => Hooks::Device,
-    };
-    Ok((link.index, hooks))
+    Ok((link.index, place::of(link, master, false).hooks()))
 }
 
 /// Our tables, to work on.

@@ -7,10 +7,11 @@ use super::documents::read_binding;
 use super::needs::Needs;
 use super::{Change, State, Write, binding_id, own_refusal};
 use crate::binding::{self, Binding};
-use crate::firewall::{BridgePort, Member, Place, Rules};
+use crate::firewall::{Member, Place, Rules};
 use crate::ir::Ruleset;
 use crate::layout;
 use crate::links::{Kind, Link, LinkEvent};
+use crate::place;
 use crate::rpc::{Error, Reply};
 use crate::vars::Vars;
 use std::collections::BTreeSet;
@@ -86,24 +87,9 @@ impl State {
         }
     }
 
-    /// Where a link's frames are seen: by its bridge, or, where nobody knows of one, at the link itself.
     fn place(&self, link: &Link) -> Place {
-        let bridge = link.master.and_then(|master| self.links.get(&master));
-        match bridge.filter(|master| master.kind == Kind::Bridge) {
-            Some(bridge) => {
-                let bridge = BridgePort { index: bridge.index, name: bridge.name.clone(), host: bridge.mac };
-                match self.firewall.ports_at_devices() {
-                    true => Place::Port { name: link.name.clone(), bridge },
-                    false => Place::Bridge(Some(bridge)),
-                }
-            }
-            None if link.master.is_none() && !matches!(link.kind, Kind::Macvtap { .. }) => {
-                Place::Routed { name: link.name.clone() }
-            }
-            None => {
-                Place::Device { name: link.name.clone(), turned: matches!(link.kind, Kind::Macvtap { .. }) }
-            }
-        }
+        let master = link.master.and_then(|master| self.links.get(&master));
+        place::of(link, master.map(|master| &**master), self.firewall.ports_at_devices())
     }
 
     pub(super) fn delete(&self, portdev: &str, now: Duration) -> Result<Change, Error> {
