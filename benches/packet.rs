@@ -16,7 +16,7 @@ use nwfilter::firewall::{BridgePort, Firewall, Member, Place, Policy};
 use nwfilter::ir::{Name, Table};
 use nwfilter::library::Library;
 use nwfilter::nft::Ownership;
-use nwfilter::nft::trace::Tracer;
+use nwfilter::nft::trace::{At, Tracer};
 use nwfilter::plan::plan;
 use nwfilter::span::Source;
 use nwfilter::vars::Vars;
@@ -57,7 +57,7 @@ fn main() {
 
 /// Reads the guest's trace as fast as it comes, as the command does.
 fn trace(network: &Network) {
-    let mut tracer = Tracer::open(network.guest.link.index(), None).expect("a trace");
+    let mut tracer = Tracer::open(network.guest.link.index(), At::Bridge).expect("a trace");
     std::thread::spawn(move || {
         loop {
             black_box(tracer.next_event().is_ok());

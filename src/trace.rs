@@ -17,6 +17,9 @@ use std::fmt;
 /// Frames on their way that are remembered.
 const FRAMES: usize = 256;
 
+/// What is told of a packet that is no frame yet.
+const NO_ADDRESSES: &str = "00:00:00:00:00:00 > 00:00:00:00:00:00, ";
+
 /// Joins the steps.
 #[derive(Debug, Default)]
 pub struct Joiner {
@@ -35,6 +38,8 @@ struct Frame {
     base: String,
     /// The rule that was met last, if it is one of a filter.
     last: Option<String>,
+    /// The rule that let it out of the host's IP layer, when it was no frame yet.
+    let_out: Option<String>,
 }
 
 /// What became of one frame.
@@ -104,19 +109,30 @@ impl Joiner {
             return None;
         }
         let dropped = step.verdict == Verdict::Drop;
+        let way = frame.chain.split('/').next();
+        if step.family == Some(Family::Inet) && !dropped && way == Some("in") {
+            // The interface's own hooks have the last word.
+            self.keep(Frame {
+                let_out: frame.rule,
+                id: frame.id,
+                headers: frame.headers,
+                ..Frame::default()
+            });
+            return None;
+        }
         let program = frame.program.unwrap_or_default();
         let whole = whole(&frame.headers);
         Some(Fate {
             dropped,
             // A drop without a name on it is no filter's; to accept may have been said before.
-            rule: if dropped { own } else { own.or(frame.rule) },
+            rule: if dropped { own } else { frame.let_out.or(own).or(frame.rule) },
             filter: program.split('/').next().unwrap_or_default().to_owned(),
-            from_guest: frame.chain.split('/').next() == Some("out")
-                || ["prerouting", "ingress"].contains(&&*frame.base) && frame.chain.is_empty(),
+            from_guest: way == Some("out")
+                || ["prerouting", "ingress", "from"].contains(&&*frame.base) && frame.chain.is_empty(),
             // At a device's egress the kernel shows no Ethernet header.
             frame: match frame.headers.is_empty() {
                 true => "headers not told".into(),
-                false => summary::of(&whole),
+                false => summary::of(&whole).replacen(NO_ADDRESSES, "", 1),
             },
             length: whole.len(),
             headers: frame.headers,

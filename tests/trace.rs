@@ -4,18 +4,19 @@
 mod lab;
 
 use lab::frames::{FOREIGN_IP, FOREIGN_MAC, GUEST_IP, PEER_IP, arp_request, ip, udp_with};
-use lab::{Network, Way};
+use lab::{Network, Tap, Way, address};
 use nwfilter::apply::Kernel;
 use nwfilter::compile::Options;
 use nwfilter::firewall::{BridgePort, Firewall, Member, Place, Policy, Rules};
 use nwfilter::ir::Ruleset;
 use nwfilter::library::Library;
 use nwfilter::nft::Ownership;
-use nwfilter::nft::trace::Tracer;
+use nwfilter::nft::trace::{At, Tracer};
 use nwfilter::plan::plan;
 use nwfilter::trace::Joiner;
 use nwfilter::vars::Vars;
 use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -45,7 +46,9 @@ fn traced(at_device: bool, frames: Vec<(Way, Vec<u8>)>) -> Vec<String> {
     let firewall = firewall.define(Library::standard().filters.into_values()).unwrap().bind(member).unwrap();
     kernel.apply(plan(&Ruleset::default(), &firewall.ruleset())).unwrap();
     let before = tables();
-    let mut tracer = Tracer::open(network.guest.link.index(), at_device.then_some("vnet0")).unwrap();
+    let mut tracer =
+        Tracer::open(network.guest.link.index(), if at_device { At::Device("vnet0") } else { At::Bridge })
+            .unwrap();
     assert_eq!(tables().len(), before.len() + 1);
     let mut joiner = Joiner::default();
     joiner.learn(&kernel.observe().unwrap());
@@ -110,23 +113,41 @@ fn every_frame_has_a_line(at_device: bool) {
 fn an_interface_that_nobody_asked_about_is_not_traced() {
     lab::in_fresh_netns(|| {
         let network = Network::new();
-        let mut tracer = Tracer::open(network.guest.link.index() + 100, None).unwrap();
+        let mut tracer = Tracer::open(network.guest.link.index() + 100, At::Bridge).unwrap();
         network.passes(Way::FromGuest, arp_request(GUEST_IP, PEER_IP).frame());
         assert_eq!(tracer.try_event().unwrap(), None);
     });
 }
 
+/// The command, with filters of its own.
+fn nwfilter(filters: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nwfilter"));
+    command.args(arguments).arg("--dir").arg(filters).env("NWFILTER_RUNTIME_DIR", filters);
+    command
+}
+
+/// A trace that does not outlive its test.
+struct Running(Child);
+
+impl Running {
+    fn spawn(mut command: Command) -> Running {
+        Running(command.stdout(Stdio::piped()).spawn().unwrap())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// `nwfilter trace` of a guest that the command bound to clean-traffic, from when the kernel traces.
-fn running(filters: &Path, arguments: &[&str]) -> Child {
-    let nwfilter = |arguments: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_nwfilter"));
-        command.args(arguments).arg("--dir").arg(filters).env("NWFILTER_RUNTIME_DIR", filters);
-        command
-    };
+fn running(filters: &Path, arguments: &[&str]) -> Running {
     let bind = ["apply", "--dev", "vnet0", "--mac", "52:54:00:00:00:01", "--filter", "clean-traffic"];
-    assert!(nwfilter(&bind).args(["--param", "IP=10.0.0.1"]).status().unwrap().success());
-    let mut command = nwfilter(&[&["trace", "--dev", "vnet0"], arguments].concat());
-    let child = command.stdout(Stdio::piped()).spawn().unwrap();
+    assert!(nwfilter(filters, &bind).args(["--param", "IP=10.0.0.1"]).status().unwrap().success());
+    let command = nwfilter(filters, &[&["trace", "--dev", "vnet0"], arguments].concat());
+    let child = Running::spawn(command);
     wait_for(|| traces().len() == 1);
     child
 }
@@ -150,7 +171,7 @@ fn a_trace_tells_of_each_frame_once_and_ends_with_its_process_however_that_ends(
         lab::in_fresh_netns(|| {
             let (network, filters) = (Network::new(), tempfile::tempdir().unwrap());
             let mut child = running(filters.path(), &[]);
-            let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+            let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
             for frame in (0..100).flat_map(|_| frames()) {
                 network.passes(Way::FromGuest, frame);
             }
@@ -160,8 +181,8 @@ fn a_trace_tells_of_each_frame_once_and_ends_with_its_process_however_that_ends(
             assert_eq!(those("drop   out no-arp-ip-spoofing:"), 100);
             assert_eq!(those("drop   out no-mac-spoofing:2 "), 100);
             // SAFETY: a signal to a child that was not waited for.
-            assert_eq!(unsafe { libc::kill(child.id() as i32, signal) }, 0);
-            child.wait().unwrap();
+            assert_eq!(unsafe { libc::kill(child.0.id() as i32, signal) }, 0);
+            child.0.wait().unwrap();
             assert_eq!(lines.count(), 0, "nothing is told twice");
             wait_for(|| traces().is_empty());
             assert!(network.passes(Way::FromGuest, arp_request(GUEST_IP, PEER_IP).frame()));
@@ -189,7 +210,7 @@ fn a_capture_tells_wireshark_why_each_frame_was_dropped() {
         let (network, filters) = (Network::new(), tempfile::tempdir().unwrap());
         let file = filters.path().join("trace.pcapng");
         let mut child = running(filters.path(), &["--pcapng", file.to_str().unwrap()]);
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
         let udp = udp_with(ip(GUEST_IP, PEER_IP), 1000, 53, &[7; 500]);
         network.passes(Way::FromGuest, udp);
         for frame in frames() {
@@ -197,8 +218,8 @@ fn a_capture_tells_wireshark_why_each_frame_was_dropped() {
         }
         network.passes(Way::ToGuest, arp_request(PEER_IP, GUEST_IP).frame().inbound());
         lines.by_ref().take(5).for_each(|line| drop(line.unwrap()));
-        child.kill().unwrap();
-        child.wait().unwrap();
+        child.0.kill().unwrap();
+        child.0.wait().unwrap();
         let told = read_by_tshark(&file);
         let lines: Vec<String> = told.iter().map(|fields| fields[..4].join(" ")).collect();
         // Bytes, bytes kept, into the bridge or out of it, and the comment.
@@ -212,4 +233,74 @@ fn a_capture_tells_wireshark_why_each_frame_was_dropped() {
         assert_eq!(lines, expected);
         assert!(told[0][4].starts_with("Standard query") && told[1][4].starts_with("Who has 10.0.0.2?"));
     });
+}
+
+/// Whoever is rejected gets an answer, for which the host's IP layer has a part of the program.
+const IN_TWO_PARTS: &str = "<filter name='two-parts' chain='root'>
+    <rule action='drop' direction='in' priority='100'><mac protocolid='arp'/></rule>
+    <rule action='accept' direction='in' statematch='false'><udp dstportstart='80'/></rule>
+    <rule action='accept' direction='in' statematch='false'><udp-ipv6 dstportstart='80'/></rule>
+    <rule action='accept' direction='out' statematch='false'><udp dstportstart='90'/></rule>
+    <rule action='reject' direction='inout' priority='900'><all/></rule>
+    <rule action='reject' direction='inout' priority='900'><all-ipv6/></rule></filter>";
+
+const HOST_MAC: [u8; 6] = [0xfe, 0x54, 0, 0, 0, 0x01];
+
+/// A tap of the host's, and what it has to say to a guest there.
+fn routed(name: &str, host: Ipv4Addr, guest: &str) -> (Tap, UdpSocket) {
+    let tap = Tap::new(name);
+    tap.link.set_mac(HOST_MAC);
+    tap.link.up();
+    address(tap.link, host, 24);
+    let neighbour = ["neigh", "add", guest, "lladdr", "52:54:00:00:00:01", "dev", name];
+    assert!(Command::new("ip").args(neighbour).status().unwrap().success());
+    (tap, UdpSocket::bind((host, 5000)).unwrap())
+}
+
+#[test]
+fn packets_of_a_routed_guest_are_traced_in_the_host_s_ip_layer_and_nobody_else_s() {
+    for signal in [libc::SIGINT, libc::SIGKILL] {
+        lab::in_fresh_netns(|| {
+            if !Kernel::open(Ownership::Shared).unwrap().features().inet_reject.is_yes() {
+                println!("skipped: nobody is answered in the host's ip layer of this kernel");
+                return;
+            }
+            let filters = tempfile::tempdir().unwrap();
+            std::fs::write(filters.path().join("two-parts.xml"), IN_TWO_PARTS).unwrap();
+            let (guest, socket) = routed("vnet0", Ipv4Addr::new(10, 0, 0, 254), GUEST_IP);
+            let (other, others) = routed("vnet1", Ipv4Addr::new(10, 0, 1, 254), "10.0.1.1");
+            for dev in ["vnet0", "vnet1"] {
+                let bind = ["apply", "--dev", dev, "--mac", "52:54:00:00:00:01", "--filter", "two-parts"];
+                assert!(nwfilter(filters.path(), &bind).status().unwrap().success());
+            }
+            let before = tables();
+            // Else the host would answer.
+            let _heard = UdpSocket::bind("10.0.0.254:90").unwrap();
+            let mut child = Running::spawn(nwfilter(filters.path(), &["trace", "--dev", "vnet0"]));
+            wait_for(|| traces().len() == 2);
+            let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
+            for port in [80, 81] {
+                let _ = others.send_to(b"hello", ("10.0.1.1", port)); // The sender hears of a drop.
+                let _ = socket.send_to(b"hello", (GUEST_IP, port));
+            }
+            guest
+                .send(&Vec::from(udp_with(ip(GUEST_IP, "10.0.0.254"), 5, 90, b"hello").to(HOST_MAC)))
+                .unwrap();
+            let told: Vec<String> = lines.by_ref().take(4).map(Result::unwrap).collect();
+            let expected = [
+                "accept in  two-parts:2  IPv4 10.0.0.254 > 10.0.0.1, UDP 5000 > 80, 47 bytes  (",
+                "drop   in  two-parts:5  IPv4 10.0.0.254 > 10.0.0.1, UDP 5000 > 81, 47 bytes  (",
+                "accept out two-parts  52:54:00:00:00:01 > fe:54:00:00:00:01, IPv4 10.0.0.1 > 10.0.0.254, UDP 5 > 90",
+                "accept out two-parts:4  52:54:00:00:00:01 > fe:54:00:00:00:01, IPv4 10.0.0.1 > 10.0.0.254, UDP 5 > 90",
+            ];
+            for (line, expected) in told.iter().zip(expected) {
+                assert!(line.starts_with(expected), "{line}\n{expected}");
+            }
+            drop(other);
+            // SAFETY: a signal to a child that was not waited for.
+            assert_eq!(unsafe { libc::kill(child.0.id() as i32, signal) }, 0);
+            child.0.wait().unwrap();
+            wait_for(|| tables() == before);
+        });
+    }
 }

@@ -8,7 +8,7 @@ use crate::layout;
 use crate::library::Library;
 use crate::links;
 use crate::nft::Ownership;
-use crate::nft::trace::Tracer;
+use crate::nft::trace::{At, Tracer};
 use crate::recall::recall;
 use crate::span::Place;
 use crate::trace::{Capture, Fate, Joiner};
@@ -38,9 +38,13 @@ pub(super) fn run(dev: &str, drops: bool, pcapng: Option<&Path>, directory: &Pat
     let kernel = Kernel::open(Ownership::Shared).map_err(|error| Failure::host(&"netfilter", &error))?;
     let observed = kernel.observe().map_err(|error| Failure::host(&"netfilter", &error))?;
     let tables = recall(&observed, &Ruleset::default()).tables;
-    let own = tables.get(&Family::Netdev).and_then(|table| layout::entrance(table, index));
-    let mut tracer =
-        Tracer::open(index, own.map(|_| dev)).map_err(|error| Failure::host(&"trace", &error))?;
+    let enters = |family| tables.get(&family).is_some_and(|table| layout::entrance(table, index).is_some());
+    let at = match (enters(Family::Netdev), enters(Family::Inet)) {
+        (false, _) => At::Bridge,
+        (true, false) => At::Device(dev),
+        (true, true) => At::Routed(dev),
+    };
+    let mut tracer = Tracer::open(index, at).map_err(|error| Failure::host(&"trace", &error))?;
     let mut joiner = Joiner::default();
     learn(&kernel, &mut joiner)?;
     loop {

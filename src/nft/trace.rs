@@ -1,6 +1,6 @@
 //! Switches nf_tables' own trace on for the frames of one interface, and reads what it tells.
 //!
-//! The two rules that ask for it stand in a table that belongs to the socket, so that the kernel takes them away when the
+//! The rules that ask for it stand in tables that belong to the socket, so that the kernel takes them away when the
 //! socket is closed, however the process ends; our own tables are not touched.
 
 use super::message::{Attributes, Message};
@@ -31,7 +31,8 @@ pub struct Traced {
     pub handle: Option<u64>,
     /// What the rule said.
     pub verdict: Verdict,
-    /// The beginning of the frame: all its headers, where the kernel tells them.
+    /// The beginning of the frame: all its headers, where the kernel tells them. A packet that leaves the host's IP layer is
+    /// no frame yet: its addresses are zeros.
     pub headers: Option<Vec<u8>>,
     /// The interface it came in by.
     pub iif: Option<u32>,
@@ -57,10 +58,22 @@ pub struct Tracer {
     events: VecDeque<Traced>,
 }
 
+/// Where an interface's frames are judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum At<'a> {
+    /// At the bridge's hooks.
+    Bridge,
+    /// At the hooks of the device of this name.
+    Device(&'a str),
+    /// There, and packets to it before that, in the host's IP layer. Those from it come there with their trace on.
+    Routed(&'a str),
+}
+
 const BUFFER: usize = 1 << 16;
 const WAITING: usize = 1 << 23;
-/// Just before our own base chains.
+/// Just before our own base chains, and before the one that packets leave the host's IP layer by.
 const PRIORITY: i32 = -151;
+const LATE_PRIORITY: i32 = 149;
 /// `NFNLGRP_NFTRACE`.
 const GROUP: u32 = 9;
 const MSG_TRACE: u16 = 17;
@@ -82,16 +95,15 @@ mod told {
 }
 
 impl Tracer {
-    /// Switches the trace on for frames through the interface of this index: at the bridge's hooks or, where the device is
-    /// named, at its own.
-    pub fn open(index: u32, device: Option<&str>) -> io::Result<Tracer> {
+    /// Switches the trace on for frames through the interface of this index.
+    pub fn open(index: u32, at: At) -> io::Result<Tracer> {
         let socket =
             socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(NETFILTER))?;
         if sockopt::set_socket_recv_buffer_size_force(&socket, WAITING).is_err() {
             sockopt::set_socket_recv_buffer_size(&socket, WAITING)?;
         }
         bind(&socket, &SocketAddrNetlink::new(0, 1 << (GROUP - 1)))?;
-        send(&socket, &batch(index, device), SendFlags::empty())?;
+        send(&socket, &batch(index, at), SendFlags::empty())?;
         let mut tracer = Tracer { socket, buffer: vec![0; BUFFER], events: VecDeque::new() };
         // The kernel answers what it refuses before `send` returns.
         while tracer.receive(RecvFlags::DONTWAIT)? {}
@@ -138,8 +150,43 @@ impl AsFd for Tracer {
     }
 }
 
-/// A table of the socket's own, two base chains, a rule in each.
-fn batch(index: u32, device: Option<&str>) -> Vec<u8> {
+/// A base chain with a rule in it.
+struct Asker<'a> {
+    family: i32,
+    chain: &'static str,
+    hook: u32,
+    priority: i32,
+    device: Option<&'a str>,
+    /// How it knows the interface.
+    meta: i32,
+}
+
+/// What asks for the trace there.
+fn askers(at: At) -> Vec<Asker> {
+    let (family, device, chains) = match at {
+        At::Bridge => (libc::NFPROTO_BRIDGE, None, [("prerouting", 0), ("postrouting", 4)]),
+        At::Device(name) | At::Routed(name) => {
+            (libc::NFPROTO_NETDEV, Some(name), [("ingress", 0), ("egress", 1)])
+        }
+    };
+    let sides = chains.into_iter().zip([libc::NFT_META_IIF, libc::NFT_META_OIF]);
+    let asker = |((chain, hook), meta)| Asker { family, chain, hook, priority: PRIORITY, device, meta };
+    let mut askers: Vec<Asker> = sides.map(asker).collect();
+    if let At::Routed(_) = at {
+        askers.push(Asker {
+            family: libc::NFPROTO_INET,
+            chain: "postrouting",
+            hook: 4,
+            priority: LATE_PRIORITY,
+            device: None,
+            meta: libc::NFT_META_OIF,
+        });
+    }
+    askers
+}
+
+/// Tables of the socket's own with what asks for the trace.
+fn batch(index: u32, at: At) -> Vec<u8> {
     let table = format!("nwfilter-trace-{}", std::process::id());
     let named = |fill: &dyn Fn(&mut Attributes)| {
         let mut attributes = Attributes::default();
@@ -147,35 +194,32 @@ fn batch(index: u32, device: Option<&str>) -> Vec<u8> {
         fill(&mut attributes);
         attributes
     };
-    let mut messages = vec![(libc::NFT_MSG_NEWTABLE, named(&|table| table.u32(TABLE_FLAGS, TABLE_F_OWNER)))];
-    let (family, sides) = match device {
-        None => (libc::NFPROTO_BRIDGE, [("prerouting", 0), ("postrouting", 4)]),
-        Some(_) => (libc::NFPROTO_NETDEV, [("ingress", 0), ("egress", 1)]),
-    };
-    let sides = sides.into_iter().zip([libc::NFT_META_IIF, libc::NFT_META_OIF]);
-    for ((chain, hook), meta) in sides {
-        messages
-            .push((libc::NFT_MSG_NEWCHAIN, named(&|attributes| base_chain(attributes, chain, hook, device))));
-        messages
-            .push((libc::NFT_MSG_NEWRULE, named(&|attributes| rule(attributes, chain, meta as u32, index))));
-    }
+    let messages = askers(at).into_iter().flat_map(|asker| {
+        let table = named(&|table| table.u32(TABLE_FLAGS, TABLE_F_OWNER));
+        let chain = named(&|attributes| base_chain(attributes, &asker));
+        let rule = named(&|attributes| rule(attributes, asker.chain, asker.meta as u32, index));
+        let all =
+            [(libc::NFT_MSG_NEWTABLE, table), (libc::NFT_MSG_NEWCHAIN, chain), (libc::NFT_MSG_NEWRULE, rule)];
+        all.map(|(kind, attributes)| (kind, asker.family, attributes))
+    });
     let mut bytes = frame(BATCH_BEGIN, 0);
-    for (number, (kind, attributes)) in messages.into_iter().enumerate() {
+    let mut number = 1;
+    for (kind, family, attributes) in messages {
         let flags = (libc::NLM_F_CREATE | libc::NLM_F_APPEND) as u16;
-        let family = family as u8;
-        let message = Message { kind: kind as u16, flags, family, attributes, step: 0 };
-        bytes.extend(message.bytes(number as u32 + 1));
+        let message = Message { kind: kind as u16, flags, family: family as u8, attributes, step: 0 };
+        bytes.extend(message.bytes(number));
+        number += 1;
     }
-    bytes.extend(frame(BATCH_END, 9));
+    bytes.extend(frame(BATCH_END, number));
     bytes
 }
 
-fn base_chain(attributes: &mut Attributes, chain: &str, hook: u32, device: Option<&str>) {
-    attributes.text(CHAIN_NAME, chain);
+fn base_chain(attributes: &mut Attributes, asker: &Asker) {
+    attributes.text(CHAIN_NAME, asker.chain);
     attributes.nest(CHAIN_HOOK, |place| {
-        place.u32(HOOK_NUMBER, hook);
-        place.u32(HOOK_PRIORITY, PRIORITY as u32);
-        device.into_iter().for_each(|device| place.text(HOOK_DEVICE, device));
+        place.u32(HOOK_NUMBER, asker.hook);
+        place.u32(HOOK_PRIORITY, asker.priority as u32);
+        asker.device.into_iter().for_each(|device| place.text(HOOK_DEVICE, device));
     });
     attributes.text(CHAIN_TYPE, "filter");
 }
@@ -238,23 +282,35 @@ pub fn event(message: &Received<'_>) -> Option<Traced> {
     let all = body(message);
     let word = |kind| attribute(all, kind).and_then(number);
     let name = |kind| attribute(all, kind).map(text).unwrap_or_default();
-    let headers: Vec<u8> =
-        told::HEADERS.iter().filter_map(|kind| attribute(all, *kind)).flatten().copied().collect();
     let handle = attribute(all, told::HANDLE).and_then(|bytes| bytes.first_chunk().copied());
     let code =
         attribute(all, told::VERDICT).and_then(|inner| attribute(inner, VERDICT_CODE)).and_then(number);
+    let family = message.payload.first().and_then(|number| family_of(*number));
+    let oif = word(told::OIF);
+    let leaves = family == Some(Family::Inet) && oif.is_some();
     Some(Traced {
         id: word(told::ID)?,
-        family: message.payload.first().and_then(|number| family_of(*number)),
+        family,
         table: name(told::TABLE),
         chain: name(told::CHAIN),
         handle: handle.map(u64::from_be_bytes),
         verdict: verdict(code.or(word(told::POLICY))),
-        headers: Some(headers)
-            .filter(|headers| attribute(all, told::HEADERS[0]).is_some() && !headers.is_empty()),
+        headers: headers(told::HEADERS.map(|kind| attribute(all, kind)), leaves),
         iif: word(told::IIF),
-        oif: word(told::OIF),
+        oif,
     })
+}
+
+/// The headers of the link, the network and the transport as one. What a packet that leaves has of a link's is that of the
+/// frame it once came in, if it came at all.
+fn headers([link, network, transport]: [Option<&[u8]>; 3], leaves: bool) -> Option<Vec<u8>> {
+    let network = network.unwrap_or_default();
+    let link = match (leaves, network.first().map(|first| first >> 4)) {
+        (false, _) => link?.to_vec(),
+        (true, Some(6)) => [&[0; 12][..], &[0x86, 0xdd]].concat(),
+        (true, _) => [&[0; 12][..], &[0x08, 0x00]].concat(),
+    };
+    Some([&link, network, transport.unwrap_or_default()].concat())
 }
 
 fn verdict(code: Option<u32>) -> Verdict {
