@@ -1,5 +1,6 @@
 //! Macvtaps with real queues: every attack frame in every mode, both ways, and guest to guest.
 
+use crate::host::Host;
 use crate::lab::corpus::corpus;
 use crate::lab::frames::*;
 use crate::lab::{MacvtapMode, Tap, Verdict, Way, Wire, in_fresh_netns, macvtap_in, veth};
@@ -10,6 +11,7 @@ use nwfilter::library::Library;
 use nwfilter::nft::Ownership;
 use nwfilter::plan::plan;
 use nwfilter::vars::Vars;
+use std::process::Command;
 use std::time::Duration;
 
 const MODES: [MacvtapMode; 4] =
@@ -122,6 +124,39 @@ fn every_mode_gives_every_verdict_of_the_corpus() {
             );
         });
     }
+}
+
+/// The command, whose daemon has this directory.
+fn nwfilter(host: &Host, arguments: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nwfilter"));
+    let output = command.args(arguments).env("NWFILTER_RUNTIME_DIR", host.runtime()).output().unwrap();
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn what_is_explained_of_a_macvtap_is_what_the_kernel_does() {
+    in_fresh_netns(|| {
+        let (world, host) = (World::new(MacvtapMode::Bridge, 64), Host::new());
+        let open = world.verdicts();
+        for (name, filter) in Library::standard().filters {
+            host.write_filter(&name, &filter.source.text);
+        }
+        let _daemon = host.start();
+        let bind = "apply --dev macvtap0 --mac 52:54:00:00:00:01 --filter clean-traffic --param IP=10.0.0.1";
+        nwfilter(&host, &bind.split(' ').collect::<Vec<_>>());
+        let mut found = [[0; 2]; 2];
+        for ((case, open), passes) in corpus().iter().zip(open).zip(world.verdicts()) {
+            let hex: String = case.frame.iter().map(|byte| format!("{byte:02x}")).collect();
+            let way = if case.way == Way::ToGuest { "--in" } else { "--out" };
+            let told = nwfilter(&host, &["explain", "--dev", "macvtap0", "--json", way, "--hex", &hex]);
+            let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+            let accepted = told["verdict"] == "accept";
+            assert_eq!(passes, accepted && open, "{} {}: {told:#}", case.id, case.what);
+            found[usize::from(case.way == Way::ToGuest)][usize::from(accepted)] += usize::from(open);
+        }
+        assert!(found.iter().flatten().all(|count| *count > 3), "{found:?}");
+    });
 }
 
 #[test]
