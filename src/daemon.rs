@@ -454,7 +454,10 @@ impl Daemon {
         let change = Change { next: closed, writes: Vec::new(), reply: Reply::Done };
         match self.try_take(change).await {
             Ok(_) => warn!(interface = link.name, "closed"),
-            Err(_) => start::set_down(link),
+            Err(_) => {
+                start::set_down(link);
+                self.state = self.state.set_down(link, why);
+            }
         }
     }
 

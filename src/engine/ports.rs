@@ -175,7 +175,10 @@ impl State {
         self.know(link.clone());
         let same_name = old.is_some_and(|old| old.name == link.name);
         let same_port = same_name && old.is_some_and(|old| old.master == link.master);
-        if !same_port && let Some(port) = self.port_of(link) {
+        let port = self.port_of(link);
+        let comes_up = link.up && old.is_some_and(|old| !old.up);
+        let retries = comes_up && port.as_ref().is_some_and(|port| self.closed.contains_key(port));
+        if let Some(port) = port.filter(|_| !same_port || retries) {
             let bound_as = self.firewall.members().get(&link.index).map(|member| member.name.clone());
             self.enforce(&port);
             bound_as.iter().for_each(|name| self.settle(name));
@@ -267,6 +270,17 @@ impl State {
         next.know(link.clone());
         let portdev = next.port_of(link).unwrap_or_else(|| link.name.clone());
         next.shut(link, &portdev, why);
+        next
+    }
+
+    /// The state in which a link is set down, since the kernel did not even take that it is closed: its rules are those that it
+    /// had. It is bound anew when it comes up.
+    pub fn set_down(&self, link: &Link, why: &str) -> State {
+        let mut next = self.clone();
+        next.know(Link { up: false, ..link.clone() });
+        if let Some(portdev) = next.port_of(link) {
+            next.closed.insert(portdev, why.into());
+        }
         next
     }
 

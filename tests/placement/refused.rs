@@ -203,3 +203,33 @@ fn a_guest_whose_last_step_the_kernel_keeps_refusing_keeps_his_rules_or_is_close
         });
     }
 }
+
+#[test]
+fn a_guest_that_can_not_even_be_closed_where_it_has_gone_is_set_down_and_filtered_when_it_comes_up() {
+    world("", |world| {
+        let link = world.pump.guest().link;
+        let is_up = || {
+            let flags = std::fs::read_to_string("/sys/class/net/vnet0/flags").unwrap();
+            u32::from_str_radix(flags.trim().trim_start_matches("0x"), 16).unwrap() & libc::IFF_UP as u32 != 0
+        };
+        world.interface();
+        world.refuser.refuse(u32::MAX);
+        link.set_master(None);
+        eventually("it is down", || !is_up());
+        world.daemon.logs("set down");
+        let why = world.interface().closed;
+        assert!(why.as_ref().is_some_and(|why| why.contains("Cannot allocate memory")), "{why:?}");
+        world.waits_for_the_pump();
+        world.pump.take();
+        world.refuser.refuse(0);
+        link.up();
+        world.is_let_through();
+        assert_eq!((world.place(), world.interface().closed), ((Some(Seat::Device(None)), false), None));
+        world.waits_for_the_pump();
+        assert_eq!(world.pump.take().ip, 0);
+        let turns = world.pump.turns();
+        eventually("more of the pump", || world.pump.turns() > turns + 20);
+        let seen = world.pump.take();
+        assert!(seen.honest > 0 && seen.ip + seen.other == 0, "{seen:?}");
+    });
+}
