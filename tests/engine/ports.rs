@@ -352,3 +352,24 @@ fn a_port_sits_at_its_own_hooks_for_as_long_as_its_filter_needs_nothing_else() {
     let without = world_of_devices(false);
     assert_eq!((seats(&without, 5), let_by(&without)), (vec![Family::Bridge], vec![]));
 }
+
+#[test]
+fn a_link_that_was_set_down_is_bound_where_it_is_when_it_comes_up() {
+    let mut world = world();
+    let port = Link { master: Some(1), ..tap(5, "vnet0") };
+    let (left, down) = (tap(5, "vnet0"), Link { up: false, ..tap(5, "vnet0") });
+    world.appears(&bridge(1, "br0"));
+    world.appears(&port);
+    world.create("vnet0", "a").unwrap();
+    let before = world.state.firewall().ruleset();
+    world.state = world.state.set_down(&left, "refused");
+    assert_eq!(world.state.closed("vnet0"), Some("refused"));
+    world.changes(&left, &down);
+    assert_eq!(world.state.firewall().ruleset(), before, "the kernel has no other rules");
+    world.changes(&down, &left);
+    assert_eq!(world.state.closed("vnet0"), None);
+    let rules = world.state.firewall().ruleset();
+    assert!(
+        layout::program(&rules.tables[&Family::Netdev], 5).is_some_and(|program| program.starts_with("a/"))
+    );
+}
