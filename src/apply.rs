@@ -12,11 +12,12 @@ mod link;
 use crate::ir::observed::Observed;
 use crate::ir::{Bytes, Datum, Family, Name, SetType};
 use crate::layout;
+use crate::links;
 use crate::nft::probe::{self, Features};
 use crate::nft::read;
 use crate::nft::reply::{Fault, Refusal};
 use crate::nft::{Ownership, encode};
-use crate::plan::{Change, Plan, Step};
+use crate::plan::{Change, Pause, Plan, Step};
 use grace::Grace;
 use link::{Link, wait_for_packets_under_way};
 use std::collections::{BTreeMap, BTreeSet};
@@ -65,6 +66,8 @@ pub struct Refused {
 /// The batches that can be refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
+    /// What shuts packets out for a moment.
+    Pause,
     /// What no packet can reach.
     Prepare,
     /// What leads there.
@@ -225,8 +228,33 @@ impl Worker {
         Ok(())
     }
 
-    /// A change that is refused while something is put off is tried again when that is gone.
     fn put_in_force(&mut self, plan: &Plan) -> Result<(), Refused> {
+        self.pause(&plan.pause)?;
+        let outcome = self.change(plan);
+        if outcome.is_err() {
+            self.take_away(&plan.pause.undo);
+        }
+        outcome
+    }
+
+    /// Shuts packets out that have a new judge, and lets those go that have passed the old one and wait for the next.
+    fn pause(&mut self, pause: &Pause) -> Result<(), Refused> {
+        if pause.links.is_empty() {
+            return Ok(());
+        }
+        let refusals = self.send(&pause.begin);
+        if !refusals.is_empty() {
+            return Err(Refused { stage: Stage::Pause, refusals, litter: Vec::new() });
+        }
+        wait_for_packets_under_way();
+        links::let_waiting_go(&pause.links).map_err(|error| {
+            self.take_away(&pause.undo);
+            Refused::unsent("packets that wait for a neighbour's address", error.to_string())
+        })
+    }
+
+    /// A change that is refused while something is put off is tried again when that is gone.
+    fn change(&mut self, plan: &Plan) -> Result<(), Refused> {
         if self.grace.minds(plan) {
             self.retire(&[]);
         }

@@ -1,14 +1,18 @@
 //! The links of this network namespace, and what happens to them.
 //!
 //! [`Links`] is pure: it folds what the kernel tells, message by message, into [`LinkEvent`]s that never
-//! contradict each other. [`watch`] is the task that listens; [`snapshot`], [`by_name`], [`loads`] and [`shed`] ask once.
+//! contradict each other. [`watch`] is the task that listens; [`snapshot`], [`by_name`], [`loads`] and [`shed`] ask once,
+//! [`set_down`] and [`let_waiting_go`] do something.
 //! A link is its index: a rename is a change of the link, and a name that comes back is another link.
 //! Nothing here knows what a link is used for.
 
+mod dump;
 mod load;
+mod neighbours;
 mod rtnl;
 
 pub use load::{Load, loads, shed};
+pub use neighbours::let_waiting_go;
 pub use rtnl::{by_name, set_down, snapshot, watch};
 
 use crate::addr::Mac;

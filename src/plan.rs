@@ -4,9 +4,12 @@
 //! newest elements while the rules are those of the moment the packet came. So a change is made in
 //! up to three batches, each whole or not at all. *Prepare* makes only what no packet can reach or, at a device that
 //! had no hook, what shuts it. *Switch* changes what leads there. *Retire* takes away what packets still under way may
-//! be reading, and is sent when none of them is left.
+//! be reading, and is sent when none of them is left. Few changes need a [pause](Pause) before all that.
 
+mod pause;
 mod text;
+
+pub use pause::Pause;
 
 use crate::ir::{Bytes, Chain, Datum, Family, Hook, Name, Role, Rule, Ruleset, Set, SetType, Table, concat};
 use crate::layout::{self, AT_DEVICE, AT_PREROUTING, BOUND, DROPS, index_key};
@@ -16,6 +19,8 @@ use std::sync::Arc;
 /// A change as batches, in the order in which they are sent; any may be empty.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
+    /// Comes first, where the host's IP layer judges from now on whom it has let by.
+    pub pause: Pause,
     /// Makes what no packet can reach yet.
     pub prepare: Vec<Step>,
     /// Changes what leads there, and takes away what was left.
@@ -68,6 +73,14 @@ pub enum Change {
 /// Sets and chains that somebody else fills or that are the same in both are not touched. The cost is that of
 /// what differs, if `new` was made out of `old`.
 pub fn plan(old: &Ruleset, new: &Ruleset) -> Plan {
+    let paused = Pause::before(old, new);
+    let old = paused.as_ref().map_or(old, |(_, begun)| begun);
+    let mut plan = differences(old, new);
+    plan.pause = paused.map(|(pause, _)| pause).unwrap_or_default();
+    plan
+}
+
+fn differences(old: &Ruleset, new: &Ruleset) -> Plan {
     let mut plan = Plan::default();
     let handed = hands_over(old, new);
     for (&family, table) in &new.tables {
@@ -367,6 +380,6 @@ impl Plan {
 
     /// Whether nothing changes.
     pub fn is_empty(&self) -> bool {
-        self.prepare.is_empty() && self.switch.is_empty() && self.retire.is_empty()
+        [&self.pause.begin, &self.prepare, &self.switch, &self.retire].iter().all(|batch| batch.is_empty())
     }
 }

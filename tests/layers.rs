@@ -19,7 +19,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "edges",
         &[
-            "nft", "apply", "links", "store", "config", "confine", "logging", "notify", "rpc", "learn",
+            "nft", "links", "apply", "store", "config", "confine", "logging", "notify", "rpc", "learn",
             "trace", "scrape",
         ],
     ),

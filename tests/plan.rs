@@ -7,7 +7,7 @@ use nwfilter::ir::{
 };
 use nwfilter::ir::{From, Key, concat};
 use nwfilter::layout::{self, Entrance};
-use nwfilter::plan::{Change, Plan, Step, plan};
+use nwfilter::plan::{Change, Pause, Plan, Step, plan};
 use nwfilter::program::Program;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -352,7 +352,9 @@ fn assert_nothing_falls_between(before: &Ruleset, after: &Ruleset) {
 
 fn check(old: &Ruleset, new: &Ruleset) -> Plan {
     let plan = plan(old, new);
-    let prepared = send(old, &plan.prepare);
+    let paused = send(old, &plan.pause.begin);
+    assert_eq!(send(&paused, &plan.pause.undo), *old);
+    let prepared = send(&paused, &plan.prepare);
     let switched = send(&prepared, &plan.switch);
     let retired = send(&switched, &plan.retire);
     assert_eq!(retired, *new);
@@ -425,22 +427,47 @@ fn an_interface_that_has_come_to_a_bridge_is_shut_at_once_and_its_packets_under_
     assert_eq!(send(&switched, &plan.retire), outside);
 }
 
-/// Packets of a routed interface go from one to the other without a moment in which they are shut out.
-#[test]
-fn whoever_is_judged_at_his_own_hooks_alone_and_whoever_is_not_change_places_without_a_loss() {
+/// An interface whose packets the host's IP layer lets by, since they are judged at its own hooks.
+fn elsewhere() -> Ruleset {
     let [inside, _] = in_and_out();
     let mut table = inside.tables[&Family::Inet].clone();
     layout::keep_out(&mut table, 5, true);
     layout::sweep(&mut table);
-    let elsewhere = Ruleset { tables: [(Family::Inet, table)].into() };
-    let led = |rules: &Ruleset| layout::is_led(&rules.tables[&Family::Inet], 5);
-    let to_program = |rules: &Ruleset| layout::entrance(&rules.tables[&Family::Inet], 5).is_some();
-    for (old, new) in [(&inside, &elsewhere), (&elsewhere, &inside)] {
-        let plan = plan(old, new);
-        let switched = send(&send(old, &plan.prepare), &plan.switch);
-        assert!(led(old) && led(&switched) && to_program(&switched), "{plan}");
-        assert_eq!(send(&switched, &plan.retire), *new);
-    }
+    Ruleset { tables: [(Family::Inet, table)].into() }
+}
+
+fn packets_to_it(rules: &Ruleset) -> Option<&Datum> {
+    rules.tables[&Family::Inet].sets[layout::AT_POSTROUTING].elements.get(&layout::index_key(5))
+}
+
+#[test]
+fn whoever_is_judged_at_his_own_hooks_alone_from_now_on_changes_place_without_a_loss() {
+    let ([inside, _], elsewhere) = (in_and_out(), elsewhere());
+    let plan = plan(&inside, &elsewhere);
+    let switched = send(&send(&inside, &plan.prepare), &plan.switch);
+    assert_eq!(packets_to_it(&switched), packets_to_it(&inside), "{plan}");
+    assert_eq!(plan.pause, Pause::default());
+    assert_eq!(send(&switched, &plan.retire), elsewhere);
+}
+
+/// What waits between the IP layer and its own hooks has been judged by neither.
+#[test]
+fn packets_to_whoever_is_judged_in_the_ip_layer_from_now_on_are_shut_out_before() {
+    let ([inside, _], elsewhere) = (in_and_out(), elsewhere());
+    let plan = plan(&elsewhere, &inside);
+    assert_eq!(plan.pause.links, [5]);
+    let paused = send(&elsewhere, &plan.pause.begin);
+    assert_eq!(send(&paused, &plan.pause.undo), elsewhere);
+    assert_eq!(packets_to_it(&paused), None);
+    let again = nwfilter::plan::plan(&paused, &inside);
+    assert_eq!(again.pause.links, [5], "a change that came no further than this");
+    let from_it = |rules: &Ruleset| {
+        rules.tables[&Family::Inet].sets[layout::AT_PREROUTING].elements.get(&layout::index_key(5)).cloned()
+    };
+    assert_eq!(from_it(&paused), from_it(&elsewhere), "what it sends is judged by both");
+    let switched = send(&send(&paused, &plan.prepare), &plan.switch);
+    assert_eq!(packets_to_it(&switched), packets_to_it(&inside));
+    assert_eq!(send(&switched, &plan.retire), inside);
 }
 
 #[test]

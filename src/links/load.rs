@@ -3,12 +3,12 @@
 //! Both block for the time of a dump, which is not of one moment: each link is read at its own, and one that comes or
 //! goes meanwhile may be left out.
 
-use super::rtnl::{IFLA_LINKINFO, LINK_HEADER, Listener, RTM_NEWLINK, attributes, refused};
-use rtnetlink::packet_core::{NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer};
+use super::dump::dump;
+use super::rtnl::{IFLA_LINKINFO, LINK_HEADER, RTM_NEWLINK, attributes};
 use rtnetlink::packet_route::RouteNetlinkMessage::{GetLink, GetQueueDiscipline};
-use rtnetlink::packet_route::{RouteNetlinkMessage, link::LinkMessage, tc::TcMessage};
+use rtnetlink::packet_route::{link::LinkMessage, tc::TcMessage};
 use std::collections::BTreeMap;
-use std::io::{self, ErrorKind};
+use std::io;
 
 const RTM_NEWQDISC: u16 = 36;
 const IFLA_STATS64: u16 = 23;
@@ -44,39 +44,6 @@ pub fn loads() -> io::Result<BTreeMap<u32, Load>> {
 /// such rule. Of a discipline for both ways they can not be told from those that were to go out.
 pub fn shed() -> io::Result<BTreeMap<u32, u32>> {
     dump(GetQueueDiscipline(TcMessage::default()), RTM_NEWQDISC, drops)
-}
-
-fn dump<T>(
-    what: RouteNetlinkMessage,
-    answer: u16,
-    read: fn(&[u8]) -> Option<(u32, T)>,
-) -> io::Result<BTreeMap<u32, T>> {
-    let mut listener = Listener::open(0)?;
-    listener.ask_for_dump(what)?;
-    let mut all = BTreeMap::new();
-    let mut each = |kind: u16, payload: &[u8]| match kind {
-        NLMSG_ERROR => Err(io::Error::from_raw_os_error(refused(payload).unwrap_or(libc::EIO))),
-        _ => {
-            all.extend((kind == answer).then(|| read(payload)).flatten());
-            Ok(kind != NLMSG_DONE)
-        }
-    };
-    while messages(listener.receive()?, &mut each)? {}
-    Ok(all)
-}
-
-/// Hands on every message, up to the one that ends the dump.
-fn messages(mut datagram: &[u8], each: &mut impl FnMut(u16, &[u8]) -> io::Result<bool>) -> io::Result<bool> {
-    let bad = |_| io::Error::new(ErrorKind::InvalidData, "a message of rtnetlink has a wrong length");
-    while !datagram.is_empty() {
-        let message = NetlinkBuffer::new_checked(datagram).map_err(bad)?;
-        if !each(message.message_type(), message.payload())? {
-            return Ok(false);
-        }
-        let length = (message.length() as usize).next_multiple_of(4).min(datagram.len());
-        datagram = &datagram[length..];
-    }
-    Ok(true)
 }
 
 fn load(payload: &[u8]) -> Option<(u32, Load)> {

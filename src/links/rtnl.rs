@@ -104,10 +104,7 @@ pub fn set_down(index: u32) -> io::Result<()> {
     let mut link = LinkMessage::default();
     link.header.index = index;
     link.header.change_mask = LinkFlags::Up;
-    let mut message = NetlinkMessage::from(RouteNetlinkMessage::SetLink(link));
-    message.header.flags = NLM_F_REQUEST | NLM_F_ACK;
-    listener.send(message)?;
-    listener.step(&mut Links::default()).map(drop)
+    listener.demand(RouteNetlinkMessage::SetLink(link))
 }
 
 /// One socket's life: until the receiver is dropped, or messages were lost.
@@ -201,6 +198,14 @@ impl Listener {
         let mut message = NetlinkMessage::from(what);
         message.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
         self.send(message)
+    }
+
+    /// Has something done, and waits for it.
+    pub(super) fn demand(&mut self, what: RouteNetlinkMessage) -> io::Result<()> {
+        let mut message = NetlinkMessage::from(what);
+        message.header.flags = NLM_F_REQUEST | NLM_F_ACK;
+        self.send(message)?;
+        self.step(&mut Links::default()).map(drop)
     }
 
     fn send(&mut self, mut message: NetlinkMessage<RouteNetlinkMessage>) -> io::Result<()> {

@@ -9,6 +9,7 @@ use std::fmt::{self, Display, Formatter};
 impl Display for Plan {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         for (batch, steps) in [
+            ("pause", &self.pause.begin),
             ("prepare", &self.prepare),
             ("switch", &self.switch),
             ("retire", &self.retire),

@@ -162,6 +162,11 @@ impl Host {
         self.bind_to(site, port, &name, vars);
     }
 
+    /// Gives a filter that is defined other rules.
+    pub fn redefine(&mut self, document: &str) {
+        self.enforce(self.firewall.define([filter(document)]).expect("the filter is right"));
+    }
+
     /// Binds a port to a filter that is defined.
     pub fn bind_to(&mut self, site: &impl AsRef<Site>, port: Link, filter: &str, vars: &[(&str, &str)]) {
         let member = member(site, port, filter, vars);

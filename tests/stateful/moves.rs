@@ -1,6 +1,6 @@
 //! Interfaces that are no bridge port, or not any more: what judges their frames and packets, and what keeps them out.
 
-use crate::host::{Host, Kind, Segment, Site, heard, routed};
+use crate::host::{Host, Kind, Segment, Site, heard, routed, tool};
 use crate::lab::frames::*;
 use crate::lab::{Bridge, Tap, Verdict};
 use std::net::UdpSocket;
@@ -118,6 +118,35 @@ fn a_routed_interface_whose_name_is_not_reserved_is_shut_at_a_bridge_as_well() {
         host.bind_to(&wires, guest, "one-port", &[]);
         wires.join();
         assert_eq!(wires.knocks(), [vec![80], vec![80]]);
+    });
+}
+
+/// A packet that waits until its guest says its MAC address has left the host's IP layer and not come to the guest's own hooks.
+/// Where a redefinition takes its rules from there to the IP layer, nobody would judge it.
+#[test]
+fn a_packet_that_waits_for_its_guest_to_answer_is_judged_or_dropped() {
+    const STATELESS: &str = "<filter name='one-port' chain='root'>
+        <rule action='accept' direction='in' statematch='false'><udp dstportstart='80'/></rule>
+        <rule action='drop' direction='inout' priority='900'><all/></rule></filter>";
+    const IN_PARTS: &str = "<filter name='one-port' chain='root'>
+        <rule action='accept' direction='in' statematch='false'><udp dstportstart='80'/></rule>
+        <rule action='reject' direction='inout' priority='900'><all/></rule></filter>";
+    routed(|mut host| {
+        let segment = Segment::of(Kind::Routed);
+        let arrive = |redefine: &mut dyn FnMut()| {
+            tool("ip", &format!("neigh flush to {GUEST_IP} dev vm0 nud all"));
+            for port in [80, 81] {
+                segment.peer.send(&Vec::from(udp(ip(PEER_IP, GUEST_IP), 1234, port).inbound())).unwrap();
+            }
+            assert!(knocked(&segment.guest).is_empty(), "its MAC address is not known");
+            redefine();
+            segment.guest.send(&Vec::from(arp_reply(GUEST_IP, "192.0.2.1").frame())).unwrap();
+            knocked(&segment.guest)
+        };
+        host.bind_document(&segment, segment.guest.link, STATELESS, &[]);
+        assert_eq!(arrive(&mut || {}), [80], "they wait, and are judged when they go");
+        assert!(!arrive(&mut || host.redefine(IN_PARTS)).contains(&81), "redefined");
+        assert_eq!(arrive(&mut || {}), [80], "judged before they wait");
     });
 }
 
