@@ -68,6 +68,12 @@ impl Place {
         }
     }
 
+    /// Runs a line that ends the place, and waits for that.
+    pub fn ends(mut self, line: &str) {
+        writeln!(self.lines, "{line}").unwrap();
+        self.unshare.wait().unwrap();
+    }
+
     fn log(&self) -> String {
         std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
     }
