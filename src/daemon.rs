@@ -4,29 +4,27 @@
 //! the disk, and only then becomes the state; whatever fails on the way is taken back. The rules stay when the
 //! daemon ends, however it ends.
 
+mod answer;
 mod ears;
 mod enforce;
+mod hear;
 mod inputs;
 mod look;
 mod start;
+mod take;
 
 use crate::apply::{self, Kernel};
 use crate::compile;
 use crate::config::{Config, Options};
 use crate::drops;
-use crate::engine::{Change, Context, State, Write};
+use crate::engine::State;
 use crate::firewall::{Firewall, Policy};
-use crate::ipset;
-use crate::ir::observed::Observed;
-use crate::learn::Told as Sighting;
-use crate::learning::Heard;
-use crate::lease::Table;
-use crate::lease::file::{self, Book};
-use crate::links::{self, Link, LinkEvent};
-use crate::metrics::{self, Counters};
+use crate::lease::file::Book;
+use crate::links::{self, LinkEvent};
+use crate::metrics::Counters;
 use crate::nft::Ownership;
 use crate::notify;
-use crate::rpc::{self, Call, Error, Reply};
+use crate::rpc::{self, Error};
 use crate::store::journal::Journal;
 use crate::store::{Fault, Store};
 use crate::unseen::Watch;
@@ -35,7 +33,6 @@ use inputs::{Inputs, Signals, Told};
 use std::io;
 use std::time::{Duration, Instant};
 use tracing::{error, info, warn};
-use uuid::Uuid;
 
 /// Why the daemon ended, or did not start.
 #[derive(Debug, thiserror::Error)]
@@ -58,12 +55,6 @@ pub enum Failure {
     /// The system.
     #[error("{0}: {1}")]
     System(&'static str, io::Error),
-}
-
-/// Why a change was not taken.
-enum Untaken {
-    ByKernel(apply::Refused),
-    ByDisk(Fault),
 }
 
 /// After which time what the kernel refused is tried again.
@@ -261,171 +252,6 @@ impl Daemon {
         async move { if stays { std::future::pending().await } else { tokio::time::sleep_until(end).await } }
     }
 
-    async fn answer(&mut self, call: Call) {
-        let context = Context { now: self.now(), fresh: Uuid::new_v4() };
-        let answer = match &call.request {
-            rpc::Request::Status => self.status().await,
-            rpc::Request::Ipset { name, verb, addresses } => self.ipset(name, *verb, addresses).await,
-            request => self.take_if(self.state.request(request, context)).await,
-        };
-        self.counters.call(call.request.name(), answer.is_err());
-        if let Err(refused) = &answer {
-            info!(request = call.request.name(), reason = %refused.message, "refused");
-        }
-        let _ = call.reply.send(answer); // The client may be gone.
-    }
-
-    async fn ipset(
-        &mut self,
-        name: &str,
-        verb: rpc::IpsetVerb,
-        addresses: &[String],
-    ) -> Result<Reply, Error> {
-        let work = ipset::work(&self.observe().await?, name, verb, addresses);
-        let work = work.map_err(|fault| {
-            Error::new(rpc::Code::InvalidArgument, rpc::Domain::Filter, fault.to_string())
-        })?;
-        self.commit(work.plan).await.map_err(|refused| Error::internal(refused.to_string()))?;
-        Ok(Reply::Names(work.addresses))
-    }
-
-    async fn observe(&self) -> Result<Observed, Error> {
-        let observed = self.kernel.submit_observe().await.map_err(|_| Error::internal(gone().to_string()))?;
-        observed.map_err(|error| Error::internal(error.to_string()))
-    }
-
-    async fn status(&self) -> Result<Reply, Error> {
-        let status = self.with_missed(self.state.status(&self.observe().await?));
-        let json = serde_json::to_string(&status).map_err(|error| Error::internal(error.to_string()))?;
-        Ok(Reply::Json(json))
-    }
-
-    /// What is told of us at this moment to whoever keeps figures.
-    async fn figures(&self) -> String {
-        let dropped = match self.observe().await {
-            Ok(observed) => metrics::dropped(&self.state.status(&observed)),
-            Err(_) => Vec::new(),
-        };
-        let missed: Vec<_> = self.missed().map(|(link, missed)| (link.name.clone(), missed)).collect();
-        self.counters.text(&self.state.census(), &dropped, &missed)
-    }
-
-    async fn take(&mut self, change: Change) -> Result<Reply, Error> {
-        let outcome = self.try_take(change).await;
-        self.go_back().await;
-        outcome.map_err(Error::from)
-    }
-
-    /// Takes a change to kernel and disk, or to neither. The kernel may be left half way.
-    async fn try_take(&mut self, change: Change) -> Result<Reply, Untaken> {
-        let outcome = self.take_in(&change).await;
-        if outcome.is_ok() {
-            self.state = change.next;
-            self.untidy.get_or_insert(Instant::now() + TIDY);
-        }
-        self.listen();
-        outcome.map(|()| change.reply)
-    }
-
-    async fn take_in(&mut self, change: &Change) -> Result<(), Untaken> {
-        // Nobody is listened to whose rules are about to go.
-        if !change.next.knows_the_same(&self.state) || !change.next.binds_the_same(&self.state) {
-            self.ears.close(&change.next.posts());
-        }
-        self.enforce(&change.next).await.map_err(Untaken::ByKernel)?;
-        let lessons = change.next.lessons(&self.state);
-        let written = self.write(&change.writes).and_then(|()| self.note(&lessons));
-        if let Err(fault) = written {
-            self.enforce_back(&change.next).await;
-            return Err(Untaken::ByDisk(fault));
-        }
-        Ok(())
-    }
-
-    fn note(&mut self, lessons: &str) -> Result<(), Fault> {
-        if lessons.is_empty() { Ok(()) } else { self.addresses.append(lessons) }
-    }
-
-    /// Opens ears for whoever is to be listened to.
-    fn listen(&mut self) {
-        let posts = self.state.posts();
-        self.ears.close(&posts);
-        self.ears.open(&posts);
-    }
-
-    /// Guests' frames told something. All of it is one change, so that many guests do not wait for each other; where that is
-    /// refused, each has its own.
-    async fn hear(&mut self, sightings: Vec<Sighting>) {
-        self.counters.heard(sightings.len());
-        if self.learn(&sightings).await.is_err() {
-            for sighting in sightings {
-                if let Err(untaken) = self.learn(std::slice::from_ref(&sighting)).await {
-                    self.miss(sighting.guest, untaken).await;
-                }
-            }
-        }
-        self.go_back().await;
-        self.shorten();
-    }
-
-    /// A guest whose rules the kernel refuses is closed. What can not be written the guest's next frame may tell again.
-    async fn miss(&mut self, guest: u32, untaken: Untaken) {
-        let by_kernel = matches!(untaken, Untaken::ByKernel(_));
-        let why = Error::from(untaken).message;
-        error!(index = guest, reason = %why, "not learned");
-        if let Some(link) = self.state.link_at(guest).cloned().filter(|_| by_kernel) {
-            self.shut(&link, &why).await;
-        }
-    }
-
-    async fn learn(&mut self, sightings: &[Sighting]) -> Result<(), Untaken> {
-        let (mut next, now) = (self.state.clone(), self.now());
-        let mut learned = Vec::new();
-        for sighting in sightings {
-            if let Some((heard, change)) = next.hear(sighting, now) {
-                next = change.next;
-                learned.push((heard, sighting));
-            }
-        }
-        if !learned.is_empty() {
-            self.try_take(Change { next, writes: Vec::new(), reply: Reply::Done }).await?;
-        }
-        for (_, Sighting { guest, frame }) in learned.iter().filter(|(heard, _)| *heard != Heard::Question) {
-            info!(index = guest, sighting = ?frame.sighting, "learned");
-        }
-        Ok(())
-    }
-
-    fn shorten(&mut self) {
-        let book = self.state.book();
-        if self.addresses.is_long(book.0.values().map(Table::len).sum()) {
-            let written = self.addresses.rewrite(&file::write(&book));
-            written.unwrap_or_else(
-                |fault| warn!(reason = %chain(&fault), "learned addresses stay as they were written"),
-            );
-        }
-    }
-
-    async fn enforce(&mut self, next: &State) -> Result<(), apply::Refused> {
-        self.reach(&self.state.firewall().ruleset(), &next.firewall().ruleset()).await
-    }
-
-    async fn enforce_back(&mut self, next: &State) {
-        if let Err(refused) = self.reach(&next.firewall().ruleset(), &self.state.firewall().ruleset()).await {
-            error!(reason = %refused, "rules of a change that was refused stay in force for now");
-            self.adrift = true;
-        }
-    }
-
-    fn write(&self, writes: &[Write]) -> Result<(), Fault> {
-        writes.iter().try_for_each(|write| match write {
-            Write::SaveFilter(name, text) => self.filters.save(name, text),
-            Write::DeleteFilter(name) => self.filters.delete(name).map(drop),
-            Write::SaveBinding(portdev, text) => self.bindings.save(portdev, text),
-            Write::DeleteBinding(portdev) => self.bindings.delete(portdev).map(drop),
-        })
-    }
-
     async fn expire(&mut self) {
         let now = self.now();
         if let Err(refused) = self.take(self.state.expire(now)).await {
@@ -448,19 +274,6 @@ impl Daemon {
         }
     }
 
-    /// Closes an interface whose rules the kernel did not take.
-    async fn shut(&mut self, link: &Link, why: &str) {
-        let closed = self.state.close(link, why);
-        let change = Change { next: closed, writes: Vec::new(), reply: Reply::Done };
-        match self.try_take(change).await {
-            Ok(_) => warn!(interface = link.name, "closed"),
-            Err(_) => {
-                start::set_down(link);
-                self.state = self.state.set_down(link, why);
-            }
-        }
-    }
-
     async fn reload(&mut self) {
         notify::tell(notify::State::Reloading);
         let reloaded = match start::read_filters(&self.filters) {
@@ -479,13 +292,6 @@ impl Daemon {
         notify::tell(notify::State::Ready);
     }
 
-    async fn take_if(&mut self, change: Result<Change, Error>) -> Result<Reply, Error> {
-        match change {
-            Ok(change) => self.take(change).await,
-            Err(error) => Err(error),
-        }
-    }
-
     /// One by one, so that a port the kernel still refuses stands in no other's way.
     async fn retry_closed(&mut self) {
         for portdev in self.state.closed_ports() {
@@ -494,19 +300,4 @@ impl Daemon {
             }
         }
     }
-}
-
-impl From<Untaken> for Error {
-    fn from(untaken: Untaken) -> Error {
-        Error::internal(match untaken {
-            Untaken::ByKernel(refused) => refused.to_string(),
-            Untaken::ByDisk(fault) => chain(&fault),
-        })
-    }
-}
-
-/// An error with what caused it.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

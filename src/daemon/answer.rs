@@ -1,0 +1,61 @@
+//! Answers clients, and whoever keeps figures.
+
+use super::{Daemon, gone};
+use crate::engine::Context;
+use crate::ipset;
+use crate::ir::observed::Observed;
+use crate::metrics;
+use crate::rpc::{self, Call, Error, Reply};
+use tracing::info;
+use uuid::Uuid;
+
+impl Daemon {
+    pub(super) async fn answer(&mut self, call: Call) {
+        let context = Context { now: self.now(), fresh: Uuid::new_v4() };
+        let answer = match &call.request {
+            rpc::Request::Status => self.status().await,
+            rpc::Request::Ipset { name, verb, addresses } => self.ipset(name, *verb, addresses).await,
+            request => self.take_if(self.state.request(request, context)).await,
+        };
+        self.counters.call(call.request.name(), answer.is_err());
+        if let Err(refused) = &answer {
+            info!(request = call.request.name(), reason = %refused.message, "refused");
+        }
+        let _ = call.reply.send(answer); // The client may be gone.
+    }
+
+    async fn ipset(
+        &mut self,
+        name: &str,
+        verb: rpc::IpsetVerb,
+        addresses: &[String],
+    ) -> Result<Reply, Error> {
+        let work = ipset::work(&self.observe().await?, name, verb, addresses);
+        let work = work.map_err(|fault| {
+            Error::new(rpc::Code::InvalidArgument, rpc::Domain::Filter, fault.to_string())
+        })?;
+        self.commit(work.plan).await.map_err(|refused| Error::internal(refused.to_string()))?;
+        Ok(Reply::Names(work.addresses))
+    }
+
+    async fn status(&self) -> Result<Reply, Error> {
+        let status = self.with_missed(self.state.status(&self.observe().await?));
+        let json = serde_json::to_string(&status).map_err(|error| Error::internal(error.to_string()))?;
+        Ok(Reply::Json(json))
+    }
+
+    /// What is told of us at this moment to whoever keeps figures.
+    pub(super) async fn figures(&self) -> String {
+        let dropped = match self.observe().await {
+            Ok(observed) => metrics::dropped(&self.state.status(&observed)),
+            Err(_) => Vec::new(),
+        };
+        let missed: Vec<_> = self.missed().map(|(link, missed)| (link.name.clone(), missed)).collect();
+        self.counters.text(&self.state.census(), &dropped, &missed)
+    }
+
+    pub(super) async fn observe(&self) -> Result<Observed, Error> {
+        let observed = self.kernel.submit_observe().await.map_err(|_| Error::internal(gone().to_string()))?;
+        observed.map_err(|error| Error::internal(error.to_string()))
+    }
+}
