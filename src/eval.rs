@@ -1,6 +1,6 @@
 //! Walks a frame through chains as the kernel does, without the kernel: the verdict, and every rule tried on the way.
 //!
-//! Rules are judged in the form that their bytecode is made of ([`shape`](crate::ir::shape)), so that what is read here
+//! Rules are judged in the form that their bytecode is made of (`ir::shape`), so that what is read here
 //! is what the kernel reads. A load of what a frame does not have fails the match, negated or not. It knows one frame at a
 //! time: the state of connections and their counts are arguments. It takes any bytes, without panic, and no
 //! rule set makes it walk for ever.
