@@ -1,7 +1,7 @@
 """Frames of many filters through our daemon and through libvirt; every difference must have its reason.
 
-Prints a row a filter: frames judged by both, how many agree and differ, and which decision explains the differences.
-Ends with an error where a difference has no reason, or where the frames of the two sides are not the same.
+Prints a row a filter: frames judged by both, how many agree and differ, and why the others differ; and one line of all
+filters at the end. Fails where a difference has no reason, or where the frames of the two sides are not the same.
 """
 import argparse
 import collections
@@ -9,86 +9,123 @@ import gzip
 import json
 import os
 import pathlib
-import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 
 import engine
 import explain
 
+OURS, RECORD, LIBVIRT = "ours", "record", "libvirt"
 KERNEL_LACKS = ("refused by the kernel", "kernel")
+NOT_EXPLAINED = "NOT EXPLAINED"
 
 
-def written_down(name):
-    path = engine.ORACLE / "reference" / f"{name}.json.gz"
-    return json.loads(gzip.decompress(path.read_bytes()))["rows"] if path.exists() else None
+class Folder:
+    """Verdicts, or the words of a refusal: a file for each side, filter and seed."""
+
+    def __init__(self, path, options):
+        self.path, self.options = path.resolve(), options
+
+    def file(self, side, name, seed):
+        return self.path / f"{name}.{seed}.{self.options.frames}.{side}.json"
+
+    def get(self, side, name, seed):
+        path = self.file(side, name, seed)
+        return json.loads(path.read_text()) if path.exists() else (None, None)
+
+    def lacking(self, *one):
+        """Whether nobody has answered yet, or a kernel that can not hold the filter."""
+        found, answer = self.get(*one)
+        return not found or lacks(answer)
+
+    def put(self, side, name, seed, place, answer):
+        path = self.file(side, name, seed)
+        path.with_suffix(".new").write_text(json.dumps((place, answer)))
+        path.with_suffix(".new").rename(path)
+
+    def take(self, side, name, seed, place):
+        """What the side says, which is not asked again where an answer is kept."""
+        found, answer = self.get(side, name, seed)
+        if not found or lacks(answer) and place != found:
+            answer = taken(self.options, side, name, seed)
+            self.put(side, name, seed, place, answer)
+        return answer
 
 
-def taken(options, name, seed, libvirtd):
-    """Verdicts, or the words with which the engine refused the filter."""
+def taken(options, side, name, seed):
+    if side == RECORD:
+        path = engine.ORACLE / "reference" / f"{name}.json.gz"
+        rows = json.loads(gzip.decompress(path.read_bytes()))["rows"] if path.exists() else None
+        return rows[:options.frames] if rows else "no verdicts of libvirt"
     try:
-        return engine.take(name, seed, options.frames, libvirtd)
+        return engine.take(name, seed, options.frames, None if side == OURS else reference(options, side))
     except (engine.Refused, TimeoutError) as words:
         return str(words)
 
 
-def take_all(options, folder, wanted):
-    for name, seed in wanted:
-        (folder / f"{name}.{seed}.json").write_text(json.dumps(taken(options, name, seed, False)))
+def reference(options, side):
+    return engine.HOST if side == LIBVIRT else engine.Libvirt(options.libvirt, side.removeprefix(f"{LIBVIRT}-"))
 
 
-def take_in_machine(options, wanted):
-    """Ours under the kernel of a distribution, one boot for all; the verdicts come back through a folder."""
+def side_of(options):
+    if options.libvirt:
+        return f"{LIBVIRT}-{options.backend}"
+    return LIBVIRT if options.libvirtd else RECORD
+
+
+def lacks(answer):
+    return isinstance(answer, str) and any(word in answer for word in KERNEL_LACKS)
+
+
+def take_in_machine(options, folder, wanted):
+    """Verdicts under the kernel of a distribution, one boot for all; they come back through the folder."""
     kernel = sorted(pathlib.Path("/boot").glob("vmlinuz-*"))
     vng = pathlib.Path("target/vm-tools/bin/vng").resolve()
     if not kernel or not vng.exists():
         print("skipped: no machine to boot (scripts/setup --vm makes one)")
-        return {}
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="oracle-vm-", dir="target")).resolve()
-    script = folder / "inside"
-    words = " ".join(f"{name}:{seed}" for name, seed in wanted)
+        return
+    script, log = folder.path / "inside", folder.path / "log"
+    words = " ".join(":".join(map(str, one)) for one in wanted)
+    chroot = f"--libvirt {options.libvirt} --backend {options.backend}" if options.libvirt else ""
     script.write_text(f"""#!/bin/bash
 . {pathlib.Path("vm-tests/prepare").resolve()}
 strip -o /run/fast/nwfilterd {pathlib.Path(os.environ["NWFILTERD"]).resolve()}
 export NWFILTERD=/run/fast/nwfilterd
 export NWFILTER_ORACLE={engine.ORACLE} NWFILTER_LIBVIRT_DATA={engine.FILTERS.parent} NWFILTER_ORACLE_PATIENCE=0.03
 cd {pathlib.Path.cwd()}
-tests/oracle/run --frames {options.frames} --take {folder} {words} >{folder}/log 2>&1
+tests/oracle/run --frames {options.frames} {chroot} --take {folder.path} {words} >{log} 2>&1
 """)
     script.chmod(0o755)
-    environment = os.environ | {"PATH": f"{vng.parent}:{os.environ['PATH']}"}
-    done = subprocess.run([vng, "--disable-kvm", "-r", kernel[-1], "--memory", "1G", f"--rwdir={folder}", "--", script],
-                          env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=options.patience)
-    answers = {}
-    for name, seed in wanted:
-        path = folder / f"{name}.{seed}.json"
-        if path.exists():
-            answers[name, seed] = json.loads(path.read_text())
-    if len(answers) < len(wanted):
-        log = folder / "log"
-        words = log.read_text() if log.exists() else done.stderr
-        print(f"the machine answered {len(answers)} of {len(wanted)}: {words[-2000:]}")
-    else:
-        shutil.rmtree(folder)
-    return answers
+    command = [vng, "--disable-kvm", "-r", kernel[-1], "--memory", "1G", f"--rwdir={folder.path}"]
+    command += [f"--rodir={options.libvirt}"] if options.libvirt else []
+    machine = subprocess.Popen([*command, "--", script], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT, text=True, start_new_session=True,
+                               env=os.environ | {"PATH": f"{vng.parent}:{os.environ['PATH']}"})
+    try:
+        told, _ = machine.communicate(timeout=options.patience)
+    except subprocess.TimeoutExpired:
+        os.killpg(machine.pid, signal.SIGKILL)
+        told = "out of patience"
+    silent = [one for one in wanted if folder.lacking(*one)]
+    if silent:
+        said = log.read_text() if log.exists() else ""
+        print(f"the machine did not answer {len(silent)} of {len(wanted)}: {(said + told)[-2000:]}")
 
 
-def judge(options, name, seed, wanted, seen):
-    """One row of the table, and whether all is well."""
+def judge(options, folder, name, seed, wanted, seen):
+    """How many frames were compared and why some differ, and the frames that differ for no reason."""
     if [known(row) for row in wanted] != [known(row) for row in seen]:
-        return f"{len(wanted):>6} the two sides did not see the same frames", False
+        return None
     both = [at for at, pair in enumerate(zip(wanted, seen)) if all(row["verdict"] != "undeliverable" for row in pair)]
     differ = [at for at in both if wanted[at]["verdict"] != seen[at]["verdict"]]
-    found = reasons(options, name, seed, wanted, seen, differ)
-    unexplained = [at for at in differ if not found[at]]
-    counts = collections.Counter(found[at] or "NOT EXPLAINED" for at in differ)
-    told = ", ".join(f"{reason}: {count}" for reason, count in sorted(counts.items()))
-    rows = [f"{len(both):>6} {len(both) - len(differ):>6} {len(differ):>6}  {told}"]
-    for at in unexplained[:options.show]:
-        row = wanted[at]
-        rows.append(f"    wanted {row['verdict']}, seen {seen[at]['verdict']}: {row['label']} {row['frame']}")
-    return "\n".join(rows), not unexplained
+    found = reasons(options, folder, name, seed, wanted, seen, differ)
+    counts = collections.Counter(found[at] or NOT_EXPLAINED for at in differ)
+    shown = [at for at in differ if not found[at]][:options.show]
+    return len(both), counts, [f"    wanted {wanted[at]['verdict']}, seen {seen[at]['verdict']}: frame {at}, "
+                               f"{wanted[at]['label']} {wanted[at]['frame']}" for at in shown]
 
 
 def known(row):
@@ -99,63 +136,140 @@ def known(row):
     return row["way"], frame[:36 + tag] if icmp else frame
 
 
-def reasons(options, name, seed, wanted, seen, differ):
+def reasons(options, folder, name, seed, wanted, seen, differ):
     """Why each of the frames was judged differently; None where there is no reason."""
     rules = explain.rules(engine.FILTERS / f"{name}.xml", engine.PARAMETERS)
-    found = {at: explain.reason(rules, wanted, at, seen) for at in differ}
-    if all(found.values()) or options.libvirtd or not engine.has_libvirtd():
+    found = {at: explain.reason(rules, wanted, at, seen, options.backend) for at in differ}
+    if options.backend == "nftables" and differ:
+        other = folder.take(f"{LIBVIRT}-iptables", name, seed, "here")
+        with_us = [at for at in differ if not isinstance(other, str) and explain.agrees(rules, other, at, seen)]
+        return {at: found[at] if at in with_us else None for at in differ}
+    if side_of(options) != RECORD:
+        return proven(options, name, seed, wanted, seen, found)
+    if all(found.values()) or not engine.is_there(engine.HOST):
         return found
     # The verdicts were written down one filter after the other, and connections live longer than a filter: what the
     # record alone says, a libvirtd that begins afresh may not say.
-    afresh = taken(options, name, seed, True)
+    afresh = folder.take(LIBVIRT, name, seed, "here")
     for at in [at for at in differ if not found[at] and not isinstance(afresh, str)]:
-        if afresh[at]["verdict"] == seen[at]["verdict"] or explain.reason(rules, afresh, at, seen):
+        if explain.agrees(rules, afresh, at, seen):
             found[at] = "only in the record (a libvirtd begun afresh is with us)"
     return found
+
+
+def proven(options, name, seed, wanted, seen, found):
+    """The reasons that stand. What is put down to the copies that the host got must be gone when it gets none."""
+    blamed = [at for at in found if found[at] == explain.HEARD_BY_HOST]
+    if not blamed:
+        return found
+    heard = {(row["way"], row["frame"]) for row, _ in explain.heard(wanted) if row["verdict"] == "drop"}
+    heard -= {(wanted[at]["way"], wanted[at]["frame"]) for at in blamed}
+    calm = engine.take(name, seed, options.frames, reference(options, side_of(options)), heard)
+    return found | {at: None for at in blamed if calm[at]["verdict"] != seen[at]["verdict"]}
+
+
+class Table:
+    """Rows as they come, and what they add up to."""
+
+    def __init__(self):
+        self.frames, self.counts, self.compared, self.left_out, self.well = 0, collections.Counter(), set(), set(), True
+        print(f"{'filter':16} {'seed':>4} {'kernel':7} {'frames':>6} {'agree':>6} {'differ':>6}  explained by")
+
+    def row(self, name, seed, place, words):
+        print(f"{name:16} {seed:>4} {place:7} {words}", flush=True)
+
+    def without(self, name, seed, place, words, well=True):
+        self.left_out.add((name, seed))
+        self.well &= well
+        self.row(name, seed, place, f"     - {words}")
+
+    def judged(self, name, seed, place, frames, counts, shown):
+        differ = sum(counts.values())
+        self.frames += frames
+        self.counts += counts
+        self.compared.add(name)
+        self.well &= not counts[NOT_EXPLAINED]
+        self.row(name, seed, place, f"{frames:>6} {frames - differ:>6} {differ:>6}  {listed(counts)}")
+        print(*shown, sep="\n", end="\n" if shown else "")
+
+    def summary(self, against, seeds):
+        differ = sum(self.counts.values())
+        explained = self.counts - collections.Counter({NOT_EXPLAINED: differ})
+        names = sorted({name for name, _ in self.left_out})
+        left_out = [name if all((name, seed) in self.left_out for seed in seeds) else
+                    ":".join([name, *(str(seed) for seed in seeds if (name, seed) in self.left_out)]) for name in names]
+        print(f"against {against}: {len(self.compared)} filters, seeds {', '.join(map(str, seeds))}, {self.frames} frames: "
+              f"{self.frames - differ} agree, {differ} differ ({listed(explained) or 'none'}), "
+              f"{self.counts[NOT_EXPLAINED]} not explained; not compared: {' '.join(left_out) or 'none'}")
+
+
+def listed(counts):
+    return ", ".join(f"{reason}: {count}" for reason, count in sorted(counts.items()))
+
+
+def compare(options, folder, pairs):
+    side = side_of(options)
+    seen = {pair: folder.take(OURS, *pair, "here") for pair in pairs}
+    lacking = {pair for pair in pairs if lacks(seen[pair])}
+    # The iptables back end has its connections from br_netfilter, which any kernel has; rules of a bridge have not.
+    apart = lacking if options.backend == "nftables" else set()
+    asked = [(OURS, *pair) for pair in pairs if pair in lacking] + [(side, *pair) for pair in pairs if pair in apart]
+    asked = [one for one in asked if folder.lacking(*one)]
+    machine = threading.Thread(target=take_in_machine, args=(options, folder, asked))
+    if options.vm and asked:
+        machine.start()
+    wanted = {pair: folder.take(side, *pair, "here") for pair in pairs if pair not in apart}
+    if machine.is_alive():
+        machine.join()
+    table = Table()
+    for pair in pairs:
+        place, ours = folder.get(OURS, *pair)
+        theirs = wanted[pair] if pair in wanted else folder.get(side, *pair)[1]
+        if lacks(ours) or theirs is None:
+            table.without(*pair, "here", "this kernel lacks what it needs")
+        elif isinstance(theirs, str):
+            table.without(*pair, place, f"libvirt refused: {theirs[-160:]!r}")
+        elif isinstance(ours, str):
+            table.without(*pair, place, f"WE REFUSED: {ours[-300:]!r}", False)
+        elif judged := judge(options, folder, *pair, theirs, ours):
+            table.judged(*pair, place, *judged)
+        else:
+            table.without(*pair, place, "the two sides did not see the same frames", False)
+    table.summary(side, options.seed)
+    return table.well
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, action="append")
     parser.add_argument("--frames", type=int, default=400)
-    parser.add_argument("--libvirtd", action="store_true", help="libvirt's verdicts are taken now")
+    parser.add_argument("--libvirtd", action="store_true", help="verdicts of this host's libvirtd are taken now")
+    parser.add_argument("--libvirt", type=lambda path: pathlib.Path(path).resolve(), metavar="ROOT",
+                        help="verdicts of the libvirtd in a chroot are taken now")
+    parser.add_argument("--backend", choices=("iptables", "nftables"), default="iptables", help="of the libvirtd in the chroot")
     parser.add_argument("--vm", action="store_true", help="what this kernel can not hold is tried in a machine")
+    parser.add_argument("--keep", type=pathlib.Path, help="folder of verdicts, which are not taken again where they are there")
     parser.add_argument("--patience", type=int, default=3600, help="seconds that the machine may take")
     parser.add_argument("--show", type=int, default=8, help="unexplained frames to show, a filter")
     parser.add_argument("--take", type=pathlib.Path, help=argparse.SUPPRESS)
     parser.add_argument("filters", nargs="*")
     options = parser.parse_args()
     if options.take:
-        return take_all(options, options.take, [word.split(":") for word in options.filters])
-    if options.seed and set(options.seed) != {7} and not options.libvirtd:
-        sys.exit("only the verdicts of seed 7 are written down; other seeds need --libvirtd")
+        for side, name, seed in (word.split(":") for word in options.filters):
+            Folder(options.take, options).take(side, name, seed, "machine")
+        return
+    options.seed = options.seed or [7]
+    if side_of(options) == RECORD and (set(options.seed) != {7} or options.backend != "iptables"):
+        sys.exit("only seed 7 of the iptables back end is written down; the rest needs --libvirtd or --libvirt")
+    asked = options.libvirt or options.libvirtd
+    if asked and not engine.is_there(reference(options, side_of(options))):
+        sys.exit(f"no libvirtd with its nwfilter driver in {options.libvirt or '/'}")
     names = options.filters or sorted(path.stem for path in engine.FILTERS.glob("*.xml"))
-    pairs = [(name, seed) for seed in options.seed or [7] for name in names]
-    seen = {pair: taken(options, *pair, False) for pair in pairs}
-    lacking = [pair for pair in pairs if isinstance(seen[pair], str) and any(word in seen[pair] for word in KERNEL_LACKS)]
-    machine = set()
-    if options.vm and lacking:
-        answers = take_in_machine(options, lacking)
-        machine = set(answers)
-        seen.update(answers)
-    well = True
-    print(f"{'filter':16} {'seed':>4} {'kernel':7} {'frames':>6} {'agree':>6} {'differ':>6}  explained by")
-    for name, seed in pairs:
-        wanted = taken(options, name, seed, True) if options.libvirtd else written_down(name)
-        ours = seen[name, seed]
-        if wanted is None:
-            row, fine = "     - no verdicts of libvirt", True
-        elif isinstance(wanted, str):
-            row, fine = f"     - libvirt refused: {wanted[-120:]!r}", True
-        elif isinstance(ours, str) and (name, seed) in lacking and (name, seed) not in machine:
-            row, fine = "     - this kernel lacks what it needs", True
-        elif isinstance(ours, str):
-            row, fine = f"     - WE REFUSED: {ours[-300:]!r}", False
-        else:
-            row, fine = judge(options, name, seed, wanted, ours)
-        well &= fine
-        print(f"{name:16} {seed:>4} {'machine' if (name, seed) in machine else 'here':7} {row}", flush=True)
-    sys.exit(0 if well else 1)
+    pairs = [(name, seed) for seed in options.seed for name in names]
+    with tempfile.TemporaryDirectory(prefix="oracle-", dir="target") as passing:
+        if options.keep:
+            options.keep.mkdir(parents=True, exist_ok=True)
+        sys.exit(0 if compare(options, Folder(options.keep or pathlib.Path(passing), options), pairs) else 1)
 
 
 if __name__ == "__main__":

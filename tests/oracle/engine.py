@@ -1,7 +1,9 @@
-"""Engines that judge frames, each in a network namespace of its own: our daemon, and Debian's libvirtd.
+"""Engines that judge frames, each in a network namespace of its own: our daemon, and libvirt's.
 
-`take` runs one engine on one filter and answers its verdicts, or the reason why it would not have the filter.
+libvirt is this host's or that of a chroot, which may be newer and have two back ends. `take` runs one engine on one filter
+and answers its verdicts, or the reason why it would not have the filter.
 """
+import collections
 import json
 import os
 import pathlib
@@ -18,14 +20,33 @@ STANDARD = pathlib.Path("filters").resolve()
 # The parameters that the written-down verdicts were taken with.
 PARAMETERS = ["IP=10.1.2.3", "IPSETNAME=tck_test", "A=1.1.1.1", "A=2.2.2.2", "A=3.3.3.3", "B=80", "B=90", "B=100",
               "C=1080", "C=1090", "C=1100"]
-DRIVERS = pathlib.Path("/usr/lib/x86_64-linux-gnu/libvirt/connection-driver")
-# libvirtd sees folders of its own instead of the machine's, and one driver.
-ISOLATED = """mount --make-rprivate /
-mount --bind "$0/run" /run
-mount --bind "$0/etc" /etc/libvirt
-mount --bind "$0/lib" /var/lib/libvirt
-mount --bind "$0/drivers" "$1"
+# How long a frame may take, in seconds; a busy host or an emulated one needs more than the frame does.
+PATIENCE = float(os.environ.get("NWFILTER_ORACLE_PATIENCE", "0.002"))
+DRIVERS = "usr/lib/x86_64-linux-gnu/libvirt/connection-driver"
+# libvirtd sees folders of its own instead of those of its root, and one driver.
+ISOLATED = """home=$0 root=$1 drivers=$2
+mount --make-rprivate /
+if [ "$root" != / ]; then
+    for part in dev proc sys; do mount --rbind /$part "$root/$part"; done
+fi
+mount --bind "$home/run" "$root/run"
+mount --bind "$home/etc" "$root/etc/libvirt"
+mount --bind "$home/lib" "$root/var/lib/libvirt"
+mount --bind "$home/drivers" "$root/$drivers"
+exec chroot "$root" sh -ec "$3"
+"""
+# Each rule of the nftables back end is a process, which starts much faster from memory where the disk is slow.
+FROM_MEMORY = """if nft=$(command -v nft); then
+    mkdir -p /run/fast/lib
+    cp "$nft" /run/fast/
+    ldd "$nft" | sed -n 's/.*=> \\(.*\\) (.*/\\1/p' | xargs cp -t /run/fast/lib
+    export PATH=/run/fast:$PATH LD_LIBRARY_PATH=/run/fast/lib
+fi
 exec libvirtd"""
+
+# Where a libvirtd is, and its back end.
+Libvirt = collections.namedtuple("Libvirt", "root backend")
+HOST = Libvirt(pathlib.Path("/"), "iptables")
 
 
 class Refused(Exception):
@@ -35,15 +56,15 @@ class Refused(Exception):
 class Engine:
     """A daemon that runs in a namespace while the `with` block does."""
 
-    def __init__(self, name, libvirtd):
+    def __init__(self, name, libvirt):
         self.netns = f"oracle-{os.getpid()}-{name}"[:40]
-        self.libvirtd = libvirtd
+        self.libvirt = libvirt
 
     def __enter__(self):
         self.home = pathlib.Path(tempfile.mkdtemp(prefix="oracle-"))
         run("ip", "netns", "add", self.netns)
         run("ip", "-n", self.netns, "link", "set", "lo", "up")
-        command = self.reference() if self.libvirtd else self.ours()
+        command = self.reference() if self.libvirt else self.ours()
         self.log = open(self.home / "log", "wb")
         self.daemon = subprocess.Popen(["ip", "netns", "exec", self.netns, *command], stdout=self.log, stderr=self.log)
         try:
@@ -72,12 +93,15 @@ class Engine:
                 "--runtime-dir", self.home / "run"]
 
     def reference(self):
+        root, backend = self.libvirt
         for part in ("run/libvirt", "etc", "lib", "drivers"):
             (self.home / part).mkdir(parents=True)
-        shutil.copytree("/usr/share/libvirt/nwfilter", self.home / "etc/nwfilter")
-        shutil.copy(DRIVERS / "libvirt_driver_nwfilter.so", self.home / "drivers")
+        shutil.copytree(root / "usr/share/libvirt/nwfilter", self.home / "etc/nwfilter")
+        shutil.copy(driver(root), self.home / "drivers")
+        (self.home / "etc/nwfilter.conf").write_text(f'firewall_backend = "{backend}"\n')
         self.socket = self.home / "run/libvirt/libvirt-sock"
-        return ["unshare", "-m", "sh", "-ec", ISOLATED, self.home, DRIVERS]
+        start = FROM_MEMORY if backend == "nftables" else "exec libvirtd"
+        return ["unshare", "-m", "sh", "-ec", ISOLATED, self.home, root, DRIVERS, start]
 
     def wait_for_socket(self):
         for _ in range(2400):
@@ -89,25 +113,30 @@ class Engine:
         raise TimeoutError(f"no socket: {(self.home / 'log').read_text()}")
 
 
-def has_libvirtd():
-    return shutil.which("libvirtd") is not None and (DRIVERS / "libvirt_driver_nwfilter.so").exists()
+def driver(root):
+    return root / DRIVERS / "libvirt_driver_nwfilter.so"
 
 
-def take(name, seed, frames, libvirtd=False):
-    """The verdicts of one engine on the frames of one filter."""
-    with Engine(name, libvirtd) as engine:
+def is_there(libvirt):
+    daemons = [libvirt.root / folder / "libvirtd" for folder in ("usr/sbin", "usr/bin")]
+    return any(daemon.exists() for daemon in daemons) and driver(libvirt.root).exists()
+
+
+def take(name, seed, frames, libvirt=None, without=()):
+    """The verdicts on the frames of one filter, libvirt's or ours; frames that are to be left out are never sent."""
+    with Engine(name, libvirt) as engine:
         out, words = engine.home / "verdicts.json", engine.home / "words"
         arguments = ["verdicts.py", "--netns", engine.netns, "--filter", str(FILTERS / f"{name}.xml"), "--close",
                      "--uri", f"nwfilter+unix:///system?socket={engine.socket}", "--frames", str(frames),
                      "--seed", str(seed), "--out", str(out)]
         arguments += [word for parameter in PARAMETERS for word in ("--param", parameter)]
-        arguments += ["--br-netfilter"] if libvirtd else []
-        if child(arguments, words) != 0 or not out.exists():
+        arguments += ["--br-netfilter"] if libvirt and libvirt.backend == "iptables" else []
+        if child(arguments, words, frozenset(without)) != 0 or not out.exists():
             raise Refused(words.read_text().strip())
         return json.loads(out.read_text())["rows"]
 
 
-def child(arguments, words):
+def child(arguments, words, without):
     """Runs verdicts.py in a child, which saves importing scapy again."""
     sys.path.insert(0, str(ORACLE)) if str(ORACLE) not in sys.path else None
     import verdicts
@@ -119,6 +148,7 @@ def child(arguments, words):
     try:
         sys.stdout = sys.stderr = open(words, "w", buffering=1)
         sys.argv = arguments
+        verdicts.send = sender(verdicts.send, without)
         verdicts.main()
         code = 0
     except SystemExit as end:
@@ -129,6 +159,13 @@ def child(arguments, words):
     finally:
         sys.stdout.flush()
         os._exit(code)
+
+
+def sender(send, without):
+    """How a frame is sent: with patience, or not at all."""
+    def patient(fds, way, data, wait=PATIENCE):
+        return "drop" if (way, data.hex()) in without else send(fds, way, data, wait)
+    return patient
 
 
 def run(*command):

@@ -1,7 +1,8 @@
 """Why a frame may fare differently with us than with libvirt: the numbered decisions, each as a test of the frame.
 
 A difference is explained only where the rules concerned and the bytes of the frames show that the decision bites: a
-decision that merely could have to do with it is no reason.
+decision that merely could have to do with it is no reason. libvirt's two back ends differ among themselves, and we follow
+iptables: what its nftables does otherwise has a reason here only where its iptables judged the same frame as we do.
 """
 import collections
 import re
@@ -9,6 +10,7 @@ import xml.etree.ElementTree as ET
 
 # A frame that was judged differently: which way it went, its bytes, both verdicts, the rules of the filter, and what
 # libvirt said of the frames before it.
+ETHERNET_LAYER = {"mac", "vlan", "stp", "arp", "rarp", "ip", "ipv6"}
 Case = collections.namedtuple("Case", "way frame wanted seen rules before")
 
 
@@ -62,21 +64,64 @@ def heard_by_host(case):
     the other; if they drop it, the connection stays, and later frames of the same two ends are answers to libvirt or
     no beginnings. With us a frame that was dropped opens nothing."""
     this = flow(case.frame)
-    if this is None:
+    if this is None or all(tag in ETHERNET_LAYER for _, _, tag, _ in case.rules):
         return False
-    frames = ((row, bytes.fromhex(row["frame"])) for row in case.before)
-    return any(row["verdict"] == "drop" and frame[0] & 1 and flow(frame) in (this, (this[0], this[2], this[1]))
-               for row, frame in frames)
+    # More of the same from the same side means something else only to TCP.
+    alike = (this, (this[0], this[2], this[1])) if this[0] == 6 else ((this[0], this[2], this[1]),)
+    return any(row["verdict"] == "drop" and flow(frame) in alike for row, frame in heard(case.before))
 
 
-REASONS = [
-    ("decision 6 (dscp as ToS)", dscp_as_tos),
-    ("decision 2 (no host chains)", heard_by_host),
-]
+def heard(rows):
+    """The frames of which the host gets a copy of its own."""
+    frames = ((row, bytes.fromhex(row["frame"])) for row in rows)
+    return ((row, frame) for row, frame in frames if frame[0] & 1)
 
 
-def reason(found, wanted, at, seen):
+def arp_of_any_protocol(case):
+    """The iptables back end reads the addresses of ARP only where they are said to be IPv4's, as we do."""
+    if case.frame[12:14] not in (b"\x08\x06", b"\x80\x35") or case.frame[16:18] == b"\x08\x00":
+        return False
+    return any(tag in ("arp", "rarp") and set(attributes) & {"gratuitous", "arpsrcipaddr", "arpdstipaddr"}
+               for _, _, tag, attributes in case.rules)
+
+
+def first_next_header(case):
+    """The iptables back end looks for the protocol behind the extension headers of IPv6, as we do."""
+    extended = case.frame[12:14] == b"\x86\xdd" and case.frame[20] in (0, 43, 44, 60)
+    return extended and any(tag == "ipv6" and "protocol" in attributes or tag == "icmpv6"
+                            for _, _, tag, attributes in case.rules)
+
+
+def icmp_range(case):
+    """The iptables back end takes a range of ICMPv6 types and of codes, as we do; the other its first number."""
+    if case.frame[12:14] != b"\x86\xdd" or case.frame[20] != 58:
+        return False
+    found = [(attributes.get(name), attributes.get(name + "end"), case.frame[at])
+             for _, _, tag, attributes in case.rules if tag == "ipv6" for name, at in (("type", 54), ("code", 55))]
+    return any(number(first[0]) < sent <= number(last[0]) for first, last, sent in found if first and last)
+
+
+HEARD_BY_HOST = "decision 2 (no host chains)"
+REASONS = {
+    "iptables": [
+        ("decision 6 (dscp as ToS)", dscp_as_tos),
+        (HEARD_BY_HOST, heard_by_host),
+    ],
+    "nftables": [
+        ("nftables reads ARP addresses of any protocol", arp_of_any_protocol),
+        ("nftables sees the first next header", first_next_header),
+        ("nftables ignores the end of an ICMPv6 range", icmp_range),
+    ],
+}
+
+
+def reason(found, wanted, at, seen, backend):
     """The decision that explains why the verdicts on one of the frames differ, if one does."""
     row = wanted[at]
     case = Case(row["way"], bytes.fromhex(row["frame"]), row["verdict"], seen[at]["verdict"], found, wanted[:at])
-    return next((name for name, bites in REASONS if bites(case)), None)
+    return next((name for name, bites in REASONS[backend] if bites(case)), None)
+
+
+def agrees(found, wanted, at, seen):
+    """Whether the iptables back end judges a frame as we do, or has its reasons."""
+    return wanted[at]["verdict"] == seen[at]["verdict"] or reason(found, wanted, at, seen, "iptables") is not None
