@@ -36,11 +36,6 @@ class Folder:
         path = self.file(side, name, seed)
         return json.loads(path.read_text()) if path.exists() else (None, None)
 
-    def lacking(self, *one):
-        """Whether nobody has answered yet, or a kernel that can not hold the filter."""
-        found, answer = self.get(*one)
-        return not found or lacks(answer)
-
     def put(self, side, name, seed, place, answer):
         path = self.file(side, name, seed)
         path.with_suffix(".new").write_text(json.dumps((place, answer)))
@@ -49,7 +44,7 @@ class Folder:
     def take(self, side, name, seed, place):
         """What the side says, which is not asked again where an answer is kept."""
         found, answer = self.get(side, name, seed)
-        if not found or lacks(answer) and place != found:
+        if not found:
             answer = taken(self.options, side, name, seed)
             self.put(side, name, seed, place, answer)
         return answer
@@ -80,6 +75,15 @@ def lacks(answer):
     return isinstance(answer, str) and any(word in answer for word in KERNEL_LACKS)
 
 
+def held_here(name):
+    """Whether this kernel can hold a filter, which one frame tells as well as many."""
+    try:
+        engine.take(name, 0, 1)
+    except engine.Refused as words:
+        return not lacks(str(words))
+    return True
+
+
 def take_in_machine(options, folder, wanted):
     """Verdicts under the kernel of a distribution, one boot for all; they come back through the folder."""
     kernel = sorted(pathlib.Path("/boot").glob("vmlinuz-*"))
@@ -92,9 +96,9 @@ def take_in_machine(options, folder, wanted):
     chroot = f"--libvirt {options.libvirt} --backend {options.backend}" if options.libvirt else ""
     script.write_text(f"""#!/bin/bash
 . {pathlib.Path("vm-tests/prepare").resolve()}
-strip -o /run/fast/nwfilterd {pathlib.Path(os.environ["NWFILTERD"]).resolve()}
+for program in nwfilter nwfilterd; do strip -o /run/fast/$program {pathlib.Path(os.environ["NWFILTERD"]).resolve().parent}/$program; done
 export NWFILTERD=/run/fast/nwfilterd
-export NWFILTER_ORACLE={engine.ORACLE} NWFILTER_LIBVIRT_DATA={engine.FILTERS.parent} NWFILTER_ORACLE_PATIENCE=0.03
+export NWFILTER_ORACLE={engine.ORACLE} NWFILTER_LIBVIRT_DATA={engine.FILTERS.parent} NWFILTER_ORACLE_PATIENCE=0.01
 cd {pathlib.Path.cwd()}
 tests/oracle/run --frames {options.frames} {chroot} --take {folder.path} {words} >{log} 2>&1
 """)
@@ -109,7 +113,7 @@ tests/oracle/run --frames {options.frames} {chroot} --take {folder.path} {words}
     except subprocess.TimeoutExpired:
         os.killpg(machine.pid, signal.SIGKILL)
         told = "out of patience"
-    silent = [one for one in wanted if folder.lacking(*one)]
+    silent = [one for one in wanted if not folder.get(*one)[0]]
     if silent:
         said = log.read_text() if log.exists() else ""
         print(f"the machine did not answer {len(silent)} of {len(wanted)}: {(said + told)[-2000:]}")
@@ -207,25 +211,32 @@ def listed(counts):
     return ", ".join(f"{reason}: {count}" for reason, count in sorted(counts.items()))
 
 
-def compare(options, folder, pairs):
+def take_all(options, folder, pairs):
+    """Verdicts of both sides on all pairs of a filter and a seed, as far as a kernel is there that can hold the filter."""
     side = side_of(options)
-    seen = {pair: folder.take(OURS, *pair, "here") for pair in pairs}
-    lacking = {pair for pair in pairs if lacks(seen[pair])}
+    held = {name for name in {name for name, _ in pairs} if held_here(name)}
+    lacking = [pair for pair in pairs if pair[0] not in held]
     # The iptables back end has its connections from br_netfilter, which any kernel has; rules of a bridge have not.
-    apart = lacking if options.backend == "nftables" else set()
-    asked = [(OURS, *pair) for pair in pairs if pair in lacking] + [(side, *pair) for pair in pairs if pair in apart]
-    asked = [one for one in asked if folder.lacking(*one)]
+    apart = lacking if options.backend == "nftables" else []
+    asked = [(OURS, *pair) for pair in lacking] + [(side, *pair) for pair in apart]
+    asked = [one for one in asked if not folder.get(*one)[0]]
     machine = threading.Thread(target=take_in_machine, args=(options, folder, asked))
     if options.vm and asked:
         machine.start()
-    wanted = {pair: folder.take(side, *pair, "here") for pair in pairs if pair not in apart}
+    for pair in pairs:
+        if pair not in lacking:
+            folder.take(OURS, *pair, "here")
+        if pair not in apart:
+            folder.take(side, *pair, "here")
     if machine.is_alive():
         machine.join()
-    table = Table()
+
+
+def tell(options, folder, pairs):
+    side, table = side_of(options), Table()
     for pair in pairs:
-        place, ours = folder.get(OURS, *pair)
-        theirs = wanted[pair] if pair in wanted else folder.get(side, *pair)[1]
-        if lacks(ours) or theirs is None:
+        (place, ours), (_, theirs) = folder.get(OURS, *pair), folder.get(side, *pair)
+        if not place or lacks(ours) or theirs is None:
             table.without(*pair, "here", "this kernel lacks what it needs")
         elif isinstance(theirs, str):
             table.without(*pair, place, f"libvirt refused: {theirs[-160:]!r}")
@@ -269,7 +280,9 @@ def main():
     with tempfile.TemporaryDirectory(prefix="oracle-", dir="target") as passing:
         if options.keep:
             options.keep.mkdir(parents=True, exist_ok=True)
-        sys.exit(0 if compare(options, Folder(options.keep or pathlib.Path(passing), options), pairs) else 1)
+        folder = Folder(options.keep or pathlib.Path(passing), options)
+        take_all(options, folder, pairs)
+        sys.exit(0 if tell(options, folder, pairs) else 1)
 
 
 if __name__ == "__main__":
