@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 
+import case
 import engine
 import explain
 
@@ -142,7 +143,7 @@ def known(row):
 
 def reasons(options, folder, name, seed, wanted, seen, differ):
     """Why each of the frames was judged differently; None where there is no reason."""
-    rules = explain.rules(engine.FILTERS / f"{name}.xml", engine.PARAMETERS)
+    rules = case.rules(engine.FILTERS / f"{name}.xml", engine.PARAMETERS)
     found = {at: explain.reason(rules, wanted, at, seen, options.backend) for at in differ}
     if options.backend == "nftables" and differ:
         other = folder.take(f"{LIBVIRT}-iptables", name, seed, "here")
@@ -166,7 +167,7 @@ def proven(options, name, seed, wanted, seen, found):
     blamed = [at for at in found if found[at] == explain.HEARD_BY_HOST]
     if not blamed:
         return found
-    heard = {(row["way"], row["frame"]) for row, _ in explain.heard(wanted) if row["verdict"] == "drop"}
+    heard = {(row["way"], row["frame"]) for row, _ in case.heard(wanted) if row["verdict"] == "drop"}
     heard -= {(wanted[at]["way"], wanted[at]["frame"]) for at in blamed}
     calm = engine.take(name, seed, options.frames, reference(options, side_of(options)), heard)
     return found | {at: None for at in blamed if calm[at]["verdict"] != seen[at]["verdict"]}
