@@ -1,6 +1,7 @@
 //! What our daemon does to frames, held against what libvirt did to the very same ones, filter by filter.
 //!
-//! `tests/oracle/run` does the work and prints the table; a difference without a decision behind it fails.
+//! `tests/oracle/run` does the work and prints the table; a difference without a decision behind it fails. Here it tries
+//! what this kernel can hold, with the frames of one seed; its last line says which filters that leaves out.
 
 use std::process::Command;
 

@@ -3,7 +3,7 @@
 Each reason is a test of the frame and of the rules. It says what nftables does; it stands only where the iptables back end
 judged the same frame as we do.
 """
-from case import number, of_the_rule, flow
+from case import flow, number, of_the_rule
 
 
 def arp_of_any_protocol(case):
@@ -30,9 +30,6 @@ def icmp_range(case):
     return any(number(first[0]) < sent <= number(last[0]) for first, last, sent in found if first and last)
 
 
-HEARD_BY_HOST = "decision 2 (no host chains)"
-
-
 def about(case):
     """The rules of the IP layer that are about the protocol of the frame: direction, action, attributes."""
     return [(direction, action, attributes) for direction, action, tag, attributes in case.rules if of_the_rule(tag, case.frame)]
@@ -41,16 +38,12 @@ def about(case):
 def source_mac_of_answers(case):
     """A rule's source MAC is no matter to the answers in the iptables back end; the other wants it of them too."""
     return case.wanted == "drop" and any(
-        action == "accept" and direction not in (case.way, "inout") and mac_of(case.frame) not in macs(attributes)
+        action == "accept" and direction not in (case.way, "inout") and case.frame[6:12] not in macs(attributes)
         for direction, action, attributes in about(case) if "srcmacaddr" in attributes)
 
 
 def macs(attributes):
     return [bytes(int(part, 16) for part in text.split(":")) for text in attributes["srcmacaddr"]]
-
-
-def mac_of(frame):
-    return frame[6:12]
 
 
 def inout_with_state(case):
@@ -83,7 +76,7 @@ def no_state(case):
 
 def counted_all(case):
     """Connections are counted for each source in the iptables back end; the other counts all that meet the rule."""
-    return any("connlimit-above" in attributes for _, _, attributes in about(case))
+    return case.wanted == "drop" and any("connlimit-above" in attributes for _, _, attributes in about(case))
 
 
 def set_ignored(case):
