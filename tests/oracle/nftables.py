@@ -70,8 +70,10 @@ def typed_both_ways(case):
 
 
 def no_state(case):
-    """state='NONE' asks for no connection in the iptables back end; the other asks for one as if nothing was said."""
-    return any("NONE" in attributes["state"] for _, _, attributes in about(case) if "state" in attributes)
+    """state='NONE' asks for no connection in the iptables back end, and takes no answers. The other asks for one, and takes
+    them."""
+    ways = {direction for direction, _, attributes in about(case) if "NONE" in attributes.get("state", ())}
+    return bool(ways & {case.way, "inout"}) if case.wanted == "drop" else bool(ways - {case.way, "inout"})
 
 
 def counted_all(case):
