@@ -32,14 +32,18 @@ def icmp_range(case):
 
 def about(case):
     """The rules of the IP layer that are about the protocol of the frame: direction, action, attributes."""
-    return [(direction, action, attributes) for direction, action, tag, attributes in case.rules if of_the_rule(tag, case.frame)]
+    return [(direction, action, attributes) for direction, action, tag, attributes in case.rules
+            if of_the_rule(tag, case.frame)]
 
 
 def source_mac_of_answers(case):
     """A rule's source MAC is no matter to the answers in the iptables back end; the other wants it of them too."""
-    return case.wanted == "drop" and any(
+    asked = case.wanted == "drop" and any(
         action == "accept" and direction not in (case.way, "inout") and case.frame[6:12] not in macs(attributes)
         for direction, action, attributes in about(case) if "srcmacaddr" in attributes)
+    upper, here, there = flow(case.frame) or (None, None, None)
+    return asked and any(row["verdict"] == "accept" and flow(bytes.fromhex(row["frame"])) == (upper, there, here)
+                         for row in case.ours_before)
 
 
 def macs(attributes):
@@ -85,11 +89,25 @@ def set_ignored(case):
     return case.wanted == "accept" and any("ipset" in attributes for _, _, attributes in about(case))
 
 
+def untagged(frame):
+    """What is below the tag, as if there was none; nothing if there is none."""
+    return frame[:12] + frame[16:] if frame[12:14] in (b"\x81\x00", b"\x88\xa8") else None
+
+
 def tagged_fragment(case):
     """The connections of a bridge are looked for below VLAN tags too, which holds fragments back until all are there;
     br_netfilter leaves tagged frames alone."""
-    tagged = case.frame[12:14] in (b"\x81\x00", b"\x88\xa8") and case.frame[16:18] == b"\x08\x00"
-    return tagged and case.wanted == "drop" and int.from_bytes(case.frame[24:26], "big") & 0x3fff != 0
+    below = untagged(case.frame)
+    return case.wanted == "drop" and below is not None and below[12:14] == b"\x08\x00" and \
+        int.from_bytes(below[20:22], "big") & 0x3fff != 0
+
+
+def tagged_beginning(case):
+    """For the same reason a tagged frame begins a connection, to which an untagged one of the same two ends belongs."""
+    upper, here, there = flow(case.frame) or (None, None, None)
+    below = (untagged(bytes.fromhex(row["frame"])) for row in case.before if row["verdict"] == "accept")
+    return case.wanted == "drop" and upper is not None and any(
+        flow(frame) == (upper, there, here) for frame in below if frame is not None)
 
 
 def conversation_before(case):
@@ -109,12 +127,13 @@ REASONS = [
     ("nftables ignores the end of an ICMPv6 range", icmp_range),
     ("nftables ignores ipset", set_ignored),
     ("nftables drops where it should reject", reject_drops),
-    ("nftables wants the source MAC of answers too", source_mac_of_answers),
     ("nftables takes state NONE for no state", no_state),
     ("nftables counts connections of all sources", counted_all),
     ("nftables wants both ways of inout to begin", inout_with_state),
+    ("nftables wants the source MAC of answers too", source_mac_of_answers),
     ("nftables drops one way only", drop_of_one_way),
     ("nftables takes ICMP types for answers", typed_both_ways),
     ("nftables holds back tagged fragments", tagged_fragment),
+    ("nftables begins connections in tagged frames", tagged_beginning),
     ("nftables judged the conversation otherwise before", conversation_before),
 ]

@@ -89,7 +89,9 @@ def take_in_machine(options, folder, wanted):
     chroot = f"--libvirt {options.libvirt} --backend {options.backend}" if options.libvirt else ""
     script.write_text(f"""#!/bin/bash
 . {pathlib.Path("vm-tests/prepare").resolve()}
-for program in nwfilter nwfilterd; do strip -o /run/fast/$program {pathlib.Path(os.environ["NWFILTERD"]).resolve().parent}/$program; done
+for program in nwfilter nwfilterd; do
+    strip -o /run/fast/$program {pathlib.Path(os.environ["NWFILTERD"]).resolve().parent}/$program
+done
 export NWFILTERD=/run/fast/nwfilterd
 export NWFILTER_ORACLE={engine.ORACLE} NWFILTER_LIBVIRT_DATA={engine.FILTERS.parent} NWFILTER_ORACLE_PATIENCE=0.01
 cd {pathlib.Path.cwd()}
