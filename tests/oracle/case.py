@@ -7,9 +7,8 @@ ETHERNET_LAYER = {"mac", "vlan", "stp", "arp", "rarp", "ip", "ipv6"}
 PROTOCOLS = {"tcp": 6, "udp": 17, "udplite": 136, "esp": 50, "ah": 51, "sctp": 132, "icmp": 1, "igmp": 2, "icmpv6": 58}
 EXTENSIONS = (0, 43, 60)
 
-# Which way the frame went, its bytes, both verdicts, the rules of the filter, and the verdicts on the frames before it,
-# libvirt's and ours.
-Case = collections.namedtuple("Case", "way frame wanted seen rules before ours_before")
+# Which way the frame went, its bytes, both verdicts, the rules of the filter, and libvirt's verdicts on the frames before.
+Case = collections.namedtuple("Case", "way frame wanted seen rules before")
 
 
 def rules(path, parameters):

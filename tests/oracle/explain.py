@@ -39,7 +39,7 @@ REASONS = {
 def reason(found, wanted, at, seen, backend):
     """The decision that explains why the verdicts on one of the frames differ, if one does."""
     row = wanted[at]
-    case = Case(row["way"], bytes.fromhex(row["frame"]), row["verdict"], seen[at]["verdict"], found, wanted[:at], seen[:at])
+    case = Case(row["way"], bytes.fromhex(row["frame"]), row["verdict"], seen[at]["verdict"], found, wanted[:at])
     return next((name for name, bites in REASONS[backend] if bites(case)), None)
 
 

@@ -36,20 +36,6 @@ def about(case):
             if of_the_rule(tag, case.frame)]
 
 
-def source_mac_of_answers(case):
-    """A rule's source MAC is no matter to the answers in the iptables back end; the other wants it of them too."""
-    asked = case.wanted == "drop" and any(
-        action == "accept" and direction not in (case.way, "inout") and case.frame[6:12] not in macs(attributes)
-        for direction, action, attributes in about(case) if "srcmacaddr" in attributes)
-    upper, here, there = flow(case.frame) or (None, None, None)
-    return asked and any(row["verdict"] == "accept" and flow(bytes.fromhex(row["frame"])) == (upper, there, here)
-                         for row in case.ours_before)
-
-
-def macs(attributes):
-    return [bytes(int(part, 16) for part in text.split(":")) for text in attributes["srcmacaddr"]]
-
-
 def inout_with_state(case):
     """Accepting both ways needs no connection in the iptables back end; the other wants both ways to begin one."""
     return case.wanted == "drop" and any(action == "accept" and direction == "inout" for direction, action, _ in about(case))
@@ -57,12 +43,8 @@ def inout_with_state(case):
 
 def drop_of_one_way(case):
     """What is dropped one way is dropped the other way as well in the iptables back end."""
-    return case.wanted == "accept" and case.seen in ("drop", "reject") and any(
+    return case.wanted == "accept" and any(
         action in ("drop", "reject") and direction not in (case.way, "inout") for direction, action, _ in about(case))
-
-
-def reject_drops(case):
-    return (case.wanted, case.seen) == ("drop", "reject") and any(action == "reject" for _, action, _, _ in case.rules)
 
 
 def typed_both_ways(case):
@@ -106,19 +88,7 @@ def tagged_beginning(case):
     """For the same reason a tagged frame begins a connection, to which an untagged one of the same two ends belongs."""
     upper, here, there = flow(case.frame) or (None, None, None)
     below = (untagged(bytes.fromhex(row["frame"])) for row in case.before if row["verdict"] == "accept")
-    return case.wanted == "drop" and upper is not None and any(
-        flow(frame) == (upper, there, here) for frame in below if frame is not None)
-
-
-def conversation_before(case):
-    """An earlier frame of the same two ends was judged otherwise, so that a connection is there that is not here, or the
-    other way round."""
-    this = flow(case.frame)
-    if this is None:
-        return False
-    alike = (this, (this[0], this[2], this[1]))
-    return any(theirs["verdict"] != ours["verdict"] and flow(bytes.fromhex(theirs["frame"])) in alike
-               for theirs, ours in zip(case.before, case.ours_before))
+    return upper is not None and any(flow(frame) == (upper, there, here) for frame in below if frame is not None)
 
 
 REASONS = [
@@ -126,14 +96,11 @@ REASONS = [
     ("nftables sees the first next header", first_next_header),
     ("nftables ignores the end of an ICMPv6 range", icmp_range),
     ("nftables ignores ipset", set_ignored),
-    ("nftables drops where it should reject", reject_drops),
-    ("nftables takes state NONE for no state", no_state),
+    ("nftables takes state NONE for none named", no_state),
     ("nftables counts connections of all sources", counted_all),
     ("nftables wants both ways of inout to begin", inout_with_state),
-    ("nftables wants the source MAC of answers too", source_mac_of_answers),
     ("nftables drops one way only", drop_of_one_way),
     ("nftables takes ICMP types for answers", typed_both_ways),
     ("nftables holds back tagged fragments", tagged_fragment),
     ("nftables begins connections in tagged frames", tagged_beginning),
-    ("nftables judged the conversation otherwise before", conversation_before),
 ]
