@@ -229,9 +229,25 @@ fn tables(kernel: &Kernel, known: &Ruleset) -> Result<(Ruleset, Tables), Failure
     Ok((old, tables))
 }
 
-/// Puts the difference in force; litter is worth a word.
+/// How often what is left of a move is tried again.
+const TRIES: usize = 3;
+
+/// Puts the difference in force. Litter is worth a word; where somebody moves, it is what lets him in.
 fn commit(kernel: &Kernel, old: &Ruleset, new: &Ruleset) -> Outcome {
-    let applied = kernel.apply(difference(old, new)).map_err(|refused| Failure::Host(refused.to_string()))?;
+    let change = difference(old, new);
+    let moves = change.moves();
+    let applied = kernel.apply(change).map_err(|refused| Failure::Host(refused.to_string()))?;
     applied.litter.iter().for_each(|refusal| note(&refusal.to_string()));
-    Ok(())
+    if !moves || applied.litter.is_empty() || (0..TRIES).any(|_| finish(kernel, new)) {
+        return Ok(());
+    }
+    Err(Failure::Host(
+        "the kernel refuses the last step: whom it lets in is shut, or under his old rules".into(),
+    ))
+}
+
+/// Goes on from what is there.
+fn finish(kernel: &Kernel, new: &Ruleset) -> bool {
+    let Ok(seen) = kernel.observe() else { return false };
+    kernel.apply(difference(&recall(&seen, new), new)).is_ok_and(|applied| applied.litter.is_empty())
 }

@@ -1,4 +1,4 @@
-//! A kernel that refuses a daemon's batches.
+//! A kernel that refuses the batches of a daemon or a command.
 //!
 //! They are sent by a thread of its own, whose system calls a seccomp listener can answer in the kernel's place. Everything
 //! else, and every batch that is not to be refused, goes on as it is.
@@ -12,11 +12,11 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 
-/// Answers a daemon's batches.
-#[derive(Clone)]
+/// Answers a daemon's batches, or a command's.
+#[derive(Clone, Default)]
 pub struct Refuser(Arc<Mutex<Turns>>);
 
 /// So many batches are taken, then so many refused, and all after that are taken.
@@ -38,14 +38,26 @@ impl Refuser {
         let mut command = host.command();
         listen_at_sendmsg(&mut command);
         let mut daemon = host.spawn(command);
-        let process = Pid::from_child(&daemon.child);
-        let process = pidfd_open(process, PidfdFlags::empty()).unwrap();
-        let listener = pidfd_getfd(process, LISTENER, PidfdGetfdFlags::empty()).unwrap();
-        let refuser = Refuser(Arc::default());
-        let answering = refuser.clone();
-        std::thread::spawn(move || while answering.answer(&listener).is_ok() {});
+        let refuser = Refuser::default();
+        refuser.watch(&daemon.child);
         daemon.hears("READY=1");
         (refuser, daemon)
+    }
+
+    /// A command that it watches from its first batch on.
+    pub fn run(&self, command: &mut Command) -> Output {
+        listen_at_sendmsg(command);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        self.watch(&child);
+        child.wait_with_output().unwrap()
+    }
+
+    fn watch(&self, child: &Child) {
+        let process = Pid::from_child(child);
+        let process = pidfd_open(process, PidfdFlags::empty()).unwrap();
+        let listener = pidfd_getfd(process, LISTENER, PidfdGetfdFlags::empty()).unwrap();
+        let answering = self.clone();
+        std::thread::spawn(move || while answering.answer(&listener).is_ok() {});
     }
 
     /// From now on so many batches are refused.

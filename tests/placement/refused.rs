@@ -7,6 +7,7 @@ use crate::refuser::Refuser;
 use nwfilter::apply::Kernel;
 use nwfilter::nft::Ownership;
 use nwfilter::status::{Interface, Seat, Status};
+use std::process::Command;
 use std::thread;
 
 /// A guest that sends all the time, as a port of a bridge or on its own, and a daemon to which the kernel can say no.
@@ -231,5 +232,42 @@ fn a_guest_that_can_not_even_be_closed_where_it_has_gone_is_set_down_and_filtere
         eventually("more of the pump", || world.pump.turns() > turns + 20);
         let seen = world.pump.take();
         assert!(seen.honest > 0 && seen.ip + seen.other == 0, "{seen:?}");
+    });
+}
+
+/// A tap that has left its bridge is let in to the host's IP layer by the last batch.
+#[test]
+fn the_command_lets_an_interface_in_whose_last_step_the_kernel_refuses_at_first_or_fails() {
+    in_fresh_netns(|| {
+        if !Kernel::open(Ownership::Shared).unwrap().features().lasting_hooks.is_yes() {
+            println!("skipped: hooks go with their device here");
+            return;
+        }
+        let (bridge, guest, host) = (Bridge::new("br0"), Tap::new("vnet0"), Host::new());
+        [bridge.link, guest.link].into_iter().for_each(Link::up);
+        let apply = |refuser: &Refuser| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_nwfilter"));
+            let arguments =
+                ["apply", "--dev", "vnet0", "--mac", "52:54:00:00:00:01", "--filter", "no-mac-spoofing"];
+            refuser.run(command.args(arguments).env("NWFILTER_RUNTIME_DIR", host.runtime()))
+        };
+        let refuser = Refuser::default();
+        let leaves = |taken, refused| {
+            bridge.add(guest.link);
+            refuser.refuse(0);
+            assert!(apply(&refuser).status.success());
+            guest.link.set_master(None);
+            refuser.refuse_after(taken, refused);
+            apply(&refuser)
+        };
+        assert!(leaves(0, 0).status.success());
+        let steps = refuser.sent();
+        assert!(leaves(steps - 1, 1).status.success(), "tried again");
+        assert!(refuser.sent() > steps);
+        let failed = leaves(steps - 1, u32::MAX);
+        assert_eq!(failed.status.code(), Some(3), "{failed:?}");
+        assert!(String::from_utf8_lossy(&failed.stderr).contains("refuses the last step"), "{failed:?}");
+        refuser.refuse(0);
+        assert!(apply(&refuser).status.success(), "nothing stands in the way of the next");
     });
 }
