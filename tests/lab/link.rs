@@ -123,10 +123,10 @@ impl Link {
     /// queue of the kernel, some time after its carrier. A tap is ready as soon as it is up.
     ///
     /// # Panics
-    /// Where it has no carrier for two seconds.
+    /// Where it has no carrier for twenty seconds: the kernel looks at carriers once a second, in a work queue.
     pub fn ready(self) {
         let state = format!("/sys/class/net/{}/operstate", self.name());
-        let limit = Instant::now() + Duration::from_secs(2);
+        let limit = Instant::now() + Duration::from_secs(20);
         while read_to_string(&state).unwrap_or_default().trim() != "up" {
             assert!(Instant::now() < limit, "{} has no carrier", self.name());
             sleep(Duration::from_millis(1));
