@@ -125,7 +125,7 @@ fn ways_of(table: &ObservedTable) -> BTreeMap<u32, Ways> {
     let mut all: BTreeMap<u32, Ways> = BTreeMap::new();
     for (set, comes_in) in [(TRAFFIC_IN, true), (TRAFFIC_OUT, false)] {
         for (key, count) in counts(table, set) {
-            let Ok(index) = <[u8; 4]>::try_from(&**key).map(u32::from_ne_bytes) else { continue };
+            let Some(index) = layout::index_of(key) else { continue };
             let ways = all.entry(index).or_default();
             *if comes_in { &mut ways.came } else { &mut ways.went } = Count::from(*count);
         }

@@ -114,6 +114,11 @@ pub fn index_key(index: u32) -> Bytes {
     concat(&[&index.to_ne_bytes()])
 }
 
+/// The interface of such a key.
+pub fn index_of(key: &[u8]) -> Option<u32> {
+    key.try_into().map(u32::from_ne_bytes).ok()
+}
+
 /// What the elements of a set of this name decide, for sets found in the kernel.
 pub fn role_of(name: &str, dynamic: bool) -> Role {
     let foreign = dynamic || is_ipset(name);
@@ -359,8 +364,8 @@ pub fn shared_by(set: &str) -> Option<&str> {
 
 /// The indexes of all bound interfaces.
 pub fn bound(table: &Table) -> Vec<u32> {
-    let index = |key: &Bytes| key[..].try_into().map(u32::from_ne_bytes).ok();
-    table.sets.get(BOUND).into_iter().flat_map(|set| set.elements.keys().filter_map(index)).collect()
+    let bound = table.sets.get(BOUND).into_iter();
+    bound.flat_map(|set| set.elements.keys().filter_map(|key| index_of(key))).collect()
 }
 
 /// Whether anybody is bound or has a name that is reserved.

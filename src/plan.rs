@@ -192,7 +192,7 @@ impl Difference {
         let Some(drops) = old.sets.get(DROPS) else { return };
         for item in before.elements.diff(&after.elements) {
             let DiffItem::Remove(key, _) = item else { continue };
-            let Ok(index) = key[..].try_into().map(u32::from_ne_bytes) else { continue };
+            let Some(index) = layout::index_of(key) else { continue };
             let ids = layout::tallies(old, index).into_iter();
             let keys = ids.map(|id| concat(&[key, &id.to_ne_bytes()])).collect();
             self.forget.push(Change::DestroyElements(DROPS.into(), drops.kind(), keys));
@@ -307,12 +307,11 @@ impl Bindings<'_> {
     }
 
     fn is_led(table: &Table, key: &Bytes) -> bool {
-        let index = key[..].try_into().map(u32::from_ne_bytes);
-        index.is_ok_and(|index| layout::is_led(table, index))
+        layout::index_of(key).is_some_and(|index| layout::is_led(table, index))
     }
 
     fn bound(table: &Table, key: &Bytes) -> bool {
-        let index = key.get(..4).and_then(|index| index.try_into().ok()).map(u32::from_ne_bytes);
+        let index = key.get(..4).and_then(layout::index_of);
         let bound = table.sets.get(BOUND);
         index.is_some_and(|index| bound.is_some_and(|bound| bound.elements.contains_key(&index_key(index))))
     }

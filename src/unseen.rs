@@ -5,7 +5,7 @@
 //! guests nor what may be the reason.
 
 use crate::drops::{Count, Ways};
-use crate::layout::{TRAFFIC_IN, TRAFFIC_OUT};
+use crate::layout::{self, TRAFFIC_IN, TRAFFIC_OUT};
 use crate::links::Load;
 use crate::plan::{Change, Plan};
 use serde::{Deserialize, Serialize};
@@ -125,7 +125,7 @@ pub fn counted_anew(plan: &Plan) -> impl Iterator<Item = u32> {
         }
         _ => None,
     });
-    added.flatten().filter_map(|(key, _)| Some(u32::from_ne_bytes(key[..].try_into().ok()?)))
+    added.flatten().filter_map(|(key, _)| layout::index_of(key))
 }
 
 impl Watch {

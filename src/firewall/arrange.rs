@@ -182,7 +182,9 @@ impl Firewall {
             layout::leave(self.table_mut(hooks), member.index);
             before.into_iter().for_each(|before| self.count(hooks, &before, false));
         }
-        layout::leave(&mut self.bridge, member.index);
+        if seat != Hooks::Bridge {
+            layout::leave(&mut self.bridge, member.index);
+        }
         self.gone_from(&member.place, seat);
     }
 

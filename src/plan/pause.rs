@@ -4,7 +4,7 @@
 //! MAC address. Once its own hooks leave them to the IP layer nobody would judge these. So no more may come for a moment,
 //! in which those that wait are let go. Pure; letting go is [`apply`](crate::apply)'s.
 
-use super::{Change, Step};
+use super::{Change, Step, push_elements, push_removal};
 use crate::ir::{Bytes, Family, Ruleset, Set};
 use crate::layout::{self, AT_POSTROUTING, AT_PREROUTING};
 use imbl::ordmap::DiffItem;
@@ -23,12 +23,11 @@ pub struct Pause {
 impl Pause {
     /// The one that this change needs, if any, and what is in force once it has begun.
     pub(super) fn before(old: &Ruleset, new: &Ruleset) -> Option<(Pause, Ruleset)> {
-        let map = |rules: &Ruleset, name| rules.tables.get(&Family::Inet)?.sets.get(name).cloned();
-        let mut keys = judged_from_now_on(&map(old, AT_PREROUTING)?, &map(new, AT_PREROUTING)?, new);
+        let mut keys = judged_from_now_on(map(old, AT_PREROUTING)?, map(new, AT_PREROUTING)?, new);
         if keys.is_empty() {
             return None;
         }
-        let links = keys.iter().filter_map(index).collect();
+        let links = keys.iter().filter_map(|key| layout::index_of(key)).collect();
         // Who is shut out already was so by a change that did not come to its end.
         let before = map(old, AT_POSTROUTING)?;
         keys.retain(|key| before.elements.contains_key(key));
@@ -37,22 +36,25 @@ impl Pause {
         let table = begun.tables.get_mut(&Family::Inet)?;
         let set = table.sets.get_mut(AT_POSTROUTING)?;
         keys.iter().for_each(|key| drop(set.elements.remove(key)));
-        let any = !keys.is_empty();
-        let step = |change| any.then_some(Step { family: Family::Inet, change }).into_iter().collect();
-        let pause = Pause {
-            links,
-            begin: step(Change::DeleteElements(AT_POSTROUTING.into(), before.kind(), keys)),
-            undo: step(Change::AddElements(AT_POSTROUTING.into(), before.kind(), elements)),
+        let (mut begin, mut undo) = (Vec::new(), Vec::new());
+        push_removal(&mut begin, &AT_POSTROUTING.into(), before, keys);
+        push_elements(&mut undo, &AT_POSTROUTING.into(), before, elements);
+        let steps = |changes: Vec<Change>| {
+            changes.into_iter().map(|change| Step { family: Family::Inet, change }).collect()
         };
-        Some((pause, begun))
+        Some((Pause { links, begin: steps(begin), undo: steps(undo) }, begun))
     }
+}
+
+fn map<'a>(rules: &'a Ruleset, name: &str) -> Option<&'a Set> {
+    rules.tables.get(&Family::Inet)?.sets.get(name)
 }
 
 /// Whose packets are let by and have a program in the IP layer of the new rules.
 fn judged_from_now_on(before: &Set, after: &Set, new: &Ruleset) -> Vec<Bytes> {
     let is_judged = |key: &Bytes| {
         let judged = |index| layout::entrance(new.tables.get(&Family::Inet)?, index);
-        index(key).and_then(judged).is_some()
+        layout::index_of(key).and_then(judged).is_some()
     };
     let changed = before.elements.diff(&after.elements).filter_map(|item| match item {
         DiffItem::Add(..) => None,
@@ -60,8 +62,4 @@ fn judged_from_now_on(before: &Set, after: &Set, new: &Ruleset) -> Vec<Bytes> {
     });
     let let_by = changed.filter(|(key, datum)| layout::is_elsewhere(datum) && is_judged(key));
     let_by.map(|(key, _)| key.clone()).collect()
-}
-
-fn index(key: &Bytes) -> Option<u32> {
-    Some(u32::from_ne_bytes(key[..].try_into().ok()?))
 }
