@@ -58,6 +58,13 @@ pub enum Kind {
     Other,
 }
 
+impl Kind {
+    /// Whether what its guest sends goes out by it.
+    pub fn is_turned(self) -> bool {
+        matches!(self, Kind::Macvtap { .. })
+    }
+}
+
 /// The modes of a macvtap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MacvtapMode {

@@ -11,7 +11,7 @@ use crate::links::{Kind, Link};
 /// their own hooks; the host's IP layer has the packets of those that belong to nobody, and that are no macvtap.
 pub fn of(link: &Link, master: Option<&Link>, ports_at_devices: bool) -> Place {
     let name = link.name.clone();
-    let turned = matches!(link.kind, Kind::Macvtap { .. });
+    let turned = link.kind.is_turned();
     match master.filter(|master| master.kind == Kind::Bridge) {
         Some(Link { index, name: bridge, mac, .. }) => {
             let bridge = BridgePort { index: *index, name: bridge.clone(), host: *mac };

@@ -6,7 +6,7 @@ use super::Daemon;
 use crate::apply::Kernel;
 use crate::config::Config;
 use crate::drops;
-use crate::links::{self, Kind, Link};
+use crate::links::{self, Link};
 use crate::status::Status;
 use crate::unseen::{Finding, Look, Missed, Way};
 use std::collections::BTreeMap;
@@ -58,7 +58,7 @@ impl Daemon {
         self.counters.look();
         for Finding { index, way, carried, seen, missed } in self.watch.look(look) {
             let Some(link) = self.state.link_at(index) else { continue };
-            let sends = (way == Way::In) != is_turned(link.kind);
+            let sends = (way == Way::In) != link.kind.is_turned();
             let (interface, direction) = (&link.name, if sends { "from the guest" } else { "to the guest" });
             match missed {
                 true => warn!(
@@ -87,12 +87,7 @@ impl Daemon {
     pub(super) fn missed(&self) -> impl Iterator<Item = (&Link, Missed)> {
         self.watch.missed().filter_map(|(index, frames)| {
             let link = self.state.link_at(index)?;
-            Some((&**link, Missed::of(frames, is_turned(link.kind))))
+            Some((&**link, Missed::of(frames, link.kind.is_turned())))
         })
     }
-}
-
-/// What a macvtap's guest sends goes out by it.
-fn is_turned(kind: Kind) -> bool {
-    matches!(kind, Kind::Macvtap { .. })
 }

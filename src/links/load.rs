@@ -4,7 +4,7 @@
 //! goes meanwhile may be left out.
 
 use super::dump::dump;
-use super::rtnl::{IFLA_LINKINFO, LINK_HEADER, RTM_NEWLINK, attributes};
+use super::rtnl::{IFLA_LINKINFO, LINK_HEADER, RTM_NEWLINK, find};
 use rtnetlink::packet_route::RouteNetlinkMessage::{GetLink, GetQueueDiscipline};
 use rtnetlink::packet_route::{link::LinkMessage, tc::TcMessage};
 use std::collections::BTreeMap;
@@ -70,8 +70,4 @@ fn drops(payload: &[u8]) -> Option<(u32, u32)> {
 
 fn word(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
-}
-
-fn find(wanted: u16, within: &[u8]) -> Option<&[u8]> {
-    attributes(within).find(|(kind, _)| *kind == wanted).map(|(_, value)| value)
 }

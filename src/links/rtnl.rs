@@ -307,7 +307,6 @@ fn link(payload: &[u8]) -> Option<Link> {
 pub(super) const LINK_HEADER: usize = 16;
 
 fn kind(info: &[u8], ethernet: bool, lower: Option<u32>, lower_netns: Option<i32>) -> Kind {
-    let find = |wanted, within| attributes(within).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
     let data = find(IFLA_INFO_DATA, info).unwrap_or_default();
     match find(IFLA_INFO_KIND, info).and_then(|kind| parse_string(kind).ok()).as_deref() {
         Some("tun") => match find(IFLA_TUN_TYPE, data).and_then(|value| value.first()) {
@@ -336,8 +335,12 @@ fn mode(bit: u32) -> MacvtapMode {
     }
 }
 
+pub(super) fn find(wanted: u16, within: &[u8]) -> Option<&[u8]> {
+    attributes(within).find(|(kind, _)| *kind == wanted).map(|(_, value)| value)
+}
+
 /// The attributes up to the first that is cut.
-pub(super) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let attribute = NlaBuffer::new_checked(bytes).ok()?;
         let (kind, length) = (attribute.kind(), usize::from(attribute.length()));
