@@ -24,9 +24,15 @@ fn knock(port: u16) -> Frame {
 
 /// The ports of the datagrams that arrived.
 fn knocked(tap: &Tap) -> Vec<u16> {
-    let port = |frame: Vec<u8>| u16::from_be_bytes([frame[36], frame[37]]);
-    let is_udp = |frame: &Vec<u8>| frame[12..14] == [8, 0] && frame[14 + 9] == 17;
-    heard(tap).into_iter().filter(is_udp).map(port).collect()
+    let port = |frame: Vec<u8>| {
+        let udp = match frame[12..14] {
+            [0x08, 0x00] if frame[14 + 9] == 17 => 14 + 20,
+            [0x86, 0xdd] if frame[14 + 6] == 17 => 14 + 40,
+            _ => return None,
+        };
+        Some(u16::from_be_bytes([frame[udp + 2], frame[udp + 3]]))
+    };
+    heard(tap).into_iter().filter_map(port).collect()
 }
 
 /// A guest that is a port of a bridge, with another port, and somebody elsewhere whom the host routes to.
@@ -121,32 +127,69 @@ fn a_routed_interface_whose_name_is_not_reserved_is_shut_at_a_bridge_as_well() {
     });
 }
 
+/// How a packet waits until its guest says its MAC address.
+struct Wait {
+    protocol: &'static str,
+    rest: &'static str,
+    guest: &'static str,
+    packet: fn(u16) -> Frame,
+    answer: fn() -> Frame,
+}
+
+const WAITS: [Wait; 2] = [
+    Wait {
+        protocol: "udp",
+        rest: "all",
+        guest: GUEST_IP,
+        packet: |port| udp(ip(PEER_IP, GUEST_IP), 1234, port),
+        answer: || arp_reply(GUEST_IP, "192.0.2.1").frame(),
+    },
+    Wait {
+        protocol: "udp-ipv6",
+        rest: "all-ipv6",
+        guest: "2001:db8::1",
+        packet: |port| udp(ip6("2001:db8::2", "2001:db8::1"), 1234, port),
+        // Solicited, and in place of what was known.
+        answer: || {
+            let to_host = ip6("2001:db8::1", "2001:db8:ffff::1");
+            neighbour(to_host, 136, 0x60, "2001:db8::1", &nd_option(2, &GUEST_MAC))
+        },
+    },
+];
+
 /// A packet that waits until its guest says its MAC address has left the host's IP layer and not come to the guest's own hooks.
 /// Where a redefinition takes its rules from there to the IP layer, nobody would judge it.
 #[test]
 fn a_packet_that_waits_for_its_guest_to_answer_is_judged_or_dropped() {
-    const STATELESS: &str = "<filter name='one-port' chain='root'>
-        <rule action='accept' direction='in' statematch='false'><udp dstportstart='80'/></rule>
-        <rule action='drop' direction='inout' priority='900'><all/></rule></filter>";
-    const IN_PARTS: &str = "<filter name='one-port' chain='root'>
-        <rule action='accept' direction='in' statematch='false'><udp dstportstart='80'/></rule>
-        <rule action='reject' direction='inout' priority='900'><all/></rule></filter>";
+    let guard = |Wait { protocol, rest, .. }: &Wait, more: &str| {
+        format!(
+            "<filter name='one-port' chain='root'>{more}
+            <rule action='accept' direction='out' priority='100' statematch='false'><icmpv6 type='136'/></rule>
+            <rule action='accept' direction='in' statematch='false'><{protocol} dstportstart='80'/></rule>
+            <rule action='drop' direction='in' priority='900'><{rest}/></rule></filter>"
+        )
+    };
     routed(|mut host| {
         let segment = Segment::of(Kind::Routed);
-        let arrive = |redefine: &mut dyn FnMut()| {
-            tool("ip", &format!("neigh flush to {GUEST_IP} dev vm0 nud all"));
-            for port in [80, 81] {
-                segment.peer.send(&Vec::from(udp(ip(PEER_IP, GUEST_IP), 1234, port).inbound())).unwrap();
-            }
-            assert!(knocked(&segment.guest).is_empty(), "its MAC address is not known");
-            redefine();
-            segment.guest.send(&Vec::from(arp_reply(GUEST_IP, "192.0.2.1").frame())).unwrap();
-            knocked(&segment.guest)
-        };
-        host.bind_document(&segment, segment.guest.link, STATELESS, &[]);
-        assert_eq!(arrive(&mut || {}), [80], "they wait, and are judged when they go");
-        assert!(!arrive(&mut || host.redefine(IN_PARTS)).contains(&81), "redefined");
-        assert_eq!(arrive(&mut || {}), [80], "judged before they wait");
+        for wait in &WAITS {
+            let arrive = |redefine: &mut dyn FnMut()| {
+                let guest = wait.guest;
+                tool("ip", &format!("neigh flush to {guest} dev vm0 nud all"));
+                [80, 81].iter().for_each(|port| {
+                    segment.peer.send(&Vec::from((wait.packet)(*port).inbound())).unwrap();
+                });
+                assert!(knocked(&segment.guest).is_empty(), "{guest}: its MAC address is not known");
+                redefine();
+                segment.guest.send(&Vec::from((wait.answer)())).unwrap();
+                knocked(&segment.guest)
+            };
+            let in_parts =
+                guard(wait, "<rule action='reject' direction='out'><tcp dstportstart='7777'/></rule>");
+            host.bind_document(&segment, segment.guest.link, &guard(wait, ""), &[]);
+            assert_eq!(arrive(&mut || {}), [80], "{}: they wait, and are judged when they go", wait.guest);
+            assert!(!arrive(&mut || host.redefine(&in_parts)).contains(&81), "{}: redefined", wait.guest);
+            assert_eq!(arrive(&mut || {}), [80], "{}: judged before they wait", wait.guest);
+        }
     });
 }
 
