@@ -63,6 +63,9 @@ pub struct Refused {
     pub litter: Vec<Refusal>,
 }
 
+/// How often what is left of a move is tried again whose last batch was refused.
+pub const TRIES: usize = 3;
+
 /// The batches that can be refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {

@@ -7,7 +7,7 @@
 use super::print::with_faults_of;
 use super::status::asked;
 use super::{BindArgs, Failure, Outcome, note, print};
-use crate::apply::Kernel;
+use crate::apply::{self, Kernel};
 use crate::binding::{self, Binding};
 use crate::compile::{Features, Hooks, Options, Programs, compile_at};
 use crate::ir::{Family, Ruleset, Table};
@@ -229,16 +229,13 @@ fn tables(kernel: &Kernel, known: &Ruleset) -> Result<(Ruleset, Tables), Failure
     Ok((old, tables))
 }
 
-/// How often what is left of a move is tried again.
-const TRIES: usize = 3;
-
 /// Puts the difference in force. Litter is worth a word; where somebody moves, it is what lets him in.
 fn commit(kernel: &Kernel, old: &Ruleset, new: &Ruleset) -> Outcome {
     let change = difference(old, new);
     let moves = change.moves();
     let applied = kernel.apply(change).map_err(|refused| Failure::Host(refused.to_string()))?;
     applied.litter.iter().for_each(|refusal| note(&refusal.to_string()));
-    if !moves || applied.litter.is_empty() || (0..TRIES).any(|_| finish(kernel, new)) {
+    if !moves || applied.litter.is_empty() || (0..apply::TRIES).any(|_| finish(kernel, new)) {
         return Ok(());
     }
     Err(Failure::Host(

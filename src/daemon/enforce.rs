@@ -12,9 +12,6 @@ use crate::unseen::counted_anew;
 use std::time::Instant;
 use tracing::{error, warn};
 
-/// How often what is left of a move is tried again.
-const TRIES: usize = 3;
-
 /// Whether tables that an earlier daemon left are made ours.
 #[derive(PartialEq, Eq)]
 pub(super) enum Adopt {
@@ -111,7 +108,7 @@ impl Daemon {
     /// Whoever moves is not let in where he is before the last batch is in force. What was refused of it is planned anew
     /// from what is there, a few times.
     async fn finish(&mut self, mut left: Vec<Refusal>, new: &Ruleset) -> Result<(), apply::Refused> {
-        for _ in 0..TRIES {
+        for _ in 0..apply::TRIES {
             if left.is_empty() {
                 break;
             }
