@@ -3,6 +3,7 @@
 use crate::host::*;
 use crate::lab::frames::*;
 use crate::lab::{Link, Network, Tap, Way, Wire, address, in_fresh_netns, macvtap, macvtap_at, veth};
+use crate::{hooks_last, where_hooks_last};
 use nwfilter::apply::Kernel;
 use nwfilter::ir::Family;
 use nwfilter::nft::Ownership;
@@ -107,11 +108,7 @@ fn a_macvtap_is_filtered_both_ways_over_a_restart_and_let_go() {
 #[test]
 fn a_macvtap_that_is_made_again_is_shut_until_its_rules_are_there() {
     let rounds = rounds("NWFILTER_REUSE_ROUNDS", 20);
-    in_fresh_netns(|| {
-        if !Kernel::open(Ownership::Shared).unwrap().features().lasting_hooks.is_yes() {
-            println!("skipped: hooks go with their device here");
-            return;
-        }
+    where_hooks_last(|| {
         let segment = Segment::new();
         let (_host, daemon) = guarded();
         daemon.connect().create("macvtap0", "g").unwrap();
@@ -165,7 +162,7 @@ fn a_macvtap_that_is_renamed_is_filtered_again_at_once() {
         let (_host, daemon) = guarded();
         daemon.connect().create("macvtap0", "g").unwrap();
         // Kernels whose hooks stay with a renamed device rename none that is up.
-        let live = Kernel::open(Ownership::Shared).unwrap().features().lasting_hooks.is_yes();
+        let live = hooks_last();
         let mut gaps = Vec::new();
         for name in ["other", "macvtap0", "third", "macvtap0"] {
             segment.arrivals();
@@ -362,11 +359,7 @@ fn what_others_do_to_the_table_of_devices_is_refused_or_undone() {
 
 #[test]
 fn a_daemon_that_comes_while_a_bound_device_is_away_keeps_its_name_shut() {
-    in_fresh_netns(|| {
-        if !Kernel::open(Ownership::Shared).unwrap().features().lasting_hooks.is_yes() {
-            println!("skipped: hooks go with their device here");
-            return;
-        }
+    where_hooks_last(|| {
         let segment = Segment::new();
         let guest = segment.guest("macvtap0");
         let (host, daemon) = guarded();

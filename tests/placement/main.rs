@@ -16,3 +16,20 @@ mod ports;
 mod pump;
 mod refused;
 mod rounds;
+
+use lab::in_fresh_netns;
+use nwfilter::apply::Kernel;
+use nwfilter::nft::Ownership;
+
+/// Whether a device's hooks stay when it goes, and stay behind when it is renamed.
+fn hooks_last() -> bool {
+    Kernel::open(Ownership::Shared).unwrap().features().lasting_hooks.is_yes()
+}
+
+/// As [`in_fresh_netns`], and not at all on other kernels.
+fn where_hooks_last(work: impl FnOnce() + Send) {
+    in_fresh_netns(|| match hooks_last() {
+        true => work(),
+        false => println!("skipped: hooks go with their device here"),
+    });
+}

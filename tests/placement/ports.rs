@@ -2,7 +2,8 @@
 
 use crate::host::*;
 use crate::lab::frames::*;
-use crate::lab::{Network, Way, in_fresh_netns};
+use crate::lab::{Network, Way};
+use crate::where_hooks_last;
 use nwfilter::apply::Kernel;
 use nwfilter::nft::Ownership;
 use nwfilter::status::{Seat, Status};
@@ -33,11 +34,7 @@ fn seats(daemon: &Daemon) -> Vec<Option<Seat>> {
 }
 
 fn world(work: impl FnOnce(&Network, &Host, &Daemon) + Send) {
-    in_fresh_netns(|| {
-        if !Kernel::open(Ownership::Shared).unwrap().features().lasting_hooks.is_yes() {
-            println!("skipped: hooks go with their device here");
-            return;
-        }
+    where_hooks_last(|| {
         let (network, host) = (Network::new(), Host::new());
         host.configure("placement = 'device'\n");
         let daemon = host.start();

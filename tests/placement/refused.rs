@@ -1,11 +1,10 @@
 //! A kernel that refuses the last batch of a move between places: only with it the guest is let in at its new one.
 
 use crate::host::*;
-use crate::lab::{Bridge, Link, Tap, address, in_fresh_netns};
+use crate::lab::{Bridge, Link, Tap, address};
 use crate::pump::{HOST, Pump, TAP_MAC};
 use crate::refuser::Refuser;
-use nwfilter::apply::Kernel;
-use nwfilter::nft::Ownership;
+use crate::where_hooks_last;
 use nwfilter::status::{Interface, Seat, Status};
 use std::process::Command;
 use std::thread;
@@ -121,11 +120,7 @@ impl World<'_> {
 }
 
 fn world(configuration: &str, work: impl FnOnce(&mut World) + Send) {
-    in_fresh_netns(|| {
-        if !Kernel::open(Ownership::Shared).unwrap().features().lasting_hooks.is_yes() {
-            println!("skipped: hooks go with their device here");
-            return;
-        }
+    where_hooks_last(|| {
         let local = Link::named("lo");
         local.up();
         address(local, HOST, 32);
@@ -238,11 +233,7 @@ fn a_guest_that_can_not_even_be_closed_where_it_has_gone_is_set_down_and_filtere
 /// A tap that has left its bridge is let in to the host's IP layer by the last batch.
 #[test]
 fn the_command_lets_an_interface_in_whose_last_step_the_kernel_refuses_at_first_or_fails() {
-    in_fresh_netns(|| {
-        if !Kernel::open(Ownership::Shared).unwrap().features().lasting_hooks.is_yes() {
-            println!("skipped: hooks go with their device here");
-            return;
-        }
+    where_hooks_last(|| {
         let (bridge, guest, host) = (Bridge::new("br0"), Tap::new("vnet0"), Host::new());
         [bridge.link, guest.link].into_iter().for_each(Link::up);
         let apply = |refuser: &Refuser| {

@@ -8,8 +8,6 @@ use crate::host::*;
 use crate::lab::frames::GUEST_MAC;
 use crate::lab::{Bridge, Link, Tap, address, in_fresh_netns, macvtap, macvtap_at, sysctl};
 use crate::pump::{Arrivals, HOST, Pump, TAP_MAC};
-use nwfilter::apply::Kernel;
-use nwfilter::nft::Ownership;
 use nwfilter::status::Status;
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -272,7 +270,7 @@ fn stage(by: By, configuration: &str, work: impl FnOnce(&mut Stage) + Send) {
 /// Plays all events in turn, as often as is asked for, and says what each came to.
 fn play(by: By, configuration: &str, own: &[Event]) {
     let rounds = rounds("NWFILTER_PLACEMENT_ROUNDS", 10);
-    if !in_fresh_netns(|| Kernel::open(Ownership::Shared).unwrap().features().lasting_hooks.is_yes()) {
+    if !in_fresh_netns(crate::hooks_last) {
         println!("skipped: hooks go with their device here");
         return;
     }
