@@ -12,13 +12,6 @@ use crate::unseen::counted_anew;
 use std::time::Instant;
 use tracing::{error, warn};
 
-/// Whether tables that an earlier daemon left are made ours.
-#[derive(PartialEq, Eq)]
-pub(super) enum Adopt {
-    Yes,
-    No,
-}
-
 impl Daemon {
     /// What the kernel filters under a name that it no longer has is nobody's, and is not let go for that.
     pub(super) async fn close_strays(&mut self) -> Result<(), Failure> {
@@ -39,8 +32,9 @@ impl Daemon {
 
     /// Ports whose filters the kernel refuses are closed, so that all others have their rules.
     pub(super) async fn enforce_from_start(&mut self) -> Result<(), Failure> {
+        self.adopt().await?;
         loop {
-            let refused = match self.heal(Adopt::Yes).await {
+            let refused = match self.heal().await {
                 Ok(_) => return Ok(()),
                 Err(Failure::Refused(refused)) => refused,
                 Err(failure) => return Err(failure),
@@ -65,17 +59,22 @@ impl Daemon {
         Ok(!gone.is_empty())
     }
 
+    /// Makes the tables ours that an earlier daemon left, as they are. The kernel takes no new base chain in the batch in which
+    /// a table gets its owner, so what must be in force comes after it; from here on nobody else can change them.
+    async fn adopt(&mut self) -> Result<(), Failure> {
+        let observed = self.see().await?;
+        let tables =
+            observed.families.keys().map(|family| Step { family: *family, change: Change::AddTable });
+        let adoption = Plan { prepare: tables.collect(), ..Plan::default() };
+        self.commit(adoption).await.map(drop).map_err(Failure::Refused)
+    }
+
     /// Takes the kernel from whatever it holds to what must be in force. Whether there was a difference.
-    pub(super) async fn heal(&mut self, adopt: Adopt) -> Result<bool, Failure> {
+    pub(super) async fn heal(&mut self) -> Result<bool, Failure> {
         let observed = self.see().await?;
         let wanted = self.state.firewall().ruleset();
-        let mut difference = plan(&recall(&observed, &wanted), &wanted);
+        let difference = plan(&recall(&observed, &wanted), &wanted);
         let differs = !difference.is_empty();
-        if adopt == Adopt::Yes {
-            let tables =
-                observed.families.keys().map(|family| Step { family: *family, change: Change::AddTable });
-            difference.prepare.splice(0..0, tables);
-        }
         let left = self.commit(difference).await.map_err(Failure::Refused)?;
         self.finish(left, &wanted).await.map_err(Failure::Refused)?;
         Ok(differs)
@@ -125,7 +124,7 @@ impl Daemon {
     /// Takes the kernel back to the rules of the state, where a change that was refused has left it half way.
     pub(super) async fn go_back(&mut self) {
         if self.adrift
-            && let Err(failure) = self.heal(Adopt::No).await
+            && let Err(failure) = self.heal().await
         {
             error!(reason = %failure, "rules of a change that was refused stay in force for now");
             self.untidy = Some(Instant::now() + AGAIN);
@@ -135,7 +134,7 @@ impl Daemon {
     /// Somebody else changed our rules.
     pub(super) async fn meet(&mut self, who: &str) {
         let began = Instant::now();
-        match self.heal(Adopt::No).await {
+        match self.heal().await {
             Ok(true) => {
                 self.counters.heal(true);
                 warn!(by = who, took = ?began.elapsed(), "rules were changed by somebody else, and are restored")

@@ -10,6 +10,7 @@ mod libvirtd;
 mod lifecycle;
 mod many;
 mod metrics;
+mod starts;
 mod unseen;
 mod virsh;
 
