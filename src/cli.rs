@@ -7,6 +7,7 @@ mod documents;
 mod enforce;
 mod explain;
 mod ipset;
+mod params;
 mod print;
 mod status;
 mod trace;

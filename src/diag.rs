@@ -99,6 +99,17 @@ impl Diagnostic {
     }
 }
 
+impl Diagnostic {
+    /// All of it in one line: what is wrong, where, what was expected there, and the way out.
+    pub fn line(&self) -> String {
+        let place = self.place.as_ref().map(Place::line_column);
+        let label = Some(&self.label).filter(|label| !label.is_empty()).cloned();
+        let more: Vec<String> = [place, label, self.help.clone()].into_iter().flatten().collect();
+        let more = if more.is_empty() { String::new() } else { format!(" ({})", more.join("; ")) };
+        format!("{}{more}", self.message).replace('\n', " ")
+    }
+}
+
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(place) = &self.place {
@@ -168,7 +179,7 @@ fn group(diagnostic: &Diagnostic) -> Group<'_> {
 const WINDOW: usize = 200;
 
 /// The line a place begins on, as a range of the document, and the place within it.
-fn excerpt(place: &Place) -> (Range<usize>, Range<usize>) {
+pub(crate) fn excerpt(place: &Place) -> (Range<usize>, Range<usize>) {
     let text = &place.source.text;
     let inside = |mut offset: usize| {
         offset = offset.min(text.len());
@@ -244,6 +255,13 @@ mod tests {
 
         "#]]
         .assert_eq(&shown);
+    }
+
+    #[test]
+    fn a_fault_fits_one_line() {
+        let whole = at(27..31).help("did you\nmean 'drop'?").line();
+        assert_eq!(whole, "no such action (a.xml:3:11; expected drop; did you mean 'drop'?)");
+        assert_eq!(Diagnostic::error(Code::INTERNAL, "no").line(), "no");
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub use census::Census;
 pub use filters::{Fault, sound};
 
 use crate::binding::{self, Binding};
+use crate::diag::Diagnostic;
 use crate::explain::Bound;
 use crate::filter::{Filter, write};
 use crate::firewall::{Firewall, Refused};
@@ -297,16 +298,14 @@ fn binding_id(binding: &Binding) -> BindingId {
 }
 
 /// A refusal for the sake of some interface, which is named.
-fn refusal(refused: Refused) -> Error {
-    let interface = refused.interface.clone();
-    let mut error = own_refusal(refused);
-    if let (Some(interface), Some(detail)) = (interface, error.str2.take()) {
-        error = Error::new(error.code, error.domain, format!("{interface}: {detail}"));
-    }
-    error
+fn refusal(Refused { interface, diagnostics }: Refused) -> Error {
+    let Some(interface) = interface else { return documents::refusal(&diagnostics) };
+    let named =
+        |fault: Diagnostic| Diagnostic { message: format!("{interface}: {}", fault.message), ..fault };
+    documents::refusal(&diagnostics.into_iter().map(named).collect::<Vec<_>>())
 }
 
 /// A refusal for the sake of the interface that the client itself named.
 fn own_refusal(refused: Refused) -> Error {
-    documents::error(&refused.diagnostics)
+    documents::refusal(&refused.diagnostics)
 }

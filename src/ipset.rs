@@ -24,6 +24,11 @@ pub enum Fault {
     /// A name that libvirt would not take either.
     #[error("{0:?} can not name a set: 1 to 31 letters, digits and _.:+- can, and spaces")]
     Name(String),
+    /// Nobody has made it.
+    #[error(
+        "there is no set '{0}': 'nwfilter ipset add' makes one with addresses, 'nwfilter ipset flush' an empty one"
+    )]
+    Unknown(String),
 }
 
 /// The types of addresses; those of each type sit in a set of their own.
@@ -56,6 +61,9 @@ pub fn work(observed: &Observed, name: &str, verb: IpsetVerb, addresses: &[Strin
     let parse = |text: &String| text.parse().map_err(|_| Fault::Address(text.clone()));
     let named: Vec<IpAddr> = addresses.iter().map(parse).collect::<Result<_, _>>()?;
     let observed = recall(observed, &Ruleset::default());
+    if matches!(verb, IpsetVerb::List | IpsetVerb::Delete) && !is_made(&observed, name) {
+        return Err(Fault::Unknown(name.to_owned()));
+    }
     let mut with_bridge = observed.clone();
     with_bridge.tables.entry(Family::Bridge).or_insert_with(layout::skeleton);
     let mut plan = plan(&observed, &with_bridge);
@@ -77,7 +85,8 @@ pub fn work(observed: &Observed, name: &str, verb: IpsetVerb, addresses: &[Strin
         for family in TABLES {
             let found = found(family);
             if family == Family::Bridge || found.is_some() {
-                let changes = changes(&set, kind, found.is_some(), &within(found), &wanted);
+                let make = Make::of(found, verb);
+                let changes = changes(&set, kind, make, &within(found), &wanted);
                 plan.switch.extend(changes.into_iter().map(|change| Step { family, change }));
             }
         }
@@ -89,17 +98,45 @@ pub fn work(observed: &Observed, name: &str, verb: IpsetVerb, addresses: &[Strin
     Ok(Work { plan, addresses: after })
 }
 
+/// Whether one of our tables has a set of this name, be it empty.
+pub fn is_made(ruleset: &Ruleset, name: &str) -> bool {
+    let has = |kind| ruleset.tables.values().any(|table| table.sets.contains_key(&ipset_name(name, kind)));
+    FAMILIES.into_iter().any(has)
+}
+
+/// When a set comes to be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Make {
+    /// It is there.
+    Never,
+    /// With its first address.
+    WithAddresses,
+    /// Even without an address.
+    Always,
+}
+
+impl Make {
+    fn of(found: Option<&Set>, verb: IpsetVerb) -> Make {
+        match (found, verb) {
+            (Some(_), _) => Make::Never,
+            (None, IpsetVerb::Flush) => Make::Always,
+            (None, _) => Make::WithAddresses,
+        }
+    }
+}
+
 fn changes(
     set: &Name,
     kind: KeyType,
-    exists: bool,
+    make: Make,
     before: &BTreeSet<Bytes>,
     wanted: &BTreeSet<Bytes>,
 ) -> Vec<Change> {
     let of = empty(kind).kind();
     let add: Vec<(Bytes, Datum)> = wanted.difference(before).map(|key| (key.clone(), Datum::None)).collect();
     let delete: Vec<Bytes> = before.difference(wanted).cloned().collect();
-    let make = (!exists && !add.is_empty()).then(|| Change::AddSet(set.clone(), of.clone()));
+    let makes = make == Make::Always || make == Make::WithAddresses && !add.is_empty();
+    let make = makes.then(|| Change::AddSet(set.clone(), of.clone()));
     let add = (!add.is_empty()).then(|| Change::AddElements(set.clone(), of.clone(), add));
     let delete = (!delete.is_empty()).then(|| Change::DeleteElements(set.clone(), of, delete));
     [make, add, delete].into_iter().flatten().collect()

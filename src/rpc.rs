@@ -1,6 +1,6 @@
 //! libvirt's RPC for network filters: what `virsh` and virtqemud say on a unix socket, and what they hear.
 //!
-//! Bytes ([`xdr`], [`frames`]), calls ([`proto`], [`request`]), errors ([`error`]) and the state of one connection
+//! Bytes ([`xdr`], [`frames`]), calls ([`proto`], [`request`]), errors ([`error`], [`faults`]) and the state of one connection
 //! ([`session`]) are pure. [`listen`] and [`server`] own the sockets and hand typed calls to the engine over a
 //! channel; [`client`] is the other end, for the command `nwfilter`.
 
@@ -8,6 +8,7 @@ mod checks;
 pub mod client;
 mod connection;
 pub mod error;
+pub mod faults;
 mod foreign;
 pub mod frames;
 mod identity;

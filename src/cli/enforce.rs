@@ -6,7 +6,7 @@
 
 use super::print::with_faults_of;
 use super::status::asked;
-use super::{BindArgs, Failure, Outcome, note, print};
+use super::{BindArgs, Failure, Outcome, note, params, print};
 use crate::apply::{self, Kernel};
 use crate::binding::{self, Binding};
 use crate::compile::{Features, Hooks, Options, Programs, compile_at};
@@ -25,6 +25,7 @@ use uuid::Uuid;
 
 /// Binds an interface.
 pub(super) fn apply(arguments: &BindArgs) -> Outcome {
+    params::check(&arguments.filter.params)?;
     let binding = binding::write(&as_binding(arguments));
     if asked(&arguments.dev, |daemon| daemon.apply(&binding))?.is_some() {
         return Ok(());
@@ -42,6 +43,7 @@ pub(super) fn apply(arguments: &BindArgs) -> Outcome {
 
 /// Prints what `apply` would do.
 pub(super) fn plan(arguments: &BindArgs) -> Outcome {
+    params::check(&arguments.filter.params)?;
     let kernel = open()?;
     let (old, new) = change(&kernel, arguments)?;
     print(&difference(&old, &new).to_string());

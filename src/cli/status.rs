@@ -42,6 +42,9 @@ pub(super) fn asked<T>(
     match ask(&mut client) {
         Ok(answer) => Ok(Some(answer)),
         Err(client::Failure::Refused(error)) if error.code == Code::Rpc => Ok(None),
+        Err(client::Failure::Refused(error)) if !error.faults.is_empty() => {
+            Err(Failure::Faults(error.faults))
+        }
         Err(failure) => Err(Failure::host(what, &failure)),
     }
 }

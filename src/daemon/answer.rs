@@ -1,7 +1,9 @@
 //! Answers clients, and whoever keeps figures.
 
 use super::{Daemon, gone};
+use crate::diag::{self, Diagnostic};
 use crate::engine::Context;
+use crate::engine::documents::error;
 use crate::ipset;
 use crate::ir::observed::Observed;
 use crate::metrics;
@@ -31,9 +33,8 @@ impl Daemon {
         addresses: &[String],
     ) -> Result<Reply, Error> {
         let work = ipset::work(&self.observe().await?, name, verb, addresses);
-        let work = work.map_err(|fault| {
-            Error::new(rpc::Code::InvalidArgument, rpc::Domain::Filter, fault.to_string())
-        })?;
+        let work =
+            work.map_err(|fault| error(&[Diagnostic::error(diag::Code::INVALID_ARG, fault.to_string())]))?;
         self.commit(work.plan).await.map_err(|refused| Error::internal(refused.to_string()))?;
         Ok(Reply::Names(work.addresses))
     }

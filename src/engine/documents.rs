@@ -1,7 +1,11 @@
 //! Documents of clients, and diagnostics as the errors that clients know.
+//!
+//! libvirt's clients have room for one text. A document's fault is told in libvirt's own words, which programs read; what a
+//! document means to an interface, and libvirt has no words for, is told whole in one line. The diagnostics go along
+//! for the command.
 
 use crate::binding::{self, Binding};
-use crate::diag::{Diagnostic, principal};
+use crate::diag::{Diagnostic, Severity, principal};
 use crate::filter::{Filter, read, validate};
 use crate::rpc::{Code, Domain, Error};
 use crate::span::Source;
@@ -24,16 +28,51 @@ pub fn read_binding(xml: &str, strictly: bool) -> Result<Binding, Error> {
     binding::read(&source).map(|(binding, _)| binding).map_err(|faults| error(&faults))
 }
 
+/// A binding that the command sent. It is the command's user who wrote what is in it, so nothing of it is ignored.
+pub fn read_whole_binding(xml: &str) -> Result<Binding, Error> {
+    let (binding, ignored) = binding::read(&Source::new("binding", xml)).map_err(|faults| error(&faults))?;
+    let faults: Vec<Diagnostic> =
+        ignored.into_iter().map(|fault| Diagnostic { severity: Severity::Error, ..fault }).collect();
+    if faults.is_empty() { Ok(binding) } else { Err(refusal(&faults)) }
+}
+
 /// The one of these that a client hears of.
 pub fn error(diagnostics: &[Diagnostic]) -> Error {
     let fault = principal(diagnostics);
     let code = Code::from_number(fault.code.number).unwrap_or(Code::InternalError);
     let domain = Domain::from_number(fault.code.domain).unwrap_or(Domain::Filter);
-    Error::new(code, domain, fault.message.clone())
+    Error::new(code, domain, fault.message.clone()).with_faults(diagnostics.to_vec())
+}
+
+/// How libvirt's own words begin for what keeps a filter from an interface: these are all that is said.
+const OF_LIBVIRT: &[&str] =
+    &["referenced filter '", "Cannot instantiate filter due to unresolvable variables", "learning value '"];
+
+/// Of more faults than this only the number is told in one line.
+const TOLD: usize = 8;
+
+/// A refusal for what documents mean to an interface: each fault with its rule, its line and the way out.
+pub fn refusal(diagnostics: &[Diagnostic]) -> Error {
+    let first = error(diagnostics);
+    let mut told: Vec<String> = Vec::new();
+    for fault in diagnostics.iter().filter(|fault| fault.severity == Severity::Error) {
+        let is_libvirts = OF_LIBVIRT.iter().any(|words| fault.message.contains(words));
+        let text = if is_libvirts { fault.message.clone() } else { fault.line() };
+        if !told.contains(&text) {
+            told.push(text);
+        }
+    }
+    let more = told.len().saturating_sub(TOLD);
+    told.truncate(TOLD);
+    let more = if more == 0 { String::new() } else { format!("; and {more} more") };
+    if told.is_empty() {
+        return first;
+    }
+    Error::new(first.code, first.domain, told.join("; ") + &more).with_faults(first.faults)
 }
 
 /// What does not fit the schema, all of it.
 fn schema(faults: &[Diagnostic]) -> Error {
     let lines: Vec<String> = faults.iter().map(ToString::to_string).collect();
-    Error::schema(lines.join("\n"))
+    Error::schema(lines.join("\n")).with_faults(faults.to_vec())
 }

@@ -3,7 +3,7 @@
 //! An index is what is filtered and a name is what is bound, so a bound link stays under the rules of its binding when it is
 //! renamed, until the binding goes or the new name has a binding of its own.
 
-use super::documents::read_binding;
+use super::documents::{read_binding, read_whole_binding};
 use super::needs::Needs;
 use super::{Change, State, Write, binding_id, own_refusal};
 use crate::binding::{self, Binding};
@@ -29,7 +29,7 @@ impl State {
 
     /// As create, but a binding that is there is replaced.
     pub(super) fn apply(&self, xml: &str) -> Result<Change, Error> {
-        let change = self.bound(read_binding(xml, false)?)?;
+        let change = self.bound(read_whole_binding(xml)?)?;
         Ok(Change { reply: Reply::Done, ..change })
     }
 

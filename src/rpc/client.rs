@@ -4,6 +4,7 @@
 //! daemon that is silent or slow ends in an error, never in a wait without end.
 
 use super::error::Error;
+use super::faults;
 use super::proto::{COMMAND, FRAME_MAX, HEADER, Header, KEEPALIVE, command, kind, status};
 use super::request::IpsetVerb;
 use super::xdr::{Malformed, Reader, Writer};
@@ -97,7 +98,7 @@ impl Client {
         match head {
             _ if head == (Header { kind: kind::REPLY, ..call }) => Ok(body),
             _ if head == (Header { kind: kind::REPLY, status: status::ERROR, ..call }) => {
-                Err(Failure::Refused(Error::read(&mut Reader::new(&body))?))
+                Err(Failure::Refused(refusal(program, &body)?))
             }
             _ => Err(Failure::Nonsense),
         }
@@ -149,6 +150,13 @@ impl Client {
         }
         Ok(())
     }
+}
+
+fn refusal(program: u32, body: &[u8]) -> Result<Error, Malformed> {
+    let from = &mut Reader::new(body);
+    let error = Error::read(from)?;
+    let faults = if program == COMMAND { faults::read(from)? } else { Vec::new() };
+    Ok(error.with_faults(faults))
 }
 
 fn written(body: impl FnOnce(&mut Writer) -> &mut Writer) -> Vec<u8> {

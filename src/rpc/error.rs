@@ -5,6 +5,7 @@
 //! (`str2`). The template belongs to the code, so it is written down once, in one table.
 
 use super::xdr::{Malformed, Reader, Writer};
+use crate::diag::Diagnostic;
 use uuid::Uuid;
 
 /// What went wrong, as libvirt numbers it.
@@ -18,6 +19,7 @@ pub enum Code {
     OperationFailed = 9,
     XmlError = 27,
     OperationDenied = 29,
+    ParseFailed = 32,
     XmlDetail = 35,
     SystemError = 38,
     Rpc = 39,
@@ -66,6 +68,9 @@ pub struct Error {
     pub int1: i32,
     /// 0 for refused flags, else -1.
     pub int2: i32,
+    /// All that was found wrong with a document or a value, where that is why. The command's program carries it;
+    /// libvirt's has no place for it.
+    pub faults: Vec<Diagnostic>,
 }
 
 /// All errors of this daemon are of libvirt's level "error" (1 would be a warning).
@@ -99,7 +104,13 @@ impl Error {
         let detail = detail.into();
         let template = code.template();
         let message = format!("{}{detail}", template.trim_end_matches("%1$s").trim_end_matches("%s"));
-        Error { code, domain, message, str1: Some(template.into()), str2: Some(detail), int1: -1, int2: -1 }
+        let (str1, str2) = (Some(template.into()), Some(detail));
+        Error { code, domain, message, str1, str2, int1: -1, int2: -1, faults: Vec::new() }
+    }
+
+    /// The same error, with all that was found wrong.
+    pub fn with_faults(self, faults: Vec<Diagnostic>) -> Error {
+        Error { faults, ..self }
     }
 
     /// Something in the network filter driver that no other code names.
@@ -176,6 +187,7 @@ impl Error {
             str2: Some("flags".into()),
             int1: 0,
             int2: 0,
+            faults: Vec::new(),
         }
     }
 
@@ -189,6 +201,7 @@ impl Error {
             str2: None,
             int1: -1,
             int2: -1,
+            faults: Vec::new(),
         }
     }
 
@@ -214,7 +227,7 @@ impl Error {
         from.option(text)?;
         let (int1, int2) = (from.i32()?, from.i32()?);
         from.option(object)?;
-        Ok(Error { code, domain, message, str1, str2, int1, int2 })
+        Ok(Error { code, domain, message, str1, str2, int1, int2, faults: Vec::new() })
     }
 }
 
@@ -231,7 +244,7 @@ fn sendable<'a>(to: &'a mut Writer, text: &str) -> &'a mut Writer {
     to.string(&whole[..cut.unwrap_or(0)])
 }
 
-const CODES: [(Code, &str); 17] = [
+const CODES: [(Code, &str); 18] = [
     (Code::InternalError, "internal error: %1$s"),
     (Code::NoSupport, "this function is not supported by the connection driver: %1$s"),
     (Code::NoConnect, "no connection driver available for %1$s"),
@@ -239,6 +252,7 @@ const CODES: [(Code, &str); 17] = [
     (Code::OperationFailed, "operation failed: %1$s"),
     (Code::XmlError, "XML error: %1$s"),
     (Code::OperationDenied, "operation forbidden: %1$s"),
+    (Code::ParseFailed, "failed to parse configuration file %1$s"),
     (Code::XmlDetail, "%s"),
     (Code::SystemError, "%s"),
     (Code::Rpc, "%s"),

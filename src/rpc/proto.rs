@@ -14,8 +14,11 @@
 //! | 3 REMOVE | string port device | |
 //! | 4 IPSET | string set, u32 verb (0 list, 1 add, 2 delete, 3 flush), string addresses<65536> | string<> |
 //! | 5 BOUND | string port device | string json |
+//!
+//! An error of this program has the diagnostics behind libvirt's fields ([`faults`]).
 
 use super::error::Error;
+use super::faults;
 use super::request::{BindingId, FilterId, IpsetVerb, Reply, Request};
 use super::xdr::{Malformed, Reader, Writer};
 use uuid::Uuid;
@@ -171,6 +174,9 @@ pub fn answer(call: &Header, write: impl FnOnce(&mut Writer) -> Result<(), Error
     if let Err(error) = write(&mut frame) {
         frame = begin(status::ERROR);
         error.write(&mut frame);
+        if call.program == COMMAND {
+            faults::write(&mut frame, &error.faults);
+        }
     }
     finish(frame)
 }

@@ -43,6 +43,86 @@ fn the_command_goes_through_the_daemon() {
     });
 }
 
+/// The exit code and what is said on the standard error.
+fn code(runtime: &Path, filters: &Path, arguments: &[&str]) -> (Option<i32>, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nwfilter"));
+    command.args(arguments).env("NWFILTER_RUNTIME_DIR", runtime);
+    if ["apply", "plan"].contains(&arguments[0]) {
+        command.arg("--dir").arg(filters);
+    }
+    let output = command.output().unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn a_refusal_is_the_same_with_and_without_the_daemon() {
+    let rule = |inner: &str| format!("  <rule action='accept' direction='out'>\n    {inner}\n  </rule>\n");
+    let filter = |name: &str, rules: &[&str]| {
+        let rules: String = rules.iter().map(|inner| rule(inner)).collect();
+        format!("<filter name='{name}' chain='root'>\n  <uuid>{}</uuid>\n{rules}</filter>\n", uuid(name))
+    };
+    let filters = [
+        ("mac-as-ip", filter("mac-as-ip", &["<ip srcipaddr='$MAC'/>", "<arp arpsrcipaddr='$MAC'/>"])),
+        ("lists", filter("lists", &["<tcp srcipaddr='$A[@1]' dstportstart='$B[@1]'/>"])),
+        ("lost", filter("lost", &["<ip/>"]).replace("</filter>", "<filterref filter='nowhere'/></filter>")),
+        ("icmp-half", filter("icmp-half", &["<tcp dstportend='80'/>"])),
+        ("stateful", filter("stateful", &["<tcp dstportstart='80'/>", "<udp dstportstart='53'/>"])),
+    ];
+    let bind = |filter: &'static str, more: &[&'static str]| {
+        let fixed = ["apply", "--dev", "vnet0", "--mac", "52:54:00:00:00:01", "--filter", filter];
+        [&fixed[..], more].concat()
+    };
+    let lists = ["--param", "A=10.0.0.1", "--param", "A=10.0.0.2", "--param", "B=1"];
+    let cases = [
+        (bind("mac-as-ip", &[]), 1, &["mac-as-ip.xml:3:", "mac-as-ip.xml:6:", "^^^^"][..]),
+        (bind("lists", &lists), 1, &["Cardinality"]),
+        (bind("lost", &[]), 1, &["nowhere", "lost.xml:", "define that filter first"]),
+        (bind("icmp-half", &[]), 1, &["icmp-half.xml:"]),
+        (bind("unheard-of", &[]), 1, &["referenced filter 'unheard-of' is missing"]),
+        (bind("mac-as-ip", &["--param", "MAC=nonsense"]), 1, &["nonsense"]),
+        (bind("lost", &["--param", "IP=10.0.0.5/24"]), 1, &["10.0.0.5/24", "--param IP=10.0.0.5"]),
+        (vec!["ipset", "list", "nosuch"], 1, &["there is no set 'nosuch'", "nwfilter ipset add"]),
+        (vec!["ipset", "del", "nosuch", "10.0.0.1"], 1, &["there is no set 'nosuch'"]),
+        (vec!["ipset", "add", "x", "10.0.0.300"], 1, &["10.0.0.300"]),
+        (vec!["ipset", "add", "a/b", "10.0.0.3"], 1, &["a/b"]),
+    ];
+    in_fresh_netns(|| {
+        let (_network, host) = (Network::new(), Host::new());
+        filters.iter().for_each(|(name, text)| host.write_filter(name, text));
+        let asked = |arguments: &[&str]| code(&host.runtime(), &host.path("filters"), arguments);
+        let alone: Vec<_> = cases.iter().map(|(arguments, ..)| asked(arguments)).collect();
+        let stateful = asked(&bind("stateful", &[]));
+        let daemon = host.start();
+        for ((arguments, exit, words), alone) in cases.iter().zip(alone) {
+            let through = asked(arguments);
+            assert_eq!(through, alone, "{arguments:?}");
+            assert_eq!(through.0, Some(*exit), "{through:?}");
+            words
+                .iter()
+                .for_each(|word| assert!(through.1.contains(word), "{word:?} is missing in\n{}", through.1));
+        }
+        match stateful.0 {
+            Some(0) => println!("skipped: this kernel tracks connections of bridges"),
+            _ => {
+                let through = asked(&bind("stateful", &[]));
+                assert!(
+                    through.1.contains("stateful.xml:3:") && through.1.contains("stateful.xml:6:"),
+                    "{through:?}"
+                );
+                assert_eq!(through, stateful);
+                let error = refused(daemon.connect().create("vnet0", "stateful"));
+                for word in
+                    ["CONFIG_NF_CONNTRACK_BRIDGE", "rule 1", "rule 2", "stateful.xml:3:", "statematch"]
+                {
+                    assert!(error.message.contains(word), "{error}");
+                }
+                assert!(!error.message.contains('\n'), "{error}");
+            }
+        }
+        assert_eq!(daemon.connect().bindings().unwrap(), []);
+    });
+}
+
 #[test]
 fn explain_tells_what_the_daemon_enforces_now() {
     in_fresh_netns(|| {

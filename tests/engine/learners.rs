@@ -113,7 +113,10 @@ fn only_a_missing_address_is_learned() {
             Ok(waits(filters::DHCP_FROM_SERVERS)),
         ),
         (&[("CTRL_IP_LEARNING", "none")], Err("list elements: IP")),
-        (&[("CTRL_IP_LEARNING", "some")], Err("filter 'honest' learning value 'some' invalid.")),
+        (
+            &[("CTRL_IP_LEARNING", "some")],
+            Err("failed to parse configuration file filter 'honest' learning value 'some' invalid."),
+        ),
     ] {
         let mut world = World::new(&[honest("")]);
         world.link(Appeared(tap(7, "vnet0")));
