@@ -219,15 +219,24 @@ impl Worker {
         }
     }
 
-    /// Gives each ipset that prepare makes its elements in the same batch, and leaves one out that is there.
+    /// Gives each ipset that prepare makes, or a table that is replaced, its elements in the same batch, and leaves one out
+    /// that is there.
     fn fill_ipsets(&mut self, plan: &mut Plan) -> Result<(), Refused> {
-        if !plan.prepare.iter().any(|step| made_ipset(step).is_some()) {
+        let replaced = replaced(plan);
+        let anew = plan.switch.iter().filter(|step| replaced.contains(&step.family));
+        if !plan.prepare.iter().chain(anew).any(|step| made_ipset(step).is_some()) {
             return Ok(());
         }
         let observed = read::observe(&mut self.link)
             .map_err(|error| Refused::unsent("the sets in force", error.to_string()))?;
-        let steps = std::mem::take(&mut plan.prepare);
-        plan.prepare = steps.into_iter().flat_map(|step| filled(step, &observed)).collect();
+        let prepare = std::mem::take(&mut plan.prepare).into_iter();
+        plan.prepare = prepare.flat_map(|step| filled(step, &observed, Anew::No)).collect();
+        let switch = std::mem::take(&mut plan.switch).into_iter();
+        let fill = |step: Step| match replaced.contains(&step.family) {
+            true => filled(step, &observed, Anew::Yes),
+            false => vec![step],
+        };
+        plan.switch = switch.flat_map(fill).collect();
         Ok(())
     }
 
@@ -317,10 +326,14 @@ impl Worker {
             false => Ownership::Shared,
         };
         let makes_table = |step: &Step| step.change == Change::AddTable;
-        let there = match plan.prepare.iter().chain(&plan.switch).any(makes_table) {
+        let mut there = match plan.prepare.iter().chain(&plan.switch).any(makes_table) {
             true => read::tables(&mut self.link).unwrap_or_default(),
             false => BTreeMap::new(),
         };
+        // One that is replaced is not adopted before: what is made in its place is new.
+        let adopted = |family| plan.prepare.iter().any(|step| step.family == family && makes_table(step));
+        let replaced = replaced(plan);
+        there.retain(|family, _| !replaced.contains(family) || adopted(*family));
         move |family| match there.get(&family) {
             Some(table) if table.owner => Ownership::OwnedAndKept,
             Some(_) => Ownership::Shared,
@@ -336,10 +349,24 @@ fn made_ipset(step: &Step) -> Option<(&Name, &SetType)> {
     }
 }
 
+/// The families whose table is taken away and made anew at once.
+fn replaced(plan: &Plan) -> BTreeSet<Family> {
+    let deletes = plan.switch.iter().filter(|step| step.change == Change::DeleteTable);
+    deletes.map(|step| step.family).collect()
+}
+
+/// Whether a table is made anew, whatever was in the one that is there.
+#[derive(PartialEq, Eq)]
+enum Anew {
+    Yes,
+    No,
+}
+
 /// A step, with the elements of the set that it makes where that is an ipset.
-fn filled(step: Step, observed: &Observed) -> Vec<Step> {
+fn filled(step: Step, observed: &Observed, anew: Anew) -> Vec<Step> {
     let Some((name, kind)) = made_ipset(&step) else { return vec![step] };
-    if observed.families.get(&step.family).is_some_and(|table| table.sets.contains_key(name)) {
+    let there = observed.families.get(&step.family).is_some_and(|table| table.sets.contains_key(name));
+    if there && anew == Anew::No {
         return Vec::new();
     }
     let others = observed.families.values().filter_map(|table| table.sets.get(name));

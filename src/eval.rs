@@ -280,7 +280,8 @@ impl<'s, 'a> Walk<'s, 'a, '_> {
             | Action::Zone(_)
             | Action::Untracked
             | Action::Trace
-            | Action::Count(..) => Onward::Next,
+            | Action::Count(..)
+            | Action::Unknown => Onward::Next,
         }
     }
 

@@ -51,6 +51,8 @@ pub struct Table {
     pub sets: OrdMap<Name, Set>,
     /// Chains by name.
     pub chains: OrdMap<Name, Arc<Chain>>,
+    /// It was found in a kernel and holds what no step of ours turns into a table of ours: it is replaced whole.
+    pub unfit: bool,
 }
 
 /// A list of rules.
@@ -376,6 +378,8 @@ pub enum Action {
     Trace,
     /// Count the frame under these keys in a dynamic set. Where that is full, no rule of the chain is skipped.
     Count(Vec<Key>, Name),
+    /// Whatever a rule does that was found in a kernel and is none that is known. No rule of ours has it.
+    Unknown,
 }
 
 /// Verdicts a constant map may hold.

@@ -5,6 +5,7 @@
 
 mod constant;
 mod expr;
+pub mod form;
 mod join;
 mod message;
 mod notes;

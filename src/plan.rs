@@ -5,6 +5,9 @@
 //! up to three batches, each whole or not at all. *Prepare* makes only what no packet can reach or, at a device that
 //! had no hook, what shuts it. *Switch* changes what leads there. *Retire* takes away what packets still under way may
 //! be reading, and is sent when none of them is left. Few changes need a [pause](Pause) before all that.
+//!
+//! A table of which something can not be changed into what it must be (it was made by somebody else) is replaced whole, in
+//! the one batch of the switch. A packet under way can meet its old constant maps empty then.
 
 mod pause;
 mod text;
@@ -91,7 +94,11 @@ fn differences(old: &Ruleset, new: &Ruleset) -> Plan {
         }
         let before = before.unwrap_or(&empty);
         let stay = handed && family == Family::Netdev;
-        Difference::of(&Bindings { old: before, new: table, stay }).append_to(&mut plan, family, handed);
+        let difference = Difference::of(&Bindings { old: before, new: table, stay });
+        match before.unfit || difference.replaces {
+            true => plan.replace(family, table),
+            false => difference.append_to(&mut plan, family, handed),
+        }
     }
     for &family in old.tables.keys().filter(|family| !new.tables.contains_key(family)) {
         let last = if handed { &mut plan.retire } else { &mut plan.switch };
@@ -122,6 +129,8 @@ struct Difference {
     add_read: Vec<Change>,
     /// Who is let through since others judge him: only when no packet is left that has missed them.
     let_by: Vec<Change>,
+    /// Whether a chain or set is to be of another kind under the same name.
+    replaces: bool,
     /// Whether somebody is bound still and led nowhere any more: packets under way may walk his program.
     shuts: bool,
     /// Elements of a map that lead elsewhere, and interfaces that are unbound.
@@ -144,6 +153,7 @@ impl Difference {
                 DiffItem::Add(name, set) => difference.add_set(name, set),
                 DiffItem::Remove(name, set) => difference.delete_set(name, set),
                 DiffItem::Update { old: (name, before), new: (_, after) } => {
+                    difference.replaces |= before.kind() != after.kind();
                     difference.change_elements(name, before, after, bindings);
                     if &**name == BOUND {
                         difference.forget(before, after, old);
@@ -156,6 +166,7 @@ impl Difference {
                 DiffItem::Add(name, chain) => difference.add_chain(name, chain),
                 DiffItem::Remove(name, _) => difference.delete_chain(name),
                 DiffItem::Update { old: (name, before), new: (_, after) } => {
+                    difference.replaces |= before.hook != after.hook;
                     difference.refill(name, before, after);
                 }
             }
@@ -182,7 +193,8 @@ impl Difference {
         let last = if waits { &mut plan.retire } else { &mut plan.switch };
         extend(
             last,
-            vec![self.let_by, self.delete_elements, self.empty_chains, self.delete_chains, self.delete_sets],
+            // Elements of a map that nobody of ours made may lead to a chain.
+            vec![self.let_by, self.delete_elements, self.empty_chains, self.delete_sets, self.delete_chains],
         );
         extend(&mut plan.forget, vec![self.forget]);
     }
@@ -368,6 +380,15 @@ fn takes_from_dispatch(change: &Change) -> bool {
 }
 
 impl Plan {
+    /// Has a table made anew in place of the one that is there, in one batch.
+    fn replace(&mut self, family: Family, table: &Table) {
+        let (old, mut made) = (Table::default(), Plan::default());
+        let bindings = Bindings { old: &old, new: table, stay: false };
+        Difference::of(&bindings).append_to(&mut made, family, false);
+        let anew = [Change::DeleteTable, Change::AddTable].map(|change| Step { family, change });
+        self.switch.extend([anew.into(), made.prepare, made.switch, made.retire].into_iter().flatten());
+    }
+
     /// Whether somebody meets his old rules until the retire is through, so that it belongs to the change.
     pub fn moves(&self) -> bool {
         let moves = |step: &Step| {

@@ -69,6 +69,7 @@ fn table(program: &Program) -> Ruleset {
     };
     let slots = program.slots.iter().map(|slot_| (slot_.set_name(), slot(slot_.key())));
     let table = Table {
+        unfit: false,
         sets: sets.into_iter().chain(program.foreign.clone()).chain(slots).collect(),
         chains: chains
             .into_iter()

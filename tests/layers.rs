@@ -11,16 +11,13 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("guests", &["frame", "bpf", "lease", "learning"]),
     (
         "meaning",
-        &[
-            "ir", "program", "resolve", "compile", "eval", "layout", "plan", "recall", "firewall", "explain",
-            "audit",
-        ],
+        &["ir", "program", "resolve", "compile", "eval", "layout", "plan", "firewall", "explain", "audit"],
     ),
     (
         "edges",
         &[
-            "nft", "links", "apply", "store", "config", "confine", "logging", "notify", "rpc", "learn",
-            "trace", "scrape",
+            "nft", "recall", "links", "apply", "store", "config", "confine", "logging", "notify", "rpc",
+            "learn", "trace", "scrape",
         ],
     ),
     ("state", &["place", "ipset", "drops", "unseen", "status", "engine", "metrics"]),

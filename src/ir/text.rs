@@ -335,6 +335,7 @@ fn action(action: &Action, keys: &[Operand]) -> Option<String> {
         Action::Untracked => "notrack".into(),
         Action::Trace => "meta nftrace set 1".into(),
         Action::Count(_, set) => format!("update @{set} {{ {} counter }}", names(keys)),
+        Action::Unknown => "unknown".into(),
     })
 }
 

@@ -181,13 +181,13 @@ impl Code {
 
     fn look(&mut self, set: &str, id: Option<u32>, target: Option<u32>, negated: bool) {
         self.expression("lookup", |data| {
-            data.text(1, set);
+            data.text(LOOKUP_SET, set);
             data.u32(2, FIRST);
             if let Some(register) = target {
                 data.u32(3, register);
             }
             if let Some(id) = id {
-                data.u32(4, id);
+                data.u32(LOOKUP_SET_ID, id);
             }
             if negated {
                 data.u32(5, libc::NFT_LOOKUP_F_INV as u32);
@@ -364,6 +364,7 @@ impl Code {
                 self.load_all(keys);
                 self.dynset(set, libc::NFT_DYNSET_OP_UPDATE, "counter", put_counter);
             }
+            Action::Unknown => self.refuse("a rule that nwfilter did not make"),
         }
     }
 

@@ -107,6 +107,10 @@ impl Attributes {
         self.0.extend_from_slice(&other.0);
     }
 
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }

@@ -276,7 +276,8 @@ fn put_verdict_type(attributes: &mut Attributes) {
     attributes.u32(SET_DATA_LEN, 0);
 }
 
-fn put_map_verdict(attributes: &mut Attributes, verdict: &Verdict) {
+/// A verdict as the datum of an element of a constant map.
+pub(super) fn put_map_verdict(attributes: &mut Attributes, verdict: &Verdict) {
     match verdict {
         Verdict::Accept => put_verdict(attributes, libc::NF_ACCEPT, None),
         Verdict::Drop => put_verdict(attributes, libc::NF_DROP, None),

@@ -1,17 +1,17 @@
 //! Reads our tables back: requests for dumps, and what they say, as an [`Observed`].
 //!
-//! A dump comes from any kernel and is read without trust: what is malformed or unknown is left out, nothing
-//! panics, and nothing is allocated beyond what was received.
+//! A dump comes from any kernel and is read without trust: what is malformed or unknown is left out, and what it was part
+//! of is marked as strange; nothing panics, and nothing is allocated beyond what was received.
 
+mod sets;
+
+use super::form::{self, Content};
 use super::message::{Attributes, Message};
 use super::notes::note;
-use super::object::type_number;
 use super::reply::{Received, attribute, attributes, body, long, number, text};
 use super::uapi::*;
-use crate::ir::SetType;
-use crate::ir::observed::{Observed, ObservedChain, ObservedRule, ObservedSet, ObservedTable};
-use crate::ir::{Bytes, Data, Datum, Family, Hook, KeyType, Name, Point, TABLE};
-use crate::layout;
+use crate::ir::observed::{Observed, ObservedChain, ObservedRule, ObservedTable};
+use crate::ir::{Family, Hook, Name, Point, TABLE};
 use std::collections::BTreeMap;
 use std::io;
 
@@ -68,9 +68,9 @@ pub fn observe_sets(link: &mut dyn Dump, names: &[&str]) -> io::Result<Observed>
     let mut families = tables(link)?;
     for (family, table) in &mut families {
         let number = super::message::family_number(*family);
-        list_sets(link, number, table)?;
+        sets::list(link, number, table)?;
         table.sets.retain(|name, _| names.contains(&&**name));
-        read_all_elements(link, number, table)?;
+        sets::read_all_elements(link, number, table)?;
     }
     Ok(Observed { families })
 }
@@ -87,7 +87,8 @@ pub fn tables(link: &mut dyn Dump) -> io::Result<BTreeMap<Family, ObservedTable>
             let port = attribute(attributes, TABLE_OWNER).and_then(number);
             // When its owner is gone, the kernel takes the first flag off and leaves the second.
             let owner = flags & (TABLE_F_OWNER | TABLE_F_PERSIST) != 0;
-            let table = ObservedTable { owner, port, ..Default::default() };
+            let strange = flags & !(TABLE_F_OWNER | TABLE_F_PERSIST) != 0;
+            let table = ObservedTable { owner, port, strange, ..Default::default() };
             families.insert(family, table);
         }
     })?;
@@ -117,10 +118,23 @@ fn observe_once(link: &mut dyn Dump) -> io::Result<Observed> {
     for (family, table) in &mut families {
         let number = super::message::family_number(*family);
         read_chains(link, number, table)?;
-        read_rules(link, number, table)?;
-        read_sets(link, number, table)?;
+        let constants = sets::list(link, number, table)?;
+        table.strange |= has_others(link, number)?;
+        sets::read_all_elements(link, number, table)?;
+        let constants = sets::read_constants(link, number, constants)?;
+        read_rules(link, number, table, &constants)?;
     }
     Ok(Observed { families })
+}
+
+/// Whether our table of a family holds objects or flowtables, of which we make none.
+fn has_others(link: &mut dyn Dump, family: u8) -> io::Result<bool> {
+    let mut found = false;
+    for kind in [libc::NFT_MSG_GETOBJ, MSG_GET_FLOWTABLES] {
+        let request = Request::dump(kind, family, |a| a.text(OTHER_TABLE, TABLE));
+        ask(link, &request, &mut |message| found |= ours(body(message), OTHER_TABLE))?;
+    }
+    Ok(found)
 }
 
 fn read_chains(link: &mut dyn Dump, family: u8, table: &mut ObservedTable) -> io::Result<()> {
@@ -129,9 +143,20 @@ fn read_chains(link: &mut dyn Dump, family: u8, table: &mut ObservedTable) -> io
         let attributes = body(message);
         if let Some(name) = ours(attributes, CHAIN_TABLE).then(|| named(attributes, CHAIN_NAME)).flatten() {
             let hook = attribute(attributes, CHAIN_HOOK).and_then(|hook| read_hook(family, hook));
-            table.chains.insert(name, ObservedChain { hook, rules: Vec::new() });
+            let strange = is_strange(attributes, hook.as_ref());
+            table.chains.insert(name, ObservedChain { hook, strange, rules: Vec::new() });
         }
     })
+}
+
+/// Whether a chain is made in a way in which we make none.
+fn is_strange(chain: &[u8], hook: Option<&Hook>) -> bool {
+    let flags = attribute(chain, CHAIN_FLAGS).and_then(number).unwrap_or(0);
+    let Some(base) = attribute(chain, CHAIN_HOOK) else { return flags != 0 };
+    let accepts = attribute(chain, CHAIN_POLICY).and_then(number) == Some(libc::NF_ACCEPT as u32);
+    let filters = attribute(chain, CHAIN_TYPE).map(text).as_deref() == Some("filter");
+    let several = attribute(base, HOOK_DEVICES).is_some_and(|devices| attributes(devices).count() > 1);
+    hook.is_none() || !accepts || !filters || several || flags & !CHAIN_F_BASE != 0
 }
 
 fn read_hook(family: u8, hook: &[u8]) -> Option<Hook> {
@@ -147,28 +172,35 @@ fn read_hook(family: u8, hook: &[u8]) -> Option<Hook> {
         _ => return None,
     };
     let priority = attribute(hook, HOOK_PRIORITY).and_then(number)?.cast_signed();
+    // Of several or of a prefix, the chain is strange, or its device has no name like it.
     let listed = || attributes(attribute(hook, HOOK_DEVICES)?).next().map(|(_, device)| text(device));
     let device = attribute(hook, HOOK_DEVICE).map(text).or_else(listed);
     Some(Hook { point, priority, device })
 }
 
-fn read_rules(link: &mut dyn Dump, family: u8, table: &mut ObservedTable) -> io::Result<()> {
+fn read_rules(
+    link: &mut dyn Dump,
+    family: u8,
+    table: &mut ObservedTable,
+    constants: &BTreeMap<String, Content>,
+) -> io::Result<()> {
     let request = Request::dump(libc::NFT_MSG_GETRULE, family, |a| a.text(RULE_TABLE, TABLE));
     ask(link, &request, &mut |message| {
         let attributes = body(message);
         let chain = ours(attributes, RULE_TABLE).then(|| named(attributes, RULE_CHAIN)).flatten();
         if let Some(chain) = chain.and_then(|chain| table.chains.get_mut(&chain)) {
-            chain.rules.push(read_rule(attributes));
+            chain.rules.push(read_rule(attributes, constants));
         }
     })
 }
 
-fn read_rule(rule: &[u8]) -> ObservedRule {
+fn read_rule(rule: &[u8], constants: &BTreeMap<String, Content>) -> ObservedRule {
     let notes = attribute(rule, RULE_USERDATA).unwrap_or_default();
     let expressions = attribute(rule, RULE_EXPRESSIONS).unwrap_or_default();
     ObservedRule {
         handle: attribute(rule, RULE_HANDLE).and_then(long).unwrap_or(0),
         digest: note(notes, UDATA_DIGEST).filter(|value| value.len() == 8).and_then(long),
+        form: form::of_dump(expressions, constants),
         comment: note(notes, UDATA_COMMENT).map(text),
         counter: attributes(expressions).find_map(|(_, expression)| read_counter(expression)),
         tally: read_tally(expressions),
@@ -210,97 +242,6 @@ fn read_counter(expression: &[u8]) -> Option<(u64, u64)> {
     Some((count(COUNTER_PACKETS)?, count(COUNTER_BYTES)?))
 }
 
-fn read_sets(link: &mut dyn Dump, family: u8, table: &mut ObservedTable) -> io::Result<()> {
-    list_sets(link, family, table)?;
-    read_all_elements(link, family, table)
-}
-
-fn list_sets(link: &mut dyn Dump, family: u8, table: &mut ObservedTable) -> io::Result<()> {
-    let request = Request::dump(libc::NFT_MSG_GETSET, family, |a| a.text(SET_TABLE, TABLE));
-    ask(link, &request, &mut |message| {
-        let attributes = body(message);
-        let flags = attribute(attributes, SET_FLAGS).and_then(number).unwrap_or(0).cast_signed();
-        let is_named = flags & libc::NFT_SET_ANONYMOUS == 0 && ours(attributes, SET_TABLE);
-        if let Some(name) = is_named.then(|| named(attributes, SET_NAME)).flatten() {
-            let ty = read_type(attributes, flags);
-            table.sets.insert(name, ObservedSet { ty, elements: BTreeMap::new(), counts: BTreeMap::new() });
-        }
-    })
-}
-
-fn read_all_elements(link: &mut dyn Dump, family: u8, table: &mut ObservedTable) -> io::Result<()> {
-    let readable = |(name, set): &(&Name, &mut ObservedSet)| !set.ty.dynamic || &***name == layout::DROPS;
-    for (name, set) in table.sets.iter_mut().filter(readable) {
-        // While the kernel moves a set to a larger hash table, a dump may pass elements over: what one dump lacks the
-        // next one has.
-        loop {
-            let known = set.elements.len() + set.counts.len();
-            read_elements(link, family, name, set)?;
-            if set.elements.len() + set.counts.len() == known {
-                break;
-            }
-        }
-    }
-    Ok(())
-}
-
-fn read_elements(link: &mut dyn Dump, family: u8, name: &Name, set: &mut ObservedSet) -> io::Result<()> {
-    let request = Request::dump(libc::NFT_MSG_GETSETELEM, family, |a| {
-        a.text(LIST_TABLE, TABLE);
-        a.text(LIST_SET, name);
-    });
-    let ObservedSet { ty, elements, counts } = set;
-    ask(link, &request, &mut |message| {
-        let list = attribute(body(message), LIST_ELEMENTS).unwrap_or_default();
-        for (_, element) in attributes(list) {
-            let Some((key, datum)) = read_element(element, ty.data) else { continue };
-            let count = attribute(element, ELEM_EXPRESSION).and_then(read_counter);
-            counts.extend(count.map(|count| (key.clone(), count)));
-            elements.extend((!ty.dynamic).then_some((key, datum)));
-        }
-    })
-}
-
-fn read_type(set: &[u8], flags: i32) -> SetType {
-    let key = attribute(set, SET_KEY_TYPE).and_then(number).and_then(key_types).unwrap_or_default();
-    let data = match attribute(set, SET_DATA_TYPE).and_then(number) {
-        _ if flags & libc::NFT_SET_MAP == 0 => Data::None,
-        Some(kind) if kind == libc::NFT_DATA_VERDICT => Data::Verdict,
-        _ => Data::Zone,
-    };
-    let counted = attribute(set, SET_EXPRESSION).is_some();
-    SetType { key, data, dynamic: flags & libc::NFT_SET_EVAL != 0, counted }
-}
-
-/// The parts of a concatenated type: six bits each, the first part highest.
-fn key_types(mut number: u32) -> Option<Vec<KeyType>> {
-    use KeyType::*;
-    let mut parts = Vec::new();
-    while number != 0 {
-        let known = [IfIndex, IfName, Ether, Ipv4, Ipv6, Port, EtherType, IpProtocol, Mark];
-        parts.push(known.into_iter().find(|part| type_number(*part) == number & 0x3f)?);
-        number >>= 6;
-    }
-    parts.reverse();
-    Some(parts)
-}
-
-fn read_element(element: &[u8], data: Data) -> Option<(Bytes, Datum)> {
-    let key = attribute(attribute(element, ELEM_KEY)?, DATA_VALUE)?;
-    let value = || attribute(element, ELEM_DATA);
-    let datum = match data {
-        Data::None => Datum::None,
-        Data::Verdict => {
-            let verdict = attribute(value()?, DATA_VERDICT)?;
-            Datum::Jump(named(verdict, VERDICT_CHAIN)?)
-        }
-        Data::Zone => {
-            Datum::Zone(u16::from_ne_bytes(attribute(value()?, DATA_VALUE)?.get(..2)?.try_into().ok()?))
-        }
-    };
-    Some((key.into(), datum))
-}
-
 /// Old kernels dump all tables, whatever was asked for.
 fn ours(attributes: &[u8], table: u16) -> bool {
     attribute(attributes, table).map(text).as_deref() == Some(TABLE)
@@ -319,7 +260,7 @@ pub(super) fn family_of(number: u8) -> Option<Family> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ir::{Action, Rule, concat};
+    use crate::ir::{Action, Data, Datum, KeyType, Rule, SetType, concat};
     use crate::nft::reply::messages;
     use crate::nft::watch::Decoder;
     use crate::nft::{Ownership, encode};

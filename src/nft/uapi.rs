@@ -11,6 +11,9 @@ pub(super) const CHAIN_NAME: u16 = 3;
 pub(super) const CHAIN_HOOK: u16 = 4;
 pub(super) const CHAIN_POLICY: u16 = 5;
 pub(super) const CHAIN_TYPE: u16 = 7;
+pub(super) const CHAIN_FLAGS: u16 = 10;
+/// Set on every base chain.
+pub(super) const CHAIN_F_BASE: u32 = 1;
 pub(super) const HOOK_NUMBER: u16 = 1;
 pub(super) const HOOK_PRIORITY: u16 = 2;
 pub(super) const HOOK_DEVICE: u16 = 3;
@@ -31,9 +34,18 @@ pub(super) const SET_DATA_TYPE: u16 = 6;
 pub(super) const SET_DATA_LEN: u16 = 7;
 pub(super) const SET_DESC: u16 = 9;
 pub(super) const SET_ID: u16 = 10;
+pub(super) const SET_TIMEOUT: u16 = 11;
+pub(super) const SET_GC_INTERVAL: u16 = 12;
 pub(super) const SET_USERDATA: u16 = 13;
+pub(super) const SET_OBJECT_TYPE: u16 = 15;
 pub(super) const SET_DESC_SIZE: u16 = 1;
 pub(super) const SET_EXPRESSION: u16 = 17;
+pub(super) const SET_EXPRESSIONS: u16 = 18;
+
+/// `NFT_MSG_GETFLOWTABLE`.
+pub(super) const MSG_GET_FLOWTABLES: i32 = 23;
+/// The name of its table, on an object or flowtable.
+pub(super) const OTHER_TABLE: u16 = 1;
 
 /// `NFT_MSG_DESTROYSETELEM`, of 6.3: what is not there is no fault.
 pub(super) const MSG_DESTROY_ELEMENTS: i32 = 30;
@@ -45,11 +57,16 @@ pub(super) const LIST_SET_ID: u16 = 4;
 pub(super) const LIST_ITEM: u16 = 1;
 pub(super) const ELEM_KEY: u16 = 1;
 pub(super) const ELEM_DATA: u16 = 2;
+pub(super) const ELEM_FLAGS: u16 = 3;
+pub(super) const ELEM_USERDATA: u16 = 6;
 pub(super) const ELEM_EXPRESSION: u16 = 7;
+pub(super) const ELEM_PAD: u16 = 8;
 
 pub(super) const DATA_VALUE: u16 = 1;
 pub(super) const DATA_VERDICT: u16 = 2;
 pub(super) const IMMEDIATE_DATA: u16 = 2;
+pub(super) const LOOKUP_SET: u16 = 1;
+pub(super) const LOOKUP_SET_ID: u16 = 4;
 pub(super) const META_KEY: u16 = 2;
 pub(super) const META_SREG: u16 = 3;
 pub(super) const VERDICT_CODE: u16 = 1;

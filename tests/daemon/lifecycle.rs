@@ -159,11 +159,15 @@ fn a_second_daemon_is_refused_and_disturbs_nothing() {
     });
 }
 
-const HARM: [&str; 4] = [
+const HARM: [&str; 8] = [
     "flush ruleset",
     "delete table bridge nwfilter",
     "flush chain bridge nwfilter prerouting",
     "flush set bridge nwfilter bound",
+    "insert rule bridge nwfilter drop-iif accept",
+    "add element bridge nwfilter from-guest { 1 : accept }",
+    "add chain bridge nwfilter prerouting { policy drop; }",
+    "add table bridge nwfilter { flags dormant; }",
 ];
 
 /// A daemon with a bound guest, and what was done to its table.

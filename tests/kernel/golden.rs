@@ -73,7 +73,7 @@ fn alone(family: Family, program: &Program) -> Ruleset {
     let sets = sets.into_iter().chain(program.foreign.clone()).chain(slots).collect();
     let chain = |rules| Arc::new(Chain { hook: None, rules });
     let chains = chains.into_iter().map(|(name, rules)| (name, chain(rules))).collect();
-    Ruleset { tables: [(family, Table { sets, chains })].into() }
+    Ruleset { tables: [(family, Table { sets, chains, unfit: false })].into() }
 }
 
 /// What nft can list but has no words to load: raw bytes looked up in a named set.
