@@ -10,25 +10,34 @@ ifneq ($(shell id -u),0)
 AS_ROOT = --config 'target."cfg(all())".runner = ["sudo", "-E"]'
 endif
 
+# The release that fresh tries.
+DEBIAN ?= 12
+
 # Pairs of a filter and a frame that fuzz-verdicts tries.
 N    ?= 1000000
 SEED ?= 1
 
-.PHONY: demo test fuzz-verdicts lint bench vm-test guest-test doc install deb qemu-test clean
+.PHONY: demo test fuzz-verdicts lint fresh bench vm-test guest-test doc install deb qemu-test clean
 
 demo:
 	scripts/setup
 	$(CARGO) run $(AS_ROOT) --example demo
 
+# What scripts/setup --tests installs is there, so its absence is a fault.
 test:
-	scripts/setup
-	$(CARGO) test $(AS_ROOT) --tests --examples
+	scripts/setup --tests
+	NWFILTER_REQUIRE=all $(CARGO) test $(AS_ROOT) --no-fail-fast --tests --examples
 	$(CARGO) test $(AS_ROOT) --doc
 
 # Random filters and frames: evaluator, slots, constants and kernel must agree.
 fuzz-verdicts:
-	scripts/setup
-	NWFILTER_PAIRS=$(N) NWFILTER_SEED=$(SEED) $(CARGO) test $(AS_ROOT) --test differential -- --nocapture
+	scripts/setup --tests
+	NWFILTER_REQUIRE=all NWFILTER_PAIRS=$(N) NWFILTER_SEED=$(SEED) $(CARGO) test $(AS_ROOT) --test differential -- --nocapture
+
+# The two commands of README on a fresh Debian machine that this makes: make fresh DEBIAN=13, DEBIAN="12 13"
+fresh:
+	scripts/setup --fresh
+	scripts/fresh $(DEBIAN)
 
 lint:
 	scripts/setup
@@ -36,21 +45,25 @@ lint:
 	$(CARGO) clippy --all-targets -- -D warnings
 
 bench:
-	scripts/setup
+	scripts/setup --tests
 	$(CARGO) bench $(AS_ROOT)
 
 # The tests under the kernel of a distribution, which has what a slim kernel lacks: make vm-test KERNEL=all
-vm-test:
+vm-# What scripts/setup --tests installs is there, so its absence is a fault.
+test:
 	scripts/setup --vm
 	vm-tests/run $(KERNEL)
 
 # A real guest under QEMU on a tap of this host: it learns its address and tries to leave it. vm-test has another, with connections.
-guest-test:
+guest-# What scripts/setup --tests installs is there, so its absence is a fault.
+test:
 	scripts/setup --vm
-	$(CARGO) test $(AS_ROOT) --test guest -- --ignored --show-output --test-threads 1
+	NWFILTER_REQUIRE=all $(CARGO) test $(AS_ROOT) --test guest -- --ignored --show-output --test-threads 1
 
-# A domain's whole life with libvirt's own qemu driver, which talks to our daemon.
+# A domain's whole life with libvirt's own qemu driver, which talks to our daemon. The scripts that drive it are not in this
+# repository: NWFILTER_PEER names their folder.
 qemu-test:
+	vm-tests/qemu --check
 	scripts/setup --qemu
 	$(CARGO) build --bins
 	vm-tests/qemu
