@@ -10,6 +10,8 @@ mod host;
 mod lab;
 #[path = "../tests/daemon/libvirtd.rs"]
 mod libvirtd;
+#[path = "../tests/tool/mod.rs"]
+mod tool;
 
 use host::{Conn, Daemon, Host, PATIENCE, guard};
 use libvirtd::Libvirtd;
@@ -61,7 +63,7 @@ fn main() {
         host.configure("grace = 0\n");
         measure(&host, &OURS)
     });
-    let theirs = match libvirtd::available("libvirtd") {
+    let theirs = match tool::available("libvirtd", "--tests") {
         true => lab::in_fresh_netns(|| {
             libvirtd::enclose();
             measure(&Theirs(tempfile::tempdir().unwrap()), &THEIRS)
@@ -95,7 +97,7 @@ impl Server for Theirs {
     }
 
     fn process(running: &Libvirtd) -> u32 {
-        running.0.id()
+        running.id()
     }
 
     fn socket(&self) -> PathBuf {

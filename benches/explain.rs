@@ -2,8 +2,12 @@
 //!
 //! `cargo bench --bench explain` prints a line. Every rule is tried on the frame, and none but the last takes it.
 
+#[path = "../tests/tool/mod.rs"]
+mod tool;
+
 use std::process::Command;
 use std::time::{Duration, Instant};
+use tool::InTime;
 
 const RUNS: usize = 200;
 
@@ -21,7 +25,7 @@ fn main() {
 
 fn run(command: &mut Command) -> Duration {
     let begun = Instant::now();
-    let output = command.output().expect("it runs");
+    let output = command.output_in_time().expect("it runs");
     let took = begun.elapsed();
     let text = String::from_utf8(output.stdout).expect("text");
     assert!(text.contains("\"verdict\": \"drop\"") && text.matches("\"missed\"").count() >= 200, "{text}");

@@ -7,6 +7,8 @@
 mod host;
 #[path = "../tests/lab/mod.rs"]
 mod lab;
+#[path = "../tests/tool/mod.rs"]
+mod tool;
 
 use host::{Conn, Daemon, Host, eventually, uuid};
 use lab::frames::*;

@@ -3,6 +3,7 @@
 //! Every test has a network namespace of its own, and needs root.
 
 mod lab;
+mod tool;
 
 use lab::frames::*;
 use lab::{Network, Way, Wire, in_fresh_netns, macvtap, veth};
@@ -13,6 +14,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use tempfile::TempDir;
+use tool::InTime;
 
 const MAC: &str = "52:54:00:00:00:01";
 
@@ -80,7 +82,7 @@ impl Desk {
 }
 
 fn outcome(command: &mut Command) -> Run {
-    let output = command.stdin(Stdio::null()).output().unwrap();
+    let output = command.stdin(Stdio::null()).output_in_time().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     Run { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
 }
@@ -103,8 +105,10 @@ impl Run {
 }
 
 fn rules_in_force() -> String {
-    let output =
-        Command::new("nft").args(["list", "ruleset"]).output().expect("nft is installed (scripts/setup)");
+    let output = Command::new("nft")
+        .args(["list", "ruleset"])
+        .output_in_time()
+        .expect("nft is installed (scripts/setup)");
     assert!(output.status.success());
     String::from_utf8(output.stdout).unwrap()
 }
@@ -207,7 +211,7 @@ fn without_rights_it_says_so() {
     // A copy where anybody may read and run it.
     let copy = desk.dir.path().join("nwfilter");
     fs::copy(env!("CARGO_BIN_EXE_nwfilter"), &copy).unwrap();
-    Command::new("chmod").args(["-R", "a+rX"]).arg(desk.dir.path()).status().unwrap();
+    Command::new("chmod").args(["-R", "a+rX"]).arg(desk.dir.path()).status_in_time().unwrap();
     command
         .args(["--reuid", "65534", "--clear-groups"])
         .arg(copy)
@@ -277,7 +281,7 @@ fn check_reads_the_standard_input() {
     let mut child =
         desk.command(&["check", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(BAD.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
+    let output = child.output_in_time().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8(output.stderr).unwrap().contains("<stdin>:3:24"));
 }
@@ -299,7 +303,7 @@ fn compile_prints_rules_that_nft_takes_and_json_that_leads_back() {
     in_fresh_netns(|| {
         let mut nft = Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn().unwrap();
         nft.stdin.take().unwrap().write_all(format!("table bridge t {{\n{text}}}\n").as_bytes()).unwrap();
-        assert!(nft.wait().unwrap().success(), "{text}");
+        assert!(nft.status_in_time().unwrap().success(), "{text}");
     });
     let slots = desk.with_filters(&[&arguments[..], &["--slots"]].concat()).done();
     assert!(slots.contains("@IP.ipv4") && !slots.contains("10.0.0.1"), "{slots}");

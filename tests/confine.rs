@@ -1,5 +1,7 @@
 //! What a confined process can and can not do. Each case runs in a process of its own, on its main thread.
 
+mod tool;
+
 use nwfilter::confine::{self, Bounds, Outcome};
 use nwfilter::links;
 use nwfilter::store::{Lock, Store};
@@ -14,6 +16,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
+use tool::InTime;
 
 const DIRECTORY: &str = "NWFILTER_TEST_CHILD";
 
@@ -26,7 +29,7 @@ fn in_a_process(test: &str) {
     fs::write(directory.path().join("secret"), "text").unwrap();
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", test, "--nocapture"]).env(DIRECTORY, directory.path());
-    let output = command.output().unwrap();
+    let output = command.output_in_time().unwrap();
     let text =
         [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
     assert!(output.status.success() && text.contains("1 passed"), "{test}: {} {text}", output.status);
@@ -150,7 +153,7 @@ fn child_with_seccomp() {
         assert_eq!(older.join().unwrap(), Err(Some(libc::EPERM)), "a thread that was there before");
 
         refused("execve", libc::EPERM, execute());
-        refused("a process of its own", libc::EPERM, Command::new("/bin/true").status());
+        refused("a process of its own", libc::EPERM, Command::new("/bin/true").status_in_time());
         refused("clone3", libc::ENOSYS, call(libc::SYS_clone3, [0; 4]));
         refused("fork", libc::EPERM, call(libc::SYS_clone, [libc::SIGCHLD.into(), 0, 0, 0]));
         refused("TCP", libc::EPERM, TcpListener::bind("127.0.0.1:0"));
@@ -207,7 +210,7 @@ fn child_with_landlock() {
             libc::EACCES,
             std::os::unix::fs::symlink(&secret, directory.join("ours/link")),
         );
-        refused("a program", libc::EACCES, Command::new("/bin/true").status());
+        refused("a program", libc::EACCES, Command::new("/bin/true").status_in_time());
         refused("listing /", libc::EACCES, fs::read_dir("/"));
         refused("TCP", libc::EACCES, TcpListener::bind("127.0.0.1:0"));
         refused("TCP out", libc::EACCES, std::net::TcpStream::connect(listener.local_addr().unwrap()));
@@ -234,7 +237,7 @@ fn child_without_capabilities() {
         refused("a namespace", libc::EPERM, call(libc::SYS_unshare, [libc::CLONE_NEWNET.into(), 0, 0, 0]));
         let raised = caps::raise(None, caps::CapSet::Permitted, caps::Capability::CAP_SYS_ADMIN);
         assert!(raised.is_err(), "a capability came back");
-        let status = Command::new("cat").arg("/proc/self/status").output().unwrap().stdout;
+        let status = Command::new("cat").arg("/proc/self/status").output_in_time().unwrap().stdout;
         let status = String::from_utf8(status).unwrap();
         for set in ["CapPrm:\t0000000000003000", "CapEff:\t0000000000003000", "CapBnd:\t0000000000003000"] {
             assert!(status.contains(set), "an executed program has more than {set}: {status}");

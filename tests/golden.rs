@@ -9,6 +9,7 @@ mod build;
 #[path = "kernel/lab.rs"]
 #[allow(dead_code, reason = "written for other tests as well")]
 mod lab;
+mod tool;
 
 use nwfilter::apply::Kernel;
 use nwfilter::compile::{Features, Options, compile};

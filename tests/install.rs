@@ -1,17 +1,20 @@
 //! What `packaging/install` puts where, and what it leaves alone.
 
+mod tool;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
+use tool::InTime;
 
 /// Installs the binaries of this build below a directory.
 fn install(root: &Path, prefix: &str) {
     let built = Path::new(env!("CARGO_BIN_EXE_nwfilter")).parent().unwrap();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/install");
-    let output = Command::new(script).args([built, root]).args([prefix, "/etc"]).output().unwrap();
+    let output = Command::new(script).args([built, root]).args([prefix, "/etc"]).output_in_time().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 

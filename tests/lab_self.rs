@@ -1,12 +1,14 @@
 //! The lab judged: does it see what a bridge does, and does it notice when a frame is missing?
 
 mod lab;
+mod tool;
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, UdpSocket};
 use std::process::{Command, Stdio};
 use std::time::Duration;
+use tool::InTime;
 
 use lab::corpus::{Case, corpus, every_ethertype};
 use lab::frames::*;
@@ -54,7 +56,7 @@ fn nft(script: &str) {
     let mut input = nft.stdin.take().expect("stdin is piped");
     input.write_all(script.as_bytes()).unwrap();
     drop(input);
-    assert!(nft.wait().unwrap().success(), "nft refuses\n{script}");
+    assert!(nft.status_in_time().unwrap().success(), "nft refuses\n{script}");
 }
 
 /// One rule at a hook of the bridge.

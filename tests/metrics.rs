@@ -1,6 +1,7 @@
 //! What is counted, and that Prometheus's own reader finds it under the right names.
 
 mod prometheus;
+mod tool;
 
 use nwfilter::engine::Census;
 use nwfilter::metrics::{Counters, Dropped};

@@ -1,10 +1,13 @@
 //! The Nix files: each parses, and all evaluate against a nixpkgs of stubs. Whether NixOS likes what comes out is for its
 //! own tests to say (`nix flake check`), which need the real nixpkgs.
 //!
-//! Skipped, with a line that says so, where nix-instantiate is missing.
+//! Without nix-instantiate they are skipped (see `tool`).
+
+mod tool;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use tool::{InTime, available};
 
 fn instantiate(arguments: &[&str]) -> Option<String> {
     let home = tempfile::tempdir().unwrap();
@@ -13,10 +16,10 @@ fn instantiate(arguments: &[&str]) -> Option<String> {
     command.args(arguments).current_dir(env!("CARGO_MANIFEST_DIR"));
     // A store of its own: there may be none, or none that may be written.
     command.env("NIX_REMOTE", format!("local?root={}", store.display())).env("HOME", home.path());
-    let Ok(output) = command.output() else {
-        println!("skipped: nix-instantiate is not installed (nix-bin)");
+    if !available("nix-instantiate", "--tests") {
         return None;
-    };
+    }
+    let output = command.output_in_time().unwrap();
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     Some(String::from_utf8(output.stdout).unwrap())
 }

@@ -1,13 +1,15 @@
 //! The product runs no other program: strace counts.
 //!
-//! Skipped, with a line that says so, where strace is missing.
+//! Without strace it is skipped (see `tool`).
 
 mod lab;
+mod tool;
 
 use lab::{Network, in_fresh_netns};
 use std::fs;
 use std::process::Command;
 use tempfile::TempDir;
+use tool::{InTime, available};
 
 /// Runs a binary of ours under strace and returns the programs executed.
 fn executed(directory: &TempDir, arguments: &[&str]) -> Vec<String> {
@@ -18,7 +20,7 @@ fn executed(directory: &TempDir, arguments: &[&str]) -> Vec<String> {
         .arg(env!("CARGO_BIN_EXE_nwfilter"))
         .args(arguments)
         .env("NWFILTER_RUNTIME_DIR", directory.path())
-        .output()
+        .output_in_time()
         .unwrap();
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     let calls = fs::read_to_string(trace).unwrap();
@@ -27,8 +29,7 @@ fn executed(directory: &TempDir, arguments: &[&str]) -> Vec<String> {
 
 #[test]
 fn the_command_executes_nothing_but_itself() {
-    if Command::new("strace").arg("-V").output().is_err() {
-        println!("skipped: strace is not installed (scripts/setup)");
+    if !available("strace", "--tests") {
         return;
     }
     let directory = TempDir::new().unwrap();

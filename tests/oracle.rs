@@ -3,14 +3,17 @@
 //! `tests/oracle/run` does the work and prints the table; a difference without a decision behind it fails. Here it tries
 //! what this kernel can hold, with the frames of one seed; its last line says which filters that leaves out.
 
+mod tool;
+
 use std::process::Command;
+use tool::InTime;
 
 #[test]
 fn verdicts_are_libvirts_save_where_a_decision_says_otherwise() {
     let output = Command::new("tests/oracle/run")
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .env("NWFILTERD", env!("CARGO_BIN_EXE_nwfilterd"))
-        .output()
+        .output_in_time()
         .expect("bash is there");
     let [table, faults] =
         [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());

@@ -4,6 +4,7 @@
 //! of xmllint, for every attribute at every protocol and for values in and out of every set.
 
 mod libvirt;
+mod tool;
 
 use nwfilter::binding;
 use nwfilter::filter::schema::{Attribute, Kind, PROTOCOLS, Protocol, Role};
@@ -14,6 +15,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use tool::{InTime, available};
 
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
@@ -120,8 +122,7 @@ fn protocols_grammar() -> String {
 
 /// What xmllint says of each document, or none, visibly, where it is not installed.
 fn xmllint(grammar: &str, documents: &[String]) -> Option<Vec<bool>> {
-    if Command::new("xmllint").arg("--version").output().is_err() {
-        println!("skipped: xmllint not found");
+    if !available("xmllint", "--tests") {
         return None;
     }
     let scratch = tempfile::tempdir().unwrap();
@@ -134,7 +135,7 @@ fn xmllint(grammar: &str, documents: &[String]) -> Option<Vec<bool>> {
         .arg(folder("schema").join(grammar))
         .args(&names)
         .current_dir(scratch.path())
-        .output()
+        .output_in_time()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     let valid: BTreeSet<&str> = said.lines().filter_map(|line| line.strip_suffix(" validates")).collect();

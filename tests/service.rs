@@ -2,12 +2,15 @@
 //!
 //! Each case runs in a process of its own, since what it tests belongs to a whole process.
 
+mod tool;
+
 use nwfilter::config::LogLevel;
 use nwfilter::logging;
 use nwfilter::notify::{self, State};
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::process::{Command, Output, Stdio};
+use tool::InTime;
 use tracing::Level;
 
 const CHILD: &str = "NWFILTER_TEST_CHILD";
@@ -48,7 +51,7 @@ fn systemd_hears_every_state() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("notify");
     let socket = UnixDatagram::bind(&path).unwrap();
-    done(child("tells_its_states").env("NOTIFY_SOCKET", &path).output().unwrap());
+    done(child("tells_its_states").env("NOTIFY_SOCKET", &path).output_in_time().unwrap());
     socket.set_nonblocking(true).unwrap();
     let mut buffer = [0; 256];
     let messages: Vec<String> =
@@ -59,7 +62,7 @@ fn systemd_hears_every_state() {
     let time = reloading.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap();
     assert!(time.trim_end().parse::<u64>().unwrap() > 0);
     assert_eq!(rest, ["STATUS=12 bindings\n", "READY=1\n", "WATCHDOG=1\n", "STOPPING=1\n"]);
-    done(child("tells_its_states").output().unwrap());
+    done(child("tells_its_states").output_in_time().unwrap());
 }
 
 #[test]
@@ -91,7 +94,7 @@ fn a_socket_of_systemd_is_taken_over_with_its_name() {
     let mut name = String::new();
     std::io::Read::read_to_string(&mut UnixStream::connect(&path).unwrap(), &mut name).unwrap();
     assert_eq!(name, "nwfilterd.socket");
-    assert!(running.wait().unwrap().success());
+    assert!(running.status_in_time().unwrap().success());
 }
 
 #[test]
@@ -110,7 +113,7 @@ fn logs_at_two_levels() {
 #[test]
 fn the_log_goes_to_standard_error_with_fields_and_its_level_can_change() {
     // The journal is named, but standard error is a pipe of ours.
-    let text = done(child("logs_at_two_levels").env("JOURNAL_STREAM", "1:2").output().unwrap());
+    let text = done(child("logs_at_two_levels").env("JOURNAL_STREAM", "1:2").output_in_time().unwrap());
     assert!(text.contains("INFO bound guest=\"vnet0\" index=7\n"), "{text}");
     assert!(text.contains("DEBUG after") && !text.contains("before"), "{text}");
 }
@@ -130,6 +133,6 @@ fn uses_a_library_that_logs() {
 
 #[test]
 fn records_of_the_log_crate_are_taken_along() {
-    let text = done(child("uses_a_library_that_logs").output().unwrap());
+    let text = done(child("uses_a_library_that_logs").output_in_time().unwrap());
     assert!(text.contains("TRACE polling Connection"), "{text}");
 }

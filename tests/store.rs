@@ -1,5 +1,7 @@
 //! What the directory of documents promises, on a real file system, with the process killed while it writes.
 
+mod tool;
+
 use nwfilter::store::{Fault, LIMIT, Lock, Store};
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -7,6 +9,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
+use tool::InTime;
 
 fn store(directory: &Path) -> Store {
     Store::open(&directory.join("filters")).unwrap()
@@ -129,7 +132,7 @@ fn a_second_instance_is_refused_until_the_first_ends() {
     drop(first);
     let again = Lock::take(&path).unwrap();
     let mut child = child("holds_the_lock", directory.path());
-    assert_eq!(child.wait().unwrap().code(), Some(7), "another process is refused too");
+    assert_eq!(child.status_in_time().unwrap().code(), Some(7), "another process is refused too");
     drop(again);
 }
 
@@ -188,7 +191,7 @@ fn a_kill_at_any_point_leaves_every_document_whole() {
         let mut writer = child("writes_until_it_is_killed", directory.path());
         sleep(Duration::from_micros(3000 + (round * 7919) % 17_000));
         writer.kill().unwrap();
-        assert!(writer.wait().unwrap().code().is_none(), "the writer ended by itself");
+        assert!(writer.status_in_time().unwrap().code().is_none(), "the writer ended by itself");
 
         leftovers += fs::read_dir(first.path()).unwrap().count() - first.load().unwrap().len();
         let mut seen = Vec::new();

@@ -2,6 +2,7 @@
 
 #[path = "lab/mod.rs"]
 mod lab;
+mod tool;
 
 use lab::frames::{FOREIGN_IP, FOREIGN_MAC, GUEST_IP, PEER_IP, arp_request, ip, udp_with};
 use lab::{Network, Tap, Way, address};
@@ -15,12 +16,12 @@ use nwfilter::nft::trace::{At, Tracer};
 use nwfilter::plan::plan;
 use nwfilter::trace::Joiner;
 use nwfilter::vars::Vars;
-use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
+use tool::{InTime, Lines, end, with_usual_signals};
 
 /// A guest with clean-traffic, and a traced line for each frame.
 fn traced(at_device: bool, frames: Vec<(Way, Vec<u8>)>) -> Vec<String> {
@@ -68,7 +69,7 @@ fn traced(at_device: bool, frames: Vec<(Way, Vec<u8>)>) -> Vec<String> {
 }
 
 fn tables() -> Vec<String> {
-    let listed = Command::new("nft").args(["list", "tables"]).output().unwrap();
+    let listed = Command::new("nft").args(["list", "tables"]).output_in_time().unwrap();
     String::from_utf8(listed.stdout).unwrap().lines().map(str::to_owned).collect()
 }
 
@@ -131,21 +132,20 @@ struct Running(Child);
 
 impl Running {
     fn spawn(mut command: Command) -> Running {
-        Running(command.stdout(Stdio::piped()).spawn().unwrap())
+        Running(with_usual_signals(&mut command).stdout(Stdio::piped()).spawn().unwrap())
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        end(&mut self.0);
     }
 }
 
 /// `nwfilter trace` of a guest that the command bound to clean-traffic, from when the kernel traces.
 fn running(filters: &Path, arguments: &[&str]) -> Running {
     let bind = ["apply", "--dev", "vnet0", "--mac", "52:54:00:00:00:01", "--filter", "clean-traffic"];
-    assert!(nwfilter(filters, &bind).args(["--param", "IP=10.0.0.1"]).status().unwrap().success());
+    assert!(nwfilter(filters, &bind).args(["--param", "IP=10.0.0.1"]).status_in_time().unwrap().success());
     let command = nwfilter(filters, &[&["trace", "--dev", "vnet0"], arguments].concat());
     let child = Running::spawn(command);
     wait_for(|| traces().len() == 1);
@@ -171,18 +171,17 @@ fn a_trace_tells_of_each_frame_once_and_ends_with_its_process_however_that_ends(
         lab::in_fresh_netns(|| {
             let (network, filters) = (Network::new(), tempfile::tempdir().unwrap());
             let mut child = running(filters.path(), &[]);
-            let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
+            let mut lines = Lines::of(child.0.stdout.take().unwrap());
             for frame in (0..100).flat_map(|_| frames()) {
                 network.passes(Way::FromGuest, frame);
             }
-            let told: Vec<String> = lines.by_ref().take(300).map(Result::unwrap).collect();
+            let told: Vec<String> = lines.by_ref().take(300).collect();
             let those = |what: &str| told.iter().filter(|line| line.starts_with(what)).count();
             assert_eq!(those("accept out clean-traffic:2 "), 100);
             assert_eq!(those("drop   out no-arp-ip-spoofing:"), 100);
             assert_eq!(those("drop   out no-mac-spoofing:2 "), 100);
-            // SAFETY: a signal to a child that was not waited for.
-            assert_eq!(unsafe { libc::kill(child.0.id() as i32, signal) }, 0);
-            child.0.wait().unwrap();
+            tool::signal(&child.0, signal);
+            child.0.status_in_time().unwrap();
             assert_eq!(lines.count(), 0, "nothing is told twice");
             wait_for(|| traces().is_empty());
             assert!(network.passes(Way::FromGuest, arp_request(GUEST_IP, PEER_IP).frame()));
@@ -196,7 +195,7 @@ fn read_by_tshark(file: &Path) -> Vec<[String; 5]> {
         ["frame.len", "frame.cap_len", "frame.packet_flags_direction", "frame.comment", "_ws.col.Info"];
     let fields = fields.iter().flat_map(|field| ["-e", field]);
     let mut tshark = Command::new("tshark");
-    let output = tshark.arg("-r").arg(file).args(["-T", "fields"]).args(fields).output();
+    let output = tshark.arg("-r").arg(file).args(["-T", "fields"]).args(fields).output_in_time();
     let output = output.expect("scripts/setup installs tshark");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).unwrap();
@@ -210,16 +209,16 @@ fn a_capture_tells_wireshark_why_each_frame_was_dropped() {
         let (network, filters) = (Network::new(), tempfile::tempdir().unwrap());
         let file = filters.path().join("trace.pcapng");
         let mut child = running(filters.path(), &["--pcapng", file.to_str().unwrap()]);
-        let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
+        let mut lines = Lines::of(child.0.stdout.take().unwrap());
         let udp = udp_with(ip(GUEST_IP, PEER_IP), 1000, 53, &[7; 500]);
         network.passes(Way::FromGuest, udp);
         for frame in frames() {
             network.passes(Way::FromGuest, frame);
         }
         network.passes(Way::ToGuest, arp_request(PEER_IP, GUEST_IP).frame().inbound());
-        lines.by_ref().take(5).for_each(|line| drop(line.unwrap()));
+        assert_eq!(lines.by_ref().take(5).count(), 5);
         child.0.kill().unwrap();
-        child.0.wait().unwrap();
+        child.0.status_in_time().unwrap();
         let told = read_by_tshark(&file);
         let lines: Vec<String> = told.iter().map(|fields| fields[..4].join(" ")).collect();
         // Bytes, bytes kept, into the bridge or out of it, and the comment.
@@ -253,7 +252,7 @@ fn routed(name: &str, host: Ipv4Addr, guest: &str) -> (Tap, UdpSocket) {
     tap.link.up();
     address(tap.link, host, 24);
     let neighbour = ["neigh", "add", guest, "lladdr", "52:54:00:00:00:01", "dev", name];
-    assert!(Command::new("ip").args(neighbour).status().unwrap().success());
+    assert!(Command::new("ip").args(neighbour).status_in_time().unwrap().success());
     (tap, UdpSocket::bind((host, 5000)).unwrap())
 }
 
@@ -271,14 +270,14 @@ fn packets_of_a_routed_guest_are_traced_in_the_host_s_ip_layer_and_nobody_else_s
             let (other, others) = routed("vnet1", Ipv4Addr::new(10, 0, 1, 254), "10.0.1.1");
             for dev in ["vnet0", "vnet1"] {
                 let bind = ["apply", "--dev", dev, "--mac", "52:54:00:00:00:01", "--filter", "two-parts"];
-                assert!(nwfilter(filters.path(), &bind).status().unwrap().success());
+                assert!(nwfilter(filters.path(), &bind).status_in_time().unwrap().success());
             }
             let before = tables();
             // Else the host would answer.
             let _heard = UdpSocket::bind("10.0.0.254:90").unwrap();
             let mut child = Running::spawn(nwfilter(filters.path(), &["trace", "--dev", "vnet0"]));
             wait_for(|| traces().len() == 2);
-            let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
+            let mut lines = Lines::of(child.0.stdout.take().unwrap());
             for port in [80, 81] {
                 let _ = others.send_to(b"hello", ("10.0.1.1", port)); // The sender hears of a drop.
                 let _ = socket.send_to(b"hello", (GUEST_IP, port));
@@ -286,7 +285,7 @@ fn packets_of_a_routed_guest_are_traced_in_the_host_s_ip_layer_and_nobody_else_s
             guest
                 .send(&Vec::from(udp_with(ip(GUEST_IP, "10.0.0.254"), 5, 90, b"hello").to(HOST_MAC)))
                 .unwrap();
-            let told: Vec<String> = lines.by_ref().take(4).map(Result::unwrap).collect();
+            let told: Vec<String> = lines.by_ref().take(4).collect();
             let expected = [
                 "accept in  two-parts:2  IPv4 10.0.0.254 > 10.0.0.1, UDP 5000 > 80, 47 bytes  (",
                 "drop   in  two-parts:5  IPv4 10.0.0.254 > 10.0.0.1, UDP 5000 > 81, 47 bytes  (",
@@ -297,9 +296,8 @@ fn packets_of_a_routed_guest_are_traced_in_the_host_s_ip_layer_and_nobody_else_s
                 assert!(line.starts_with(expected), "{line}\n{expected}");
             }
             drop(other);
-            // SAFETY: a signal to a child that was not waited for.
-            assert_eq!(unsafe { libc::kill(child.0.id() as i32, signal) }, 0);
-            child.0.wait().unwrap();
+            tool::signal(&child.0, signal);
+            child.0.status_in_time().unwrap();
             wait_for(|| tables() == before);
         });
     }

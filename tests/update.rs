@@ -4,6 +4,7 @@
 //! Every test has a network namespace of its own and needs root.
 
 mod lab;
+mod tool;
 
 use lab::frames::*;
 use lab::{Flood, Network, Tap, Way, in_fresh_netns};
@@ -22,6 +23,7 @@ use std::panic::resume_unwind;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
+use tool::InTime;
 
 /// Two ports of a bridge, and what is enforced on one of them.
 struct Host {
@@ -419,7 +421,7 @@ fn an_owner_that_dies_leaves_no_gap_and_the_next_adopts_its_table() {
 }
 
 fn flush() {
-    assert!(Command::new("nft").args(["flush", "ruleset"]).status().unwrap().success());
+    assert!(Command::new("nft").args(["flush", "ruleset"]).status_in_time().unwrap().success());
 }
 
 #[test]

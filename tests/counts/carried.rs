@@ -2,6 +2,7 @@
 
 use crate::lab::frames::*;
 use crate::lab::{Network, in_fresh_netns};
+use crate::tool::InTime;
 use nwfilter::links::{Load, loads, shed};
 use std::process::Command;
 
@@ -26,7 +27,7 @@ fn each_way_of_each_link_is_read_and_what_tc_drops() {
         assert!(!loads().unwrap()[&guest].open, "its bridge does not listen to it");
         network.guest.link.up();
         assert!(!shed().unwrap().contains_key(&guest));
-        let tc = |words: &[&str]| assert!(Command::new("tc").args(words).status().unwrap().success());
+        let tc = |words: &[&str]| assert!(Command::new("tc").args(words).status_in_time().unwrap().success());
         tc(&["qdisc", "add", "dev", "vnet0", "ingress"]);
         assert_eq!(shed().unwrap()[&guest], 0);
         // The verdict 2, to drop.

@@ -3,6 +3,7 @@
 use crate::host::{Host, STYLES, Style};
 use crate::lab::frames::*;
 use crate::lab::{Tap, Way, in_fresh_netns};
+use crate::tool::InTime;
 use nwfilter::apply::Kernel;
 use nwfilter::drops::{dropped, forget_stale};
 use nwfilter::firewall::{Firewall, Member, Place, Policy, Rules};
@@ -166,7 +167,7 @@ impl Bare {
 fn nft(text: &str) {
     let mut child = Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
-    assert!(child.wait().unwrap().success());
+    assert!(child.status_in_time().unwrap().success());
 }
 
 #[test]

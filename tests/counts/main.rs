@@ -11,4 +11,6 @@ mod lab;
 mod carried;
 mod drops;
 mod macvtap;
+#[path = "../tool/mod.rs"]
+mod tool;
 mod traffic;

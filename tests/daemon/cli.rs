@@ -3,12 +3,13 @@
 use crate::host::*;
 use crate::lab::frames::*;
 use crate::lab::{Network, Way, in_fresh_netns};
+use crate::tool::InTime;
 use std::path::Path;
 use std::process::Command;
 
 fn nwfilter(runtime: &Path, arguments: &[&str]) -> (bool, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_nwfilter"));
-    let output = command.args(arguments).env("NWFILTER_RUNTIME_DIR", runtime).output().unwrap();
+    let output = command.args(arguments).env("NWFILTER_RUNTIME_DIR", runtime).output_in_time().unwrap();
     let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
     (output.status.success(), text)
 }

@@ -3,6 +3,7 @@
 use crate::host::*;
 use crate::lab::frames::*;
 use crate::lab::{Network, Way, in_fresh_netns};
+use crate::tool::InTime;
 use nwfilter::binding;
 use nwfilter::filter::read;
 use nwfilter::rpc::client::Failure;
@@ -122,7 +123,10 @@ fn a_crash_at_any_moment_lets_nothing_through_and_loses_nothing() {
         // What a crash left in the kernel is gone: a fresh daemon on a fresh table has the same rules.
         let before = daemon.rules();
         drop(daemon);
-        std::process::Command::new("nft").args(["delete", "table", "bridge", "nwfilter"]).status().unwrap();
+        std::process::Command::new("nft")
+            .args(["delete", "table", "bridge", "nwfilter"])
+            .status_in_time()
+            .unwrap();
         let daemon = host.start();
         assert_eq!(daemon.rules(), before);
     });

@@ -3,6 +3,7 @@
 // The bench uses another part of it than the tests.
 #![allow(dead_code)]
 
+use crate::tool::{self, InTime, end, with_usual_signals};
 use nwfilter::apply::Kernel;
 use nwfilter::ir::Family;
 use nwfilter::ir::observed::ObservedTable;
@@ -127,7 +128,7 @@ impl Host {
         let _ = fs::remove_file(&notify);
         let notices = UnixDatagram::bind(&notify).unwrap();
         notices.set_read_timeout(Some(PATIENCE)).unwrap();
-        let child = command.spawn().unwrap();
+        let child = with_usual_signals(&mut command).spawn().unwrap();
         Daemon { child, notices, runtime: self.runtime(), log: self.path("log") }
     }
 }
@@ -171,8 +172,7 @@ impl Daemon {
     }
 
     pub fn signal(&self, signal: i32) {
-        // SAFETY: the number is that of our own child, which is not waited for yet.
-        assert_eq!(unsafe { libc::kill(self.child.id() as i32, signal) }, 0);
+        tool::signal(&self.child, signal);
     }
 
     pub fn reload(&mut self) {
@@ -184,7 +184,7 @@ impl Daemon {
     /// Ends it as a crash does.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        self.child.status_in_time().unwrap();
     }
 
     /// Asks it to end.
@@ -223,8 +223,7 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        end(&mut self.child);
         if std::thread::panicking() {
             let log = self.log();
             let lines: Vec<&str> = log.lines().collect();

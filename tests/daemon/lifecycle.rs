@@ -3,6 +3,7 @@
 use crate::host::*;
 use crate::lab::frames::*;
 use crate::lab::{Network, Way, in_fresh_netns};
+use crate::tool::InTime;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
@@ -152,7 +153,7 @@ fn a_second_daemon_is_refused_and_disturbs_nothing() {
         daemon.connect().create("vnet0", "g").unwrap();
         let mut command = host.command();
         command.env_remove("NOTIFY_SOCKET");
-        assert!(!command.status().unwrap().success());
+        assert!(!command.status_in_time().unwrap().success());
         daemon.logs("another");
         assert!(filtered(&network));
         assert_eq!(daemon.connect().filters().unwrap(), ["g"]);
@@ -186,7 +187,7 @@ fn harmed(harm: &str, owned: bool) {
     assert_eq!(table().owner, owned);
     assert!(filtered(&network));
     let before = daemon.rules();
-    let done = Command::new("nft").arg(harm).output().unwrap().status.success();
+    let done = Command::new("nft").arg(harm).output_in_time().unwrap().status.success();
     assert!(!owned || !done || harm == "flush ruleset", "{harm} was done to an owned table");
     if owned {
         assert_eq!(rules(), before, "{harm}");
@@ -216,7 +217,7 @@ fn healing(log: &str) -> String {
 }
 
 fn nft(command: &str) {
-    let output = Command::new("nft").arg(command).output().unwrap();
+    let output = Command::new("nft").arg(command).output_in_time().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
@@ -345,7 +346,7 @@ fn with_trace_the_kernel_tells_of_bound_interfaces_and_filters_as_ever() {
             told()
         });
         monitor.kill().unwrap();
-        monitor.wait().unwrap();
+        monitor.status_in_time().unwrap();
         assert!(daemon.stop().success());
         host.configure("");
         let daemon = host.start();

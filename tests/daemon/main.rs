@@ -18,3 +18,5 @@ mod virsh;
 mod lab;
 #[path = "../prometheus/mod.rs"]
 mod prometheus;
+#[path = "../tool/mod.rs"]
+mod tool;

@@ -3,6 +3,7 @@
 use crate::host::*;
 use crate::lab::{Link, Network, Tap, in_fresh_netns, sysctl};
 use crate::prometheus::read;
+use crate::tool::InTime;
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -43,7 +44,7 @@ fn figures_are_exact_after_known_actions() {
         let socket = host.runtime().join("metrics");
         host.configure(&format!("metrics = \"unix:{}\"\nsocket_ro_mode = \"0640\"\n", socket.display()));
         // A table without an owner, which others can change.
-        assert!(Command::new("nft").arg("add table bridge nwfilter").status().unwrap().success());
+        assert!(Command::new("nft").arg("add table bridge nwfilter").status_in_time().unwrap().success());
         host.write_filter("learns", LEARNS);
         let daemon = host.start();
         let figures = || figures(UnixStream::connect(&socket).unwrap());
@@ -81,7 +82,7 @@ fn figures_are_exact_after_known_actions() {
                 ("heals_total", 0.0),
             ],
         );
-        assert!(Command::new("nft").arg("flush ruleset").status().unwrap().success());
+        assert!(Command::new("nft").arg("flush ruleset").status_in_time().unwrap().success());
         daemon.logs("are restored");
         check(
             &figures(),

@@ -7,6 +7,7 @@
 #![allow(dead_code)]
 
 use super::host::{Daemon, Host};
+use crate::tool::InTime;
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use std::fs;
 use std::io;
@@ -47,9 +48,9 @@ impl Refuser {
     /// A command that it watches from its first batch on.
     pub fn run(&self, command: &mut Command) -> Output {
         listen_at_sendmsg(command);
-        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         self.watch(&child);
-        child.wait_with_output().unwrap()
+        child.output_in_time().unwrap()
     }
 
     fn watch(&self, child: &Child) {

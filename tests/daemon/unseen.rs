@@ -4,6 +4,7 @@ use crate::host::*;
 use crate::lab::frames::*;
 use crate::lab::{Link, Network, Tap, Wire, in_fresh_netns, macvtap, veth};
 use crate::metrics::{REQUEST, exchange};
+use crate::tool::InTime;
 use nwfilter::status::Status;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -55,7 +56,8 @@ impl Watched {
 
 fn run(command: &str) {
     let words: Vec<String> = command.split(' ').map(|word| word.replace('\u{a0}', " ")).collect();
-    let status = Command::new(&words[0]).args(&words[1..]).status().expect("scripts/setup installs iproute2");
+    let status =
+        Command::new(&words[0]).args(&words[1..]).status_in_time().expect("scripts/setup installs iproute2");
     assert!(status.success(), "{command}");
 }
 
@@ -115,7 +117,7 @@ fn what_tc_takes_from_a_guest_is_warned_of_once_and_counted() {
         assert!(missed.from_guest as f64 >= from_guest && missed.to_guest == 0, "{missed:?}");
         let mut command = Command::new(env!("CARGO_BIN_EXE_nwfilter"));
         command.args(["status", "--dev", "vnet0"]).env("NWFILTER_RUNTIME_DIR", host.runtime());
-        let text = String::from_utf8(command.output().unwrap().stdout).unwrap();
+        let text = String::from_utf8(command.output_in_time().unwrap().stdout).unwrap();
         assert!(
             text.contains(&format!("seen by no rule: {} frames sent, 0 received", missed.from_guest)),
             "{text}"

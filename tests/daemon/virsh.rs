@@ -4,7 +4,8 @@
 
 use crate::host::*;
 use crate::lab::{in_fresh_netns, veth};
-use crate::libvirtd::{Libvirtd, SOCKET, SOCKET_READ_ONLY, available, enclose};
+use crate::libvirtd::{Libvirtd, SOCKET, SOCKET_READ_ONLY, enclose};
+use crate::tool::{InTime, available};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -384,7 +385,7 @@ impl Place {
         let mut command = Command::new("virsh");
         command.args(["-c", uri]).args(&words).env("LC_ALL", "C").current_dir(self.directory.path());
         command.env("EDITOR", editor.unwrap_or("false")).stdin(Stdio::null());
-        let output = command.output().unwrap();
+        let output = command.output_in_time().unwrap();
         let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
         let text = text.replace(uri.split('?').nth(1).unwrap(), "socket=S");
         let lines = text.lines().map(str::trim_end).filter(|line| !line.is_empty());
@@ -415,14 +416,16 @@ fn theirs() -> Vec<(&'static str, String)> {
         let (_port0, _port1) = (veth("port0", "port0p"), veth("port1", "port1p"));
         let directory = tempfile::tempdir().unwrap();
         enclose();
-        let _libvirtd = Libvirtd::start(directory.path());
-        Place::new(Path::new(SOCKET), Path::new(SOCKET_READ_ONLY)).play()
+        let mut libvirtd = Libvirtd::start(directory.path());
+        let played = Place::new(Path::new(SOCKET), Path::new(SOCKET_READ_ONLY)).play();
+        libvirtd.lives();
+        played
     })
 }
 
 #[test]
 fn virsh_hears_the_same_from_this_daemon_and_from_libvirtd() {
-    if !available("virsh") || !available("libvirtd") {
+    if !available("virsh", "--tests") || !available("libvirtd", "--tests") {
         return;
     }
     let (ours, theirs) = (ours(), theirs());

@@ -2,6 +2,7 @@
 //!
 //! Its initramfs is made here: busybox, the drivers of its card, and a shell that reads commands.
 
+use crate::tool::{end, on_path, skipped};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -45,17 +46,18 @@ impl Parts {
     pub fn find() -> Option<Parts> {
         let kernel = std::env::var_os("NWFILTER_GUEST_KERNEL").map(PathBuf::from).or_else(newest_kernel);
         let drivers = kernel.as_deref().and_then(drivers_of);
-        let qemu = Command::new("qemu-system-x86_64").arg("--version").stdout(Stdio::null()).status();
         let lacks = [
-            ("qemu-system-x86_64", qemu.is_ok()),
+            ("qemu-system-x86_64", on_path("qemu-system-x86_64")),
             ("a kernel with its modules", drivers.is_some()),
             ("busybox", Path::new("/bin/busybox").exists()),
         ];
         match lacks.iter().find(|(_, there)| !there) {
-            Some((what, _)) => println!("skipped: no guest without {what} (scripts/setup --vm)"),
-            None => return Some(Parts { kernel: kernel?, drivers: drivers? }),
+            Some((what, _)) => {
+                skipped(&format!("no guest without {what} (scripts/setup --vm)"));
+                None
+            }
+            None => Some(Parts { kernel: kernel?, drivers: drivers? }),
         }
-        None
     }
 
     fn initramfs(&self) -> Vec<u8> {
@@ -219,8 +221,7 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        let _ = self.qemu.kill();
-        let _ = self.qemu.wait();
+        end(&mut self.qemu);
     }
 }
 

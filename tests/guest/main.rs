@@ -10,6 +10,8 @@ mod lab;
 mod host;
 
 mod machine;
+#[path = "../tool/mod.rs"]
+mod tool;
 
 use host::{Conn, Daemon, Host, eventually, uuid};
 use lab::frames::*;
@@ -21,6 +23,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
+use tool::end;
 
 const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 254);
 const FORGED_IP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 77);
@@ -113,8 +116,7 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        let _ = self.server.kill();
-        let _ = self.server.wait();
+        end(&mut self.server);
     }
 }
 

@@ -1,5 +1,6 @@
 //! A network namespace for a test, and nft in it.
 
+use crate::tool::{InTime, skipped};
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
@@ -9,7 +10,7 @@ pub fn in_namespace(body: impl FnOnce() + Send) {
         let thread = scope.spawn(|| {
             // SAFETY: unshare takes a flag and touches no memory.
             if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
-                println!("skipped: a network namespace needs root");
+                skipped("a network namespace needs root");
                 return;
             }
             body();
@@ -29,7 +30,7 @@ pub fn run(program: &str, arguments: &[&str], input: &str) -> Output {
         .spawn()
         .unwrap_or_else(|error| panic!("{program}: {error}"));
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    child.wait_with_output().unwrap()
+    child.output_in_time().unwrap()
 }
 
 pub fn nft(arguments: &str, input: &str) -> String {

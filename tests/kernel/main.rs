@@ -9,3 +9,5 @@ mod golden;
 mod lab;
 mod owner;
 mod text;
+#[path = "../tool/mod.rs"]
+mod tool;

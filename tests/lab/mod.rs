@@ -24,6 +24,10 @@ pub use wire::Wire;
 
 use std::{fs, io, panic, ptr, thread};
 
+/// Why a namespace may be refused. A chroot's root is no mount point, so its mounts can not be made private.
+const NEEDS: &str = "run this as root, neither in a chroot (pivot_root makes a root that will do, as scripts/fresh shows) \
+                     nor in a container that may not make namespaces and mounts";
+
 /// Runs `work` in a thread with a network namespace of its own and returns what it returns.
 ///
 /// Threads started by `work` are in the same namespace. IPv6 is off and br_netfilter does not
@@ -33,7 +37,7 @@ use std::{fs, io, panic, ptr, thread};
 /// Where `work` does, and where the namespace is refused.
 pub fn in_fresh_netns<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     let lab = || {
-        enter_fresh_netns().unwrap_or_else(|why| panic!("no network namespace ({why}): run this as root"));
+        enter_fresh_netns().unwrap_or_else(|why| panic!("no network namespace ({why}): {NEEDS}"));
         work()
     };
     match thread::scope(|scope| scope.spawn(lab).join()) {

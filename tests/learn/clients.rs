@@ -6,6 +6,7 @@ use crate::daemon::{Dnsmasq, becomes, bind_with, filter, interface, known};
 use crate::lab::frames::Mac;
 use crate::lab::{Network, address, in_fresh_netns};
 use crate::rooms::{Client, Room, SERVER, dhclient, equipped, udhcpd};
+use crate::tool::InTime;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
@@ -93,7 +94,7 @@ fn another_makers_client_gets_an_address_renews_it_by_itself_and_returns_it() {
         eventually("a lease that runs longer", || world.ends() > first);
         assert!(world.guest.may_use(&address));
 
-        assert!(dhclient(&world.guest, &world.host, "-r").status().unwrap().success());
+        assert!(dhclient(&world.guest, &world.host, "-r").status_in_time().unwrap().success());
         world.becomes(&[]);
         assert!(!world.guest.may_use(&address));
     });

@@ -3,6 +3,7 @@
 
 use crate::lab::frames::*;
 use crate::lab::{Network, Tap, Verdict, Way, Wire, address, in_fresh_netns, verdict};
+use crate::tool::{available, end};
 use nwfilter::status::{Interface, Status};
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -309,9 +310,7 @@ impl Dnsmasq {
 
     /// At an interface of this thread's namespace, with more options.
     pub fn at(interface: &str, directory: &Path, seconds: u32, options: &[&str]) -> Option<Dnsmasq> {
-        let there = Command::new("dnsmasq").arg("--version").stdout(Stdio::null()).status();
-        if !there.is_ok_and(|status| status.success()) {
-            println!("skipped: dnsmasq is not installed (scripts/setup)");
+        if !available("dnsmasq", "--tests") {
             return None;
         }
         let child = Command::new("dnsmasq")
@@ -331,8 +330,7 @@ impl Dnsmasq {
 
 impl Drop for Dnsmasq {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        end(&mut self.0);
     }
 }
 

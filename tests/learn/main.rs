@@ -13,4 +13,6 @@ mod macvtap;
 mod many;
 mod refused;
 mod rooms;
+#[path = "../tool/mod.rs"]
+mod tool;
 mod wire;

@@ -4,6 +4,7 @@
 use crate::daemon::host::{Host, eventually};
 use crate::lab::frames::Mac;
 use crate::lab::{Link, Network, Tap, veth};
+use crate::tool::{self, InTime, available, end, skipped, with_usual_signals};
 use std::fs::{self, File, Permissions};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
@@ -107,11 +108,12 @@ impl Room {
         };
         // SAFETY: it makes a single system call.
         unsafe { command.pre_exec(enter) };
+        with_usual_signals(&mut command);
         command
     }
 
     pub fn succeeds(&self, line: &str) -> bool {
-        self.busybox(line).status().unwrap().success()
+        self.busybox(line).status_in_time().unwrap().success()
     }
 
     pub fn has(&self, address: &str) {
@@ -130,13 +132,10 @@ pub fn equipped() -> bool {
     let has = |applet: &str| {
         let mut help = Command::new("busybox");
         help.args([applet, "--help"]).stdout(Stdio::null()).stderr(Stdio::null());
-        help.status().is_ok_and(|status| status.success())
+        help.status_in_time().is_ok_and(|status| status.success())
     };
     let missing = ["udhcpc", "udhcpd", "ip", "ping"].into_iter().find(|applet| !has(applet));
-    if let Some(missing) = missing {
-        println!("skipped: busybox has no {missing} (scripts/setup)");
-    }
-    missing.is_none()
+    missing.is_none_or(|applet| skipped(&format!("busybox has no {applet} (scripts/setup --tests)")))
 }
 
 /// A process that ends with the test.
@@ -144,15 +143,13 @@ pub struct Process(pub Child);
 
 impl Process {
     pub fn signal(&self, signal: i32) {
-        // SAFETY: the number is that of our own child, which is not waited for yet.
-        assert_eq!(unsafe { libc::kill(self.0.id() as i32, signal) }, 0);
+        tool::signal(&self.0, signal);
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        end(&mut self.0);
     }
 }
 
@@ -185,9 +182,7 @@ impl Client {
 
     /// ISC's client; none where it is not installed, which is said.
     pub fn dhclient(room: &Room, directory: &Host) -> Option<Client> {
-        let there = Command::new("dhclient").arg("--version").stderr(Stdio::null()).status();
-        if !there.is_ok_and(|status| status.success()) {
-            println!("skipped: dhclient is not installed (scripts/setup)");
+        if !available("dhclient", "--tests") {
             return None;
         }
         let name = &room.inner;

@@ -2,6 +2,7 @@
 
 use crate::lab::frames::*;
 use crate::lab::{Network, Verdict, Way, in_fresh_netns};
+use crate::tool::{InTime, end};
 use nwfilter::apply::Kernel;
 use nwfilter::library::STANDARD;
 use nwfilter::nft::Ownership;
@@ -65,7 +66,7 @@ impl Daemon {
     /// Ends it without a word and starts it again, as a crash and an upgrade do.
     pub fn die_and_return(&mut self) {
         self.process.kill().unwrap();
-        self.process.wait().unwrap();
+        self.process.status_in_time().unwrap();
         sleep(Duration::from_millis(50));
         self.process = Daemon::spawn(self.directory.path());
     }
@@ -82,8 +83,7 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        end(&mut self.process);
     }
 }
 
@@ -120,6 +120,6 @@ pub fn healed(network: &Network, work: impl FnOnce()) -> Duration {
 
 /// Runs nft, which must agree.
 pub fn nft(arguments: &[&str]) {
-    let output = Command::new("nft").args(arguments).output().unwrap();
+    let output = Command::new("nft").args(arguments).output_in_time().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -11,3 +11,5 @@ mod others;
 mod place;
 mod returns;
 mod services;
+#[path = "../tool/mod.rs"]
+mod tool;

@@ -2,8 +2,9 @@
 //!
 //! It is in the network namespace of the thread that makes it, so that what it rules is the lab's.
 
-use std::io::{BufRead, BufReader, Lines, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use crate::tool::{InTime, Lines, end, with_usual_signals};
+use std::io::Write;
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -14,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(300);
 pub struct Place {
     unshare: Child,
     lines: ChildStdin,
-    answers: Lines<BufReader<ChildStdout>>,
+    answers: Lines,
     directory: TempDir,
 }
 
@@ -26,32 +27,19 @@ impl Place {
             "exec 3<&0 4>&1 </dev/null >>\"$PLACE/log\" 2>&1\nmount --make-rprivate /\n{prepare}\n\
              while read -r line <&3; do eval \"$line\"; echo $? >&4; done &\nexec {daemon}"
         );
-        let mut unshare = Command::new("unshare")
-            .args([
-                "--pid",
-                "--fork",
-                "--kill-child",
-                "--mount",
-                "--mount-proc",
-                "--cgroup",
-                "sh",
-                "-c",
-                &script,
-            ])
-            .env("PLACE", directory.path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut command = Command::new("unshare");
+        command.args("--pid --fork --kill-child --mount --mount-proc --cgroup sh -c".split(' ')).arg(&script);
+        command.env("PLACE", directory.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut unshare = with_usual_signals(&mut command).spawn().unwrap();
         let lines = unshare.stdin.take().unwrap();
-        let answers = BufReader::new(unshare.stdout.take().unwrap()).lines();
+        let answers = Lines::of(unshare.stdout.take().unwrap());
         Place { unshare, lines, answers, directory }
     }
 
     fn run(&mut self, line: &str) -> bool {
         writeln!(self.lines, "{line}").unwrap();
         let answer = self.answers.next().unwrap_or_else(|| panic!("the place is gone: {}", self.log()));
-        answer.unwrap() == "0"
+        answer == "0"
     }
 
     /// Runs a line of shell, which must succeed.
@@ -71,7 +59,7 @@ impl Place {
     /// Runs a line that ends the place, and waits for that.
     pub fn ends(mut self, line: &str) {
         writeln!(self.lines, "{line}").unwrap();
-        self.unshare.wait().unwrap();
+        self.unshare.status_in_time().unwrap();
     }
 
     fn log(&self) -> String {
@@ -81,7 +69,6 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let _ = self.unshare.kill();
-        let _ = self.unshare.wait();
+        end(&mut self.unshare);
     }
 }

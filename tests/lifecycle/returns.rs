@@ -2,6 +2,7 @@
 
 use crate::guest::{Daemon, forbidden, honest, nft, with_guest};
 use crate::lab::{Verdict, Way};
+use crate::tool::InTime;
 
 #[test]
 fn a_daemon_that_dies_and_returns_under_traffic_lets_nothing_by_and_loses_nothing() {
@@ -21,7 +22,7 @@ fn a_daemon_that_dies_and_returns_under_traffic_lets_nothing_by_and_loses_nothin
 fn rules_flushed_while_the_daemon_is_dead_are_back_with_it() {
     with_guest(|network, daemon, _| {
         daemon.process.kill().unwrap();
-        daemon.process.wait().unwrap();
+        daemon.process.status_in_time().unwrap();
         nft(&["flush", "ruleset"]);
         daemon.process = Daemon::spawn(daemon.directory.path());
         assert_eq!(network.verdict(Way::FromGuest, forbidden()), Verdict::Drop);

@@ -3,6 +3,7 @@
 use crate::guest::{forbidden, healed, honest, nft, with_guest};
 use crate::lab::{Network, Verdict, Way};
 use crate::place::Place;
+use crate::tool::{InTime, skipped};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -46,7 +47,7 @@ fn systemctl_restarts_nftables_and_guests_stay_filtered() {
     const ROUNDS: u32 = 4;
     const UNIT: &str = "/lib/systemd/system/nftables.service";
     if !["/lib/systemd/systemd", UNIT].iter().all(|path| Path::new(path).exists()) {
-        println!("skipped: no systemd, or no unit of nftables");
+        skipped("no systemd, or no unit of nftables (scripts/setup --tests)");
         return;
     }
     with_guest(|network, _, owned| {
@@ -108,7 +109,7 @@ fn firewalld_starts_and_reloads_and_guests_stay_filtered() {
                 host.waits_for("nft list table inet firewalld && ! nft list chain inet firewalld before");
             }
             host.ends("kill -TERM 1");
-            let left = Command::new("nft").args(["list", "tables"]).output().unwrap();
+            let left = Command::new("nft").args(["list", "tables"]).output_in_time().unwrap();
             assert!(!String::from_utf8_lossy(&left.stdout).contains("firewalld"), "{left:?}");
         });
         assert_eq!((seen.passed, seen.lost), (0, 0), "{seen:?}");

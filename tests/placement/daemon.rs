@@ -3,6 +3,7 @@
 use crate::host::*;
 use crate::lab::frames::*;
 use crate::lab::{Link, Network, Tap, Way, Wire, address, in_fresh_netns, macvtap, macvtap_at, veth};
+use crate::tool::InTime;
 use crate::{hooks_last, where_hooks_last};
 use nwfilter::apply::Kernel;
 use nwfilter::ir::Family;
@@ -225,7 +226,7 @@ fn a_routed_guest_gets_its_answers_and_nothing_else_over_a_restart() {
         guest.link.up();
         let ear = Ear::at(&guest);
         let neighbour = ["neigh", "add", GUEST_IP, "lladdr", "52:54:00:00:00:01", "dev", "vnet0"];
-        assert!(std::process::Command::new("ip").args(neighbour).status().unwrap().success());
+        assert!(std::process::Command::new("ip").args(neighbour).status_in_time().unwrap().success());
         let (host, daemon) = guarded();
         let rules =
             "<rule action='drop' direction='out' priority='100'><mac match='no' srcmacaddr='$MAC'/></rule>
@@ -319,7 +320,7 @@ fn a_port_that_leaves_its_bridge_and_comes_back_stays_filtered() {
 
 /// What others may do to our tables; refusals are theirs.
 fn nft(arguments: &[&str]) {
-    let _ = std::process::Command::new("nft").args(arguments).output().unwrap();
+    let _ = std::process::Command::new("nft").args(arguments).output_in_time().unwrap();
 }
 
 #[test]

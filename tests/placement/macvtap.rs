@@ -4,6 +4,7 @@ use crate::host::Host;
 use crate::lab::corpus::corpus;
 use crate::lab::frames::*;
 use crate::lab::{MacvtapMode, Tap, Verdict, Way, Wire, in_fresh_netns, macvtap_in, veth};
+use crate::tool::InTime;
 use nwfilter::apply::Kernel;
 use nwfilter::firewall::{Firewall, Member, Place, Policy, Rules};
 use nwfilter::ir::Ruleset;
@@ -129,7 +130,8 @@ fn every_mode_gives_every_verdict_of_the_corpus() {
 /// The command, whose daemon has this directory.
 fn nwfilter(host: &Host, arguments: &[&str]) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_nwfilter"));
-    let output = command.args(arguments).env("NWFILTER_RUNTIME_DIR", host.runtime()).output().unwrap();
+    let output =
+        command.args(arguments).env("NWFILTER_RUNTIME_DIR", host.runtime()).output_in_time().unwrap();
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }

@@ -16,6 +16,8 @@ mod ports;
 mod pump;
 mod refused;
 mod rounds;
+#[path = "../tool/mod.rs"]
+mod tool;
 
 use lab::in_fresh_netns;
 use nwfilter::apply::Kernel;

@@ -1,5 +1,6 @@
 //! Figures as Prometheus's own reader of OpenMetrics sees them, which refuses what is not quite right.
 
+use crate::tool::InTime;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
@@ -23,7 +24,7 @@ pub fn read(text: &str) -> BTreeMap<String, f64> {
     python.args(["-c", READER]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut python = python.spawn().expect("scripts/setup installs python3-prometheus-client");
     python.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
-    let output = python.wait_with_output().unwrap();
+    let output = python.output_in_time().unwrap();
     assert!(output.status.success(), "{}\n{text}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }

@@ -6,5 +6,7 @@ mod served;
 mod server;
 mod sockets;
 mod talk;
+#[path = "../tool/mod.rs"]
+mod tool;
 mod virsh;
 mod wire;

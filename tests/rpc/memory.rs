@@ -2,6 +2,7 @@
 
 use crate::engine::Engine;
 use crate::served::{Raw, filter, limits, run, word};
+use crate::tool::end;
 use nwfilter::rpc::listen::{NAME, NAME_READ_ONLY, Permissions};
 use nwfilter::rpc::{Limits, Listeners, Reply, Request};
 use std::io::Write;
@@ -51,8 +52,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        end(&mut self.child);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::engine::{BINDING, XML};
 use crate::served::Served;
+use crate::tool::{InTime, available};
 use nwfilter::rpc::listen::{NAME, NAME_READ_ONLY};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -16,11 +17,7 @@ struct Virsh {
 
 impl Virsh {
     fn new() -> Option<Virsh> {
-        let there = Command::new("virsh").arg("--version").output().is_ok();
-        if !there {
-            eprintln!("skipped: virsh not found");
-        }
-        there.then(|| Virsh { served: Served::new(), socket: NAME, options: &[] })
+        available("virsh", "--tests").then(|| Virsh { served: Served::new(), socket: NAME, options: &[] })
     }
 
     fn file(&self, name: &str, text: &str) -> String {
@@ -37,7 +34,7 @@ impl Virsh {
             .args(self.options)
             .args(arguments)
             .env("LC_ALL", "C")
-            .output()
+            .output_in_time()
             .unwrap();
         let [out, err] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
         (out + &err).replace(self.served.path("").to_str().unwrap(), "")
@@ -85,7 +82,7 @@ fn virsh_edits_a_filter() {
             .args(["-c", &uri, "nwfilter-edit", "cap-test"])
             .env("EDITOR", editor)
             .stdin(Stdio::null())
-            .output();
+            .output_in_time();
         String::from_utf8(output.unwrap().stdout).unwrap()
     };
     assert!(edit("true").contains("not changed"));
@@ -185,7 +182,7 @@ fn virsh_keeps_an_idle_connection_alive() {
         std::thread::sleep(Duration::from_millis(50));
     }
     std::io::Write::write_all(shell.stdin.as_mut().unwrap(), b"nwfilter-binding-list\nquit\n").unwrap();
-    let output = shell.wait_with_output().unwrap();
+    let output = shell.output_in_time().unwrap();
     let printed = String::from_utf8(output.stdout).unwrap();
     assert!(printed.contains("Port Dev") && output.stderr.is_empty(), "{printed}");
     virsh.served.wait_for_clients(0);

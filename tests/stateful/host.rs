@@ -4,6 +4,7 @@
 
 use crate::lab::frames::{FOREIGN_IP, FOREIGN_MAC, GUEST_IP, GUEST_MAC, Mac as Mac6, PEER_IP, PEER_MAC};
 use crate::lab::{Bridge, Link, Tap, Verdict, in_fresh_netns, sysctl, verdict};
+use crate::tool::InTime;
 use nwfilter::addr::Mac;
 use nwfilter::apply::Kernel;
 use nwfilter::compile::Options;
@@ -344,7 +345,8 @@ fn forwarded(frame: &[u8]) -> Vec<u8> {
 
 /// Runs a tool of the host's.
 pub fn tool(program: &str, arguments: &str) {
-    let done = Command::new(program).args(arguments.split(' ')).stdin(Stdio::null()).output().unwrap();
+    let done =
+        Command::new(program).args(arguments.split(' ')).stdin(Stdio::null()).output_in_time().unwrap();
     assert!(done.status.success(), "{program} {arguments}: {}", String::from_utf8_lossy(&done.stderr));
 }
 

@@ -12,3 +12,5 @@ mod limits;
 mod moves;
 mod neighbours;
 mod routed;
+#[path = "../tool/mod.rs"]
+mod tool;

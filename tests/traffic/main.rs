@@ -11,3 +11,5 @@ mod ip_layer;
 mod members;
 mod rules;
 mod standard;
+#[path = "../tool/mod.rs"]
+mod tool;

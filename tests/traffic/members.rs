@@ -3,6 +3,7 @@
 use crate::host::{Host, Refusal, STYLES, Style};
 use crate::lab::frames::*;
 use crate::lab::{Way, in_fresh_netns, verdict};
+use crate::tool::InTime;
 use nwfilter::apply::Kernel;
 use nwfilter::nft::Ownership;
 use std::process::Command;
@@ -17,8 +18,10 @@ fn own() -> Frame {
 }
 
 fn rules_in_force() -> String {
-    let output =
-        Command::new("nft").args(["list", "ruleset"]).output().expect("nft is installed (scripts/setup)");
+    let output = Command::new("nft")
+        .args(["list", "ruleset"])
+        .output_in_time()
+        .expect("nft is installed (scripts/setup)");
     String::from_utf8(output.stdout).unwrap()
 }
 
