@@ -344,7 +344,7 @@ impl Worker {
 
 fn made_ipset(step: &Step) -> Option<(&Name, &SetType)> {
     match &step.change {
-        Change::AddSet(name, kind) if layout::is_ipset(name) => Some((name, kind)),
+        Change::AddSet(name, kind) if layout::is_ipset(name, kind) => Some((name, kind)),
         _ => None,
     }
 }

@@ -14,7 +14,8 @@ pub use notes::warnings;
 
 use crate::diag::Diagnostic;
 use crate::ir::{self, Action, Data, From, KeyType, Match, Name, Role, Set, SetRef, Verdict};
-use crate::program::{IN, OUT, Program, Slot, ipset_name};
+use crate::program::name::SetName;
+use crate::program::{IN, OUT, Program, Slot};
 use crate::resolve::Resolved;
 use flow::{asks_for_connections, rejects_packets};
 use imbl::OrdMap;
@@ -268,7 +269,7 @@ impl Build<'_> {
 
     /// The set that stands for an ipset; a set has one type of key, so that there is one for each family.
     fn ipset(&mut self, ipset: &str, kind: KeyType) -> SetRef {
-        let name = ipset_name(ipset, kind);
+        let name = Name::from(SetName::Ipset(ipset.into(), kind));
         self.program.foreign.entry(name.clone()).or_insert_with(|| set(vec![kind], false));
         SetRef::Named(name)
     }

@@ -8,7 +8,7 @@ use crate::ir::observed::Observed;
 use crate::ir::{Bytes, Data, Datum, Family, KeyType, Name, Role, Ruleset, Set};
 use crate::layout;
 use crate::plan::{Change, Plan, Step, plan};
-use crate::program::ipset_name;
+use crate::program::name::SetName;
 use crate::recall::recall;
 use crate::rpc::IpsetVerb;
 use imbl::OrdMap;
@@ -69,7 +69,7 @@ pub fn work(observed: &Observed, name: &str, verb: IpsetVerb, addresses: &[Strin
     let mut plan = plan(&observed, &with_bridge);
     let mut after = Vec::new();
     for kind in FAMILIES {
-        let set = ipset_name(name, kind);
+        let set = Name::from(SetName::Ipset(name.into(), kind));
         let found = |family| observed.tables.get(&family).and_then(|table| table.sets.get(&set));
         let within = |found: Option<&Set>| -> BTreeSet<Bytes> {
             found.into_iter().flat_map(|set| set.elements.keys().cloned()).collect()
@@ -100,7 +100,8 @@ pub fn work(observed: &Observed, name: &str, verb: IpsetVerb, addresses: &[Strin
 
 /// Whether one of our tables has a set of this name, be it empty.
 pub fn is_made(ruleset: &Ruleset, name: &str) -> bool {
-    let has = |kind| ruleset.tables.values().any(|table| table.sets.contains_key(&ipset_name(name, kind)));
+    let set = |kind| Name::from(SetName::Ipset(name.into(), kind));
+    let has = |kind| ruleset.tables.values().any(|table| table.sets.contains_key(&set(kind)));
     FAMILIES.into_iter().any(has)
 }
 

@@ -17,6 +17,7 @@ mod counting;
 mod sides;
 mod tracking;
 
+pub use crate::program::name::prefix;
 pub use counting::{
     DROPS, TRAFFIC_IN, TRAFFIC_OUT, count_traffic, counts, tallies, with_answers, with_counts,
 };
@@ -24,7 +25,8 @@ pub use sides::{hook, hooked, trace, unhook};
 pub use tracking::{HOSTS, TRACKED, Tracked, ZONES, track};
 
 use crate::ir::digest::digest;
-use crate::ir::{Action, Bytes, Chain, Data, Datum, KeyType, Name, Role, Rule, Set, Table, concat};
+use crate::ir::{Action, Bytes, Chain, Data, Datum, KeyType, Name, Role, Rule, Set, SetType, Table, concat};
+use crate::program::name::{ChainName, SetName};
 use crate::program::{IN, OUT, Program, printable};
 use imbl::OrdMap;
 use sides::{BRIDGE_SIDES, DEVICE_SIDES, PACKET_SIDES, Side, refresh_dispatch, sides};
@@ -51,14 +53,8 @@ pub const AT_PREROUTING: &str = "at-prerouting";
 /// The map from the interface that a packet goes out by to where it is judged in the host's IP layer.
 pub const AT_POSTROUTING: &str = "at-postrouting";
 
-const MEMBERS: &str = "/members";
-/// Members that are macvtaps.
-const TURNED: &str = "/turned";
 /// Packets of those whose frames are judged at their own hooks alone.
 const ELSEWHERE: &str = "elsewhere";
-/// Hexadecimal digits of a digest in the name of a chain.
-const DIGEST_DIGITS: usize = 12;
-const IPSETS: [&str; 2] = ["ipset.", "ipset6."];
 
 /// How an interface's frames get to its program.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -119,22 +115,21 @@ pub fn index_of(key: &[u8]) -> Option<u32> {
     key.try_into().map(u32::from_ne_bytes).ok()
 }
 
-/// What the elements of a set of this name decide, for sets found in the kernel.
-pub fn role_of(name: &str, dynamic: bool) -> Role {
-    let foreign = dynamic || is_ipset(name);
+/// What the elements of a set decide that was found in the kernel, by its whole name and its type.
+pub fn role_of(name: &str, ty: &SetType) -> Role {
     const MAPS: [&str; 6] = [FROM_GUEST, TO_GUEST, AT_INGRESS, AT_EGRESS, AT_PREROUTING, AT_POSTROUTING];
     const DISPATCH: [&str; 8] = [BOUND, RESERVED, AT_DEVICE, TRACKED, ZONES, HOSTS, TRAFFIC_IN, TRAFFIC_OUT];
-    let dispatch = shared_by(name).is_some() || MAPS.contains(&name) || DISPATCH.contains(&name);
-    match (foreign, dispatch) {
-        (true, _) => Role::Foreign,
-        (false, true) => Role::Dispatch,
-        (false, false) => Role::Variable,
+    match SetName::parse(name) {
+        _ if ty.dynamic || is_ipset(name, ty) => Role::Foreign,
+        Some(SetName::Members(_) | SetName::Turned(_)) => Role::Dispatch,
+        Some(SetName::Table(name)) if MAPS.contains(&name) || DISPATCH.contains(&name) => Role::Dispatch,
+        _ => Role::Variable,
     }
 }
 
-/// Whether a set of this name stands for an ipset.
-pub fn is_ipset(name: &str) -> bool {
-    IPSETS.iter().any(|prefix| name.starts_with(prefix))
+/// Whether a set of this name and type stands for an ipset.
+pub fn is_ipset(name: &str, ty: &SetType) -> bool {
+    matches!(SetName::parse(name), Some(SetName::Ipset(_, kind)) if ty.key == [kind] && ty.data == Data::None)
 }
 
 /// Puts the chains and sets of a program into the table, if they are not there.
@@ -197,11 +192,12 @@ fn is_same(some: &[Rule], others: &[Rule]) -> bool {
 /// Lets the entry chains of a shared program, whose members are macvtaps or are not, lead to the program placed
 /// under a prefix.
 pub fn lead(table: &mut Table, shared: &str, prefix: &str, turned: bool) {
-    for side in [OUT, IN] {
-        let goto = Rule::new(vec![], Action::Goto(chain(prefix, side)));
-        table.chains.insert(chain(shared, side), Arc::new(Chain { hook: None, rules: vec![goto] }));
+    for way in [OUT, IN] {
+        let goto = Rule::new(vec![], Action::Goto(chain(prefix, way)));
+        let entry = ChainName::Entry(shared, way).into();
+        table.chains.insert(entry, Arc::new(Chain { hook: None, rules: vec![goto] }));
     }
-    let members: Name = format!("{shared}{}", if turned { TURNED } else { MEMBERS }).into();
+    let members = Name::from(if turned { SetName::Turned(shared) } else { SetName::Members(shared) });
     if !table.sets.contains_key(&members) {
         table.sets.insert(members, set(vec![KeyType::IfIndex], Data::None, Role::Dispatch));
         refresh_dispatch(table);
@@ -210,11 +206,11 @@ pub fn lead(table: &mut Table, shared: &str, prefix: &str, turned: bool) {
 
 /// Takes a shared program's dispatch away.
 pub fn mislead(table: &mut Table, shared: &str) {
-    for members in [MEMBERS, TURNED] {
-        table.sets.remove(&*format!("{shared}{members}"));
+    for members in [SetName::Members(shared), SetName::Turned(shared)] {
+        table.sets.remove(&Name::from(members));
     }
-    for side in [OUT, IN] {
-        table.chains.remove(&chain(shared, side));
+    for way in [OUT, IN] {
+        table.chains.remove(&Name::from(ChainName::Entry(shared, way)));
     }
     refresh_dispatch(table);
 }
@@ -229,9 +225,9 @@ pub fn enter(table: &mut Table, index: u32, entrance: &Entrance) {
     }
     let (prefix, turned) = match entrance {
         Entrance::Shared(name) => {
-            let turned = table.sets.contains_key(&*format!("{name}{TURNED}"));
-            let members = if turned { TURNED } else { MEMBERS };
-            return insert(table, &format!("{name}{members}"), index, Datum::None);
+            let turned = has_turned(table, name);
+            let members = if turned { SetName::Turned(name) } else { SetName::Members(name) };
+            return insert(table, &members.to_string(), index, Datum::None);
         }
         Entrance::Private(prefix) => (prefix, false),
         Entrance::Turned(prefix) => (prefix, true),
@@ -282,10 +278,9 @@ fn stop(table: &mut Table, index: u32) {
 pub fn leave(table: &mut Table, index: u32) {
     stop(table, index);
     let key = index_key(index);
-    for (name, _) in table.sets.clone().iter().filter(|(_, set)| set.elements.contains_key(&key)) {
-        if role_of(name, false) == Role::Dispatch {
-            table.sets.get_mut(name).expect("listed above").elements.remove(&key);
-        }
+    let holds = |set: &Set| set.role == Role::Dispatch && set.elements.contains_key(&key);
+    for (name, _) in table.sets.clone().iter().filter(|(_, set)| holds(set)) {
+        table.sets.get_mut(name).expect("listed above").elements.remove(&key);
     }
 }
 
@@ -297,9 +292,10 @@ pub fn entrance(table: &Table, index: u32) -> Option<Entrance> {
         set.elements.contains_key(&key).then(|| Entrance::Shared(shared.into()))
     });
     let private = || match first_map(table)?.elements.get(&key)? {
-        Datum::Jump(chain) => match chain.rsplit_once('/')? {
-            (prefix, OUT) => Some(Entrance::Private(prefix.into())),
-            (prefix, _) => Some(Entrance::Turned(prefix.into())),
+        Datum::Jump(chain) => match ChainName::parse(chain)? {
+            ChainName::OfProgram(prefix, OUT) => Some(Entrance::Private(prefix.into())),
+            ChainName::OfProgram(prefix, _) => Some(Entrance::Turned(prefix.into())),
+            _ => None,
         },
         _ => None,
     };
@@ -329,7 +325,7 @@ pub fn program(table: &Table, index: u32) -> Option<Name> {
 pub fn is_turned(table: &Table, index: u32) -> bool {
     match entrance(table, index) {
         Some(Entrance::Turned(_)) => true,
-        Some(Entrance::Shared(name)) => table.sets.contains_key(&*format!("{name}{TURNED}")),
+        Some(Entrance::Shared(name)) => has_turned(table, &name),
         _ => false,
     }
 }
@@ -359,7 +355,12 @@ pub fn led(table: &Table, shared: &str) -> Option<Name> {
 
 /// The shared program whose members are in this set; none for any other set.
 pub fn shared_by(set: &str) -> Option<&str> {
-    set.strip_suffix(MEMBERS).or_else(|| set.strip_suffix(TURNED))
+    SetName::parse(set)?.group()
+}
+
+/// Whether the members of a group are macvtaps.
+fn has_turned(table: &Table, group: &str) -> bool {
+    table.sets.contains_key(&Name::from(SetName::Turned(group)))
 }
 
 /// The indexes of all bound interfaces.
@@ -387,17 +388,9 @@ pub fn sweep(table: &mut Table) {
     left.iter().for_each(|prefix| displace(table, prefix));
 }
 
-/// The prefix under which a program is placed: its filter's name and the digest of its content.
-pub fn prefix(filter: &str, digest: u64) -> Name {
-    format!("{filter}/{:0DIGEST_DIGITS$x}", digest >> 16).into()
-}
-
-/// The prefix of a program's chain or set; none for all that belongs to no program.
-pub fn prefix_of(name: &str) -> Option<&str> {
-    let filter = name.find('/')?;
-    let digest = name[filter + 1..].split('/').next()?;
-    let is_digest = digest.len() == DIGEST_DIGITS && digest.bytes().all(|b| b.is_ascii_hexdigit());
-    is_digest.then(|| &name[..filter + 1 + DIGEST_DIGITS])
+/// The prefix of a program's chain; none for all that belongs to no program.
+pub fn prefix_of(chain: &str) -> Option<&str> {
+    ChainName::parse(chain)?.program()
 }
 
 fn insert(table: &mut Table, set: &str, index: u32, datum: Datum) {
@@ -406,7 +399,7 @@ fn insert(table: &mut Table, set: &str, index: u32, datum: Datum) {
 }
 
 fn chain(prefix: &str, side: &str) -> Name {
-    format!("{prefix}/{side}").into()
+    ChainName::OfProgram(prefix, side).into()
 }
 
 /// Shuts every link of this name that is not bound.

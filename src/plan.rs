@@ -95,7 +95,7 @@ fn differences(old: &Ruleset, new: &Ruleset) -> Plan {
         let before = before.unwrap_or(&empty);
         let stay = handed && family == Family::Netdev;
         let difference = Difference::of(&Bindings { old: before, new: table, stay });
-        match before.unfit || difference.replaces {
+        match before.unfit && !table.unfit || difference.replaces {
             true => plan.replace(family, table),
             false => difference.append_to(&mut plan, family, handed),
         }
@@ -374,7 +374,7 @@ fn push_removal(list: &mut Vec<Change>, name: &Name, set: &Set, keys: Vec<Bytes>
 
 fn takes_from_dispatch(change: &Change) -> bool {
     match change {
-        Change::DeleteElements(name, kind, _) => layout::role_of(name, kind.dynamic) == Role::Dispatch,
+        Change::DeleteElements(name, kind, _) => layout::role_of(name, kind) == Role::Dispatch,
         _ => false,
     }
 }

@@ -3,6 +3,8 @@
 //! Names of chains are relative (`out`, `in`, `out/ipv4-ip`); [`Program::placed`] puts them under a prefix. What
 //! differs between the members of one program is only in the elements of its slots.
 
+pub mod name;
+
 use crate::ir::text::{ChainText, SetText};
 use crate::ir::{
     Action, Chain, Data, Family, From, Interface, Key, KeyType, Match, Name, Role, Rule, Set, SetRef, Tally,
@@ -54,8 +56,7 @@ pub struct SlotPart {
 impl Slot {
     /// The set's name: `MAC.ether`, `IP.ipv4-24`, `A.ipv4-and-B.port`.
     pub fn set_name(&self) -> Name {
-        let parts: Vec<String> = self.parts.iter().map(SlotPart::label).collect();
-        parts.join("-and-").into()
+        name::slot(&self.parts)
     }
 
     /// The types of the set's key: the interface index and one for each variable.
@@ -77,9 +78,7 @@ impl SlotPart {
             KeyType::IfIndex => "index",
             KeyType::IfName => "name",
         };
-        // A variable may begin with a digit or be empty, a set's name that nft can read may not.
-        let plain = self.variable.starts_with(|c: char| c.is_ascii_alphabetic());
-        let variable = if plain { self.variable.clone() } else { format!("v-{}", self.variable) };
+        let variable = name::variable(&self.variable);
         self.prefix.map_or(format!("{variable}.{kind}"), |prefix| format!("{variable}.{kind}-{prefix}"))
     }
 }
@@ -191,25 +190,6 @@ impl Display for Program {
     }
 }
 
-/// The set that stands for an ipset: one for addresses of each family. Behind the family the name may begin with
-/// anything.
-pub fn ipset_name(ipset: &str, kind: KeyType) -> Name {
-    let family = if kind == KeyType::Ipv6 { "ipset6" } else { "ipset" };
-    format!("{family}.{}", &printable(&format!("i{ipset}"))[1..]).into()
-}
-
-/// The ipset that a set stands for; none for any other set, and for a name too long to be read back.
-pub fn ipset_of(set: &str) -> Option<String> {
-    let text = ["ipset.", "ipset6."].iter().find_map(|prefix| set.strip_prefix(prefix))?;
-    let mut pieces = text.split('.');
-    let mut bytes = pieces.next()?.as_bytes().to_vec();
-    for piece in pieces {
-        bytes.push(u8::from_str_radix(piece.get(..2)?, 16).ok()?);
-        bytes.extend(&piece.as_bytes()[2..]);
-    }
-    String::from_utf8(bytes).ok()
-}
-
 /// A filter's or chain's name as nft can read it. Letters, digits, `_` and `-` stay as they are, any other byte becomes
 /// `.` and two hexadecimal digits; a name that does not begin with a letter gets `x._` before it, one that would grow
 /// too long for the kernel is written in another alphabet behind `x.-`. Different names stay different.
@@ -243,16 +223,6 @@ fn sixty_four(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
     use std::collections::BTreeSet;
-
-    #[test]
-    fn the_name_of_an_ipset_is_read_back() {
-        for name in ["tck_test", "4.5:6+a b", "", "a.b"] {
-            for kind in [KeyType::Ipv4, KeyType::Ipv6] {
-                assert_eq!(ipset_of(&ipset_name(name, kind)).as_deref(), Some(name));
-            }
-        }
-        assert_eq!(ipset_of("MAC.ether"), None);
-    }
 
     #[test]
     fn different_names_print_differently_and_readably() {

@@ -29,7 +29,7 @@ fn recall_table(family: Family, observed: &ObservedTable, known: &Table) -> Tabl
     let sets = observed.sets.iter().map(|(name, set)| {
         let elements = set.elements.iter().map(|(key, datum)| (key.clone(), datum.clone())).collect();
         let crate::ir::SetType { key, data, dynamic, counted } = set.ty.clone();
-        let role = layout::role_of(name, dynamic);
+        let role = layout::role_of(name, &set.ty);
         (name.clone(), Set { key, data, role, dynamic, counted, elements })
     });
     let unfit = observed.strange

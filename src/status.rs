@@ -7,7 +7,7 @@ use crate::ir::observed::{Observed, ObservedTable};
 use crate::ir::{Family, Name, Ruleset, Table};
 use crate::layout::{self, Entrance};
 use crate::links::{Kind, Link, MacvtapMode};
-use crate::program::ipset_of;
+use crate::program::name::{SetName, label_of};
 use crate::recall::recall;
 use crate::unseen::Missed;
 use serde::{Deserialize, Serialize};
@@ -143,7 +143,10 @@ impl Status {
         // All tables that have a set of this name have the same.
         let sets = ruleset.tables.values().flat_map(|table| &table.sets);
         let sets: BTreeMap<&Name, usize> = sets.map(|(name, set)| (name, set.elements.len())).collect();
-        let ipsets = sets.into_iter().filter_map(|(name, length)| Some((ipset_of(name)?, length)));
+        let ipsets = sets.into_iter().filter_map(|(name, length)| match SetName::parse(name)? {
+            SetName::Ipset(name, _) => Some((name, length)),
+            _ => None,
+        });
         Status {
             interfaces: bound.map(interface).collect(),
             programs: observed.families.values().flat_map(programs).collect(),
@@ -163,8 +166,7 @@ fn program_of(table: &Table, index: u32) -> (Option<Name>, bool) {
 
 fn interface(family: Family, table: &Table, index: u32, links: &BTreeMap<u32, &Link>) -> Interface {
     let (program, shared) = program_of(table, index);
-    let filter =
-        program.as_deref().and_then(|prefix| prefix.split('/').next()).unwrap_or_default().to_owned();
+    let filter = program.as_deref().map(label_of).unwrap_or_default().to_owned();
     let link = links.get(&index);
     let master = link.and_then(|link| links.get(&link.master?)).filter(|master| master.kind == Kind::Bridge);
     let seen = |link: &&Link| match family {

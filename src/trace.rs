@@ -11,6 +11,7 @@ use crate::ir::observed::Observed;
 use crate::ir::{Family, TABLE};
 use crate::layout;
 use crate::nft::trace::{Traced, Verdict};
+use crate::program::name::label_of;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 
@@ -126,7 +127,7 @@ impl Joiner {
             dropped,
             // A drop without a name on it is no filter's; to accept may have been said before.
             rule: if dropped { own } else { frame.let_out.or(own).or(frame.rule) },
-            filter: program.split('/').next().unwrap_or_default().to_owned(),
+            filter: label_of(&program).to_owned(),
             from_guest: way == Some("out")
                 || ["prerouting", "ingress", "from"].contains(&&*frame.base) && frame.chain.is_empty(),
             // At a device's egress the kernel shows no Ethernet header.

@@ -10,7 +10,7 @@ use nwfilter::compile::Features;
 use nwfilter::eval::{self, End};
 use nwfilter::filter::{Filter, read};
 use nwfilter::firewall::{BridgePort, Firewall, Member, Place, Policy, Refused, Rules};
-use nwfilter::ir::{Action, Bytes, Chain, Family, Name, Set, Table};
+use nwfilter::ir::{Action, Bytes, Chain, Family, Name, Role, Set, Table};
 use nwfilter::layout::{self, Entrance, prefix_of};
 use nwfilter::library::Library;
 use nwfilter::plan::plan;
@@ -553,4 +553,44 @@ fn a_hook_stays_behind_only_for_a_name_that_is_bound_and_no_longer_than_that() {
         let expected: &[&str] = if last { &["vnet1"] } else { &[] };
         assert_eq!(hooked(&adopted.keep_hooks(["vnet1", "strange"])), expected, "found at a start");
     }
+}
+
+/// Names that clients may choose and that look like names of ours.
+#[test]
+fn what_a_set_is_for_does_not_depend_on_what_clients_call_things() {
+    const FILTERS: [&str; 6] = ["ipset.open", "ipset6 x", "members", "turned", "bound", "v2"];
+    const VARIABLES: [&str; 5] = ["ipset", "ipset6", "members", "", "1"];
+    let rules: String = VARIABLES
+        .iter()
+        .chain(&["MAC"])
+        .map(|variable| match *variable {
+            "" | "1" => String::new(),
+            "MAC" => "<rule action='accept' direction='out'><mac srcmacaddr='$MAC'/></rule>".into(),
+            name => format!("<rule action='accept' direction='out'><ip dstipaddr='${name}'/></rule>"),
+        })
+        .collect();
+    let rules = rules + "<rule action='accept' direction='out'><all ipset='ipv4' ipsetflags='dst'/></rule>";
+    let firewall = FILTERS
+        .iter()
+        .fold(Firewall::new(policy(0)), |firewall, name| firewall.define([filter(name, &rules)]).unwrap());
+    let values: Vec<(&str, &[&str])> = VARIABLES.iter().map(|name| (*name, &["10.0.0.1"][..])).collect();
+    let bind = |firewall: &Firewall, index: u32, name: &str| {
+        let mut vars = vars(&values);
+        vars.push("MAC", mac(index));
+        firewall.bind(member(index, name, vars)).unwrap()
+    };
+    let members = FILTERS.iter().zip(1..);
+    let firewall = members.fold(firewall, |firewall, (name, index)| bind(&firewall, index, name));
+    let sets = table(&firewall).sets;
+    for (name, set) in &sets {
+        assert_eq!(layout::role_of(name, &set.kind()), set.role, "{name}");
+    }
+    let slots = sets.iter().filter(|(_, set)| set.role == Role::Variable);
+    assert_eq!(slots.count(), 4, "MAC and three variables that the rules read");
+    // Whoever leaves a filter of such a name is led there no more.
+    let moved = bind(&bind(&firewall, 20, "ipset.open"), 1, "members");
+    let shared = |firewall: &Firewall| layout::entrance(&table(firewall), 1);
+    assert_eq!(shared(&firewall), Some(Entrance::Shared("ipset.2eopen".into())));
+    assert_eq!(shared(&moved), Some(Entrance::Shared("members".into())));
+    assert!(!table(&moved).sets["ipset.2eopen/members"].elements.contains_key(&layout::index_key(1)));
 }

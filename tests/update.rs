@@ -11,7 +11,7 @@ use lab::{Flood, Network, Tap, Way, in_fresh_netns};
 use nwfilter::compile::Options;
 use nwfilter::firewall::{Firewall, Member, Place, Policy, Rules};
 use nwfilter::ir::observed::Observed;
-use nwfilter::ir::{Family, Name};
+use nwfilter::ir::{Action, Family, Match, Name, SetRef};
 use nwfilter::library::Library;
 use nwfilter::nft::Ownership;
 use nwfilter::plan::{Change, Plan, Step, plan};
@@ -417,6 +417,64 @@ fn an_owner_that_dies_leaves_no_gap_and_the_next_adopts_its_table() {
         let (count, kernel) = network.flood(Way::FromGuest, honest(), spoofed(), work);
         assert_exact(count);
         assert_in_force(&kernel, states[19 % 2]);
+    });
+}
+
+/// Variables called `ipset` had the set `ipset.ipv4`, which is that of the addresses that filters call `ipv4`.
+#[test]
+fn a_table_with_names_of_an_earlier_version_is_taken_over_without_a_gap() {
+    const FILTER: &str = "<filter name='named' chain='root'>\
+        <rule action='accept' direction='out' priority='1'><ip srcipaddr='$ipset'/></rule>\
+        <rule action='drop' direction='out' priority='2'/></filter>";
+    in_fresh_netns(|| {
+        let mut host = Host::new(0);
+        let mut guest = host.guest("named");
+        guest.vars.push("ipset", GUEST_IP);
+        host.commit(host.defined(FILTER).bind(guest).unwrap());
+        let ruleset = host.firewall.ruleset();
+        let earlier = |name: &Name| match &**name {
+            "v-ipset.ipv4" => "ipset.ipv4".into(),
+            _ => name.clone(),
+        };
+        let mut old = ruleset.clone();
+        let table = old.tables.get_mut(&Family::Bridge).unwrap();
+        table.sets = table.sets.iter().map(|(name, set)| (earlier(name), set.clone())).collect();
+        // Chains are named by their content.
+        let prefix = layout::program(&ruleset.tables[&Family::Bridge], host.network.guest.link.index());
+        let digits = prefix.unwrap().rsplit('/').next().unwrap().to_owned();
+        let chain = |name: &Name| -> Name { name.replacen(&digits, "0123456789ab", 1).into() };
+        table.chains = table
+            .chains
+            .iter()
+            .map(|(name, there)| {
+                let mut there = nwfilter::ir::Chain::clone(there);
+                for rule in &mut there.rules {
+                    for part in &mut rule.matches {
+                        if let Match::Lookup { set: SetRef::Named(set), .. } = part {
+                            *set = earlier(set);
+                        }
+                    }
+                    if let Action::Goto(target) | Action::Jump(target) = &mut rule.action {
+                        *target = chain(target);
+                    }
+                }
+                (chain(name), std::sync::Arc::new(there))
+            })
+            .collect();
+        let found = || recall(&host.kernel.observe().unwrap(), &ruleset);
+        host.kernel.apply(plan(&found(), &old)).unwrap();
+        assert!(found().tables[&Family::Bridge].sets.contains_key("ipset.ipv4"));
+        let work = || {
+            for turn in 0..100 {
+                let aim = [&ruleset, &old][turn % 2];
+                host.kernel.apply(plan(&recall(&host.kernel.observe().unwrap(), aim), aim)).unwrap();
+            }
+        };
+        let (count, ()) = host.network.flood(Way::FromGuest, honest(), spoofed(), work);
+        assert_exact(count);
+        host.kernel.apply(plan(&found(), &ruleset)).unwrap();
+        assert!(!found().tables[&Family::Bridge].sets.contains_key("ipset.ipv4"));
+        assert_in_force(&host.kernel, &host.firewall);
     });
 }
 

@@ -7,6 +7,7 @@ use crate::compile::Hooks;
 use crate::diag::Diagnostic;
 use crate::ir::Name;
 use crate::layout;
+use crate::program::name::{self, label_of};
 use crate::program::{Program, printable};
 use crate::resolve::Mode;
 use crate::vars::Vars;
@@ -78,9 +79,8 @@ impl Firewall {
             Rules::Closed => printable(&Program::closed().filter),
         };
         let first = self.groups.get(&*label).map(|group| (Name::from(&*label), group.clone()));
-        let variants = variant(&label, "");
-        let others = self.groups.range(Name::from(&*variants)..);
-        let others = others.take_while(|(name, _)| name.starts_with(&variants));
+        let others = self.groups.range(Name::from(format!("{label}/"))..);
+        let others = others.take_while(|(name, _)| label_of(name) == label);
         let mut all = first.into_iter().chain(others.map(|(name, group)| (name.clone(), group.clone())));
         if let Some((name, _)) = all.find(|(_, group)| group.serves(rules, vars, hooks)) {
             return Ok(name);
@@ -101,13 +101,13 @@ impl Firewall {
 
     /// A name that neither a group has nor one that is about to be rebuilt.
     fn free_name(&self, label: &str) -> Name {
-        let variants = (2..).map(|n| variant(label, &n.to_string()));
-        let free = |name: &String| {
+        let names = std::iter::once(None).chain((2..).map(Some)).map(|number| name::group(label, number));
+        let free = |name: &Name| {
             let tables = [&self.bridge, &self.netdev, &self.packets];
             let led = tables.iter().any(|table| layout::led(table, name).is_some());
-            !self.groups.contains_key(name.as_str()) && !led
+            !self.groups.contains_key(name) && !led
         };
-        std::iter::once(label.to_string()).chain(variants).find(free).expect("numbers do not end").into()
+        names.into_iter().find(free).expect("numbers do not end")
     }
 
     /// Compiles groups anew and sorts their members anew. A group that is split keeps its name for the first part,
@@ -166,9 +166,4 @@ impl Firewall {
         }
         Ok(())
     }
-}
-
-/// The name of a further group of one filter.
-fn variant(label: &str, number: &str) -> String {
-    format!("{label}/v{number}")
 }

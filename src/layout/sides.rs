@@ -5,9 +5,10 @@
 
 use super::{
     AT_DEVICE, AT_EGRESS, AT_INGRESS, AT_POSTROUTING, AT_PREROUTING, BOUND, FROM_GUEST, RESERVED, TO_GUEST,
-    TRAFFIC_IN, TRAFFIC_OUT, TURNED, chain, shared_by,
+    TRAFFIC_IN, TRAFFIC_OUT,
 };
 use crate::ir::{Action, Chain, From, Hook, Interface, Key, Match, Name, Point, Rule, SetRef, Table, Tally};
+use crate::program::name::{ChainName, SetName};
 use crate::program::{IN, OUT, printable};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,8 +20,6 @@ const EGRESS: &str = "egress";
 /// Packets from and to whoever is bound.
 const FROM: &str = "from";
 const TO: &str = "to";
-/// No program's name begins so.
-const DEVICE: &str = "_device";
 
 /// After bridge conntrack (-200), and never 0, where br_netfilter may steal a frame.
 pub(super) const FILTER_PRIORITY: i32 = -150;
@@ -142,7 +141,12 @@ fn dispatch(table: &Table, side: &Side) -> Vec<Rule> {
         Rule::new(vec![by], Action::Accept)
     });
     let shared = table.sets.keys().filter_map(|set| {
-        let target = chain(shared_by(set)?, side.chain(set.ends_with(TURNED)));
+        let (group, turned) = match SetName::parse(set)? {
+            SetName::Members(group) => (group, false),
+            SetName::Turned(group) => (group, true),
+            _ => return None,
+        };
+        let target = ChainName::Entry(group, side.chain(turned)).into();
         // A jump: should a packet that a change overtakes fall out of a chain not filled yet, it is dropped below.
         Some(Rule::new(vec![is_in(side.index(), set)], Action::Jump(target)))
     });
@@ -216,5 +220,5 @@ pub fn hooked(table: &Table) -> BTreeSet<&str> {
 }
 
 fn device_chain(side: &Side, device: &str) -> Name {
-    format!("{DEVICE}/{}/{}", side.base, printable(device)).into()
+    ChainName::Device(side.base, &printable(device)).into()
 }
