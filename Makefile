@@ -49,14 +49,12 @@ bench:
 	$(CARGO) bench $(AS_ROOT)
 
 # The tests under the kernel of a distribution, which has what a slim kernel lacks: make vm-test KERNEL=all
-vm-# What scripts/setup --tests installs is there, so its absence is a fault.
-test:
+vm-test:
 	scripts/setup --vm
 	vm-tests/run $(KERNEL)
 
 # A real guest under QEMU on a tap of this host: it learns its address and tries to leave it. vm-test has another, with connections.
-guest-# What scripts/setup --tests installs is there, so its absence is a fault.
-test:
+guest-test:
 	scripts/setup --vm
 	NWFILTER_REQUIRE=all $(CARGO) test $(AS_ROOT) --test guest -- --ignored --show-output --test-threads 1
 
