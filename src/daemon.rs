@@ -1,17 +1,17 @@
 //! The daemon: wires clients, links, signals and the clock to the [engine](crate::engine), and the engine to kernel and disk.
 //!
-//! One task owns the state and takes events one by one. An event's change is taken to the kernel first, then to
-//! the disk, and only then becomes the state; whatever fails on the way is taken back. The rules stay when the
-//! daemon ends, however it ends.
+//! One task owns the state and takes events one by one. An event's change is one [transaction](transaction) of disk and kernel, and
+//! only then becomes the state; whatever fails on the way is taken back. The rules stay when the daemon ends, however it ends.
 
+mod addresses;
 mod answer;
 mod ears;
-mod enforce;
 mod hear;
 mod inputs;
 mod look;
+mod reconcile;
 mod start;
-mod take;
+mod transaction;
 
 use crate::apply::{self, Kernel};
 use crate::compile;
@@ -19,20 +19,21 @@ use crate::config::{Config, Options};
 use crate::drops;
 use crate::engine::State;
 use crate::firewall::{Firewall, Policy};
-use crate::lease::file::Book;
 use crate::links::{self, LinkEvent};
 use crate::metrics::Counters;
 use crate::nft::Ownership;
 use crate::notify;
 use crate::rpc::{self, Error};
-use crate::store::journal::Journal;
 use crate::store::{Fault, Store};
 use crate::unseen::Watch;
+use addresses::Addresses;
 use ears::Ears;
 use inputs::{Inputs, Signals, Told};
+use start::Learned;
 use std::io;
 use std::time::{Duration, Instant};
 use tracing::{error, info, warn};
+use transaction::Transaction;
 
 /// Why the daemon ended, or did not start.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +75,7 @@ struct Daemon {
     kernel: Kernel,
     filters: Store,
     bindings: Store,
-    addresses: Journal,
+    addresses: Addresses,
     ears: Ears,
     state: State,
     started: Instant,
@@ -82,8 +83,17 @@ struct Daemon {
     watch: Watch,
     /// When counts of what is no more are forgotten, and rules are put right that could not be; none where there are none.
     untidy: Option<Instant>,
-    /// Whether the kernel may hold other rules than those of the state, since a change was refused half way.
-    adrift: bool,
+    kernel_state: KernelState,
+    /// What was written for changes that were refused, and could not be put back yet.
+    unsettled: Transaction,
+}
+
+/// Whether the kernel holds the rules of the state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum KernelState {
+    InSync,
+    /// It may hold others, since a change was refused half way.
+    Diverged,
 }
 
 /// Runs the daemon until it is told to stop.
@@ -101,7 +111,7 @@ async fn serve(config: Config, options: &Options) -> Result<(), Failure> {
     start::raise_open_files();
     let _lock = start::lock(&config)?;
     let (filters, bindings) = (Store::open(&config.filter_dir)?, start::bindings(&config)?);
-    let learned = start::addresses(&config, start::time())?;
+    let learned = start::addresses(&config, start::time());
     let listeners = start::listeners(&config)?;
     let metrics = start::metrics(&config)?;
     options.pid_file.as_deref().map(start::write_process_number).transpose()?;
@@ -119,6 +129,7 @@ async fn serve(config: Config, options: &Options) -> Result<(), Failure> {
     daemon.work(&mut inputs, &mut signals).await?;
     notify::tell(notify::State::Stopping);
     inputs.close().await;
+    daemon.settle().await;
     info!("stopped; all rules stay in force");
     Ok(())
 }
@@ -133,7 +144,7 @@ impl Daemon {
         config: Config,
         filters: Store,
         bindings: Store,
-        (addresses, learned): (Journal, Book),
+        learned: Learned,
         ears: Ears,
     ) -> Result<Daemon, Failure> {
         let kernel = Kernel::open(Ownership::OwnedAndKept).map_err(system("no netfilter socket"))?;
@@ -151,25 +162,28 @@ impl Daemon {
         let (bound, lost) = start::read_bindings(&bindings)?;
         let (epoch, started) = (start::time(), Instant::now());
         let untidy = Some(started + TIDY);
-        let state = State::restore_learned(firewall, bound, links, config.grace, learned, epoch);
+        let Learned { journal, book, stands } = learned;
+        let state = State::restore_learned(firewall, bound, links, config.grace, book.clone(), epoch);
         let (counters, watch) = (Counters::default(), Watch::default());
         let mut daemon = Daemon {
             config,
             kernel,
             filters,
             bindings,
-            addresses,
+            addresses: Addresses::new(journal),
             ears,
             state,
             started,
             counters,
             watch,
             untidy,
-            adrift: false,
+            kernel_state: KernelState::InSync,
+            unsettled: Transaction::default(),
         };
         daemon.state = lost.iter().fold(daemon.state, |state, port| state.lose(port));
         daemon.close_strays().await?;
         daemon.enforce_from_start().await?;
+        daemon.write_what_is_known(stands.then_some(&book));
         daemon.listen();
         Ok(daemon)
     }
@@ -236,25 +250,28 @@ impl Daemon {
     /// meets is found the next time.
     async fn tidy(&mut self) {
         self.untidy = None;
-        self.go_back().await;
+        if !self.settle().await {
+            return;
+        }
         if let Ok(observed) = self.observe().await {
-            let _ = self.commit(drops::forget_stale(&observed)).await;
+            let _ = self.submit(drops::forget_stale(&observed)).await;
         }
     }
 
     /// Ends when nobody was connected for the configured time. While a deleted binding has its period of grace, or an address
-    /// is being learned or may end, the daemon stays.
+    /// is being learned or may end, or the disk is owed something, the daemon stays.
     fn idle(&self, (connected, since): (usize, Instant)) -> impl Future<Output = ()> + use<> {
         let timeout = self.config.timeout;
         let learning = !self.state.posts().is_empty();
-        let stays = timeout.is_zero() || connected > 0 || learning || self.state.deadline().is_some();
+        let waits = learning || self.state.deadline().is_some() || self.is_owing();
+        let stays = timeout.is_zero() || connected > 0 || waits;
         let end = tokio::time::Instant::from_std(since + timeout);
         async move { if stays { std::future::pending().await } else { tokio::time::sleep_until(end).await } }
     }
 
     async fn expire(&mut self) {
         let now = self.now();
-        if let Err(refused) = self.take(self.state.expire(now)).await {
+        if let Err(refused) = self.commit(self.state.expire(now)).await {
             error!(reason = %refused.message, "deleted bindings stay in force for now");
             self.state = self.state.put_off(now, now + AGAIN);
         }
@@ -263,14 +280,14 @@ impl Daemon {
     async fn follow(&mut self, events: Vec<LinkEvent>) {
         for event in events {
             let change = self.state.link(&event);
-            let Err(untaken) = self.try_take(change).await else { continue };
-            let why = Error::from(untaken).message;
+            let Err(refused) = self.try_commit(change).await else { continue };
+            let why = Error::from(refused).message;
             error!(link = ?event, reason = %why, "rules not taken by the kernel");
             if let LinkEvent::Appeared(link) | LinkEvent::Changed { new: link, .. } = &event {
                 self.shut(link, &why).await;
             }
             // Not before: at the place that it has left nobody would judge it.
-            self.go_back().await;
+            self.rollback().await;
         }
     }
 
@@ -280,7 +297,7 @@ impl Daemon {
             Ok(found) => {
                 let (change, faults) = self.state.reload(found);
                 start::tell_of(&faults);
-                self.take_if(change).await
+                self.commit_if(change).await
             }
             Err(error) => Err(error),
         };
@@ -295,7 +312,7 @@ impl Daemon {
     /// One by one, so that a port the kernel still refuses stands in no other's way.
     async fn retry_closed(&mut self) {
         for portdev in self.state.closed_ports() {
-            if let Err(refused) = self.take(self.state.retry(&portdev)).await {
+            if let Err(refused) = self.commit(self.state.retry(&portdev)).await {
                 warn!(port = portdev, reason = %refused.message, "stays closed");
             }
         }

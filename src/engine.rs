@@ -1,8 +1,8 @@
 //! The daemon without its effects: what a request, a link or the clock makes of filters and bindings.
 //!
 //! A [`State`] is a value. Every event gives a [`Change`]: the next state, the documents to write and the reply. The
-//! daemon lets the kernel take the difference of the two rule sets, writes, and only then makes the next
-//! state its own; whatever fails on the way leaves the old one. Time and randomness come as arguments.
+//! daemon lets the kernel take the difference of the two rule sets, writes before and after it what its [`Records`] say, and only
+//! then makes the next state its own; whatever fails on the way leaves the old one. Time and randomness come as arguments.
 
 mod beginners;
 mod census;
@@ -11,9 +11,11 @@ mod filters;
 mod learners;
 mod needs;
 mod ports;
+mod records;
 
 pub use census::Census;
 pub use filters::{Fault, sound};
+pub use records::Records;
 
 use crate::binding::{self, Binding};
 use crate::diag::Diagnostic;
@@ -60,7 +62,7 @@ pub struct State {
 pub struct Change {
     /// The state from then on.
     pub next: State,
-    /// Documents to write once the kernel has the new rules.
+    /// Documents to write.
     pub writes: Vec<Write>,
     /// The answer, where somebody asked.
     pub reply: Reply,

@@ -6,14 +6,18 @@
 //! document means, and whether its name fits its content, is the caller's affair.
 
 pub mod journal;
+mod staged;
+
+pub use staged::Staged;
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 use std::ffi::OsStr;
 use std::fs::{DirBuilder, File, TryLockError};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The largest document taken: what fits one string of libvirt's protocol.
 pub const LIMIT: u64 = 4 << 20;
@@ -32,7 +36,7 @@ const UNFINISHED: &str = ".nwfilter-";
 #[derive(Debug)]
 pub struct Store {
     path: PathBuf,
-    directory: File,
+    directory: Arc<File>,
 }
 
 /// One document found in the directory.
@@ -99,7 +103,7 @@ impl Store {
         if directory.metadata().map_err(&io)?.mode() & 0o002 != 0 {
             return Err(Fault::Open(path.into()));
         }
-        let store = Store { path: path.into(), directory };
+        let store = Store { path: path.into(), directory: Arc::new(directory) };
         store.sweep()?;
         Ok(store)
     }
@@ -111,28 +115,12 @@ impl Store {
 
     /// Writes a document, whole or not at all. When this returns, it is on the disk.
     pub fn save(&self, name: &str, text: &str) -> Result<(), Fault> {
-        let file = file_name(name)?;
-        let path = self.path.join(&file);
-        if text.len() as u64 > LIMIT {
-            return Err(Fault::TooLarge(path));
-        }
-        let io = fault("write", &path);
-        let mut new = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(&self.path).map_err(&io)?;
-        new.write_all(text.as_bytes()).map_err(&io)?;
-        new.as_file().sync_all().map_err(&io)?;
-        new.persist(&path).map_err(|e| io(e.error))?;
-        self.directory.sync_all().map_err(&io)
+        stand(self.stage_save(name, text)?).map(drop)
     }
 
     /// Deletes a document; whether there was one. When this returns, it is gone from the disk.
     pub fn delete(&self, name: &str) -> Result<bool, Fault> {
-        let file = file_name(name)?;
-        let io = fault("delete", &self.path.join(&file));
-        match rustix::fs::unlinkat(&self.directory, &file, AtFlags::empty()) {
-            Ok(()) => self.directory.sync_all().map_err(&io).map(|()| true),
-            Err(rustix::io::Errno::NOENT) => Ok(false),
-            Err(e) => Err(io(e.into())),
-        }
+        stand(self.stage_delete(name)?)
     }
 
     /// Reads every `*.xml` of the directory, by name. One that can not be read does not hide the others.
@@ -149,10 +137,10 @@ impl Store {
         entries.map(|entry| Ok(entry.map_err(&io)?.file_name())).collect()
     }
 
+    /// What can not be deleted, since the file system is read-only or it is a directory, is no document, and stays.
     fn sweep(&self) -> Result<(), Fault> {
         for name in self.names()?.iter().filter(|name| name.as_bytes().starts_with(UNFINISHED.as_bytes())) {
-            let io = fault("delete", &self.path.join(name));
-            rustix::fs::unlinkat(&self.directory, name, AtFlags::empty()).map_err(|e| io(e.into()))?;
+            let _ = rustix::fs::unlinkat(&self.directory, name, AtFlags::empty());
         }
         Ok(())
     }
@@ -203,6 +191,17 @@ impl Lock {
             Err(TryLockError::Error(e)) => Err(io(e)),
         }
     }
+}
+
+/// A change that stands alone: on the disk, or undone. Whether there was a document before.
+fn stand(staged: Staged) -> Result<bool, Fault> {
+    if let Err(fault) = staged.sync() {
+        let _ = staged.undo();
+        return Err(fault);
+    }
+    let replaces = staged.replaces();
+    staged.keep();
+    Ok(replaces)
 }
 
 fn fault(doing: &'static str, path: &Path) -> impl Fn(io::Error) -> Fault + use<> {

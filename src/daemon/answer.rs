@@ -17,7 +17,7 @@ impl Daemon {
         let answer = match &call.request {
             rpc::Request::Status => self.status().await,
             rpc::Request::Ipset { name, verb, addresses } => self.ipset(name, *verb, addresses).await,
-            request => self.take_if(self.state.request(request, context)).await,
+            request => self.commit_if(self.state.request(request, context)).await,
         };
         self.counters.call(call.request.name(), answer.is_err());
         if let Err(refused) = &answer {
@@ -35,7 +35,7 @@ impl Daemon {
         let work = ipset::work(&self.observe().await?, name, verb, addresses);
         let work =
             work.map_err(|fault| error(&[Diagnostic::error(diag::Code::INVALID_ARG, fault.to_string())]))?;
-        self.commit(work.plan).await.map_err(|refused| Error::internal(refused.to_string()))?;
+        self.submit(work.plan).await.map_err(|refused| Error::internal(refused.to_string()))?;
         Ok(Reply::Names(work.addresses))
     }
 

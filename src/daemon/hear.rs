@@ -1,15 +1,16 @@
 //! What guests' frames told becomes what is known of their addresses, and the rules that need it.
 
 use super::Daemon;
-use super::take::{Untaken, chain};
+use super::transaction::CommitError;
 use crate::engine::Change;
 use crate::learn::Told as Sighting;
+use crate::learning;
 use crate::learning::Heard;
 use crate::lease::Table;
-use crate::lease::file;
-use crate::rpc::{Error, Reply};
-use crate::store::Fault;
-use tracing::{error, info, warn};
+use crate::lease::file::{self, Book};
+use crate::rpc::Reply;
+use std::time::Duration;
+use tracing::{error, info};
 
 impl Daemon {
     /// Guests' frames told something. All of it is one change, so that many guests do not wait for each other; where that is
@@ -18,45 +19,44 @@ impl Daemon {
         self.counters.heard(sightings.len());
         if self.learn(&sightings).await.is_err() {
             for sighting in sightings {
-                if let Err(untaken) = self.learn(std::slice::from_ref(&sighting)).await {
-                    self.miss(sighting.guest, untaken).await;
+                if let Err(CommitError::ByKernel(refused)) = self.learn(std::slice::from_ref(&sighting)).await
+                {
+                    self.miss(sighting.guest, &refused.to_string()).await;
                 }
             }
         }
-        self.go_back().await;
+        self.rollback().await;
         self.shorten();
     }
 
-    /// A guest whose rules the kernel refuses is closed. What can not be written the guest's next frame may tell again.
-    async fn miss(&mut self, guest: u32, untaken: Untaken) {
-        let by_kernel = matches!(untaken, Untaken::ByKernel(_));
-        let why = Error::from(untaken).message;
-        error!(index = guest, reason = %why, "not learned");
-        if let Some(link) = self.state.link_at(guest).cloned().filter(|_| by_kernel) {
-            self.shut(&link, &why).await;
+    /// A guest whose rules the kernel refuses is closed.
+    async fn miss(&mut self, guest: u32, why: &str) {
+        error!(index = guest, reason = why, "not learned");
+        if let Some(link) = self.state.link_at(guest).cloned() {
+            self.shut(&link, why).await;
         }
     }
 
-    async fn learn(&mut self, sightings: &[Sighting]) -> Result<(), Untaken> {
+    /// What can not be written down is not learned; the guest's next frame may tell it again.
+    async fn learn(&mut self, sightings: &[Sighting]) -> Result<(), CommitError> {
         let (mut next, now) = (self.state.clone(), self.now());
         let mut learned = Vec::new();
+        let refused = self.addresses.is_refused(now);
         for sighting in sightings {
-            if let Some((heard, change)) = next.hear(sighting, now) {
-                next = change.next;
-                learned.push((heard, sighting));
+            let Some((heard, change)) = next.hear(sighting, now) else { continue };
+            if refused && !change.records(&next).before.is_empty() {
+                continue;
             }
+            next = change.next;
+            learned.push((heard, sighting));
         }
         if !learned.is_empty() {
-            self.try_take(Change { next, writes: Vec::new(), reply: Reply::Done }).await?;
+            self.try_commit(Change { next, writes: Vec::new(), reply: Reply::Done }).await?;
         }
         for (_, Sighting { guest, frame }) in learned.iter().filter(|(heard, _)| *heard != Heard::Question) {
             info!(index = guest, sighting = ?frame.sighting, "learned");
         }
         Ok(())
-    }
-
-    pub(super) fn note(&mut self, lessons: &str) -> Result<(), Fault> {
-        if lessons.is_empty() { Ok(()) } else { self.addresses.append(lessons) }
     }
 
     /// Opens ears for whoever is to be listened to.
@@ -67,12 +67,17 @@ impl Daemon {
     }
 
     fn shorten(&mut self) {
-        let book = self.state.book();
-        if self.addresses.is_long(book.0.values().map(Table::len).sum()) {
-            let written = self.addresses.rewrite(&file::write(&book));
-            written.unwrap_or_else(
-                |fault| warn!(reason = %chain(&fault), "learned addresses stay as they were written"),
-            );
+        let (book, now) = (self.state.book(), self.now());
+        let needed = book.0.values().map(Table::len).sum();
+        self.addresses.shorten(&book, needed, now);
+    }
+
+    /// Writes the journal anew at the start, unless it says already what is known.
+    pub(super) fn write_what_is_known(&mut self, said: Option<&Book>) {
+        let (book, now) = (self.state.book(), self.now());
+        let (known, _) = file::read(&file::write(&book), Duration::ZERO, learning::MOST);
+        if said != Some(&known) {
+            self.addresses.write_anew(&book, now);
         }
     }
 }

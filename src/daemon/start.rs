@@ -1,6 +1,7 @@
 //! What the daemon finds and makes before it serves: directories, documents, sockets, confinement.
 
 use super::Failure;
+use super::transaction::chain;
 use crate::binding::{self, Binding};
 use crate::config::Config;
 use crate::confine::{Bounds, confine as give_up};
@@ -18,7 +19,7 @@ use crate::rpc::{Error, Limits, Listeners};
 use crate::scrape;
 use crate::span::Source;
 use crate::store::journal::Journal;
-use crate::store::{BINDINGS, Document, LOCK, Lock, Store};
+use crate::store::{BINDINGS, Document, Fault, LOCK, Lock, Store};
 use crate::{learning, lease};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::path::{Path, PathBuf};
@@ -29,6 +30,10 @@ use uuid::Uuid;
 
 /// Below the directory of what survives.
 const ADDRESSES: &str = "addresses";
+/// The ending of what was in the journal's place.
+const ASIDE: &str = "not-a-file";
+/// Lines that can not be read of which each is told.
+const SKIPPED: usize = 5;
 /// Where libvirt's own driver keeps leases, below its runtime directory.
 const LIBVIRT_LEASES: &str = "network/nwfilter.leases";
 
@@ -64,15 +69,51 @@ pub fn time() -> Duration {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
-/// What was learned before, and where to write what will be. Where nothing ever was, leases of libvirt's own driver count.
-pub fn addresses(config: &Config, now: Duration) -> Result<(Journal, Book), Failure> {
-    let (journal, mut text) = Journal::open(&config.state_dir.join(ADDRESSES))?;
-    if text.is_empty() {
+/// What was learned before.
+pub struct Learned {
+    /// Where to write what will be.
+    pub journal: Journal,
+    /// What is known.
+    pub book: Book,
+    /// Whether the journal says just that.
+    pub stands: bool,
+}
+
+/// What was learned before, and where to write what will be. Where nothing ever was, leases of libvirt's own driver count. What can
+/// not be read or written keeps nobody from being filtered: guests whose addresses are lost wait for them.
+pub fn addresses(config: &Config, now: Duration) -> Learned {
+    let (journal, mut text) = journal(&config.state_dir.join(ADDRESSES));
+    let foreign = text.is_empty();
+    if foreign {
         text = std::fs::read_to_string(config.runtime_dir.join(LIBVIRT_LEASES)).unwrap_or_default();
     }
     let (book, skipped) = lease::file::read(&text, now, learning::MOST);
-    skipped.iter().for_each(|skipped| warn!(file = ADDRESSES, "{skipped}"));
-    Ok((journal, book))
+    skipped.iter().take(SKIPPED).for_each(|skipped| warn!(file = ADDRESSES, "{skipped}"));
+    if skipped.len() > SKIPPED {
+        warn!(file = ADDRESSES, "and {} lines more were skipped", skipped.len() - SKIPPED);
+    }
+    let stands = skipped.is_empty() && (!foreign || text.is_empty());
+    Learned { journal, book, stands }
+}
+
+/// The journal. What lies in its place and is no file is put aside.
+fn journal(path: &Path) -> (Journal, String) {
+    let asides = (0..).map(|number| path.with_extension(format!("{ASIDE}.{number}")));
+    let aside = asides.into_iter().find(|aside| aside.symlink_metadata().is_err()).unwrap_or_default();
+    let opened = Journal::open(path).or_else(|fault| match fault {
+        Fault::NotAFile(_) => {
+            error!(file = %path.display(), aside = %aside.display(), "no file, and put aside: addresses are learned anew");
+            std::fs::rename(path, &aside).map_err(|_| fault).and_then(|()| Journal::open(path))
+        }
+        fault => Err(fault),
+    });
+    opened.unwrap_or_else(|fault| {
+        error!(
+            reason = chain(&fault),
+            "addresses can not be written down: guests that have none get none until they can"
+        );
+        Journal::unwritable(path)
+    })
 }
 
 /// The sockets of the service manager, or our own.

@@ -12,7 +12,7 @@ use crate::firewall::{Member, Refused};
 use crate::learn::{Post, Told};
 use crate::learning::{Heard, Learner, Mode};
 use crate::lease::file::{self, Book, Guest};
-use crate::lease::{How, Table};
+use crate::lease::{How, Learned, Table};
 use crate::links::{Kind, Link};
 use crate::resolve::unresolvable;
 use crate::rpc::Error;
@@ -239,6 +239,11 @@ impl State {
     pub fn lessons(&self, old: &State) -> String {
         let mut lines = String::new();
         let empty = Table::default();
+        // What is remembered has its line.
+        let remembers = |guest: Guest, index: u32, address: Ipv4Addr, learned: &Learned| {
+            let tables = [(guest, 0), (guest, index)].into_iter().filter_map(|key| old.remembered.get(&key));
+            tables.into_iter().any(|table| table.get(address) == Some(learned))
+        };
         let mut differ = |index: u32, old: Option<&Arc<Study>>, new: Option<&Arc<Study>>| {
             let table = |study: Option<&Arc<Study>>| {
                 study.map_or(empty.clone(), |study| study.learner.table().clone())
@@ -250,9 +255,10 @@ impl State {
             }
             let (before, after) = (table(old.filter(same_guest)), table(new));
             lines.push_str(&self.ended(guest, index, &before, &after, new.is_some()));
-            for (address, learned) in
-                after.iter().filter(|(address, learned)| before.get(*address) != Some(*learned))
-            {
+            let is_new = |(address, learned): &(Ipv4Addr, &Learned)| {
+                before.get(*address) != Some(*learned) && !remembers(guest, index, *address, learned)
+            };
+            for (address, learned) in after.iter().filter(is_new) {
                 lines.push_str(&file::known(guest, index, address, learned));
             }
         };
@@ -289,7 +295,7 @@ impl State {
     /// What `nwfilter status` tells of a learner.
     pub(super) fn lesson(&self, index: u32) -> Option<Learning> {
         let learner = &self.learners.get(&index)?.learner;
-        let address = |(address, learned): (Ipv4Addr, &crate::lease::Learned)| Address {
+        let address = |(address, learned): (Ipv4Addr, &Learned)| Address {
             address: address.to_string(),
             from: learned.how.word().into(),
             server: learned.server.map(|server| server.to_string()),

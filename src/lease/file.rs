@@ -46,6 +46,11 @@ pub fn ended(guest: Guest, index: u32, address: Ipv4Addr, how: How) -> String {
     format!("0 {guest} {address} 0.0.0.0 {} 0 {index}\n", how.word())
 }
 
+/// Whether a line tells that an address ended.
+pub fn takes_away(line: &str) -> bool {
+    line.starts_with("0 ")
+}
+
 /// Rounded up: no lease ends before its time.
 fn whole(time: Duration) -> u64 {
     time.as_secs() + u64::from(time.subsec_nanos() > 0)

@@ -1,19 +1,31 @@
 //! A file that grows by lines, each on the disk before it counts, and is written anew once most of them are history.
 //!
 //! What a line means is the caller's affair. A file written anew is whole or the old one. What is torn by a crash is the
-//! last line at most: the next one begins on a line of its own.
+//! last line at most: the next one begins on a line of its own. Lines can be taken back, which needs no room on the disk. A
+//! file that can not be written to is read, and written to as soon as it can be.
 
 use super::{Fault, UNFINISHED, fault};
+use rustix::fs::OFlags;
 use std::fs::{DirBuilder, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// The file, open for appending.
+/// The file, open for appending where it can be.
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,
-    file: File,
+    file: Option<File>,
+    lines: usize,
+    /// Where the file must be cut off before it grows: what comes after does not count.
+    cut: Option<u64>,
+}
+
+/// Lines that were appended, as long as nothing else was.
+#[derive(Debug)]
+#[must_use]
+pub struct Appended {
+    end: u64,
     lines: usize,
 }
 
@@ -30,29 +42,71 @@ impl Journal {
         if let Some(parent) = path.parent() {
             DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(&io)?;
         }
-        let mut file = append(path).map_err(&io)?;
-        let mut bytes = Vec::new();
-        (&mut file).take(LIMIT).read_to_end(&mut bytes).map_err(&io)?;
-        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let mut file = append(path)?;
+        let text = text_of(&mut file).map_err(&io)?;
         if !text.is_empty() && !text.ends_with('\n') {
             file.write_all(b"\n").map_err(&io)?;
         }
         let lines = text.lines().count();
-        Ok((Journal { path: path.into(), file, lines }, text))
+        Ok((Journal { path: path.into(), file: Some(file), lines, cut: None }, text))
+    }
+
+    /// One that can not be written to for now, and what can be read of it.
+    pub fn unwritable(path: &Path) -> (Journal, String) {
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let file = File::options().read(true).custom_flags(flags.bits().cast_signed()).open(path);
+        let text = file.and_then(only_regular).and_then(|mut file| text_of(&mut file)).unwrap_or_default();
+        let lines = text.lines().count();
+        (Journal { path: path.into(), file: None, lines, cut: None }, text)
     }
 
     /// Appends lines; when this returns, they are on the disk. Where it fails, nothing of them counts.
-    pub fn append(&mut self, lines: &str) -> Result<(), Fault> {
+    pub fn append(&mut self, lines: &str) -> Result<Appended, Fault> {
+        self.make_ready()?;
         let io = fault("write", &self.path);
-        let end = self.file.seek(SeekFrom::End(0)).map_err(&io)?;
-        let written = self.file.write_all(lines.as_bytes()).and_then(|()| self.file.sync_data());
+        let Some(file) = &mut self.file else { return Err(io(io::ErrorKind::NotFound.into())) };
+        let end = file.seek(SeekFrom::End(0)).map_err(&io)?;
+        let written = file.write_all(lines.as_bytes()).and_then(|()| file.sync_data());
         if let Err(error) = written {
             // The disk may be full: what was written of it is taken back.
-            let _ = self.file.set_len(end);
+            self.cut = Some(end);
+            let _ = self.settle();
             return Err(io(error));
         }
-        self.lines += lines.lines().count();
+        let lines = lines.lines().count();
+        self.lines += lines;
+        Ok(Appended { end, lines })
+    }
+
+    /// Takes back the lines that were appended last. Where it fails, they are taken back before any other is written.
+    pub fn take_back(&mut self, appended: &Appended) -> Result<(), Fault> {
+        self.cut = Some(appended.end);
+        self.lines -= appended.lines.min(self.lines);
+        self.settle()
+    }
+
+    /// Cuts off what does not count, where that is still to be done.
+    pub fn settle(&mut self) -> Result<(), Fault> {
+        let Some(end) = self.cut else { return Ok(()) };
+        if let Some(file) = &self.file {
+            file.set_len(end).and_then(|()| file.sync_data()).map_err(fault("cut off", &self.path))?;
+        }
+        self.cut = None;
         Ok(())
+    }
+
+    /// Whether all that is in the file counts.
+    pub fn is_settled(&self) -> bool {
+        self.cut.is_none()
+    }
+
+    /// Opens the file where it is not, and cuts off what does not count.
+    fn make_ready(&mut self) -> Result<(), Fault> {
+        if self.file.is_none() {
+            let (opened, _) = Journal::open(&self.path)?;
+            *self = opened;
+        }
+        self.settle()
     }
 
     /// Whether most lines are history, given how many would do.
@@ -60,25 +114,47 @@ impl Journal {
         self.lines > FEW.max(needed * 20)
     }
 
-    /// Replaces all lines by these.
+    /// Replaces all lines by these. Where it fails, the old ones count.
     pub fn rewrite(&mut self, text: &str) -> Result<(), Fault> {
         let io = fault("write", &self.path);
         let directory = self.path.parent().unwrap_or(Path::new("."));
-        let mut new = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(directory).map_err(&io)?;
+        let builder = || tempfile::Builder::new().prefix(UNFINISHED).append(true).tempfile_in(directory);
+        let mut new = builder().map_err(&io)?;
         new.write_all(text.as_bytes()).map_err(&io)?;
         new.as_file().sync_all().map_err(&io)?;
-        new.persist(&self.path).map_err(|e| io(e.error))?;
-        File::open(directory).and_then(|directory| directory.sync_all()).map_err(&io)?;
-        self.file = append(&self.path).map_err(&io)?;
-        self.lines = text.lines().count();
-        Ok(())
+        // From here on the new file has the name, so what is appended goes there whatever becomes of the directory.
+        self.file = Some(new.persist(&self.path).map_err(|e| io(e.error))?);
+        (self.lines, self.cut) = (text.lines().count(), None);
+        File::open(directory).and_then(|directory| directory.sync_all()).map_err(&io)
     }
 }
 
-/// Follows no link: what lies in the directory is not trusted.
-fn append(path: &Path) -> io::Result<File> {
-    let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
-    File::options().read(true).append(true).create(true).mode(0o600).custom_flags(flags).open(path)
+/// Follows no link and waits for nobody: what lies in the directory is not trusted.
+fn append(path: &Path) -> Result<File, Fault> {
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+    let mut options = File::options();
+    options.read(true).append(true).create(true).mode(0o600).custom_flags(flags);
+    match options.open(path).and_then(only_regular) {
+        Err(error) if is_odd(&error) => Err(Fault::NotAFile(path.into())),
+        opened => opened.map_err(fault("open", path)),
+    }
+}
+
+fn only_regular(file: File) -> io::Result<File> {
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::ErrorKind::IsADirectory.into()) }
+}
+
+/// Whether something else than a file is there.
+fn is_odd(error: &io::Error) -> bool {
+    let number = error.raw_os_error();
+    error.kind() == io::ErrorKind::IsADirectory
+        || matches!(number, Some(libc::ELOOP | libc::ENXIO | libc::ENODEV))
+}
+
+fn text_of(file: &mut File) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    file.take(LIMIT).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 #[cfg(test)]
@@ -91,11 +167,11 @@ mod tests {
         let path = directory.path().join("state/addresses");
         let (mut journal, text) = Journal::open(&path).unwrap();
         assert_eq!(text, "");
-        journal.append("one\ntwo\n").unwrap();
+        let _ = journal.append("one\ntwo\n").unwrap();
         std::fs::write(&path, "one\ntw").unwrap();
         let (mut journal, text) = Journal::open(&path).unwrap();
         assert_eq!(text, "one\ntw");
-        journal.append("three\n").unwrap();
+        let _ = journal.append("three\n").unwrap();
         assert_eq!(Journal::open(&path).unwrap().1, "one\ntw\nthree\n");
     }
 
@@ -105,11 +181,11 @@ mod tests {
         let path = directory.path().join("addresses");
         let (mut journal, _) = Journal::open(&path).unwrap();
         assert!(!journal.is_long(0));
-        journal.append(&"line\n".repeat(1001)).unwrap();
+        let _ = journal.append(&"line\n".repeat(1001)).unwrap();
         assert!(journal.is_long(1) && !journal.is_long(100));
         journal.rewrite("kept\n").unwrap();
         assert!(!journal.is_long(1));
-        journal.append("more\n").unwrap();
+        let _ = journal.append("more\n").unwrap();
         assert_eq!(Journal::open(&path).unwrap().1, "kept\nmore\n");
     }
 
@@ -119,5 +195,28 @@ mod tests {
         let path = directory.path().join("addresses");
         std::os::unix::fs::symlink("/etc/passwd", &path).unwrap();
         assert!(Journal::open(&path).is_err());
+    }
+
+    #[test]
+    fn lines_that_are_taken_back_are_gone_and_the_earlier_ones_stay() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("addresses");
+        let (mut journal, _) = Journal::open(&path).unwrap();
+        let _ = journal.append("one\n").unwrap();
+        let two = journal.append("two\nthree\n").unwrap();
+        journal.take_back(&two).unwrap();
+        let _ = journal.append("four\n").unwrap();
+        assert_eq!(Journal::open(&path).unwrap().1, "one\nfour\n");
+    }
+
+    #[test]
+    fn one_that_could_not_be_opened_is_when_a_line_is_appended() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("addresses");
+        std::fs::write(&path, "one\n").unwrap();
+        let (mut journal, text) = Journal::unwritable(&path);
+        assert_eq!(text, "one\n");
+        let _ = journal.append("two\n").unwrap();
+        assert_eq!(Journal::open(&path).unwrap().1, "one\ntwo\n");
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Needs root.
 
+mod boundary;
 mod cli;
 mod crash;
 mod gaps;
@@ -10,7 +11,9 @@ mod libvirtd;
 mod lifecycle;
 mod many;
 mod metrics;
+mod refuser;
 mod starts;
+mod storage;
 mod unseen;
 mod virsh;
 

@@ -37,7 +37,7 @@ impl Refuser {
     /// A daemon whose batches it answers.
     pub fn start(host: &Host) -> (Refuser, Daemon) {
         let mut command = host.command();
-        listen_at_sendmsg(&mut command);
+        listen_at(&mut command, &[libc::SYS_sendmsg]);
         let mut daemon = host.spawn(command);
         let refuser = Refuser::default();
         refuser.watch(&daemon.child);
@@ -47,17 +47,14 @@ impl Refuser {
 
     /// A command that it watches from its first batch on.
     pub fn run(&self, command: &mut Command) -> Output {
-        listen_at_sendmsg(command);
+        listen_at(command, &[libc::SYS_sendmsg]);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         self.watch(&child);
         child.output_in_time().unwrap()
     }
 
     fn watch(&self, child: &Child) {
-        let process = Pid::from_child(child);
-        let process = pidfd_open(process, PidfdFlags::empty()).unwrap();
-        let listener = pidfd_getfd(process, LISTENER, PidfdGetfdFlags::empty()).unwrap();
-        let answering = self.clone();
+        let (listener, answering) = (listener_of(child), self.clone());
         std::thread::spawn(move || while answering.answer(&listener).is_ok() {});
     }
 
@@ -108,15 +105,22 @@ impl Turns {
     }
 }
 
-fn listen_at_sendmsg(command: &mut Command) {
+/// The listener of a process that was started to be listened to.
+pub fn listener_of(child: &Child) -> OwnedFd {
+    let process = pidfd_open(Pid::from_child(child), PidfdFlags::empty()).unwrap();
+    pidfd_getfd(process, LISTENER, PidfdGetfdFlags::empty()).unwrap()
+}
+
+/// Lets a listener answer these calls of a command.
+pub fn listen_at(command: &mut Command, calls: &[i64]) {
     let statement = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+    let mut program = vec![statement(0x20, 0, 0, 0)]; // the call's number
+    for call in calls {
+        program.push(statement(0x15, 0, 1, *call as u32));
+        program.push(statement(0x06, 0, 0, libc::SECCOMP_RET_USER_NOTIF));
+    }
+    program.push(statement(0x06, 0, 0, libc::SECCOMP_RET_ALLOW));
     let listen = move || {
-        let mut program = [
-            statement(0x20, 0, 0, 0), // the call's number
-            statement(0x15, 0, 1, libc::SYS_sendmsg as u32),
-            statement(0x06, 0, 0, libc::SECCOMP_RET_USER_NOTIF),
-            statement(0x06, 0, 0, libc::SECCOMP_RET_ALLOW),
-        ];
         let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
         let flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
         let mode = libc::SECCOMP_SET_MODE_FILTER;

@@ -1,6 +1,6 @@
 //! Taking the kernel to what must be in force: at the start, after a change, and when somebody else changed our rules.
 
-use super::{AGAIN, Daemon, Failure, gone, system};
+use super::{AGAIN, Daemon, Failure, KernelState, gone, system};
 use crate::apply::{self, Retire, Stage};
 use crate::ir::Ruleset;
 use crate::ir::observed::Observed;
@@ -34,7 +34,7 @@ impl Daemon {
     pub(super) async fn enforce_from_start(&mut self) -> Result<(), Failure> {
         self.adopt().await?;
         loop {
-            let refused = match self.heal().await {
+            let refused = match self.reconcile().await {
                 Ok(_) => return Ok(()),
                 Err(Failure::Refused(refused)) => refused,
                 Err(failure) => return Err(failure),
@@ -66,65 +66,66 @@ impl Daemon {
         let tables =
             observed.families.keys().map(|family| Step { family: *family, change: Change::AddTable });
         let adoption = Plan { prepare: tables.collect(), ..Plan::default() };
-        self.commit(adoption).await.map(drop).map_err(Failure::Refused)
+        self.submit(adoption).await.map(drop).map_err(Failure::Refused)
     }
 
     /// Takes the kernel from whatever it holds to what must be in force. Whether there was a difference.
-    pub(super) async fn heal(&mut self) -> Result<bool, Failure> {
+    pub(super) async fn reconcile(&mut self) -> Result<bool, Failure> {
         let observed = self.see().await?;
         let wanted = self.state.firewall().ruleset();
         let difference = plan(&recall(&observed, &wanted), &wanted);
         let differs = !difference.is_empty();
-        let left = self.commit(difference).await.map_err(Failure::Refused)?;
-        self.finish(left, &wanted).await.map_err(Failure::Refused)?;
+        let left = self.submit(difference).await.map_err(Failure::Refused)?;
+        self.retry_retire(left, &wanted).await.map_err(Failure::Refused)?;
         Ok(differs)
     }
 
     /// Takes the kernel from one rule set to another. Where it does not hold the first, since a chain is gone with its
     /// device or a move was left half way, the difference is taken from what is there.
-    pub(super) async fn reach(&mut self, old: &Ruleset, new: &Ruleset) -> Result<(), apply::Refused> {
+    pub(super) async fn converge(&mut self, old: &Ruleset, new: &Ruleset) -> Result<(), apply::Refused> {
         let change = plan(old, new);
         if change.is_empty() {
             return Ok(());
         }
-        let outcome = match self.adrift {
-            true => self.reach_from_there(new).await,
-            false => self.commit(change).await,
+        let outcome = match self.kernel_state {
+            KernelState::Diverged => self.converge_from_there(new).await,
+            KernelState::InSync => self.submit(change).await,
         };
         let left = match outcome {
-            Err(refused) if refused.is_stale() => self.reach_from_there(new).await?,
+            Err(refused) if refused.is_stale() => self.converge_from_there(new).await?,
             outcome => outcome?,
         };
-        self.finish(left, new).await
+        self.retry_retire(left, new).await
     }
 
-    async fn reach_from_there(&mut self, new: &Ruleset) -> Result<Vec<Refusal>, apply::Refused> {
+    async fn converge_from_there(&mut self, new: &Ruleset) -> Result<Vec<Refusal>, apply::Refused> {
         let unseen = |failure: Failure| apply::Refused::unsent("the rules in force", failure.to_string());
         let observed = self.see().await.map_err(unseen)?;
-        self.commit(plan(&recall(&observed, new), new)).await
+        self.submit(plan(&recall(&observed, new), new)).await
     }
 
     /// Whoever moves is not let in where he is before the last batch is in force. What was refused of it is planned anew
     /// from what is there, a few times.
-    async fn finish(&mut self, mut left: Vec<Refusal>, new: &Ruleset) -> Result<(), apply::Refused> {
+    async fn retry_retire(&mut self, mut left: Vec<Refusal>, new: &Ruleset) -> Result<(), apply::Refused> {
         for _ in 0..apply::TRIES {
             if left.is_empty() {
                 break;
             }
-            self.adrift = true;
-            left = self.reach_from_there(new).await.unwrap_or_else(|refused| refused.refusals);
+            self.kernel_state = KernelState::Diverged;
+            left = self.converge_from_there(new).await.unwrap_or_else(|refused| refused.refusals);
         }
-        self.adrift = !left.is_empty();
-        match self.adrift {
-            true => Err(apply::Refused { stage: Stage::Retire, refusals: left, litter: Vec::new() }),
-            false => Ok(()),
+        if left.is_empty() {
+            self.kernel_state = KernelState::InSync;
+            return Ok(());
         }
+        self.kernel_state = KernelState::Diverged;
+        Err(apply::Refused { stage: Stage::Retire, refusals: left, litter: Vec::new() })
     }
 
     /// Takes the kernel back to the rules of the state, where a change that was refused has left it half way.
-    pub(super) async fn go_back(&mut self) {
-        if self.adrift
-            && let Err(failure) = self.heal().await
+    pub(super) async fn take_kernel_back(&mut self) {
+        if self.kernel_state == KernelState::Diverged
+            && let Err(failure) = self.reconcile().await
         {
             error!(reason = %failure, "rules of a change that was refused stay in force for now");
             self.untidy = Some(Instant::now() + AGAIN);
@@ -134,7 +135,7 @@ impl Daemon {
     /// Somebody else changed our rules.
     pub(super) async fn meet(&mut self, who: &str) {
         let began = Instant::now();
-        match self.heal().await {
+        match self.reconcile().await {
             Ok(true) => {
                 self.counters.heal(true);
                 warn!(by = who, took = ?began.elapsed(), "rules were changed by somebody else, and are restored")
@@ -148,7 +149,7 @@ impl Daemon {
     }
 
     /// Puts a plan in force; what of its last batch was refused, if somebody moves who needs it.
-    pub(super) async fn commit(&mut self, plan: Plan) -> Result<Vec<Refusal>, apply::Refused> {
+    pub(super) async fn submit(&mut self, plan: Plan) -> Result<Vec<Refusal>, apply::Refused> {
         if plan.is_empty() {
             return Ok(Vec::new());
         }
