@@ -4,6 +4,7 @@
 //! network namespace of its own and needs root.
 
 mod lab;
+mod tool;
 
 use lab::frames::*;
 use lab::{Network, Way, in_fresh_netns};
@@ -18,6 +19,7 @@ use nwfilter::recall::recall;
 use nwfilter::vars::Vars;
 use std::collections::BTreeMap;
 use std::process::Command;
+use tool::InTime;
 
 /// A bridge's port, a routed tap and a macvtap by number, all with one filter, and a kernel that holds it.
 struct Host {
@@ -69,7 +71,7 @@ fn member(index: u32, place: Place) -> Member {
 
 /// Each chain, set and flowtable as nft lists it, with the words of a set in any order and nothing of what was counted.
 fn listed() -> BTreeMap<String, Vec<String>> {
-    let output = Command::new("nft").args(["-s", "list", "ruleset"]).output().unwrap();
+    let output = Command::new("nft").args(["-s", "list", "ruleset"]).output_in_time().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     let (mut table, mut blocks) = (String::new(), BTreeMap::new());
     let mut block: Option<(String, Vec<String>)> = None;
@@ -102,11 +104,11 @@ fn listed() -> BTreeMap<String, Vec<String>> {
 
 /// Whether the kernel would take these commands.
 fn can(commands: &str) -> bool {
-    Command::new("nft").args(["-c", commands]).output().unwrap().status.success()
+    Command::new("nft").args(["-c", commands]).output_in_time().unwrap().status.success()
 }
 
 fn nft(commands: &str) {
-    let output = Command::new("nft").arg(commands).output().unwrap();
+    let output = Command::new("nft").arg(commands).output_in_time().unwrap();
     assert!(output.status.success(), "{commands}: {}", String::from_utf8_lossy(&output.stderr));
 }
 

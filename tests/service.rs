@@ -8,9 +8,9 @@ use nwfilter::config::LogLevel;
 use nwfilter::logging;
 use nwfilter::notify::{self, State};
 use std::os::fd::AsFd;
-use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::process::{Command, Output, Stdio};
-use tool::InTime;
+use tool::{InTime, connect};
 use tracing::Level;
 
 const CHILD: &str = "NWFILTER_TEST_CHILD";
@@ -92,7 +92,7 @@ fn a_socket_of_systemd_is_taken_over_with_its_name() {
     with_socket.stdin(listener.as_fd().try_clone_to_owned().unwrap()).stdout(Stdio::null());
     let mut running = with_socket.spawn().unwrap();
     let mut name = String::new();
-    std::io::Read::read_to_string(&mut UnixStream::connect(&path).unwrap(), &mut name).unwrap();
+    std::io::Read::read_to_string(&mut connect(&path), &mut name).unwrap();
     assert_eq!(name, "nwfilterd.socket");
     assert!(running.status_in_time().unwrap().success());
 }

@@ -51,7 +51,7 @@ fn code(runtime: &Path, filters: &Path, arguments: &[&str]) -> (Option<i32>, Str
     if ["apply", "plan"].contains(&arguments[0]) {
         command.arg("--dir").arg(filters);
     }
-    let output = command.output().unwrap();
+    let output = command.output_in_time().unwrap();
     (output.status.code(), String::from_utf8(output.stderr).unwrap())
 }
 

@@ -3,12 +3,11 @@
 use crate::host::*;
 use crate::lab::{Link, Network, Tap, in_fresh_netns, sysctl};
 use crate::prometheus::read;
-use crate::tool::InTime;
+use crate::tool::{InTime, LIMIT, connect};
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream;
 use std::process::Command;
 
 pub const REQUEST: &[u8] = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -47,7 +46,7 @@ fn figures_are_exact_after_known_actions() {
         assert!(Command::new("nft").arg("add table bridge nwfilter").status_in_time().unwrap().success());
         host.write_filter("learns", LEARNS);
         let daemon = host.start();
-        let figures = || figures(UnixStream::connect(&socket).unwrap());
+        let figures = || figures(connect(&socket));
         assert_eq!(socket.metadata().unwrap().permissions().mode() & 0o777, 0o640);
         let at_first = figures();
         check(&at_first, &[("filters", 1.0), ("links", 4.0), ("heals_total", 0.0)]);
@@ -106,7 +105,7 @@ fn a_guest_that_was_heard_is_enforced_with_its_address() {
         network.guest.send(&Vec::<u8>::from(udp(ip(GUEST_IP, PEER_IP), 1, 2))).unwrap();
         daemon.logs("learned");
         check(
-            &figures(UnixStream::connect(&socket).unwrap()),
+            &figures(connect(&socket)),
             &[
                 ("frames_heard_total", 1.0),
                 ("learned_addresses/from=ipv4", 1.0),
@@ -143,7 +142,7 @@ fn frames_that_were_dropped_are_told_by_guest_and_rule() {
             format!("dropped_{what}_total/filter=g/interface={port}/rule={rule}")
         };
         let of = |frames: usize, frame: &[u8]| (frames as f64, (frames * (frame.len() - 14)) as f64);
-        let told = figures(UnixStream::connect(&socket).unwrap());
+        let told = figures(connect(&socket));
         for (port, rule, (frames, bytes)) in [
             ("vnet0", 1, of(7, &forged)),
             ("vnet0", 2, of(3, &shut)),
@@ -166,7 +165,11 @@ fn loopback_addresses_serve_figures_and_others_keep_the_daemon_from_starting() {
         for address in ["127.0.0.1:9477", "[::1]:9477"] {
             host.configure(&format!("metrics = \"{address}\"\n"));
             let daemon = host.start();
-            let connect = || TcpStream::connect(address.parse::<SocketAddr>().unwrap()).unwrap();
+            let connect = || {
+                let stream = TcpStream::connect(address.parse::<SocketAddr>().unwrap()).unwrap();
+                stream.set_read_timeout(Some(LIMIT)).unwrap();
+                stream
+            };
             check(&figures(connect()), &[("filters", 0.0), ("links", 1.0)]);
             for (request, status) in [
                 (&b"GET / HTTP/1.1\r\n\r\n"[..], "HTTP/1.1 404 "),

@@ -6,6 +6,7 @@
 use crate::host::*;
 use crate::lab::frames::*;
 use crate::lab::{Bridge, Tap, in_fresh_netns};
+use crate::tool::InTime;
 use nwfilter::status::Status;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -171,7 +172,7 @@ impl World {
     fn command(&self, arguments: &[&str]) -> bool {
         let mut command = Command::new(env!("CARGO_BIN_EXE_nwfilter"));
         let command = command.args(arguments).env("NWFILTER_RUNTIME_DIR", self.host.runtime());
-        command.output().unwrap().status.success()
+        command.output_in_time().unwrap().status.success()
     }
 
     fn apply(&mut self, slot: usize) {

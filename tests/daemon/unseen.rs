@@ -4,9 +4,8 @@ use crate::host::*;
 use crate::lab::frames::*;
 use crate::lab::{Link, Network, Tap, Wire, in_fresh_netns, macvtap, veth};
 use crate::metrics::{REQUEST, exchange};
-use crate::tool::InTime;
+use crate::tool::{InTime, connect};
 use nwfilter::status::Status;
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -30,7 +29,7 @@ impl Watched {
 
     /// A sample as the text has it; it is read often, and Prometheus's own reader takes its time.
     fn figure(&self, name: &str) -> f64 {
-        let text = exchange(UnixStream::connect(&self.socket).unwrap(), REQUEST).unwrap();
+        let text = exchange(connect(&self.socket), REQUEST).unwrap();
         let sample = text
             .lines()
             .find_map(|line| line.strip_prefix("nwfilter_")?.strip_prefix(name)?.strip_prefix(' '));

@@ -1,6 +1,7 @@
 //! A server in a thread of the test, and a client that says what it is told to say.
 
 use crate::engine::Engine;
+use crate::tool::LIMIT;
 use nwfilter::rpc::listen::{NAME, Permissions};
 use nwfilter::rpc::proto::{self, HEADER, Header, REMOTE, kind, status};
 use nwfilter::rpc::xdr::{Reader, Writer};
@@ -51,11 +52,7 @@ impl Served {
     }
 
     pub fn wait_for_clients(&self, number: usize) {
-        let until = Instant::now() + Duration::from_secs(10);
-        while *self.connected.borrow() != number {
-            assert!(Instant::now() < until, "{} clients, not {number}", *self.connected.borrow());
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        eventually(&format!("{number} clients"), || *self.connected.borrow() == number);
     }
 }
 
@@ -87,6 +84,15 @@ pub fn run(
 
 pub fn limits() -> Limits {
     Limits { grace: Duration::from_millis(500), ..Limits::default() }
+}
+
+/// Waits for what must come.
+pub fn eventually(what: &str, mut there: impl FnMut() -> bool) {
+    let until = Instant::now() + LIMIT;
+    while !there() {
+        assert!(Instant::now() < until, "never came: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
 
 pub struct Raw {

@@ -1,7 +1,7 @@
 //! The running server: what it is for, and what it takes without harm.
 
 use crate::engine::{BINDING, Engine, XML};
-use crate::served::{Raw, Served, body, filter, limits, opening, text, word};
+use crate::served::{Raw, Served, body, eventually, filter, limits, opening, text, word};
 use nwfilter::rpc::client::{Client, Failure};
 use nwfilter::rpc::listen::{NAME, NAME_READ_ONLY};
 use nwfilter::rpc::proto::{self, FRAME_MAX, HEADER, Header, KEEPALIVE, REMOTE, STRING_MAX, kind};
@@ -9,6 +9,7 @@ use nwfilter::rpc::session::Keepalive;
 use nwfilter::rpc::{Code, Error, IpsetVerb, Limits, Reply, Request};
 use std::io::Write;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
@@ -150,13 +151,16 @@ fn all_procedures_reach_the_engine() {
 
 #[test]
 fn a_stop_lets_answers_out_and_nothing_in() {
+    static ASKED: AtomicBool = AtomicBool::new(false);
     let mut served = Served::with(limits(), |engine, request| {
+        ASKED.store(true, Ordering::SeqCst);
+        // The stop comes meanwhile.
         std::thread::sleep(Duration::from_millis(150));
         engine.answer(request)
     });
     let mut raw = Raw::open(&served.path(NAME));
     raw.send(178, &[]);
-    std::thread::sleep(Duration::from_millis(50));
+    eventually("the engine is asked", || ASKED.load(Ordering::SeqCst));
     served.stop();
     assert_eq!(raw.frame().unwrap().1, word(0));
     assert!(raw.is_closed());
@@ -258,10 +262,10 @@ fn raw_name_error(raw: &mut Raw, length: usize) -> Code {
 
 #[test]
 fn a_flood_of_calls_is_read_only_as_fast_as_it_is_answered() {
-    static MOST: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+    static MOST: AtomicUsize = AtomicUsize::new(0);
     // The engine holds no call longer than it takes; what waits, waits in the kernel.
     let served = Served::with(limits(), |engine, request| {
-        MOST.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        MOST.fetch_add(1, Ordering::SeqCst);
         std::thread::sleep(Duration::from_millis(1));
         engine.answer(request)
     });
@@ -276,7 +280,7 @@ fn a_flood_of_calls_is_read_only_as_fast_as_it_is_answered() {
         std::thread::sleep(Duration::from_millis(1));
     }
     let accepted = written / call.len();
-    let answered = MOST.load(std::sync::atomic::Ordering::SeqCst);
+    let answered = MOST.load(Ordering::SeqCst);
     // What is neither in the kernel's buffers (about 208 KiB each way) nor answered is 5 calls and one read.
     assert!(
         accepted < answered + 5 + (212_992 * 2 + 4096) / call.len(),

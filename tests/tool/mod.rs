@@ -10,7 +10,9 @@
 #![allow(clippy::disallowed_methods)]
 
 use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
@@ -107,6 +109,13 @@ pub fn with_usual_signals(command: &mut Command) -> &mut Command {
     };
     // SAFETY: it makes system calls alone.
     unsafe { command.pre_exec(usual) }
+}
+
+/// A connection to a program. Reads from it end within the limit.
+pub fn connect(socket: &Path) -> UnixStream {
+    let stream = UnixStream::connect(socket).unwrap_or_else(|why| panic!("{}: {why}", socket.display()));
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    stream
 }
 
 /// The lines that a running program writes.
