@@ -216,9 +216,9 @@ fn send(ruleset: &Ruleset, batch: &[Step]) -> Ruleset {
             }
             Change::AddSet(name, kind) => {
                 let set = Set {
+                    role: layout::role_of(&name, &kind),
                     key: kind.key,
                     data: kind.data,
-                    role: layout::role_of(&name, kind.dynamic),
                     dynamic: kind.dynamic,
                     counted: kind.counted,
                     elements: OrdMap::new(),
