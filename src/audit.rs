@@ -9,14 +9,14 @@ mod differences;
 mod shadow;
 
 use crate::addr::Mac;
-use crate::compile::{Features, Options, compile};
+use crate::compile::{Features, Options, compile, silenced};
 use crate::diag::Diagnostic;
 use crate::eval::{Connection, End, Frame, Port, Rules, Tracking};
 use crate::explain::summary;
 use crate::filter::state;
 use crate::ir::CtDirection;
 use crate::program::{OUT, Program};
-use crate::resolve::{Library, Resolved, with_samples};
+use crate::resolve::{Library, Resolved, check, with_samples};
 use crate::vars::Vars;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -66,23 +66,73 @@ pub fn audit(library: Library<'_>, root: &str) -> Result<Vec<Diagnostic>, Vec<Di
     let (resolved, program) = prepared(library, root)?;
     let mut found: Vec<Diagnostic> = shadow::unreached(library, &resolved, &program)
         .into_iter()
-        .map(|origin| {
+        .map(|(origin, taker)| {
             let message = format!("no frame reaches this rule of filter '{}'", origin.filter);
-            Diagnostic::warning(message).at(origin.place, "an earlier rule takes everything that it asks for")
+            let fault = Diagnostic::warning(message).at(origin.place, taker.label());
+            if taker.in_other_layer { fault.help(LAYERS) } else { fault }
         })
         .collect();
     found.extend(shadow::shadowed(library, &program).into_iter().map(|(origin, by)| {
         let message = format!("no frame is left for this rule of filter '{}'", origin.filter);
-        let label = format!("rule {} of filter '{}' takes all that it asks for", by.rule, by.filter);
-        Diagnostic::warning(message).at(origin.place, label)
+        Diagnostic::warning(message).at(origin.place, shadow::taken_by(&by))
     }));
     found.extend(differences::differences(library, root, &resolved));
-    found.extend(witnesses_of(&program).into_iter().map(|witness| {
-        let message =
-            format!("filter '{root}' lets the guest send with a foreign {}", witness.disguise.name());
-        Diagnostic::warning(message).help(format!("it accepts {}", summary::of(&witness.frame)))
-    }));
+    found.extend(differences::both_ways(&resolved));
+    if library(root).is_some_and(|filter| filter.chain == "root") {
+        found.extend(disguise(root, &witnesses_of(&program)));
+    }
     Ok(found)
+}
+
+/// The first rule of the IP layer that no frame reaches because a rule of the Ethernet layer refuses all of them.
+pub fn behind_ethernet(library: Library<'_>, root: &str) -> Option<Diagnostic> {
+    let (resolved, program) = prepared(library, root).ok()?;
+    let unreached = shadow::unreached(library, &resolved, &program).into_iter();
+    let mut behind = unreached.filter(|(_, taker)| taker.in_other_layer && taker.is_known());
+    let (origin, taker) = behind.next()?;
+    let message = match behind.count() {
+        0 => format!("no frame reaches this rule of filter '{}'", origin.filter),
+        more => format!(
+            "no frame reaches {} rules of the IP layer, this one of filter '{}' first",
+            more + 1,
+            origin.filter
+        ),
+    };
+    Some(Diagnostic::warning(message).at(origin.place, taker.label()).help(LAYERS))
+}
+
+/// Why a rule comes too late whose number is lower.
+pub const LAYERS: &str = "Ethernet rules are judged before IP rules, whatever their priority";
+
+/// What a guest can send under the names of others, in one breath.
+fn disguise(root: &str, witnesses: &[Witness]) -> Option<Diagnostic> {
+    let (tagged, plain): (Vec<&Witness>, Vec<&Witness>) =
+        witnesses.iter().partition(|witness| witness.frame.get(12..14) == Some(&[0x81, 0]));
+    let shown = plain.first().or(tagged.first())?;
+    let names = |witnesses: &[&Witness]| {
+        witnesses.iter().map(|witness| witness.disguise.name()).collect::<Vec<_>>().join(", ")
+    };
+    let foreign = match (&plain[..], &tagged[..]) {
+        (plain, []) => names(plain),
+        ([], tagged) => format!("{} in a VLAN", names(tagged)),
+        (plain, tagged) => format!("{}, and in a VLAN with a foreign {}", names(plain), names(tagged)),
+    };
+    let message = format!("filter '{root}' lets the guest send with a foreign {foreign}");
+    let help = format!(
+        "it accepts {}; clean-traffic, or no-mac-spoofing, no-arp-spoofing, no-ip-spoofing and no-ipv6-spoofing, keep a \
+         guest from that",
+        summary::of(&shown.frame)
+    );
+    Some(Diagnostic::warning(message).help(help))
+}
+
+/// What an administrator should know when a filter is defined or bound, in a kernel that can do as much as this: where
+/// libvirt's usual driver would let other frames through, and what is dropped though it should be answered.
+pub fn notices(library: Library<'_>, root: &str, options: &Options) -> Vec<Diagnostic> {
+    let Ok(resolved) = check(library, root) else { return Vec::new() };
+    let mut notices = differences::open_ends(root, &resolved);
+    notices.extend(silenced(&resolved, options.features));
+    notices
 }
 
 /// One frame for each disguise that a guest with this filter can put on.

@@ -8,11 +8,12 @@ pub mod validate;
 
 use crate::addr::Mac;
 use crate::diag::{Code, Diagnostic, Severity};
-use crate::filter::read::{parse_uuid, read_params, unknown_attributes, unknown_element};
+use crate::filter::read::{Params, parse_uuid, read_params, unknown_attributes, unknown_element};
 use crate::filter::write::{file_header, parameters};
 use crate::span::{Source, Span};
 use crate::vars::Vars;
 use crate::xml::{Attribute, Document, Element, escape};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -36,6 +37,10 @@ pub struct Binding {
     pub filter: String,
     /// The variables given to it.
     pub params: Vars,
+    /// Where each of them stands.
+    pub spans: BTreeMap<String, Span>,
+    /// Those that could not be read, by name.
+    pub dropped: Vec<(String, Diagnostic)>,
     /// The document it was read from.
     pub source: Arc<Source>,
     /// Of the filter's name in it.
@@ -143,6 +148,7 @@ fn read_binding(root: Element<'_>, source: &Arc<Source>, faults: &mut Vec<Diagno
     let filter = attribute(root, "filterref", "filter", "filter reference", faults);
     let params = root.child("filterref").map(|filterref| read_params(filterref, faults));
     let filter = filter?;
+    let Params { vars: params, spans, dropped } = params.unwrap_or_default();
     Some(Binding {
         owner_name: owner_name?,
         owner_uuid: owner_uuid?,
@@ -153,7 +159,9 @@ fn read_binding(root: Element<'_>, source: &Arc<Source>, faults: &mut Vec<Diagno
         },
         mac: mac?,
         filter: filter.value.to_owned(),
-        params: params.unwrap_or_default(),
+        params,
+        spans,
+        dropped,
         source: Arc::clone(source),
         filter_span: filter.span,
     })
@@ -170,12 +178,12 @@ const ELEMENTS: &[(&str, &[&str])] = &[
 ];
 
 fn warn_of_strangers(root: Element<'_>, faults: &mut Vec<Diagnostic>) {
-    unknown_attributes(root, &[], faults);
+    unknown_attributes(root, &[], Severity::Warning, faults);
     let names: Vec<&str> = ELEMENTS.iter().map(|(name, _)| *name).collect();
     for child in root.children() {
         match ELEMENTS.iter().find(|(name, _)| *name == child.name()) {
-            Some((_, attributes)) => unknown_attributes(child, attributes, faults),
-            None => unknown_element(child, &names, faults),
+            Some((_, attributes)) => unknown_attributes(child, attributes, Severity::Warning, faults),
+            None => unknown_element(child, &names, Severity::Warning, faults),
         }
     }
 }

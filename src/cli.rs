@@ -14,7 +14,7 @@ mod trace;
 
 use crate::addr::Mac;
 use crate::config::Options;
-use crate::diag::{Code, Diagnostic, Severity, render};
+use crate::diag::{Code, Diagnostic, render};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::fs;
 use std::io::{self, IsTerminal, Write};
@@ -32,18 +32,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Say what is wrong with filters and bindings, and where.
-    Check {
-        /// Documents; `-` is the standard input.
-        #[arg(required = true)]
-        files: Vec<PathBuf>,
-        /// Where filters that they refer to are looked up.
-        #[arg(long, default_value = FILTERS)]
-        dir: PathBuf,
-        /// Also look for rules that no frame is left for, for rules that libvirt enforces in another way, and for frames with
-        /// foreign addresses that a guest could send.
-        #[arg(long)]
-        audit: bool,
-    },
+    Check(documents::CheckArgs),
     /// Print a filter or binding the way libvirt does.
     Fmt {
         /// The document; `-` is the standard input.
@@ -151,6 +140,9 @@ struct BindArgs {
     /// Count the frames of every rule.
     #[arg(long)]
     counters: bool,
+    /// Only warn of what libvirt ignores, so that a rule means more than it says. Not where the daemon runs.
+    #[arg(long)]
+    lenient: bool,
 }
 
 /// Why a command did not do what it was told.
@@ -182,7 +174,7 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> Outcome {
     match command {
-        Command::Check { files, dir, audit } => documents::check(&files, &dir, audit),
+        Command::Check(arguments) => documents::check(&arguments),
         Command::Fmt { file, write } => documents::format(&file, write),
         Command::Compile { filter, slots, json } => print::compile(&filter, slots, json),
         Command::Apply(arguments) => enforce::apply(&arguments),
@@ -246,9 +238,4 @@ impl From<Vec<Diagnostic>> for Failure {
     fn from(faults: Vec<Diagnostic>) -> Failure {
         Failure::Faults(faults)
     }
-}
-
-/// Whether any of these stands in the way.
-fn has_errors(diagnostics: &[Diagnostic]) -> bool {
-    diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error)
 }

@@ -10,7 +10,7 @@ mod matches;
 mod notes;
 
 pub use flow::needs_bridge;
-pub use notes::warnings;
+pub use notes::{Use, silenced, warnings};
 
 use crate::diag::Diagnostic;
 use crate::ir::{self, Action, Data, From, KeyType, Match, Name, Role, Set, SetRef, Verdict};

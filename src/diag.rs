@@ -13,6 +13,9 @@ use std::ops::Range;
 pub enum Severity {
     /// The document is taken; the reader should know something about it.
     Warning,
+    /// libvirt takes the document and leaves this out of it, so that a rule means more than was written. The document can be
+    /// kept, and is refused where it would be enforced.
+    Unenforced,
     /// The document or the change is refused.
     Error,
 }
@@ -85,6 +88,19 @@ impl Diagnostic {
         Diagnostic { severity: Severity::Warning, ..Diagnostic::error(Code::INTERNAL, message) }
     }
 
+    /// Without a place: what libvirt leaves out of a document.
+    pub fn unenforced(message: impl Into<String>) -> Diagnostic {
+        Diagnostic { severity: Severity::Unenforced, ..Diagnostic::error(Code::INTERNAL, message) }
+    }
+
+    /// The same, as a warning where it says what libvirt leaves out.
+    pub fn tolerated(mut self) -> Diagnostic {
+        if self.severity == Severity::Unenforced {
+            self.severity = Severity::Warning;
+        }
+        self
+    }
+
     /// The same, found at a place, with what was expected there.
     pub fn at(mut self, place: Place, label: impl Into<String>) -> Diagnostic {
         self.place = Some(place);
@@ -121,13 +137,17 @@ impl fmt::Display for Diagnostic {
 
 impl std::error::Error for Diagnostic {}
 
-/// The diagnostic that libvirt would report, which reports one: the first error, and where there is none
-/// the first of all. Reading keeps its diagnostics in libvirt's order.
+/// The diagnostic that libvirt would report, which reports one: the first of the worst. Reading keeps its diagnostics in
+/// libvirt's order.
 ///
 /// Panics without diagnostics: a refusal has a reason.
 pub fn principal(diagnostics: &[Diagnostic]) -> &Diagnostic {
-    let error = diagnostics.iter().find(|found| found.severity == Severity::Error);
-    error.or(diagnostics.first()).expect("a refusal has a reason")
+    diagnostics.iter().rev().max_by_key(|found| found.severity).expect("a refusal has a reason")
+}
+
+/// Whether any of these is worse than a warning.
+pub fn refuses(diagnostics: &[Diagnostic]) -> bool {
+    diagnostics.iter().any(|diagnostic| diagnostic.severity != Severity::Warning)
 }
 
 /// More diagnostics than this are counted, not shown.
@@ -152,7 +172,7 @@ pub fn render(diagnostics: &[Diagnostic], color: bool) -> String {
 
 fn group(diagnostic: &Diagnostic) -> Group<'_> {
     let level = match diagnostic.severity {
-        Severity::Error => Level::ERROR,
+        Severity::Unenforced | Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,
     };
     let mut group = Group::with_title(level.primary_title(&diagnostic.message));

@@ -66,6 +66,8 @@ pub struct Change {
     pub writes: Vec<Write>,
     /// The answer, where somebody asked.
     pub reply: Reply,
+    /// What the administrator should know of it, though nothing is refused.
+    pub told: Vec<Diagnostic>,
 }
 
 /// A document to write or to remove.
@@ -267,7 +269,7 @@ impl State {
     }
 
     fn answer(&self, reply: Reply) -> Result<Change, Error> {
-        Ok(Change { next: self.clone(), writes: Vec::new(), reply })
+        Ok(Change { reply, ..Change::silent(self.clone()) })
     }
 
     fn filter_named(&self, name: &str) -> Result<&Arc<Filter>, Error> {
@@ -286,8 +288,8 @@ impl State {
 
 impl Change {
     /// A change that is written nowhere and answers nobody.
-    fn silent(next: State) -> Change {
-        Change { next, writes: Vec::new(), reply: Reply::Done }
+    pub fn silent(next: State) -> Change {
+        Change { next, writes: Vec::new(), reply: Reply::Done, told: Vec::new() }
     }
 }
 

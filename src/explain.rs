@@ -14,10 +14,10 @@ pub use sketch::{Sketch, Station, Unclear};
 
 use crate::compile::{Features, Options, compile};
 use crate::diag::Diagnostic;
-use crate::eval::{End, Frame, Rules, Step, seen};
+use crate::eval::{Connection, End, Frame, Rules, Step, Tracking, seen};
 use crate::field::Field;
-use crate::filter::{Entry, Filter};
-use crate::ir::{self, Action, From, Match, Origin};
+use crate::filter::{Entry, Filter, state};
+use crate::ir::{self, Action, CtDirection, From, Match, Origin};
 use crate::program::{IN, OUT, Program};
 use crate::resolve::{Library, Mode, resolve};
 use crate::span::Place;
@@ -61,6 +61,21 @@ pub struct Explanation {
     pub decided: Option<Line>,
     /// Its text, underlined.
     pub excerpt: Option<String>,
+    /// As what frame of a connection it was judged; none where connections say nothing.
+    pub state: Option<&'static str>,
+    /// What would become of it as another frame of a connection, where that is something else.
+    pub otherwise: Vec<Otherwise>,
+}
+
+/// What becomes of the same frame where conntrack says something else of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Otherwise {
+    /// What conntrack says.
+    pub state: &'static str,
+    /// `accept`, `drop` or `reject`.
+    pub verdict: &'static str,
+    /// The rule that decides.
+    pub decided: Option<Line>,
 }
 
 /// One stay in a chain.
@@ -144,11 +159,7 @@ impl Explainer {
         let sets = BTreeMap::new();
         let rules = Rules::of_program(&self.program, &sets);
         let walked = rules.trace(if way == Way::Out { OUT } else { IN }, frame);
-        let verdict = match walked.end {
-            Some(End::Accept) | None => "accept",
-            Some(End::Drop) => "drop",
-            Some(End::Reject) => "reject",
-        };
+        let verdict = verdict(walked.end.as_ref());
         let decided = decider(&walked.path, walked.rule);
         let excerpt = decided.map(|origin| excerpt(&origin.place));
         let decided = decided.map(|origin| self.line(origin));
@@ -161,7 +172,26 @@ impl Explainer {
             entered.take(self.tried(&rules, step, frame));
         }
         let filter = self.program.filter.clone();
-        Explanation { verdict, filter, way, frame: summary::of(frame.bytes), chains, decided, excerpt }
+        let (state, otherwise) = (self.state(frame), self.otherwise(&rules, way, frame, verdict));
+        let frame = summary::of(frame.bytes);
+        Explanation { verdict, filter, way, frame, chains, decided, excerpt, state, otherwise }
+    }
+
+    fn state(&self, frame: Frame<'_>) -> Option<&'static str> {
+        let (word, _) = STATES.iter().find(|(_, tracking)| *tracking == frame.tracking)?;
+        self.program.stateful.then_some(*word)
+    }
+
+    /// The verdicts that another state of the connection would give.
+    fn otherwise(&self, rules: &Rules<'_>, way: Way, frame: Frame<'_>, given: &str) -> Vec<Otherwise> {
+        let judged = |(state, tracking): &(&'static str, Tracking)| {
+            let frame = Frame { tracking: *tracking, ..frame };
+            let walked = rules.trace(if way == Way::Out { OUT } else { IN }, frame);
+            let decided = decider(&walked.path, walked.rule).map(|origin| self.line(origin));
+            Otherwise { state, verdict: verdict(walked.end.as_ref()), decided }
+        };
+        let asked = STATES.iter().filter(|_| self.program.stateful);
+        asked.map(judged).filter(|other| other.verdict != given).collect()
     }
 
     fn tried(&self, rules: &Rules<'_>, step: &Step<'_>, frame: Frame<'_>) -> Option<Tried> {
@@ -195,6 +225,26 @@ impl Entered {
             Some(_) => {}
             None => self.tried.push(tried),
         }
+    }
+}
+
+/// What conntrack may say of a frame, in words.
+const STATES: [(&str, Tracking); 4] = [
+    ("new", connection(state::NEW, CtDirection::Original)),
+    ("established", connection(state::ESTABLISHED, CtDirection::Original)),
+    ("established, in reply", connection(state::ESTABLISHED, CtDirection::Reply)),
+    ("related", connection(state::RELATED, CtDirection::Original)),
+];
+
+const fn connection(state: u8, direction: CtDirection) -> Tracking {
+    Tracking::Connection(Connection { state, direction })
+}
+
+fn verdict(end: Option<&End>) -> &'static str {
+    match end {
+        Some(End::Accept) | None => "accept",
+        Some(End::Drop) => "drop",
+        Some(End::Reject) => "reject",
     }
 }
 
@@ -274,9 +324,27 @@ impl Display for Explanation {
             Some(line) => {
                 writeln!(f, "{} by rule {} of filter '{}'", past(self.verdict), line.rule, line.filter)?;
                 writeln!(f, " --> {}", line.place)?;
-                f.write_str(self.excerpt.as_deref().unwrap_or_default())
+                f.write_str(self.excerpt.as_deref().unwrap_or_default())?;
             }
-            None => writeln!(f, "{}: no rule of filter '{}' decides", past(self.verdict), self.filter),
+            None => writeln!(f, "{}: no rule of filter '{}' decides", past(self.verdict), self.filter)?,
+        }
+        if !self.otherwise.is_empty() {
+            writeln!(
+                f,
+                "the state of the connection decides; here it is {}",
+                self.state.unwrap_or("not known")
+            )?;
+        }
+        self.otherwise.iter().try_for_each(|other| other.fmt(f))
+    }
+}
+
+impl Display for Otherwise {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "  {}: {}", self.state, past(self.verdict))?;
+        match &self.decided {
+            Some(line) => writeln!(f, " by rule {} of filter '{}' ({})", line.rule, line.filter, line.place),
+            None => writeln!(f, ", no rule decides"),
         }
     }
 }
@@ -284,7 +352,7 @@ impl Display for Explanation {
 impl Display for Tried {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Line { filter, rule, place, .. } = &self.rule;
-        write!(f, "    {filter}:{rule} {}", self.action)?;
+        write!(f, "    filter '{filter}' rule {rule} {}", self.action)?;
         match &*self.missed {
             [] => writeln!(f, ": matches ({place})"),
             missed => {

@@ -12,8 +12,9 @@ pub mod value;
 pub mod write;
 
 use crate::addr::Mac;
+use crate::diag::Diagnostic;
 use crate::span::{Source, Span};
-use crate::vars::{Access, Vars};
+use crate::vars::Access;
 use schema::{Attribute, Protocol};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -32,6 +33,8 @@ pub struct Filter {
     pub uuid: Option<Uuid>,
     /// Rules and references in document order.
     pub entries: Vec<Entry>,
+    /// What the document says and no rule would enforce. A filter that has any is kept, and bound to nothing.
+    pub unenforced: Vec<Diagnostic>,
     /// The document it was read from.
     pub source: Arc<Source>,
 }
@@ -51,7 +54,7 @@ pub struct Include {
     /// The filter referred to.
     pub filter: String,
     /// Its parameters; those of the referring side win over them.
-    pub params: Vars,
+    pub params: read::Params,
     /// Of the `filter` attribute's value.
     pub span: Span,
 }
@@ -175,6 +178,33 @@ pub enum Direction {
 }
 
 impl Filter {
+    /// The same, to be bound without what no rule would enforce, as libvirt binds it.
+    pub fn tolerated(mut self) -> Filter {
+        self.unenforced.clear();
+        for entry in &mut self.entries {
+            if let Entry::Include(include) = entry {
+                include.params.dropped.clear();
+            }
+        }
+        self
+    }
+
+    /// The parameters of references that could not be read.
+    pub fn dropped(&self) -> impl Iterator<Item = &Diagnostic> {
+        self.entries
+            .iter()
+            .flat_map(|entry| match entry {
+                Entry::Include(include) => &include.params.dropped[..],
+                Entry::Rule(_) => &[],
+            })
+            .map(|(_, fault)| fault)
+    }
+
+    /// All that libvirt leaves out of the document.
+    pub fn left_out(&self) -> impl Iterator<Item = &Diagnostic> {
+        self.unenforced.iter().chain(self.dropped())
+    }
+
     /// The names of the filters it refers to, in order, with repetitions.
     pub fn references(&self) -> impl Iterator<Item = &str> {
         self.entries.iter().filter_map(|entry| match entry {

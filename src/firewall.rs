@@ -27,6 +27,7 @@ use crate::ir::{Family, Name, Origin, Ruleset, Table};
 use crate::layout::{self, Tracked};
 use crate::learning::filters as waiting;
 use crate::program::Program;
+use crate::resolve::given::{self, Given, Unread};
 use crate::resolve::{self, Mode, introduces_loop, resolve};
 use crate::vars::{Access, Vars};
 use earlier::Earlier;
@@ -327,6 +328,11 @@ impl Firewall {
     pub fn missing(&self, filter: &str, vars: &Vars) -> Result<Vec<Access>, Refused> {
         let missing = resolve::missing(&|name| self.known(name), filter, vars);
         missing.map_err(|diagnostics| Refused { interface: None, diagnostics })
+    }
+
+    /// What of a binding's parameters, and of those of the references below its filter, comes to nothing.
+    pub fn unread(&self, filter: &str, given: &Given) -> Vec<Unread> {
+        given::unread(&|name| self.known(name), filter, given)
     }
 
     /// Defined by somebody, or in force while an address is learned.

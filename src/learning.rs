@@ -85,8 +85,10 @@ pub enum Heard {
 
 /// The variable of the mode.
 pub const MODE: &str = "CTRL_IP_LEARNING";
-const LIMIT: &str = "CTRL_IP_LEARNING_LIMIT";
-const SERVERS: &str = "DHCPSERVER";
+/// The variable of how many addresses are learned.
+pub const LIMIT: &str = "CTRL_IP_LEARNING_LIMIT";
+/// The variable of the servers that are believed.
+pub const SERVERS: &str = "DHCPSERVER";
 
 /// The most addresses a guest may have, learned or leased.
 pub const MOST: usize = 64;

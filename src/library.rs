@@ -5,6 +5,7 @@
 use crate::diag::{Code, Diagnostic};
 use crate::filter::{Filter, read};
 use crate::span::Source;
+use crate::xml::decode;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -45,12 +46,20 @@ impl Library {
         library
     }
 
-    /// The standard filters, and over them those of a directory's `*.xml`. A directory that does not exist has none.
+    /// The standard filters, and over them those of a directory's `*.xml`. A directory that does not exist has
+    /// none; where it may not be read that is among the faults.
     pub fn load(directory: &Path) -> io::Result<Library> {
         let mut library = Library::standard();
-        for path in documents(directory)? {
-            match fs::read_to_string(&path) {
-                Ok(text) => library.add(&Source::new(path.display().to_string(), text)),
+        let paths = match documents(directory) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                library.faults.push(unreadable(directory, &error));
+                Vec::new()
+            }
+            paths => paths?,
+        };
+        for path in paths {
+            match fs::read(&path) {
+                Ok(bytes) => library.add(&Source::new(path.display().to_string(), decode(&bytes))),
                 Err(error) => library.faults.push(unreadable(&path, &error)),
             }
         }
@@ -65,6 +74,13 @@ impl Library {
                 self.faults.extend(warnings);
             }
             Err(faults) => self.faults.extend(faults),
+        }
+    }
+
+    /// Has filters bound without what no rule of theirs would enforce.
+    pub fn tolerate(&mut self) {
+        for filter in self.filters.values_mut().filter(|filter| filter.left_out().next().is_some()) {
+            *filter = Arc::new((**filter).clone().tolerated());
         }
     }
 

@@ -6,6 +6,7 @@
 
 mod conditions;
 mod faults;
+pub mod given;
 mod groups;
 mod members;
 mod sample;

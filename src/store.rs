@@ -10,6 +10,7 @@ mod staged;
 
 pub use staged::Staged;
 
+use crate::xml::decode;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use std::ffi::OsStr;
 use std::fs::{DirBuilder, File, TryLockError};
@@ -76,9 +77,6 @@ pub enum Fault {
     /// Larger than any document.
     #[error("{}: larger than {LIMIT} bytes", .0.display())]
     TooLarge(PathBuf),
-    /// Not text.
-    #[error("{}: not UTF-8", .0.display())]
-    NotText(PathBuf),
     /// A directory where anybody can put files.
     #[error("{}: other users can write to this directory", .0.display())]
     Open(PathBuf),
@@ -173,7 +171,7 @@ impl Store {
         if bytes.len() as u64 > LIMIT {
             return Err(Fault::TooLarge(path));
         }
-        String::from_utf8(bytes).map_err(|_| Fault::NotText(path))
+        Ok(decode(&bytes))
     }
 }
 

@@ -41,6 +41,9 @@ struct Frame {
     last: Option<String>,
     /// The rule that let it out of the host's IP layer, when it was no frame yet.
     let_out: Option<String>,
+    /// The interfaces at the hook where it was seen last.
+    iif: Option<u32>,
+    oif: Option<u32>,
 }
 
 /// What became of one frame.
@@ -54,6 +57,8 @@ pub struct Fate {
     pub filter: String,
     /// Whether the guest sent it.
     pub from_guest: bool,
+    /// The guest's interface, by index, where the kernel tells it.
+    pub interface: Option<u32>,
     /// The frame in a line.
     pub frame: String,
     /// The frame's headers, all that the kernel tells of it.
@@ -83,6 +88,10 @@ impl Joiner {
         let mut frame = self.frame(step.id);
         if let Some(headers) = &step.headers {
             frame.headers.clone_from(headers);
+        }
+        // Both are told once at each hook, the way out not before it is known.
+        if step.iif.is_some() || step.oif.is_some() {
+            (frame.iif, frame.oif) = (step.iif, step.oif);
         }
         if step.table != TABLE {
             self.keep(frame);
@@ -117,19 +126,24 @@ impl Joiner {
                 let_out: frame.rule,
                 id: frame.id,
                 headers: frame.headers,
+                iif: frame.iif,
+                oif: frame.oif,
                 ..Frame::default()
             });
             return None;
         }
         let program = frame.program.unwrap_or_default();
         let whole = whole(&frame.headers);
+        let from_guest = way == Some("out")
+            || ["prerouting", "ingress", "from"].contains(&&*frame.base) && frame.chain.is_empty();
         Some(Fate {
             dropped,
+            from_guest,
+            // What the guest of a macvtap sends goes out by it.
+            interface: if from_guest { frame.iif.or(frame.oif) } else { frame.oif.or(frame.iif) },
             // A drop without a name on it is no filter's; to accept may have been said before.
             rule: if dropped { own } else { frame.let_out.or(own).or(frame.rule) },
             filter: label_of(&program).to_owned(),
-            from_guest: way == Some("out")
-                || ["prerouting", "ingress", "from"].contains(&&*frame.base) && frame.chain.is_empty(),
             // At a device's egress the kernel shows no Ethernet header.
             frame: match frame.headers.is_empty() {
                 true => "headers not told".into(),
@@ -174,10 +188,14 @@ fn whole(headers: &[u8]) -> Vec<u8> {
 
 impl Fate {
     /// `drop`, `out` and the rule, or where no rule decided the filter.
-    fn parts(&self) -> [&str; 3] {
+    fn parts(&self) -> [String; 3] {
         let verdict = if self.dropped { "drop" } else { "accept" };
         let way = if self.from_guest { "out" } else { "in" };
-        [verdict, way, self.rule.as_deref().unwrap_or(&self.filter)]
+        let rule = match self.rule.as_deref().and_then(|rule| rule.rsplit_once(':')) {
+            Some((filter, number)) => format!("filter '{filter}' rule {number}"),
+            None => format!("filter '{}' no rule", self.filter),
+        };
+        [verdict.into(), way.into(), rule]
     }
 }
 

@@ -1,7 +1,13 @@
 //! A cursor over an XML document that keeps the place of everything, and the escaping of what we print.
 //!
-//! Documents come from strangers: size, depth, attributes and elements are limited, a DOCTYPE is refused,
+//! Documents come from strangers: size, depth, attributes and elements are limited, a DOCTYPE
+//! that declares entities or attributes is refused,
 //! and what is not well-formed becomes a [`Diagnostic`] with libvirt's code. It does not know filters.
+
+mod decode;
+
+use decode::NO_TEXT;
+pub use decode::decode;
 
 use crate::diag::{Code, Diagnostic};
 use crate::span::{Place, Source, Span};
@@ -49,11 +55,12 @@ pub struct Attribute<'a> {
 impl<'a> Document<'a> {
     /// Parses a document.
     ///
-    /// Fails where it is not well-formed, has a DOCTYPE, or exceeds a limit.
+    /// Fails where it is not well-formed, has a DOCTYPE that would change its text, or exceeds a limit.
     pub fn parse(source: &'a Arc<Source>) -> Result<Document<'a>, Diagnostic> {
         within_bytes(source)?;
         within_attributes(source)?;
-        let options = ParsingOptions { nodes_limit: NODES, ..ParsingOptions::default() };
+        without_declarations(source)?;
+        let options = ParsingOptions { allow_dtd: true, nodes_limit: NODES, ..ParsingOptions::default() };
         let tree = roxmltree::Document::parse_with_options(&source.text, options)
             .map_err(|error| not_well_formed(source, &error))?;
         let document = Document { tree, source };
@@ -231,13 +238,29 @@ fn tag_within_attributes(tag: &str) -> Result<usize, usize> {
     Ok(tag.len())
 }
 
+/// What a DOCTYPE declares can change what a document says; its name and that of its grammar can not.
+fn without_declarations(source: &Arc<Source>) -> Result<(), Diagnostic> {
+    let text = &source.text;
+    let Some(doctype) = text.find("<!DOCTYPE") else { return Ok(()) };
+    let Some(found) = ["<!ENTITY", "<!ATTLIST"].iter().filter_map(|word| text[doctype..].find(word)).min()
+    else {
+        return Ok(());
+    };
+    let at = doctype + found;
+    let row = text[..at].matches('\n').count() + 1;
+    let place = Place { source: Arc::clone(source), span: Span::new(at..at) };
+    let help = "remove it; entities other than &lt; &gt; &amp; &quot; &apos; are not supported";
+    let message = format!("at line {row}: a DOCTYPE with entities or attributes is not allowed");
+    Err(limit(message).at(place, "not allowed").help(help))
+}
+
 fn not_well_formed(source: &Arc<Source>, error: &Error) -> Diagnostic {
     let (row, offset) = position(source, error);
     let place = Place { source: Arc::clone(source), span: Span::new(offset..offset) };
     let (message, label, help) = match error {
-        Error::DtdDetected => {
-            let help = "remove it; entities other than &lt; &gt; &amp; &quot; &apos; are not supported";
-            ("a DOCTYPE is not allowed".to_owned(), "not allowed", Some(help))
+        _ if source.text[offset..].starts_with(NO_TEXT) => {
+            let help = "save it as UTF-8, or name its encoding at its beginning: <?xml version='1.0' encoding='ISO-8859-1'?>";
+            ("this is no text in the encoding of the document".to_owned(), "no text", Some(help))
         }
         Error::NodesLimitReached => (format!("more than {NODES} elements, texts and comments"), "", None),
         other => (other.to_string(), "not well-formed XML from here on", None),
@@ -252,12 +275,17 @@ fn not_well_formed(source: &Arc<Source>, error: &Error) -> Diagnostic {
 fn position(source: &Source, error: &Error) -> (usize, usize) {
     let text = &source.text;
     let offset = match error {
-        Error::DtdDetected => text.find("<!DOCTYPE").unwrap_or(0),
-        Error::NoRootNode | Error::UnclosedRootNode | Error::UnexpectedEndOfStream => text.len(),
+        Error::NoRootNode | Error::UnclosedRootNode | Error::UnexpectedEndOfStream => end_of(text),
         Error::NodesLimitReached | Error::AttributesLimitReached | Error::NamespacesLimitReached => 0,
         _ => offset_of(text, error.pos()),
     };
     (text[..offset].matches('\n').count() + 1, offset)
+}
+
+/// Where a document that is too short ends: at its last tag where that is not closed, else behind its last word.
+fn end_of(text: &str) -> usize {
+    let end = text.trim_end().len();
+    text[..end].rfind('<').filter(|tag| !text[*tag..].contains('>')).unwrap_or(end)
 }
 
 fn offset_of(text: &str, position: roxmltree::TextPos) -> usize {

@@ -2,7 +2,7 @@
 
 mod simulated;
 
-use nwfilter::compile::{Features, Options, Part, compile, compile_part, warnings};
+use nwfilter::compile::{Features, Options, Part, Use, compile, compile_part, warnings};
 use nwfilter::diag::{Code, Diagnostic};
 use nwfilter::eval::End;
 use nwfilter::ir::text::RuleText;
@@ -595,8 +595,9 @@ fn a_rejection_is_an_answer_only_where_the_hook_can_give_one() {
             assert_eq!(guest.end("out", &frame, None), Some(out), "{inner}");
             assert_eq!(guest.end("in", &frame, None), Some(End::Drop), "{inner}");
             let resolved = shelf.resolve("f", &Vars::default(), Mode::Slots).unwrap();
-            let told =
-                warnings(&resolved, &options).iter().any(|note| note.message.contains("can not answer"));
+            let told = warnings(&resolved, &options, Use::Whole)
+                .iter()
+                .any(|note| note.message.contains("can not answer"));
             assert_eq!(told, warned, "{inner}");
         }
     }
@@ -654,10 +655,18 @@ fn an_author_is_told_what_a_rule_does_not_do() {
     let close = "<rule action='drop' direction='inout' priority='1000'/>";
     let vlan = "<rule action='drop' direction='inout'><vlan/></rule>";
     for (body, words) in [
-        (rule("accept", "in", "<tcp/>"), "lets all tagged frames by"),
-        (rule("accept", "in", "<tcp/>") + &rule("drop", "out", "<mac/>"), "lets all tagged frames by"),
-        (rule("accept", "in", "<tcp/>") + close, ""),
-        (rule("accept", "in", "<tcp/>") + vlan, ""),
+        (rule("drop", "in", "<tcp/>"), "lets all tagged frames by"),
+        (rule("drop", "out", "<ip dstipaddr='10.0.0.1'/>"), "lets all tagged frames by"),
+        (rule("drop", "out", "<arp/>"), "lets all tagged frames by"),
+        (rule("drop", "in", "<tcp/>") + &rule("drop", "out", "<mac/>"), "lets all tagged frames by"),
+        (rule("accept", "in", "<tcp/>"), ""),
+        (rule("drop", "in", "<tcp/>") + close, ""),
+        (rule("drop", "in", "<tcp/>") + vlan, ""),
+        (rule("drop", "out", "<ip/>") + vlan, ""),
+        (rule("drop", "inout", "<all/>"), "IPv6, ARP, tagged frames pass"),
+        (rule("drop", "inout", "<all/>") + &rule("drop", "inout", "<arp/>"), "IPv6, tagged frames pass"),
+        (rule("drop", "inout", "<all/>") + vlan, "IPv6, ARP pass"),
+        (rule("drop", "inout", "<all/>") + close, ""),
         (rule("accept", "in", "<mac/>"), ""),
         (
             rule("accept", "in", "<all ipset='x' ipsetflags='src,dst'/>") + close,
@@ -666,7 +675,8 @@ fn an_author_is_told_what_a_rule_does_not_do() {
         (rule("reject", "in", "<mac/>"), "dropped in silence"),
     ] {
         let resolved = Shelf::new(&[filter(&body)]).resolve("f", &Vars::default(), Mode::Slots).unwrap();
-        let notes: Vec<String> = warnings(&resolved, &ABLE).iter().map(ToString::to_string).collect();
+        let notes: Vec<String> =
+            warnings(&resolved, &ABLE, Use::Whole).iter().map(ToString::to_string).collect();
         assert_eq!(notes.len(), usize::from(!words.is_empty()), "{body}: {notes:?}");
         assert!(notes.concat().contains(words), "{body}: {notes:?}");
     }
@@ -679,7 +689,8 @@ fn a_drop_within_a_chain_of_another_protocol_does_not_close_tags() {
         "<filter name='g' chain='ipv4'><rule action='drop' direction='inout'/></filter>",
     ]);
     let resolved = shelf.resolve("f", &Vars::default(), Mode::Slots).unwrap();
-    assert_eq!(warnings(&resolved, &ABLE).len(), 1);
+    assert_eq!(warnings(&resolved, &ABLE, Use::Whole).len(), 1);
+    assert_eq!(warnings(&resolved, &ABLE, Use::Block).len(), 0);
 }
 
 #[test]

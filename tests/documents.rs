@@ -9,6 +9,7 @@ use nwfilter::filter::{Entry, Filter};
 use nwfilter::span::Source;
 use std::fs;
 use std::path::Path;
+use uuid::Uuid;
 
 fn read_text(text: &str) -> Result<(Filter, Vec<Diagnostic>), Vec<Diagnostic>> {
     read(&Source::new("test.xml", text))
@@ -474,54 +475,164 @@ fn rules_and_references_print_in_their_normal_form() {
 }
 
 #[test]
-fn what_is_taken_but_ignored_is_warned_of() {
-    for (document, message, text) in [
-        ("<filter name='f' priority='5'/>", "the priority of a filter without a chain is ignored", "5"),
-        ("<filter name='f' nmae='g'/>", "attribute 'nmae' of <filter> is unknown and ignored", "nmae"),
-        ("<filter name='f'><rul/></filter>", "element <rul> is unknown here and ignored", "rul"),
+fn what_is_taken_but_ignored_is_told() {
+    use Severity::{Unenforced, Warning};
+    let comment = with_rule(&format!("<tcp comment='{}'/>", "x".repeat(257)));
+    let parameter = |parameter: &str| {
+        format!("<filter name='f'><filterref filter='x'><parameter {parameter}/></filterref></filter>")
+    };
+    for (document, severity, message, text) in [
         (
-            "<filter name='f'><rule action='drop' direction='in' priority='-1001'/></filter>",
+            "<filter name='f' priority='5'/>".to_owned(),
+            Warning,
+            "the priority of a filter without a chain is ignored",
+            "5",
+        ),
+        (
+            "<filter name='f' nmae='g'/>".to_owned(),
+            Unenforced,
+            "attribute 'nmae' of <filter> is unknown and ignored",
+            "nmae",
+        ),
+        (
+            "<filter name='f' xmlns:x='urn:x' x:nmae='g'/>".to_owned(),
+            Warning,
+            "attribute 'x:nmae' of <filter> is unknown and ignored",
+            "x:nmae",
+        ),
+        (
+            "<filter name='f'><rul/></filter>".to_owned(),
+            Unenforced,
+            "element <rul> is unknown here and ignored",
+            "rul",
+        ),
+        (
+            "<filter name='f'><rule action='drop' direction='in' proirity='1'/></filter>".to_owned(),
+            Unenforced,
+            "attribute 'proirity' of <rule> is unknown and ignored",
+            "proirity",
+        ),
+        (
+            "<filter name='f'><rule action='drop' direction='in' priority='-1001'/></filter>".to_owned(),
+            Warning,
             "priority -1001 is out of range, the rule has 500 instead",
             "-1001",
         ),
         (
-            "<filter name='f'><rule action='drop' direction='in' statematch='no'/></filter>",
+            "<filter name='f'><rule action='drop' direction='in' statematch='no'/></filter>".to_owned(),
+            Warning,
             "statematch='no' is ignored, connections are tracked",
             "no",
         ),
-        (&with_rule("<tcp/><udp/>"), "<udp> is ignored, the rule is about tcp", "udp"),
-        (&with_rule("<tpc/>"), "element <tpc> is unknown here and ignored", "tpc"),
+        (with_rule("<tcp/><udp/>"), Unenforced, "<udp> is ignored, the rule is about tcp", "udp"),
+        (with_rule("<tpc/>"), Unenforced, "element <tpc> is unknown here and ignored", "tpc"),
         (
-            &with_rule("<tcp srcporttend='1'/>"),
+            with_rule("<tcp srcporttend='1'/>"),
+            Unenforced,
             "attribute 'srcporttend' of <tcp> is unknown and ignored",
             "srcporttend",
         ),
-        (&with_rule("<tcp match='NO'/>"), "match='NO' negates nothing", "NO"),
-        (&with_rule("<arp gratuitous='maybe'/>"), "'maybe' is taken for false", "maybe"),
-        (&with_rule("<tcp srcipaddr='$A[1]x'/>"), "what follows the variable is ignored", "$A[1]x"),
         (
-            &with_rule(&format!("<tcp comment='{}'/>", "x".repeat(257))),
-            "the comment is cut off",
-            &"x".repeat(257),
+            with_rule("<ip dstipaddr='10.0.0.0'/><ip dstipaddr='10.0.0.1'/>"),
+            Unenforced,
+            "dstipaddr='10.0.0.0' is ignored, another <ip> of the rule says '10.0.0.1'",
+            "10.0.0.0",
         ),
+        (with_rule("<tcp match='NO'/>"), Unenforced, "match='NO' negates nothing", "NO"),
+        (with_rule("<arp gratuitous='maybe'/>"), Warning, "'maybe' is taken for false", "maybe"),
         (
-            "<filter name='f'><filterref filter='x'><parameter name='A' value='1/2'/></filterref></filter>",
-            "this parameter is ignored",
-            "1/2",
+            with_rule("<tcp srcipaddr='$A[1]x'/>"),
+            Unenforced,
+            "what follows the variable is ignored",
+            "$A[1]x",
         ),
-        (
-            "<filter name='f'><filterref filter='x'><parameter name='A-B' value='1'/></filterref></filter>",
-            "this parameter is ignored",
-            "A-B",
-        ),
+        (comment, Warning, "the comment is cut off", &"x".repeat(257)),
+        (parameter("name='A' value='1/2'"), Unenforced, "the parameter 'A' is ignored", "1/2"),
+        (parameter("name='A-B' value='1'"), Unenforced, "the parameter 'A-B' is ignored", "A-B"),
+        (parameter("value='1'"), Unenforced, "a parameter without a name is ignored", "parameter"),
     ] {
-        let (_, warnings) = read_text(document).expect(document);
-        let [warning] = &warnings[..] else { panic!("{document}: {warnings:?}") };
-        assert_eq!((warning.message.as_str(), underlined(warning)), (message, text), "{document}");
-        assert_eq!(warning.severity, Severity::Warning);
+        let (filter, told) = read_text(&document).expect(&document);
+        let [fault] = &told[..] else { panic!("{document}: {told:?}") };
+        assert_eq!(
+            (fault.message.as_str(), underlined(fault), fault.severity),
+            (message, text, severity),
+            "{document}"
+        );
+        assert_eq!(filter.left_out().count(), usize::from(severity == Unenforced), "{document}");
+        assert_eq!(filter.tolerated().left_out().count(), 0);
     }
     let (_, warnings) = read_text(&with_rule("<tcp srcporttend='1'/>")).unwrap();
     assert_eq!(warnings[0].help.as_deref(), Some("did you mean 'srcportend'?"));
+    let (_, warnings) = read_text(&with_rule("<tcp6/>")).unwrap();
+    assert_eq!(warnings[0].label, "a rule without a protocol matches every frame");
+}
+
+/// Elements of one protocol are one condition: what one says of the other's attribute is told, what they share is not.
+#[test]
+fn elements_of_one_protocol_are_told_where_one_overrides_another() {
+    let overridden = |elements: &str| {
+        let (_, told) = read_text(&with_rule(elements)).unwrap();
+        told.iter().map(|fault| underlined(fault).to_owned()).collect::<Vec<_>>()
+    };
+    let three = "<ip dstipaddr='10.0.0.0' dstipmask='8'/><ip dstipaddr='172.16.0.0' dstipmask='12'/>\
+                 <ip dstipaddr='192.168.0.0' dstipmask='16'/>";
+    assert_eq!(overridden(three), ["10.0.0.0", "8", "172.16.0.0", "12"]);
+    assert_eq!(overridden("<arp opcode='Reply'/><arp match='no' arpdstmacaddr='$MAC'/>"), [""; 0]);
+    assert_eq!(overridden("<tcp dstportstart='80'/><tcp dstportstart='80' srcportstart='1'/>"), [""; 0]);
+    assert_eq!(overridden("<tcp dstportstart='80'/><tcp match='no' dstportstart='80'/>"), ["80"]);
+}
+
+#[test]
+fn a_state_that_nobody_asks_for_is_told() {
+    let told = |rule: &str| {
+        let (_, told) = read_text(&format!("<filter name='f'>{rule}</filter>")).unwrap();
+        told.iter().map(|fault| (fault.message.clone(), underlined(fault).to_owned())).collect::<Vec<_>>()
+    };
+    let rule = |attributes: &str, element: &str| {
+        format!("<rule action='accept' direction='in' {attributes}>{element}</rule>")
+    };
+    let dead = ("state has no effect with statematch='false'".to_owned(), "ESTABLISHED".to_owned());
+    assert_eq!(told(&rule("statematch='FALSE'", "<all state='ESTABLISHED'/>")), [dead.clone()]);
+    assert_eq!(told(&rule("statematch='0'", "<all state='ESTABLISHED'/>")), [dead]);
+    assert_eq!(told(&rule("", "<all state='ESTABLISHED'/>")), []);
+    assert_eq!(told(&rule("statematch='false'", "<all/>")), []);
+}
+
+#[test]
+fn a_rule_that_its_chain_is_not_about_is_told_once() {
+    let told = |chain: &str, rules: &str| {
+        let (_, told) = read_text(&format!("<filter name='f' chain='{chain}'>{rules}</filter>")).unwrap();
+        told.iter().map(|fault| fault.message.clone()).collect::<Vec<_>>()
+    };
+    let accept = |protocol: &str| format!("<rule action='accept' direction='in'>{protocol}</rule>");
+    let stray = "<icmp> is about IPv4, whatever the chain: rules of the IP layer are in no chain";
+    assert_eq!(told("ipv6", &(accept("<icmp/>") + &accept("<tcp/>"))), [stray]);
+    assert_eq!(told("ipv6", &(accept("<icmpv6/>") + &accept("<ipv6/>"))), [""; 0]);
+    assert_eq!(told("ipv4-x", &accept("<tcp/>")), [""; 0]);
+    let bare = "a rule without a protocol takes every frame of its chain, before any rule of the IP layer";
+    assert_eq!(told("root", &(accept("") + &accept("<tcp/>"))), [bare]);
+    assert_eq!(told("root", &(accept("") + &accept("<arp/>"))), [""; 0]);
+}
+
+/// A filter that a client had kept is kept with its faults: its file says what its document said.
+#[test]
+fn what_is_not_enforced_is_still_in_the_file() {
+    for document in [
+        "<filter name='f'><rule action='accept' direction='in'><tcp dport='80' comment='a > b'/></rule></filter>",
+        "<?xml version='1.0'?><!-- > -->\n<filter name='f' nmae='&gt;'/>",
+        "<filter nmae='>' name='f'></filter>",
+        "<filter name='f'><filterref filter='g'><parameter name='A' value='1/2'/></filterref></filter>",
+    ] {
+        let (mut filter, _) = read_text(document).unwrap();
+        filter.uuid = Some(Uuid::from_u128(7));
+        let text = file_text(&filter);
+        let (again, _) = read_text(&text).expect(&text);
+        assert_eq!(write(&again), write(&filter), "{text}");
+        let messages =
+            |filter: &Filter| filter.left_out().map(|fault| fault.message.clone()).collect::<Vec<_>>();
+        assert_eq!(messages(&again), messages(&filter), "{text}");
+        assert!(filter.left_out().next().is_some());
+    }
 }
 
 #[test]

@@ -95,9 +95,9 @@ fn the_deciding_line_is_underlined_and_what_came_close_is_told() {
         from the guest: 52:54:00:00:00:01 > 02:00:00:00:00:01, IPv4 10.0.0.1 > 10.0.0.2, UDP 9 > 54, 42 bytes
           chain out
           chain out/ip/v4
-            f:1 accept: close (f.xml:2:3)
+            filter 'f' rule 1 accept: close (f.xml:2:3)
               destination port: wanted 53, seen 54
-            f:2 drop: matches (f.xml:5:3)
+            filter 'f' rule 2 drop: matches (f.xml:5:3)
         dropped by rule 2 of filter 'f'
          --> f.xml:5:3
         5 |   <rule action='drop' direction='inout' priority='2'><all/></rule>
@@ -196,6 +196,63 @@ fn sketches_are_frames_or_say_what_is_expected() {
     ] {
         assert!(wrong.frame(station).unwrap_err().to_string().contains("expected"), "{wrong:?}");
     }
+}
+
+#[test]
+fn the_ends_of_a_sketch_need_no_quotes() {
+    let quoted = sketched(Sketch::Tcp("10.0.0.1:1>10.0.0.2:22".into()));
+    for text in [
+        "10.0.0.1:1,10.0.0.2:22",
+        "10.0.0.1:1 10.0.0.2:22",
+        "10.0.0.1:1-10.0.0.2:22",
+        "10.0.0.1:1 -> 10.0.0.2:22",
+    ] {
+        assert_eq!(sketched(Sketch::Tcp(text.into())), quoted, "{text}");
+        assert!(Sketch::Tcp(text.into()).begins());
+    }
+    let echo = sketched(Sketch::Icmp("fe80::1>fe80::2 135/0".into()));
+    for text in ["fe80::1,fe80::2 135/0", "fe80::1 fe80::2 135/0", "fe80::1,fe80::2,135/0"] {
+        assert_eq!(sketched(Sketch::Icmp(text.into())), echo, "{text}");
+    }
+    let begins = |text: &str| Sketch::Icmp(text.into()).begins();
+    assert_eq!(
+        [
+            begins("1.1.1.1,1.1.1.2"),
+            begins("1.1.1.1,1.1.1.2 0/0"),
+            begins("fe80::1,fe80::2"),
+            begins("fe80::1,fe80::2 129/0")
+        ],
+        [true, false, true, false]
+    );
+}
+
+#[test]
+fn an_explanation_says_when_the_state_of_the_connection_decides() {
+    let text = "<filter name='f'>\n<rule action='accept' direction='in'><tcp dstportstart='22'/></rule>\n\
+                <rule action='accept' direction='out'><all state='ESTABLISHED'/></rule>\n\
+                <rule action='drop' direction='inout'><all/></rule>\n</filter>";
+    let explainer = of(text, &[]);
+    let connection = |state, direction| Tracking::Connection(Connection { state, direction });
+    let told = |way, tracking, bytes: &[u8]| {
+        let explanation = explainer.explain(way, Frame { bytes, tracking, ..Frame::default() });
+        let otherwise: Vec<_> =
+            explanation.otherwise.iter().map(|other| (other.state, other.verdict)).collect();
+        (explanation.verdict, explanation.state, otherwise, explanation.to_string())
+    };
+    let ssh = sketched(Sketch::Tcp("10.0.0.9:1,10.0.0.1:22".into()));
+    let new = connection(state::NEW, CtDirection::Original);
+    let (verdict, word, otherwise, text) = told(Way::In, new, &ssh);
+    assert_eq!((verdict, word), ("accept", Some("new")), "{text}");
+    assert_eq!(otherwise, [("established, in reply", "drop"), ("related", "drop")]);
+    assert!(text.contains("the state of the connection decides; here it is new\n"), "{text}");
+    assert!(text.contains("  related: dropped by rule 3 of filter 'f' (f.xml:4:1)\n"), "{text}");
+    let (verdict, word, otherwise, text) = told(Way::In, Tracking::Unknown, &ssh);
+    assert_eq!((verdict, word), ("drop", None));
+    assert_eq!(otherwise[0], ("new", "accept"), "{text}");
+    // Where no rule looks at connections, nothing is said of them.
+    let explanation =
+        clean_traffic().explain(Way::In, Frame { bytes: &ssh, tracking: new, ..Frame::default() });
+    assert_eq!((explanation.state, &explanation.otherwise[..]), (None, &[][..]));
 }
 
 #[test]

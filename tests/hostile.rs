@@ -5,7 +5,7 @@ use nwfilter::diag::{Diagnostic, principal, render};
 use nwfilter::filter::read::{ENTRIES, read};
 use nwfilter::filter::validate::validate;
 use nwfilter::span::Source;
-use nwfilter::xml::{ATTRIBUTES, BYTES, DEPTH};
+use nwfilter::xml::{ATTRIBUTES, BYTES, DEPTH, decode};
 use std::time::{Duration, Instant};
 
 /// Generous, for a debug build on a busy machine; what it guards against takes minutes.
@@ -82,7 +82,30 @@ fn a_refusal_names_the_limit() {
     assert_eq!(principal(&faults).message, format!("a filter has at most {ENTRIES} rules and references"));
     let large = format!("<filter name='f'>{}</filter>", " ".repeat(BYTES));
     assert_eq!(message("bytes", &large), format!("hostile.xml is larger than {BYTES} bytes"));
-    assert_eq!(message("doctype", "\n<!DOCTYPE f><filter name='f'/>"), "at line 2: a DOCTYPE is not allowed");
+    let declared = "\n<!DOCTYPE f [<!ELEMENT f ANY>\n<!ATTLIST f name CDATA 'x'>]><filter name='f'/>";
+    let refused = "at line 3: a DOCTYPE with entities or attributes is not allowed";
+    assert_eq!(message("doctype", declared), refused);
+    assert!(message("last tag", "<filter name='f'>\n</filter\n\n\n").starts_with("at line 2: "));
+    assert!(message("open", "<filter name='f'>\n<rule/>\n\n\n").starts_with("at line 2: "));
+    assert!(
+        message("bytes", &decode(b"<filter\nname='M\xfcller'/>")).starts_with("at line 2: this is no text")
+    );
+    assert!(
+        message("encoding", &decode(b"<?xml version='1.0' encoding='martian'?><filter name='f'/>"))
+            .contains("no text")
+    );
+}
+
+#[test]
+fn a_doctype_that_declares_nothing_is_overlooked() {
+    for doctype in [
+        "<!DOCTYPE filter>",
+        "<!DOCTYPE filter SYSTEM '/nowhere.dtd'>",
+        "<!DOCTYPE f [\n<!ELEMENT f ANY>\n]>",
+    ] {
+        read(&Source::new("hostile.xml", format!("<?xml version='1.0'?>\n{doctype}\n<filter name='f'/>")))
+            .expect(doctype);
+    }
 }
 
 #[test]

@@ -94,14 +94,14 @@ fn every_frame_has_a_line(at_device: bool) {
         )
     });
     let expected = [
-        "accept out clean-traffic:2  52:54:00:00:00:01 > ff:ff:ff:ff:ff:ff, ARP who-has 10.0.0.2 tell 10.0.0.1",
-        "drop   out no-arp-ip-spoofing:",
-        "drop   out no-mac-spoofing:2  52:54:00:00:00:09 > ",
-        "drop   out no-other-l2-traffic:1  52:54:00:00:00:01 > ff:ff:ff:ff:ff:ff, VLAN 5, ARP who-has",
+        "accept out filter 'clean-traffic' rule 2  52:54:00:00:00:01 > ff:ff:ff:ff:ff:ff, ARP who-has 10.0.0.2 tell 10.0.0.1",
+        "drop   out filter 'no-arp-ip-spoofing' rule ",
+        "drop   out filter 'no-mac-spoofing' rule 2  52:54:00:00:00:09 > ",
+        "drop   out filter 'no-other-l2-traffic' rule 1  52:54:00:00:00:01 > ff:ff:ff:ff:ff:ff, VLAN 5, ARP who-has",
         if at_device {
-            "accept in  clean-traffic:2  headers not told"
+            "accept in  filter 'clean-traffic' rule 2  headers not told"
         } else {
-            "accept in  clean-traffic:2  52:54:00:00:00:02 > "
+            "accept in  filter 'clean-traffic' rule 2  52:54:00:00:00:02 > "
         },
     ];
     assert_eq!(lines.len(), expected.len(), "{lines:#?}");
@@ -177,9 +177,9 @@ fn a_trace_tells_of_each_frame_once_and_ends_with_its_process_however_that_ends(
             }
             let told: Vec<String> = lines.by_ref().take(300).collect();
             let those = |what: &str| told.iter().filter(|line| line.starts_with(what)).count();
-            assert_eq!(those("accept out clean-traffic:2 "), 100);
-            assert_eq!(those("drop   out no-arp-ip-spoofing:"), 100);
-            assert_eq!(those("drop   out no-mac-spoofing:2 "), 100);
+            assert_eq!(those("vnet0 accept out filter 'clean-traffic' rule 2 "), 100);
+            assert_eq!(those("vnet0 drop   out filter 'no-arp-ip-spoofing' rule "), 100);
+            assert_eq!(those("vnet0 drop   out filter 'no-mac-spoofing' rule 2 "), 100);
             tool::signal(&child.0, signal);
             child.0.status_in_time().unwrap();
             assert_eq!(lines.count(), 0, "nothing is told twice");
@@ -187,6 +187,45 @@ fn a_trace_tells_of_each_frame_once_and_ends_with_its_process_however_that_ends(
             assert!(network.passes(Way::FromGuest, arp_request(GUEST_IP, PEER_IP).frame()));
         });
     }
+}
+
+/// A frame of one guest that another's filter judges as well is told once, by the filter of the interface that was named.
+#[test]
+fn verdicts_of_other_interfaces_are_not_told() {
+    lab::in_fresh_netns(|| {
+        let (network, filters) = (Network::new(), tempfile::tempdir().unwrap());
+        let block = "<filter name='block'><rule action='drop' direction='inout'/></filter>";
+        std::fs::write(filters.path().join("block.xml"), block).unwrap();
+        let bind = ["apply", "--dev", "peer0", "--mac", "52:54:00:00:00:02", "--filter", "block"];
+        assert!(nwfilter(filters.path(), &bind).status().unwrap().success());
+        let mut child = running(filters.path(), &[]);
+        let mut lines = Lines::of(child.0.stdout.take().unwrap());
+        for frame in frames() {
+            assert!(!network.passes(Way::FromGuest, frame));
+        }
+        let told: Vec<String> = lines.by_ref().take(3).collect();
+        for (line, expected) in told.iter().zip([
+            "vnet0 accept out filter 'clean-traffic' rule 2 ",
+            "vnet0 drop   out filter 'no-arp-ip-spoofing' rule ",
+            "vnet0 drop   out filter 'no-mac-spoofing' rule 2 ",
+        ]) {
+            assert!(line.starts_with(expected), "{line}");
+        }
+        end(&mut child.0);
+    });
+}
+
+#[test]
+fn an_interface_that_is_not_bound_is_not_traced_and_that_is_said() {
+    lab::in_fresh_netns(|| {
+        let (_network, filters) = (Network::new(), tempfile::tempdir().unwrap());
+        let output = nwfilter(filters.path(), &["trace", "--dev", "vnet0"]).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(
+            (output.status.code(), said.as_str()),
+            (Some(3), "error: vnet0: not bound, so no rule of a filter judges its frames\n")
+        );
+    });
 }
 
 /// What Wireshark's own reader says of a capture: length, length kept, direction, comment, and what the frame is.
@@ -223,11 +262,11 @@ fn a_capture_tells_wireshark_why_each_frame_was_dropped() {
         let lines: Vec<String> = told.iter().map(|fields| fields[..4].join(" ")).collect();
         // Bytes, bytes kept, into the bridge or out of it, and the comment.
         let expected = [
-            "542 54 0x00000001 accept out clean-traffic:1 (<standard>/clean-traffic.xml:7:3)",
-            "42 42 0x00000001 accept out clean-traffic:2 (<standard>/clean-traffic.xml:12:3)",
-            "42 42 0x00000001 drop out no-arp-ip-spoofing:2 (<standard>/no-arp-ip-spoofing.xml:7:3)",
-            "42 42 0x00000001 drop out no-mac-spoofing:2 (<standard>/no-mac-spoofing.xml:8:3)",
-            "42 42 0x00000002 accept in clean-traffic:2 (<standard>/clean-traffic.xml:12:3)",
+            "542 54 0x00000001 accept out filter 'clean-traffic' rule 1 (<standard>/clean-traffic.xml:7:3)",
+            "42 42 0x00000001 accept out filter 'clean-traffic' rule 2 (<standard>/clean-traffic.xml:12:3)",
+            "42 42 0x00000001 drop out filter 'no-arp-ip-spoofing' rule 2 (<standard>/no-arp-ip-spoofing.xml:7:3)",
+            "42 42 0x00000001 drop out filter 'no-mac-spoofing' rule 2 (<standard>/no-mac-spoofing.xml:8:3)",
+            "42 42 0x00000002 accept in filter 'clean-traffic' rule 2 (<standard>/clean-traffic.xml:12:3)",
         ];
         assert_eq!(lines, expected);
         assert!(told[0][4].starts_with("Standard query") && told[1][4].starts_with("Who has 10.0.0.2?"));
@@ -287,10 +326,10 @@ fn packets_of_a_routed_guest_are_traced_in_the_host_s_ip_layer_and_nobody_else_s
                 .unwrap();
             let told: Vec<String> = lines.by_ref().take(4).collect();
             let expected = [
-                "accept in  two-parts:2  IPv4 10.0.0.254 > 10.0.0.1, UDP 5000 > 80, 47 bytes  (",
-                "drop   in  two-parts:5  IPv4 10.0.0.254 > 10.0.0.1, UDP 5000 > 81, 47 bytes  (",
-                "accept out two-parts  52:54:00:00:00:01 > fe:54:00:00:00:01, IPv4 10.0.0.1 > 10.0.0.254, UDP 5 > 90",
-                "accept out two-parts:4  52:54:00:00:00:01 > fe:54:00:00:00:01, IPv4 10.0.0.1 > 10.0.0.254, UDP 5 > 90",
+                "vnet0 accept in  filter 'two-parts' rule 2  IPv4 10.0.0.254 > 10.0.0.1, UDP 5000 > 80, 47 bytes  (",
+                "vnet0 drop   in  filter 'two-parts' rule 5  IPv4 10.0.0.254 > 10.0.0.1, UDP 5000 > 81, 47 bytes  (",
+                "vnet0 accept out filter 'two-parts' no rule  52:54:00:00:00:01 > fe:54:00:00:00:01, IPv4 10.0.0.1 > 10.0.0.254, UDP 5 > 90",
+                "vnet0 accept out filter 'two-parts' rule 4  52:54:00:00:00:01 > fe:54:00:00:00:01, IPv4 10.0.0.1 > 10.0.0.254, UDP 5 > 90",
             ];
             for (line, expected) in told.iter().zip(expected) {
                 assert!(line.starts_with(expected), "{line}\n{expected}");

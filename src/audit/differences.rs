@@ -7,6 +7,7 @@ use crate::diag::Diagnostic;
 use crate::field::Field;
 use crate::filter::schema::{Kind, Layer, Role};
 use crate::filter::{Action, Direction, Entry, Filter, Match, Rule, Value};
+use crate::ir::Origin;
 use crate::resolve::{self, Library, Resolved, Step};
 use crate::span::Place;
 use std::collections::BTreeSet;
@@ -145,7 +146,7 @@ fn cited(what: &str, departure: u8) -> String {
 }
 
 /// Chains whose frames can come back to the root chain, where something waits for them.
-fn open_ends(root: &str, resolved: &Resolved) -> Vec<Diagnostic> {
+pub(super) fn open_ends(root: &str, resolved: &Resolved) -> Vec<Diagnostic> {
     let ends = resolved.root.iter().enumerate().filter_map(|(at, step)| match step {
         Step::Chain(name) if !resolved.root[at + 1..].is_empty() => Some(name),
         _ => None,
@@ -189,6 +190,63 @@ fn host(root: &str, resolved: &Resolved) -> Option<Diagnostic> {
         format!("filter '{root}' refuses packets to the guest at the IP layer, those of the host too");
     let help = "libvirt lets the host's own packets pass there; add a rule that accepts them where the guest needs them";
     resolved.ip.iter().any(refuses).then(|| Diagnostic::warning(message).help(cited(help, 2)))
+}
+
+/// A rule of the IP layer that refuses in one direction refuses the other way as well, the ends exchanged.
+pub(super) fn both_ways(resolved: &Resolved) -> Option<Diagnostic> {
+    let rules = resolved.ip.iter().enumerate();
+    let mut both = rules.filter(|(at, rule)| is_mirrored(rule) && !is_settled(rule, &resolved.ip[..*at]));
+    let (_, rule) = both.next()?;
+    let others: BTreeSet<&Origin> =
+        both.map(|(_, other)| &other.origin).filter(|other| **other != rule.origin).collect();
+    let (direction, comes) = match rule.direction {
+        Direction::In => ("in", "what the guest sends there"),
+        _ => ("out", "what comes to the guest from there"),
+    };
+    let filter = &rule.origin.filter;
+    let message = format!("direction='{direction}' of this rule of filter '{filter}' also refuses {comes}");
+    let more = match others.len() {
+        0 => String::new(),
+        1 => " (another rule of this filter does as well)".to_owned(),
+        more => format!(" ({more} other rules of this filter do as well)"),
+    };
+    let help = format!(
+        "what the IP layer refuses counts both ways{more}; state='NEW' has it count for what is begun in its direction alone"
+    );
+    Some(Diagnostic::warning(message).at(rule.origin.place.clone(), "counts both ways").help(help))
+}
+
+/// Whether a rule that refuses has a reverse.
+fn is_mirrored(rule: &resolve::Rule) -> bool {
+    let one_way = |test: &resolve::Test| match test {
+        resolve::Test::State(_) => rule.statematch,
+        resolve::Test::ConnLimit(_) => true,
+        _ => false,
+    };
+    matches!(rule.action, Action::Drop | Action::Reject)
+        && rule.direction != Direction::InOut
+        && !rule.tests().any(one_way)
+        && !rule.conditions.iter().any(|condition| condition.fields().iter().any(is_icmp_type))
+}
+
+/// Whether an earlier rule has accepted all that the reverse of a rule would refuse.
+fn is_settled(rule: &resolve::Rule, earlier: &[resolve::Rule]) -> bool {
+    let other = if rule.direction == Direction::In { Direction::Out } else { Direction::In };
+    let layer = |rule: &resolve::Rule| rule.protocol.map(|protocol| protocol.layer);
+    earlier.iter().any(|accepts| {
+        let all = accepts.protocol.is_some_and(|protocol| protocol.ip_protocol.is_none());
+        all && accepts.action == Action::Accept
+            && layer(accepts) == layer(rule)
+            && goes(accepts.direction, other)
+            && accepts
+                .conditions
+                .iter()
+                .all(|condition| matches!(condition, resolve::Condition::Is(resolve::Test::State(_))))
+    })
+}
+
+fn is_icmp_type(field: &Field) -> bool {
+    matches!(field, Field::IcmpType | Field::Icmp6Type)
 }
 
 fn is_ethernet(rule: &Rule) -> bool {

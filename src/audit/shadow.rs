@@ -13,8 +13,39 @@ use crate::vars::Access;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// Rules that are nowhere in the program, in the order of the filter.
-pub(super) fn unreached(library: Library<'_>, resolved: &Resolved, program: &Program) -> BTreeSet<Origin> {
+/// What takes every frame that a rule asks for.
+#[derive(Clone, Debug)]
+pub(super) struct Taker {
+    rule: Option<Origin>,
+    /// Whether it belongs to the Ethernet layer and the rule to the IP layer.
+    pub(super) in_other_layer: bool,
+}
+
+impl Taker {
+    pub(super) fn is_known(&self) -> bool {
+        self.rule.is_some()
+    }
+
+    pub(super) fn label(&self) -> String {
+        match &self.rule {
+            Some(rule) => taken_by(rule),
+            None => "earlier rules take everything that it asks for".to_owned(),
+        }
+    }
+}
+
+/// What to say of a rule behind another.
+pub(super) fn taken_by(by: &Origin) -> String {
+    let (line, _) = by.place.source.line_column(by.place.span.start);
+    format!("rule {} of filter '{}' (line {line}) takes all that it asks for", by.rule, by.filter)
+}
+
+/// Rules that are nowhere in the program, in the order of the filter, each with what takes its frames.
+pub(super) fn unreached(
+    library: Library<'_>,
+    resolved: &Resolved,
+    program: &Program,
+) -> BTreeMap<Origin, Taker> {
     let reached: BTreeSet<&Origin> =
         program.chains.values().flatten().filter_map(|rule| rule.origin.as_ref()).collect();
     let behind = behind_all(resolved);
@@ -26,26 +57,73 @@ pub(super) fn unreached(library: Library<'_>, resolved: &Resolved, program: &Pro
             other.origin != rule.origin
                 && (other.protocol, &other.conditions) == (rule.protocol, &rule.conditions)
         };
-        behind.contains(&rule.origin)
+        behind.contains_key(&rule.origin)
             || plain && !reads(rule) && !resolved.rules().any(|other| same(other) && reads(other))
     };
     let absent = resolved.rules().filter(|rule| !reached.contains(&rule.origin));
-    absent.filter(sure).map(|rule| rule.origin.clone()).collect()
+    let taker = |rule: &resolve::Rule| match behind.get(&rule.origin) {
+        Some(by) => Taker { rule: Some((*by).clone()), in_other_layer: false },
+        None => match twin(resolved, rule) {
+            Some(by) => Taker { rule: Some(by.clone()), in_other_layer: false },
+            None if lets_through(resolved, &reached, rule) => Taker { rule: None, in_other_layer: false },
+            None => in_ethernet_layer(resolved, rule),
+        },
+    };
+    absent.filter(sure).map(|rule| (rule.origin.clone(), taker(rule))).collect()
 }
 
-/// Rules that stand nowhere but behind one that takes every frame.
-fn behind_all(resolved: &Resolved) -> BTreeSet<&Origin> {
+/// An earlier rule of the IP layer that asks for the same.
+fn twin<'a>(resolved: &'a Resolved, rule: &resolve::Rule) -> Option<&'a Origin> {
+    let earlier = resolved.ip.iter().take_while(|earlier| earlier.origin != rule.origin);
+    let same = |earlier: &&resolve::Rule| {
+        (earlier.protocol, &earlier.conditions) == (rule.protocol, &rule.conditions)
+            && (earlier.direction == rule.direction || earlier.direction == Direction::InOut)
+    };
+    earlier.into_iter().find(same).map(|earlier| &earlier.origin)
+}
+
+/// Whether frames reach the IP layer that this rule belongs to, the same way.
+fn lets_through(resolved: &Resolved, reached: &BTreeSet<&Origin>, rule: &resolve::Rule) -> bool {
+    let layer = |rule: &resolve::Rule| rule.protocol.map(|protocol| protocol.layer);
+    resolved.ip.iter().any(|other| {
+        layer(other) == layer(rule) && other.direction == rule.direction && reached.contains(&other.origin)
+    })
+}
+
+/// The rule of the Ethernet layer that refuses whatever a rule of the IP layer asks for.
+fn in_ethernet_layer(resolved: &Resolved, rule: &resolve::Rule) -> Taker {
+    let layer = rule.protocol.map(|protocol| protocol.layer);
+    let own = match layer {
+        Some(Layer::Ipv4) => "ip",
+        Some(Layer::Ipv6) => "ipv6",
+        Some(Layer::Ethernet) | None => return Taker { rule: None, in_other_layer: false },
+    };
+    let takes = |earlier: &&resolve::Rule| {
+        let refuses = matches!(earlier.action, filter::Action::Drop | filter::Action::Reject);
+        let kind =
+            earlier.protocol.is_none_or(|protocol| matches!(protocol.name, "mac") || protocol.name == own);
+        let way = earlier.direction == Direction::InOut || earlier.direction == rule.direction;
+        refuses && kind && way && earlier.conditions.is_empty()
+    };
+    let by = resolved.root_rules().chain(resolved.chains.values().flatten()).find(takes);
+    Taker { rule: by.map(|by| by.origin.clone()), in_other_layer: true }
+}
+
+/// Rules that stand nowhere but behind one that takes every frame, and that one.
+fn behind_all(resolved: &Resolved) -> BTreeMap<&Origin, &Origin> {
     let root: Vec<&resolve::Rule> = resolved.root_rules().collect();
     let chains = resolved.chains.values().map(|rules| rules.iter().collect());
     let lists = chains.chain([root, resolved.ip.iter().collect::<Vec<_>>()]);
-    let (mut behind, mut open) = (BTreeSet::new(), BTreeSet::new());
+    let (mut behind, mut open) = (BTreeMap::new(), BTreeSet::new());
     for rules in lists {
         for (at, rule) in rules.iter().enumerate() {
-            let hidden = rules[..at].iter().any(|earlier| takes_all(earlier, rule));
-            if hidden { &mut behind } else { &mut open }.insert(&rule.origin);
+            match rules[..at].iter().find(|earlier| takes_all(earlier, rule)) {
+                Some(by) => _ = behind.insert(&rule.origin, &by.origin),
+                None => _ = open.insert(&rule.origin),
+            }
         }
     }
-    behind.retain(|origin| !open.contains(origin));
+    behind.retain(|origin, _| !open.contains(origin));
     behind
 }
 

@@ -1,49 +1,82 @@
 //! `check` and `fmt`: documents, and nothing of the host but their files.
 
-use super::{Failure, Outcome, has_errors, print, show};
-use crate::audit::audit;
-use crate::binding;
-use crate::compile::{Features, Options, compile, warnings};
-use crate::diag::Diagnostic;
+use super::{Failure, Outcome, print, show};
+use crate::audit::{audit, behind_ethernet};
+use crate::binding::{self, Binding};
+use crate::compile::{Features, Options, Use, compile, warnings};
+use crate::diag::{Diagnostic, refuses};
 use crate::filter::{Filter, read, write};
 use crate::library::{Library, unreadable};
 use crate::resolve;
-use crate::span::Source;
-use crate::xml::Document;
+use crate::resolve::given::{self, Given, Unread};
+use crate::span::{Place, Source};
+use crate::xml::{Document, decode};
+use clap::Args;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// What `check` is asked.
+#[derive(Debug, Args)]
+pub(super) struct CheckArgs {
+    /// Documents; `-` is the standard input.
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+    /// Where filters that they refer to are looked up.
+    #[arg(long, default_value = super::FILTERS)]
+    dir: PathBuf,
+    /// Also look for rules that no frame is left for, for rules that libvirt enforces in another way, and for frames with
+    /// foreign addresses that a guest could send.
+    #[arg(long)]
+    audit: bool,
+    /// Only warn of what libvirt ignores, so that a rule means more than it says.
+    #[arg(long)]
+    lenient: bool,
+}
+
 /// Says what is wrong with each document, all of it.
-pub(super) fn check(files: &[std::path::PathBuf], directory: &Path, audited: bool) -> Outcome {
+pub(super) fn check(arguments: &CheckArgs) -> Outcome {
+    let directory = &arguments.dir;
     let mut library =
         Library::load(directory).map_err(|error| Failure::host(&directory.display(), &error))?;
     library.faults.clear(); // Of the directory nobody asked.
-    let mut diagnostics = Vec::new();
-    let mut roots = Vec::new();
-    for file in files {
+    let mut found = Vec::new();
+    let (mut roots, mut bindings) = (Vec::new(), Vec::new());
+    for file in &arguments.files {
         match load(file).map(|source| document(&source)) {
-            Ok(Checked::Filter(filter, found)) => {
-                diagnostics.extend(found);
-                library.filters.insert(filter.name.clone(), Arc::new(filter.clone()));
-                roots.push(filter.name);
+            Ok(Checked::Filter(filter, warnings)) => {
+                found.extend(warnings);
+                roots.push(filter.name.clone());
+                // Its own faults are told; of the rest of it as well.
+                library.filters.insert(filter.name.clone(), Arc::new(filter.tolerated()));
             }
-            Ok(Checked::Other(found)) => diagnostics.extend(found),
-            Err(fault) => diagnostics.push(fault),
+            Ok(Checked::Binding(binding, warnings)) => {
+                found.extend(warnings);
+                bindings.push(binding);
+            }
+            Ok(Checked::Faulty(faults)) => found.extend(faults),
+            Err(fault) => found.push(fault),
         }
     }
-    for root in &roots {
-        diagnostics.extend(meaning(&library, root));
-        if audited {
-            diagnostics.extend(audit(&|name| library.get(name), root).unwrap_or_default());
-        }
+    found.extend(roots.iter().flat_map(|root| meaning(&library, root, used(&library, root, &roots))));
+    found.extend(bindings.iter().flat_map(|binding| bound(&library, binding)));
+    if arguments.audit {
+        let audited = |root: &String| audit(&|name| library.get(name), root).unwrap_or_default();
+        found.extend(roots.iter().flat_map(audited));
+    } else {
+        found.extend(roots.iter().filter_map(|root| behind_ethernet(&|name| library.get(name), root)));
     }
-    diagnostics.dedup();
-    if has_errors(&diagnostics) {
-        return Err(Failure::Faults(diagnostics));
+    if arguments.lenient {
+        found = found.into_iter().map(Diagnostic::tolerated).collect();
     }
-    show(&diagnostics);
+    let mut told = BTreeSet::new();
+    found.retain(|fault| told.insert(fault.clone()));
+    if refuses(&found) {
+        return Err(Failure::Faults(found));
+    }
+    show(&found);
     Ok(())
 }
 
@@ -64,17 +97,16 @@ pub(super) fn format(file: &Path, in_place: bool) -> Outcome {
 
 enum Checked {
     Filter(Filter, Vec<Diagnostic>),
-    Other(Vec<Diagnostic>),
+    Binding(Binding, Vec<Diagnostic>),
+    Faulty(Vec<Diagnostic>),
 }
 
 fn document(source: &Arc<Source>) -> Checked {
-    if is_binding(source) {
-        return Checked::Other(binding::read(source).map_or_else(|faults| faults, |(_, warnings)| warnings));
-    }
-    match read::read(source) {
-        Ok((filter, warnings)) => Checked::Filter(filter, warnings),
-        Err(faults) => Checked::Other(faults),
-    }
+    let read = match is_binding(source) {
+        true => binding::read(source).map(|(binding, found)| Checked::Binding(binding, found)),
+        false => read::read(source).map(|(filter, found)| Checked::Filter(filter, found)),
+    };
+    read.unwrap_or_else(Checked::Faulty)
 }
 
 fn is_binding(source: &Arc<Source>) -> bool {
@@ -83,19 +115,43 @@ fn is_binding(source: &Arc<Source>) -> bool {
 
 fn load(file: &Path) -> Result<Arc<Source>, Diagnostic> {
     if file == Path::new("-") {
-        let mut text = String::new();
-        let read = io::stdin().read_to_string(&mut text);
-        return read.map(|_| Source::new("<stdin>", text)).map_err(|error| unreadable(file, &error));
+        let mut bytes = Vec::new();
+        let read = io::stdin().read_to_end(&mut bytes);
+        return read
+            .map(|_| Source::new("<stdin>", decode(&bytes)))
+            .map_err(|error| unreadable(file, &error));
     }
-    let text = fs::read_to_string(file).map_err(|error| unreadable(file, &error))?;
-    Ok(Source::new(file.display().to_string(), text))
+    let bytes = fs::read(file).map_err(|error| unreadable(file, &error))?;
+    Ok(Source::new(file.display().to_string(), decode(&bytes)))
 }
 
 /// What shows only when the filter is compiled, whatever the interface.
-fn meaning(library: &Library, root: &str) -> Vec<Diagnostic> {
+fn meaning(library: &Library, root: &str, used: Use) -> Vec<Diagnostic> {
     let options = Options { features: Features::ALL, counters: false };
     let checked = resolve::check(&|name| library.get(name), root);
-    let compiled =
-        checked.and_then(|resolved| compile(&resolved, &options).map(|_| warnings(&resolved, &options)));
-    compiled.unwrap_or_else(|faults| faults)
+    let compiled = checked
+        .and_then(|resolved| compile(&resolved, &options).map(|_| warnings(&resolved, &options, used)));
+    let unread = given::unread_references(&|name| library.get(name), root).into_iter().map(Unread::strictly);
+    compiled.unwrap_or_else(|faults| faults).into_iter().chain(unread).collect()
+}
+
+/// A filter of a chain of its own, or that another of these refers to, is a part of others.
+fn used(library: &Library, root: &str, roots: &[String]) -> Use {
+    let refers = |other: &String| {
+        library.get(other).is_some_and(|filter| filter.references().any(|name| name == root))
+    };
+    let in_root = library.get(root).is_none_or(|filter| filter.chain == "root");
+    if in_root && !roots.iter().any(refers) { Use::Whole } else { Use::Block }
+}
+
+/// What an interface with this binding would be refused for, and what of its parameters nobody reads.
+fn bound(library: &Library, binding: &Binding) -> Vec<Diagnostic> {
+    let place = Place { source: binding.source.clone(), span: binding.filter_span };
+    let here = |fault: Diagnostic| match fault.place {
+        Some(_) => fault,
+        None => fault.at(place.clone(), "by this binding"),
+    };
+    let given = Given::of_binding(binding);
+    let faults = given::faults(&|name| library.get(name), &binding.filter, &given);
+    faults.into_iter().map(here).collect()
 }

@@ -4,34 +4,45 @@
 //! kernel, so that several runs see each other; a status file tells a daemon that is started later. Where the daemon
 //! runs, it is asked.
 
-use super::print::with_faults_of;
+use super::print::{complete, with_faults_of};
 use super::status::asked;
-use super::{BindArgs, Failure, Outcome, note, params, print};
+use super::{BindArgs, Failure, Outcome, note, params, print, show};
 use crate::apply::{self, Kernel};
+use crate::audit;
 use crate::binding::{self, Binding};
 use crate::compile::{Features, Hooks, Options, Programs, compile_at};
+use crate::diag::{Diagnostic, refuses};
 use crate::ir::{Family, Ruleset, Table};
 use crate::layout::{self, Entrance};
+use crate::library::Library;
 use crate::links;
 use crate::nft::Ownership;
 use crate::place;
 use crate::plan::plan as difference;
 use crate::recall::recall;
-use crate::resolve::{Mode, resolve};
+use crate::resolve::given::{self, Given, Unread};
+use crate::resolve::{self, Mode, resolve};
+use crate::rpc::client::Client;
 use crate::span::{Source, Span};
 use crate::store::{BINDINGS, Fault, LOCK, Lock, Store};
 use crate::vars::Vars;
+use std::collections::BTreeMap;
 use uuid::Uuid;
 
 /// Binds an interface.
 pub(super) fn apply(arguments: &BindArgs) -> Outcome {
     params::check(&arguments.filter.params)?;
     let binding = binding::write(&as_binding(arguments));
+    if arguments.lenient && asked(&arguments.dev, Client::status)?.is_some() {
+        let why = "nwfilterd runs, and binds no interface to a filter that would mean more than it says";
+        return Err(Failure::Host(format!("--lenient: {why}")));
+    }
     if asked(&arguments.dev, |daemon| daemon.apply(&binding))?.is_some() {
         return Ok(());
     }
     let kernel = open()?;
     let (old, new) = change(&kernel, arguments)?;
+    notices(&kernel, arguments)?;
     let records = Records::open()?;
     commit(&kernel, &old, &new)?;
     let recorded = records.bindings.save(&arguments.dev, &binding::write_status(&as_binding(arguments)));
@@ -125,13 +136,45 @@ fn change(kernel: &Kernel, arguments: &BindArgs) -> Result<(Ruleset, Ruleset), F
 }
 
 fn programs(kernel: &Kernel, arguments: &BindArgs, hooks: Hooks) -> Result<Programs, Failure> {
-    let library = arguments.filter.library()?;
+    let library = library(arguments)?;
     let lookup = |name: &str| library.get(name);
+    check(&lookup, arguments)?;
+    complete(&library, &arguments.filter.filter, &vars(arguments))?;
     let options = Options { features: kernel.features().into(), counters: arguments.counters };
     let resolved = resolve(&lookup, &arguments.filter.filter, &vars(arguments), Mode::Fold);
     let programs = resolved.and_then(|resolved| compile_at(&resolved, &options, hooks));
     let programs = programs.map_err(|faults| with_faults_of(library.faults, faults))?;
     Ok(programs.tallied(hooks))
+}
+
+/// The filters, with or without what no rule would enforce.
+fn library(arguments: &BindArgs) -> Result<Library, Failure> {
+    let mut library = arguments.filter.library()?;
+    if arguments.lenient {
+        library.tolerate();
+    }
+    Ok(library)
+}
+
+/// Refuses parameters that come to nothing.
+fn check(library: resolve::Library<'_>, arguments: &BindArgs) -> Outcome {
+    let unread = given::unread(library, &arguments.filter.filter, &Given::of_vars(vars(arguments)));
+    let faults: Vec<Diagnostic> = unread.into_iter().map(Unread::strictly).collect();
+    match refuses(&faults) && !arguments.lenient {
+        true => Err(Failure::Faults(faults)),
+        false => {
+            show(&faults.into_iter().map(Diagnostic::tolerated).collect::<Vec<_>>());
+            Ok(())
+        }
+    }
+}
+
+/// Says what is peculiar about the filter in this kernel.
+fn notices(kernel: &Kernel, arguments: &BindArgs) -> Outcome {
+    let library = library(arguments)?;
+    let options = Options { features: kernel.features().into(), counters: arguments.counters };
+    show(&audit::notices(&|name| library.get(name), &arguments.filter.filter, &options));
+    Ok(())
 }
 
 /// The variables of the binding, with the guest's MAC address among them.
@@ -152,6 +195,8 @@ fn as_binding(arguments: &BindArgs) -> Binding {
         mac: arguments.mac,
         filter: arguments.filter.filter.clone(),
         params: vars(arguments),
+        spans: BTreeMap::new(),
+        dropped: Vec::new(),
         filter_span: Span::default(),
         source: Source::new("command line", ""),
     }

@@ -40,7 +40,7 @@ pub(super) struct ExplainArgs {
     /// The frame comes from the guest.
     #[arg(long = "out")]
     from_guest: bool,
-    /// What conntrack says of it.
+    /// What conntrack says of it. What is described by --tcp, --udp or --icmp is new unless this says otherwise.
     #[arg(long, value_enum)]
     state: Option<State>,
     /// It goes in the direction opposite to the one its connection was opened in.
@@ -64,15 +64,15 @@ struct Subject {
     /// `who-has ADDRESS tell ADDRESS` or `ADDRESS is-at MAC`.
     #[arg(long)]
     arp: Option<String>,
-    /// `ADDRESS:PORT>ADDRESS:PORT`, the first segment of a connection.
-    #[arg(long)]
-    tcp: Option<String>,
-    /// `ADDRESS:PORT>ADDRESS:PORT`.
-    #[arg(long)]
-    udp: Option<String>,
-    /// `ADDRESS>ADDRESS`, an echo request, or `ADDRESS>ADDRESS TYPE/CODE`.
-    #[arg(long)]
-    icmp: Option<String>,
+    /// From where to where: the first segment of a connection. In quotes `ADDRESS:PORT>ADDRESS:PORT` will do as well.
+    #[arg(long, value_name = "ADDRESS:PORT,ADDRESS:PORT", num_args = 1..=2)]
+    tcp: Option<Vec<String>>,
+    /// From where to where: the first datagram between them.
+    #[arg(long, value_name = "ADDRESS:PORT,ADDRESS:PORT", num_args = 1..=2)]
+    udp: Option<Vec<String>>,
+    /// From where to where: an echo request, or with `TYPE/CODE` after them another message.
+    #[arg(long, value_name = "ADDRESS,ADDRESS", num_args = 1..=3)]
+    icmp: Option<Vec<String>>,
 }
 
 #[derive(Debug, Args)]
@@ -107,10 +107,11 @@ pub(super) fn run(arguments: &ExplainArgs) -> Outcome {
         None => named(arguments)?,
     };
     let way = if arguments.to_guest { Way::In } else { Way::Out };
-    let bytes = bytes(arguments, way, &vars)?;
+    let (bytes, begins) = bytes(arguments, way, &vars)?;
     let (guest, other) = (Port { index: 1, name: "guest" }, Port { index: 2, name: "other" });
     let (iif, oif) = if way == Way::Out { (guest, other) } else { (other, guest) };
-    let tracking = arguments.state.map_or(Tracking::Unknown, |state| tracking(state, arguments.reply));
+    let usual = if begins { tracking(State::New, false) } else { Tracking::Unknown };
+    let tracking = arguments.state.map_or(usual, |state| tracking(state, arguments.reply));
     let frame = Frame { bytes: &bytes, iif, oif, tracking, ..Frame::default() };
     let explanation = explainer.explain(way, frame);
     match arguments.json {
@@ -129,6 +130,7 @@ fn named(arguments: &ExplainArgs) -> Result<(Explainer, Vars), Failure> {
     {
         vars.push("MAC", mac.to_string());
     }
+    super::print::complete(&library, &filter.filter, &vars)?;
     let explainer = Explainer::new(&|name| library.get(name), &filter.filter, &vars, true);
     Ok((explainer.map_err(|faults| with_faults_of(library.faults, faults))?, vars))
 }
@@ -153,15 +155,17 @@ fn bound(dev: &str) -> Result<(Explainer, Vars), Failure> {
     Ok((Explainer::new(&lookup, root, &vars, bound.reject)?, vars))
 }
 
-fn bytes(arguments: &ExplainArgs, way: Way, vars: &Vars) -> Result<Vec<u8>, Failure> {
+/// The frame, and whether it begins a connection.
+fn bytes(arguments: &ExplainArgs, way: Way, vars: &Vars) -> Result<(Vec<u8>, bool), Failure> {
     let Subject { hex, pcap, arp, tcp, udp, icmp } = &arguments.subject;
+    let joined = |words: &Vec<String>| words.join(" ");
     let sketch = match (hex, pcap, arp, tcp, udp, icmp) {
-        (Some(hex), ..) => return from_hex(hex),
-        (_, Some(path), ..) => return from_capture(path, arguments.station.packet),
+        (Some(hex), ..) => return Ok((from_hex(hex)?, false)),
+        (_, Some(path), ..) => return Ok((from_capture(path, arguments.station.packet)?, false)),
         (.., Some(arp), _, _, _) => Sketch::Arp(arp.clone()),
-        (.., Some(tcp), _, _) => Sketch::Tcp(tcp.clone()),
-        (.., Some(udp), _) => Sketch::Udp(udp.clone()),
-        (.., icmp) => Sketch::Icmp(icmp.clone().unwrap_or_default()),
+        (.., Some(tcp), _, _) => Sketch::Tcp(joined(tcp)),
+        (.., Some(udp), _) => Sketch::Udp(joined(udp)),
+        (.., icmp) => Sketch::Icmp(icmp.as_ref().map(joined).unwrap_or_default()),
     };
     const OTHER: Mac = Mac([2, 0, 0, 0, 0, 1]);
     let guest = vars.values("MAC").and_then(|values| values.first()?.parse().ok()).unwrap_or(OTHER);
@@ -170,7 +174,9 @@ fn bytes(arguments: &ExplainArgs, way: Way, vars: &Vars) -> Result<Vec<u8>, Fail
         Way::Out => (src_mac.unwrap_or(guest), dst_mac),
         Way::In => (src_mac.unwrap_or(OTHER), dst_mac.or(Some(guest))),
     };
-    sketch.frame(Station { source, destination, vlan }).map_err(|unclear| Failure::fault(&unclear))
+    let frame =
+        sketch.frame(Station { source, destination, vlan }).map_err(|unclear| Failure::fault(&unclear))?;
+    Ok((frame, sketch.begins()))
 }
 
 fn from_hex(text: &str) -> Result<Vec<u8>, Failure> {

@@ -6,9 +6,10 @@ use crate::ir::text::RuleText;
 use crate::ir::{Family, Rule};
 use crate::library::Library;
 use crate::program::Program;
-use crate::resolve::{Mode, resolve};
-use crate::vars::Vars;
+use crate::resolve::{Mode, missing, resolve, unresolvable};
+use crate::vars::{Access, Vars};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 /// Prints the program of a filter.
 pub(super) fn compile(arguments: &FilterArgs, slots: bool, as_json: bool) -> Outcome {
@@ -16,6 +17,9 @@ pub(super) fn compile(arguments: &FilterArgs, slots: bool, as_json: bool) -> Out
     let mode = if slots { Mode::Slots } else { Mode::Fold };
     let lookup = |name: &str| library.get(name);
     let options = Options { features: Features::ALL, counters: false };
+    if mode == Mode::Fold {
+        complete(&library, &arguments.filter, &arguments.vars())?;
+    }
     let resolved = resolve(&lookup, &arguments.filter, &arguments.vars(), mode);
     let program = resolved.and_then(|resolved| to_program(&resolved, &options));
     let program = program.map_err(|faults| with_faults_of(library.faults, faults))?;
@@ -32,9 +36,24 @@ pub(super) fn with_faults_of(
     mut directory: Vec<crate::diag::Diagnostic>,
     faults: Vec<crate::diag::Diagnostic>,
 ) -> Failure {
-    directory.retain(|fault| fault.severity == crate::diag::Severity::Error);
+    directory.retain(|fault| fault.severity != crate::diag::Severity::Warning);
     directory.extend(faults);
     Failure::Faults(directory)
+}
+
+/// Refuses what lacks variables, and says how to give them.
+pub(super) fn complete(library: &Library, filter: &str, vars: &Vars) -> Outcome {
+    let lacking: BTreeSet<Access> = match missing(&|name| library.get(name), filter, vars) {
+        Ok(lacking) => lacking.into_iter().collect(),
+        // What is wrong with the tree is told where it is followed.
+        Err(_) => return Ok(()),
+    };
+    let names: BTreeSet<&str> = lacking.iter().map(|access| &*access.name).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    let give: Vec<String> = names.iter().map(|name| format!("--param {name}=...")).collect();
+    Err(Failure::Faults(vec![unresolvable(&lacking).help(format!("give {}", give.join(" ")))]))
 }
 
 fn json_of(program: &Program) -> Value {

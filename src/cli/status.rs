@@ -126,7 +126,7 @@ fn counted(interface: &Interface) -> String {
     }
     for dropped in &interface.dropped {
         let rule = match (&dropped.filter, dropped.rule, dropped.id) {
-            (Some(filter), Some(rule), _) => format!("{filter}:{rule}"),
+            (Some(filter), Some(rule), _) => format!("filter '{filter}' rule {rule}"),
             (.., 0) => "no rule".into(),
             _ => "a rule that is no more".into(),
         };

@@ -40,6 +40,9 @@ pub(super) fn run(dev: &str, drops: bool, pcapng: Option<&Path>, directory: &Pat
     let tables = recall(&observed, &Ruleset::default()).tables;
     let enters = |family| tables.get(&family).is_some_and(|table| layout::entrance(table, index).is_some());
     let at = match (enters(Family::Netdev), enters(Family::Inet)) {
+        (false, _) if !enters(Family::Bridge) => {
+            return Err(Failure::Host(format!("{dev}: not bound, so no rule of a filter judges its frames")));
+        }
         (false, _) => At::Bridge,
         (true, false) => At::Device(dev),
         (true, true) => At::Routed(dev),
@@ -52,13 +55,15 @@ pub(super) fn run(dev: &str, drops: bool, pcapng: Option<&Path>, directory: &Pat
         if joiner.is_new(&step) {
             learn(&kernel, &mut joiner)?;
         }
-        let Some(fate) = joiner.step(&step).filter(|fate| fate.dropped || !drops) else { continue };
+        let mine = |fate: &Fate| fate.interface.is_none_or(|interface| interface == index);
+        let shown = |fate: &Fate| mine(fate) && (fate.dropped || !drops);
+        let Some(fate) = joiner.step(&step).filter(shown) else { continue };
         let place = place(&library, &fate);
         if let Some(file) = &mut file {
             file.add(&fate, place.as_deref())?;
         }
         if lines {
-            print(&format!("{fate}{}\n", place.map_or(String::new(), |place| format!("  ({place})"))));
+            print(&format!("{dev} {fate}{}\n", place.map_or(String::new(), |place| format!("  ({place})"))));
         }
     }
 }

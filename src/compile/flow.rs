@@ -192,6 +192,9 @@ fn faults(rule: &Rule, way: Way, part: Part, features: Features) -> impl Iterato
     found.into_iter().flatten().flatten()
 }
 
+/// The way out for a rule that asks for no state in so many words, and what it costs.
+const BY_ITSELF: &str = "; statematch='false' has the rule judge each frame by itself, but then either side may begin what it accepts";
+
 /// What this kernel lacks there.
 fn lacking(rule: &Rule, place: Placement, part: Part, features: Features) -> Option<Diagnostic> {
     let asks_state = asks_state(rule, place);
@@ -202,16 +205,14 @@ fn lacking(rule: &Rule, place: Placement, part: Part, features: Features) -> Opt
         return Some(untracked(rule, hooks));
     } else if has_limit(rule) && !features.limit {
         let message = "this kernel can not count connections (CONFIG_NFT_CONNLIMIT)";
-        (message, "a kernel with that option can, or leave connlimit-above out")
+        (message, "a kernel with that option can, or leave connlimit-above out".to_owned())
     } else if !features.state {
         let message = match part {
             Part::Ip => "this kernel does not track connections (CONFIG_NF_CONNTRACK, CONFIG_NFT_CT)",
             _ => "this kernel does not track connections of bridges (CONFIG_NF_CONNTRACK_BRIDGE)",
         };
-        (
-            message,
-            "a kernel with that option does; statematch='false' has the rule judge each frame by itself",
-        )
+        let way_out = if has_state(rule) { "" } else { BY_ITSELF };
+        (message, format!("a kernel with that option does{way_out}"))
     } else {
         return None;
     };
@@ -230,7 +231,8 @@ fn untracked(rule: &Rule, hooks: Hooks) -> Diagnostic {
         "rule {number} of filter '{filter}' asks for the state of connections, which are not tracked where the \
          frames of {interface} pass"
     );
-    let help = "statematch='false' has the rule judge each frame by itself; a port of a bridge is tracked";
+    let way_out = if has_state(rule) { "" } else { BY_ITSELF };
+    let help = format!("a port of a bridge is tracked{way_out}");
     let place = rule.origin.place.clone();
     Diagnostic::error(Code::OPERATION_FAILED, message).at(place, "in this rule").help(help)
 }

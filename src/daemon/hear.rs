@@ -8,7 +8,6 @@ use crate::learning;
 use crate::learning::Heard;
 use crate::lease::Table;
 use crate::lease::file::{self, Book};
-use crate::rpc::Reply;
 use std::time::Duration;
 use tracing::{error, info};
 
@@ -51,7 +50,7 @@ impl Daemon {
             learned.push((heard, sighting));
         }
         if !learned.is_empty() {
-            self.try_commit(Change { next, writes: Vec::new(), reply: Reply::Done }).await?;
+            self.try_commit(Change::silent(next)).await?;
         }
         for (_, Sighting { guest, frame }) in learned.iter().filter(|(heard, _)| *heard != Heard::Question) {
             info!(index = guest, sighting = ?frame.sighting, "learned");

@@ -5,7 +5,7 @@ use super::transaction::chain;
 use crate::binding::{self, Binding};
 use crate::config::Config;
 use crate::confine::{Bounds, confine as give_up};
-use crate::diag::principal;
+use crate::diag::{Severity, principal};
 use crate::engine::{self, documents};
 use crate::filter::{Filter, read, write};
 use crate::firewall::Firewall;
@@ -196,7 +196,12 @@ fn filter(store: &Store, Document { name, text }: Document) -> Option<Filter> {
     let source = Source::new(format!("{}/{name}.xml", store.path().display()), text);
     let faulty = |faults: &Vec<_>| error!(file = name, reason = %principal(faults), "filter not loaded");
     let (mut filter, warnings) = read::read(&source).inspect_err(faulty).ok()?;
-    warnings.iter().for_each(|warning| info!(file = name, "{warning}"));
+    for warning in &warnings {
+        match warning.severity {
+            Severity::Warning => info!(file = name, "{warning}"),
+            _ => warn!(file = name, "{warning}; no interface can be bound to this filter"),
+        }
+    }
     if filter.name != name {
         error!(file = name, filter = filter.name, "the file of a filter must have its name");
         return None;

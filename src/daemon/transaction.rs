@@ -16,6 +16,9 @@ use crate::store::{Fault, Staged};
 use std::time::{Duration, Instant};
 use tracing::{error, warn};
 
+/// So much is said of one change.
+const TOLD: usize = 16;
+
 /// After which time a disk is tried again.
 const SOON: Duration = Duration::from_secs(1);
 
@@ -84,6 +87,7 @@ impl Daemon {
     pub(super) async fn try_commit(&mut self, change: Change) -> Result<Reply, CommitError> {
         let outcome = self.stage(&change).await;
         if outcome.is_ok() {
+            change.told.iter().take(TOLD).for_each(|told| warn!(notice = %told, "taken"));
             self.state = change.next;
             self.untidy.get_or_insert(Instant::now() + TIDY);
         }
@@ -192,7 +196,7 @@ impl Daemon {
     /// Closes an interface whose rules the kernel did not take.
     pub(super) async fn shut(&mut self, link: &Link, why: &str) {
         let closed = self.state.close(link, why);
-        let change = Change { next: closed, writes: Vec::new(), reply: Reply::Done };
+        let change = Change::silent(closed);
         match self.try_commit(change).await {
             Ok(_) => warn!(interface = link.name, "closed"),
             Err(_) => {

@@ -10,13 +10,22 @@ use crate::filter::{Filter, read, validate};
 use crate::rpc::{Code, Domain, Error};
 use crate::span::Source;
 
-/// A filter that a client sent, checked against the schema first where it asks for that.
-pub fn read_filter(xml: &str, strictly: bool) -> Result<Filter, Error> {
+/// A filter that a client sent, checked against the schema first where it asks for that, and what libvirt leaves out of it.
+pub fn read_filter(xml: &str, strictly: bool) -> Result<(Filter, Vec<Diagnostic>), Error> {
     let source = Source::new("filter", xml);
     if strictly {
         validate::validate(&source).map_err(|faults| schema(&faults))?;
     }
-    read::read(&source).map(|(filter, _)| filter).map_err(|faults| error(&faults))
+    let (filter, _) = read::read(&source).map_err(|faults| error(&faults))?;
+    let unenforced = filter.unenforced.iter().map(|fault| unbindable(&filter.name, fault));
+    let told = unenforced.chain(filter.dropped().cloned()).collect();
+    Ok((filter, told))
+}
+
+/// A document that libvirt's clients expect to be taken can be kept, and not be bound to.
+fn unbindable(filter: &str, fault: &Diagnostic) -> Diagnostic {
+    let message = format!("no interface can be bound to filter '{filter}': {}", fault.message);
+    Diagnostic { message, ..fault.clone() }
 }
 
 /// A binding that a client sent, likewise.

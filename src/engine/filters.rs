@@ -4,8 +4,9 @@
 //! uses stays. A binding that was deleted and has its period of grace stands in nobody's way: where it would,
 //! the grace ends.
 
-use super::documents::read_filter;
+use super::documents::{self, read_filter};
 use super::{Change, Context, State, Write, refusal};
+use crate::diag::{Diagnostic, Severity};
 use crate::filter::{Filter, write};
 use crate::firewall::{Firewall, Refused, Rules};
 use crate::resolve::introduces_loop;
@@ -69,13 +70,23 @@ fn check_identity(known: &Filters, filter: &Filter) -> Result<(), Error> {
     }
 }
 
+/// A file that is read again is refused where a client's document would be kept.
+fn not_as_written(filter: Filter) -> Fault {
+    let fault = |fault: &Diagnostic| Diagnostic { severity: Severity::Error, ..fault.clone() };
+    let faults: Vec<Diagnostic> = filter.left_out().map(fault).collect();
+    Fault { why: documents::refusal(&faults), filter: filter.name }
+}
+
 fn is_same(known: &Filters, filter: &Filter) -> bool {
-    known.get(&filter.name).is_some_and(|old| write::write(old) == write::write(filter))
+    let messages = |filter: &Filter| filter.left_out().map(|fault| fault.message.clone()).collect::<Vec<_>>();
+    let same =
+        |old: &Arc<Filter>| write::write(old) == write::write(filter) && messages(old) == messages(filter);
+    known.get(&filter.name).is_some_and(same)
 }
 
 impl State {
     pub(super) fn define(&self, xml: &str, validate: bool, context: Context) -> Result<Change, Error> {
-        let mut filter = read_filter(xml, validate)?;
+        let (mut filter, mut told) = read_filter(xml, validate)?;
         let uuid = *filter.uuid.get_or_insert(context.fresh);
         check(self.firewall.filters(), &filter)?;
         let (id, text) = (FilterId { name: filter.name.clone(), uuid }, write::file_text(&filter));
@@ -83,7 +94,9 @@ impl State {
             true => self.clone(),
             false => self.with(vec![Arc::new(filter)])?,
         };
-        Ok(Change { next, writes: vec![Write::SaveFilter(id.name.clone(), text)], reply: Reply::Filter(id) })
+        told.extend(next.notices(&id.name));
+        let writes = vec![Write::SaveFilter(id.name.clone(), text)];
+        Ok(Change { next, writes, reply: Reply::Filter(id), told })
     }
 
     /// With these filters in force for all who use them, or for none.
@@ -130,16 +143,19 @@ impl State {
         let mut next = self.clone();
         next.let_go_who_uses(std::slice::from_ref(&name));
         next.firewall = next.firewall.undefine(&name).map_err(in_use)?;
-        Ok(Change { next, writes: vec![Write::DeleteFilter(name)], reply: Reply::Done })
+        Ok(Change { writes: vec![Write::DeleteFilter(name)], ..Change::silent(next) })
     }
 
     /// Takes the filters that were found on disk: those that changed or are new get their new meaning, all or
-    /// none. One that can not stand beside the others is left out and told of. A filter whose file is gone
+    /// none. One that can not stand beside the others, or that would mean more than it says, is left out and told of. A filter whose file is gone
     /// stays defined, as in libvirt.
     pub fn reload(&self, filters: impl IntoIterator<Item = Filter>) -> (Result<Change, Error>, Vec<Fault>) {
         let known = self.firewall.filters();
         let changed = filters.into_iter().filter(|filter| !is_same(known, filter));
-        let (sound, faults) = sound(known, changed);
+        let (whole, partial): (Vec<Filter>, Vec<Filter>) =
+            changed.partition(|filter| filter.left_out().next().is_none());
+        let (sound, mut faults) = sound(known, whole);
+        faults.extend(partial.into_iter().map(not_as_written));
         let taken = self.with(sound).map(Change::silent);
         (taken, faults)
     }

@@ -6,9 +6,9 @@
 use super::State;
 use crate::addr::Mac;
 use crate::binding::Binding;
-use crate::diag::{Code, Diagnostic};
 use crate::firewall::Refused;
-use crate::learning::{self, Meaningless, Mode, Wanted};
+use crate::learning::{Meaningless, Mode, Wanted};
+use crate::resolve::given;
 use crate::vars::{Access, Index, Vars};
 use std::collections::BTreeMap;
 
@@ -71,9 +71,5 @@ fn wanted(state: &State, binding: &Binding) -> Result<Option<Wanted>, Refused> {
 }
 
 fn meaningless(filter: &str, fault: Meaningless) -> Refused {
-    let message = match fault.variable {
-        learning::MODE => format!("filter '{filter}' learning value '{}' invalid.", fault.value),
-        _ => fault.to_string(),
-    };
-    Refused { interface: None, diagnostics: vec![Diagnostic::error(Code::PARSE_FAILED, message)] }
+    Refused { interface: None, diagnostics: vec![given::meaningless(filter, &fault)] }
 }

@@ -3,15 +3,18 @@
 //! An index is what is filtered and a name is what is bound, so a bound link stays under the rules of its binding when it is
 //! renamed, until the binding goes or the new name has a binding of its own.
 
-use super::documents::{read_binding, read_whole_binding};
+use super::documents::{read_binding, read_whole_binding, refusal};
 use super::needs::Needs;
 use super::{Change, State, Write, binding_id, own_refusal};
+use crate::audit;
 use crate::binding::{self, Binding};
+use crate::diag::{Diagnostic, Severity};
 use crate::firewall::{Member, Place, Rules};
 use crate::ir::Ruleset;
 use crate::layout;
 use crate::links::{Kind, Link, LinkEvent};
 use crate::place;
+use crate::resolve::given::{Given, Risk, Unread};
 use crate::rpc::{Error, Reply};
 use crate::vars::Vars;
 use std::collections::BTreeSet;
@@ -24,16 +27,18 @@ impl State {
         if self.bindings.contains_key(&binding.portdev) {
             return Err(Error::failed(format!("binding '{}' already exists", binding.portdev)));
         }
-        self.bound(binding)
+        self.bound(binding, Risk::Opens)
     }
 
     /// As create, but a binding that is there is replaced.
     pub(super) fn apply(&self, xml: &str) -> Result<Change, Error> {
-        let change = self.bound(read_whole_binding(xml)?)?;
+        let change = self.bound(read_whole_binding(xml)?, Risk::Lost)?;
         Ok(Change { reply: Reply::Done, ..change })
     }
 
-    fn bound(&self, mut binding: Binding) -> Result<Change, Error> {
+    /// With a binding whose parameters are read, but for what is no greater risk than this.
+    fn bound(&self, mut binding: Binding, refused: Risk) -> Result<Change, Error> {
+        let told = self.unread(&binding, refused)?;
         if binding.params.values("MAC").is_none() {
             binding.params.push("MAC", binding.mac.to_string());
         }
@@ -54,7 +59,29 @@ impl State {
         let reply = Reply::Binding(binding_id(&binding));
         let writes = vec![Write::SaveBinding(portdev.clone(), binding::write_status(&binding))];
         next.bindings.insert(portdev, Arc::new(binding));
-        Ok(Change { next, writes, reply })
+        Ok(Change { next, writes, reply, told })
+    }
+
+    /// What of a binding comes to nothing: refused from this risk on, else told, with what is peculiar about a filter that
+    /// is bound for the first time.
+    fn unread(&self, binding: &Binding, refused: Risk) -> Result<Vec<Diagnostic>, Error> {
+        let unread = self.firewall.unread(&binding.filter, &Given::of_binding(binding));
+        let (refused, told): (Vec<Unread>, Vec<Unread>) =
+            unread.into_iter().partition(|unread| unread.risk >= refused);
+        if !refused.is_empty() {
+            let fault = |Unread { fault, .. }| Diagnostic { severity: Severity::Error, ..fault };
+            return Err(refusal(&refused.into_iter().map(fault).collect::<Vec<_>>()));
+        }
+        let is_first = !self.bindings.values().any(|other| other.filter == binding.filter);
+        let notices = if is_first { self.notices(&binding.filter) } else { Vec::new() };
+        let told = told.into_iter().filter(|unread| unread.risk > Risk::Idle);
+        Ok(told.map(|unread| unread.fault).chain(notices).collect())
+    }
+
+    /// What is peculiar about a filter in this kernel.
+    pub(super) fn notices(&self, filter: &str) -> Vec<Diagnostic> {
+        let library = |name: &str| self.firewall.filter(name).cloned();
+        audit::notices(&library, filter, &self.firewall.policy().compile)
     }
 
     /// The links that a binding of this port is for: the one of that name, and those that had it when they were bound.
@@ -101,7 +128,7 @@ impl State {
         } else {
             next.leaving.insert(portdev.into(), now + self.grace);
         }
-        Ok(Change { next, writes: vec![Write::DeleteBinding(portdev.into())], reply: Reply::Done })
+        Ok(Change { writes: vec![Write::DeleteBinding(portdev.into())], ..Change::silent(next) })
     }
 
     /// As delete, without a period of grace.

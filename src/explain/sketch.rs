@@ -1,4 +1,4 @@
-//! Frames described in a few words: `who-has 10.0.0.1 tell 10.0.0.2`, `10.0.0.2:1234>10.0.0.9:80`.
+//! Frames described in a few words: `who-has 10.0.0.1 tell 10.0.0.2`, `10.0.0.2:1234,10.0.0.9:80`.
 //!
 //! What is not said is as an honest station would have it: lengths, sizes, checksums that nobody reads are zero.
 
@@ -11,11 +11,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 pub enum Sketch {
     /// `who-has A tell B`, or `A is-at MAC`.
     Arp(String),
-    /// `A:p>B:q`, with the SYN flag.
+    /// `A:p,B:q`, with the SYN flag.
     Tcp(String),
-    /// `A:p>B:q`.
+    /// `A:p,B:q`.
     Udp(String),
-    /// `A>B`, an echo request, or `A>B TYPE/CODE`.
+    /// `A,B`, an echo request, or `A,B TYPE/CODE`.
     Icmp(String),
 }
 
@@ -38,9 +38,26 @@ pub struct Unclear {
 }
 
 const PEER: Mac = Mac([2, 0, 0, 0, 0, 1]);
-const ENDS: &str = "ADDRESS:PORT>ADDRESS:PORT, an IPv6 address in brackets";
+const ENDS: &str =
+    "ADDRESS:PORT,ADDRESS:PORT (or with > between them, in quotes), an IPv6 address in brackets";
+const ADDRESSES: &str =
+    "ADDRESS,ADDRESS (or with > between them, in quotes), and perhaps TYPE/CODE after them";
+/// ICMP types that begin something; all others belong to what was begun.
+const QUESTIONS: [u8; 5] = [8, 13, 15, 17, 128];
 
 impl Sketch {
+    /// Whether such a packet begins a connection, as conntrack sees it.
+    pub fn begins(&self) -> bool {
+        match self {
+            Sketch::Arp(_) => false,
+            Sketch::Tcp(_) | Sketch::Udp(_) => true,
+            Sketch::Icmp(text) => icmp(text).is_ok_and(|(ether_type, packet)| {
+                let header = if ether_type == 0x0800 { 20 } else { 40 };
+                QUESTIONS.contains(&packet[header])
+            }),
+        }
+    }
+
     /// The frame.
     pub fn frame(&self, station: Station) -> Result<Vec<u8>, Unclear> {
         let (ether_type, body) = match self {
@@ -86,20 +103,32 @@ fn arp(text: &str, station: Station) -> Result<Vec<u8>, Unclear> {
     }
 }
 
+/// The two ends of what a shell can carry without quotes, too.
+fn ends(text: &str) -> Option<(&str, &str)> {
+    let text = text.trim();
+    let between = ["->", ">", ","].iter().find_map(|sign| text.split_once(sign));
+    let (from, to) =
+        between.or_else(|| text.split_once(char::is_whitespace)).or_else(|| text.split_once('-'))?;
+    Some((from.trim(), to.trim()))
+}
+
 fn segment(text: &str, protocol: u8, header: impl Fn(&[u8]) -> Vec<u8>) -> Result<(u16, Vec<u8>), Unclear> {
     let unclear = || Unclear { said: text.into(), expected: ENDS };
-    let (from, to) = text.split_once('>').ok_or_else(unclear)?;
-    let end = |text: &str| text.trim().parse::<SocketAddr>().map_err(|_| unclear());
+    let (from, to) = ends(text).ok_or_else(unclear)?;
+    let end = |text: &str| text.parse::<SocketAddr>().map_err(|_| unclear());
     let (from, to) = (end(from)?, end(to)?);
     let ports = [from.port().to_be_bytes(), to.port().to_be_bytes()].concat();
     packet(from.ip(), to.ip(), protocol, &header(&ports)).ok_or_else(unclear)
 }
 
 fn icmp(text: &str) -> Result<(u16, Vec<u8>), Unclear> {
-    let unclear = || Unclear { said: text.into(), expected: "'ADDRESS>ADDRESS' and perhaps TYPE/CODE" };
-    let (from, rest) = text.split_once('>').ok_or_else(unclear)?;
-    let address = |text: &str| text.trim().parse::<IpAddr>().map_err(|_| unclear());
-    let (to, kind) = rest.trim().split_once(' ').map_or((rest, None), |(to, kind)| (to, Some(kind)));
+    let unclear = || Unclear { said: text.into(), expected: ADDRESSES };
+    let (text, kind) = match text.trim().rsplit_once([' ', ',']) {
+        Some((ends, kind)) if kind.contains('/') => (ends, Some(kind)),
+        _ => (text, None),
+    };
+    let (from, to) = ends(text).ok_or_else(unclear)?;
+    let address = |text: &str| text.parse::<IpAddr>().map_err(|_| unclear());
     let (from, to) = (address(from)?, address(to)?);
     let echo = if from.is_ipv4() { (8, 0) } else { (128, 0) };
     let number = |text: &str| text.trim().parse::<u8>().map_err(|_| unclear());

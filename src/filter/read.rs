@@ -1,17 +1,24 @@
 //! XML to [`Filter`], driven by the table in [`schema`](super::schema).
 //!
-//! Takes what libvirt takes and says so in a warning where libvirt would be silent. All faults of a
-//! document come at once, each with its place; the first error is the one that libvirt would report.
+//! Takes what libvirt takes and says so in a warning where libvirt would be silent. What libvirt leaves out, so that a rule
+//! means more than was written, is told as unenforced and stays with the filter, so that it is refused where it is bound.
+//! All faults of a document come at once, each with its place; the first error is the one that libvirt would report.
 //! Whether a rule can be enforced is not asked here.
 
+mod meant;
 mod rule;
+mod unknown;
 
-use super::{Entry, Filter, Include};
-use crate::diag::{Code, Diagnostic, Severity, similar};
+pub use unknown::{unknown_attributes, unknown_element};
+
+use super::schema::Layer;
+use super::{Entry, Filter, Include, Rule};
+use crate::diag::{Code, Diagnostic, Severity};
 use crate::number;
 use crate::span::{Source, Span};
 use crate::vars::{self, Vars};
 use crate::xml::{Attribute, Document, Element};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use uuid::Uuid;
@@ -21,6 +28,9 @@ pub const PRIORITIES: RangeInclusive<i32> = -1000..=1000;
 
 /// A filter has at most this many rules and references.
 pub const ENTRIES: usize = 16_384;
+
+/// So many faults stay with a filter that is taken without what they are about.
+const UNENFORCED: usize = 16;
 
 /// A filter's name has at most this many bytes.
 pub const NAME_BYTES: usize = 128;
@@ -40,7 +50,8 @@ pub const CHAINS: &[(&str, i32)] = &[
     ("ipv6", -600),
 ];
 
-/// Reads a filter, and tells what a reader of the document should know although it is taken.
+/// Reads a filter, and tells what a reader of the document should know although it is taken; what it leaves
+/// out is among that.
 ///
 /// Fails with every fault of the document, errors and warnings together.
 pub fn read(source: &Arc<Source>) -> Result<(Filter, Vec<Diagnostic>), Vec<Diagnostic>> {
@@ -50,9 +61,19 @@ pub fn read(source: &Arc<Source>) -> Result<(Filter, Vec<Diagnostic>), Vec<Diagn
     let filter = read_filter(root, source, &mut faults);
     let refused = faults.iter().any(|fault| fault.severity == Severity::Error);
     match filter {
-        Some(filter) if !refused => Ok((filter, faults)),
+        Some(filter) if !refused => {
+            let unenforced = unenforced(&filter, &faults);
+            Ok((Filter { unenforced, ..filter }, faults))
+        }
         _ => Err(faults),
     }
+}
+
+/// What no rule would enforce; a parameter that was dropped is missed only where some rule reads it.
+fn unenforced(filter: &Filter, faults: &[Diagnostic]) -> Vec<Diagnostic> {
+    let dropped: BTreeSet<&Diagnostic> = filter.dropped().collect();
+    let unenforced = faults.iter().filter(|fault| fault.severity == Severity::Unenforced);
+    unenforced.filter(|fault| !dropped.contains(fault)).take(UNENFORCED).cloned().collect()
 }
 
 /// Why a text can not be a filter's name; none where it can.
@@ -68,12 +89,14 @@ pub fn name_fault(name: &str) -> Option<String> {
 }
 
 fn read_filter(root: Element<'_>, source: &Arc<Source>, faults: &mut Vec<Diagnostic>) -> Option<Filter> {
-    unknown_attributes(root, &["name", "chain", "priority"], faults);
+    unknown_attributes(root, &["name", "chain", "priority"], Severity::Unenforced, faults);
     let name = read_name(root, faults);
     let entered = read_chain_priority(root, faults);
     let chain = read_chain(root, faults);
     let uuid = read_uuid(root, faults);
     let entries = read_entries(root, faults);
+    chain.iter().flatten().for_each(|(name, _)| faults.extend(out_of_chain(root, name, &entries)));
+    faults.extend(bare_rule(root, &entries));
     let chain = chain?;
     let priority = chain.as_ref().map(|(_, default)| entered.unwrap_or(*default));
     Some(Filter {
@@ -82,6 +105,7 @@ fn read_filter(root: Element<'_>, source: &Arc<Source>, faults: &mut Vec<Diagnos
         priority: priority.unwrap_or(0),
         uuid,
         entries,
+        unenforced: Vec::new(),
         source: Arc::clone(source),
     })
 }
@@ -164,6 +188,53 @@ fn chain_default(chain: &str) -> Result<i32, String> {
     }
 }
 
+fn rules(entries: &[Entry]) -> impl Iterator<Item = &Rule> {
+    entries.iter().filter_map(|entry| match entry {
+        Entry::Rule(rule) => Some(&**rule),
+        Entry::Include(_) => None,
+    })
+}
+
+fn layer(rule: &Rule) -> Option<Layer> {
+    rule.protocol.map(|protocol| protocol.layer)
+}
+
+/// Rules of the IP layer are in no chain: the first that its chain says something else of.
+fn out_of_chain(root: Element<'_>, chain: &str, entries: &[Entry]) -> Option<Diagnostic> {
+    let (layer_of_chain, other) = match chain {
+        _ if chain.starts_with("ipv6") => (Layer::Ipv6, "IPv4"),
+        _ if chain.starts_with("ipv4") => (Layer::Ipv4, "IPv6"),
+        _ => return None,
+    };
+    let stray =
+        |rule: &&Rule| layer(rule).is_some_and(|layer| layer != Layer::Ethernet && layer != layer_of_chain);
+    let rule = rules(entries).find(stray)?;
+    let name = rule.protocol.map_or("", |protocol| protocol.name);
+    let message =
+        format!("<{name}> is about {other}, whatever the chain: rules of the IP layer are in no chain");
+    let place = root.place(rule.span);
+    let help = match layer_of_chain {
+        Layer::Ipv6 => "rules about IPv6 have elements of their own, tcp-ipv6, icmpv6, all-ipv6 and so on",
+        _ => "rules about IPv4 are tcp, udp, icmp, all and so on",
+    };
+    Some(Diagnostic::warning(message).at(place, format!("in chain '{chain}'")).help(help))
+}
+
+/// A rule that accepts every frame of its chain beside rules of the IP layer is seldom meant.
+fn bare_rule(root: Element<'_>, entries: &[Entry]) -> Option<Diagnostic> {
+    let accepts =
+        |rule: &Element<'_>| rule.attribute("action").is_some_and(|action| action.value == "accept");
+    let is_bare = |rule: &Element<'_>| rule.name() == "rule" && rule.children().next().is_none();
+    let bare = root.children().filter(is_bare).find(accepts)?;
+    let in_ip_layer = |rule: &Rule| layer(rule).is_some_and(|layer| layer != Layer::Ethernet);
+    rules(entries).any(in_ip_layer).then(|| {
+        Diagnostic::warning(
+            "a rule without a protocol takes every frame of its chain, before any rule of the IP layer",
+        )
+        .at(bare.place(bare.span()), "accepts every frame at the Ethernet layer")
+    })
+}
+
 fn read_uuid(root: Element<'_>, faults: &mut Vec<Diagnostic>) -> Option<Uuid> {
     let element = root.child("uuid")?;
     let text = element.text();
@@ -211,14 +282,14 @@ fn read_entries(root: Element<'_>, faults: &mut Vec<Diagnostic>) -> Vec<Entry> {
         match child.name() {
             "rule" => entries.extend(rule::read_rule(child, faults).map(|rule| Entry::Rule(Arc::new(rule)))),
             "filterref" => entries.extend(read_include(child, faults).map(Entry::Include)),
-            _ => unknown_element(child, &["rule", "filterref", "uuid"], faults),
+            _ => unknown_element(child, &["rule", "filterref", "uuid"], Severity::Unenforced, faults),
         }
     }
     entries
 }
 
 fn read_include(element: Element<'_>, faults: &mut Vec<Diagnostic>) -> Option<Include> {
-    unknown_attributes(element, &["filter"], faults);
+    unknown_attributes(element, &["filter"], Severity::Warning, faults);
     let params = read_params(element, faults);
     let Some(filter) = element.attribute("filter") else {
         faults.push(missing(element, "filter"));
@@ -227,22 +298,38 @@ fn read_include(element: Element<'_>, faults: &mut Vec<Diagnostic>) -> Option<In
     Some(Include { filter: filter.value.to_owned(), params, span: filter.span })
 }
 
-/// The `<parameter>` children of an element. libvirt drops a bad one in silence; it is dropped with a
-/// warning here.
-pub fn read_params(element: Element<'_>, faults: &mut Vec<Diagnostic>) -> Vars {
-    let mut params = Vars::default();
+/// The parameters that an element gives to a filter.
+#[derive(Clone, Debug, Default)]
+pub struct Params {
+    /// The variables.
+    pub vars: Vars,
+    /// Where each stands: its last value.
+    pub spans: BTreeMap<String, Span>,
+    /// Those that libvirt drops in silence, by name.
+    pub dropped: Vec<(String, Diagnostic)>,
+}
+
+/// The `<parameter>` children of an element. libvirt drops a bad one in silence; here it is told as unenforced.
+pub fn read_params(element: Element<'_>, faults: &mut Vec<Diagnostic>) -> Params {
+    let mut params = Params::default();
     for child in element.children() {
         if child.name() != "parameter" {
-            unknown_element(child, &["parameter"], faults);
+            unknown_element(child, &["parameter"], Severity::Unenforced, faults);
             continue;
         }
-        unknown_attributes(child, &["name", "value"], faults);
+        unknown_attributes(child, &["name", "value"], Severity::Warning, faults);
         let attributes = (child.attribute("name"), child.attribute("value"));
         match attributes {
             (Some(name), Some(value)) if vars::is_name(name.value) && vars::is_value(value.value) => {
-                params.push(name.value, value.value);
+                params.vars.push(name.value, value.value);
+                params.spans.insert(name.value.to_owned(), value.span);
             }
-            _ => faults.push(dropped_parameter(child, attributes)),
+            (name, _) => {
+                let fault = dropped_parameter(child, attributes);
+                let name = name.map_or("", |name| name.value).to_owned();
+                params.dropped.push((name, fault.clone()));
+                faults.push(fault);
+            }
         }
     }
     params
@@ -258,7 +345,26 @@ fn dropped_parameter(
         (None, Some(value)) if name.is_some() => (value.span, "a value has letters, digits, and _ . : only"),
         _ => (child.name_span(), "a parameter has a name and a value"),
     };
-    Diagnostic::warning("this parameter is ignored").at(child.place(span), label)
+    let message = match name {
+        Some(name) => format!("the parameter '{}' is ignored", name.value.escape_debug()),
+        None => "a parameter without a name is ignored".to_owned(),
+    };
+    let diagnostic = Diagnostic::unenforced(message).at(child.place(span), label);
+    match value.map(|value| value.value).and_then(instead) {
+        Some(help) if bad_name.is_none() => diagnostic.help(help),
+        _ => diagnostic,
+    }
+}
+
+/// How to say what a value with characters of its own was meant to say.
+fn instead(value: &str) -> Option<&'static str> {
+    let help = match value {
+        _ if value.contains('/') => "a variable holds single addresses; the mask is an attribute of the rule",
+        _ if value.contains(',') || value.contains(' ') => "a list is several parameters of one name",
+        _ if value.contains('-') => "write a MAC address with colons, and a range as two variables",
+        _ => return None,
+    };
+    Some(help)
 }
 
 /// The attribute, unless it is empty, which for some is as good as absent.
@@ -270,26 +376,4 @@ fn missing(element: Element<'_>, attribute: &str) -> Diagnostic {
     let message = format!("Missing required attribute '{attribute}' in element '{}'", element.name());
     Diagnostic::error(Code::XML_ERROR, message)
         .at(element.place(element.name_span()), format!("expected an attribute {attribute}='...'"))
-}
-
-/// Warns of attributes that are none of these.
-pub fn unknown_attributes(element: Element<'_>, known: &[&str], faults: &mut Vec<Diagnostic>) {
-    for attribute in element.attributes().filter(|attribute| !known.contains(&attribute.name)) {
-        let message =
-            format!("attribute '{}' of <{}> is unknown and ignored", attribute.name, element.name());
-        faults.push(unknown(element, attribute.name_span, message, similar(attribute.name, known)));
-    }
-}
-
-/// Warns of an element that is none of these.
-pub fn unknown_element(element: Element<'_>, known: &[&str], faults: &mut Vec<Diagnostic>) {
-    let message = format!("element <{}> is unknown here and ignored", element.name());
-    faults.push(unknown(element, element.name_span(), message, similar(element.name(), known)));
-}
-
-fn unknown(element: Element<'_>, span: Span, message: String, meant: Option<&str>) -> Diagnostic {
-    let diagnostic = Diagnostic::warning(message).at(element.place(span), "has no effect");
-    meant
-        .into_iter()
-        .fold(diagnostic, |diagnostic, meant| diagnostic.help(format!("did you mean '{meant}'?")))
 }

@@ -66,6 +66,9 @@ fn is_literal(kind: Kind, text: &str) -> bool {
         Kind::TcpFlags => text.split_once('/').is_some_and(|(mask, flags)| is_flags(mask) && is_flags(flags)),
         Kind::IpsetName => !text.is_empty() && super::value::literal(kind, text).is_some(),
         Kind::IpsetFlags => super::value::literal(kind, text).is_some(),
+        Kind::ArpOpcode => {
+            is_number(kind, text) || names(kind).iter().any(|(name, _)| name.eq_ignore_ascii_case(text))
+        }
         _ => is_number(kind, text) || names(kind).iter().any(|(name, _)| *name == text),
     }
 }

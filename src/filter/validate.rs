@@ -25,7 +25,7 @@ const PRIORITY: Check = (|text| strict::is_integer(text, 1000), "a number from -
 const CHAIN: Check = (is_chain, "root, or a name that begins with mac, vlan, stp, arp, rarp, ipv4 or ipv6");
 const ACTION: Check = (|text| ACTIONS.iter().any(|(name, _)| *name == text), "an action");
 const DIRECTION: Check = (|text| DIRECTIONS.iter().any(|(name, _)| *name == text), "in, out or inout");
-const STATEMATCH: Check = (|text| matches!(text, "0" | "false" | "False"), "0 or false");
+const STATEMATCH: Check = (|text| text == "0" || text.eq_ignore_ascii_case("false"), "0 or false");
 const UUID: Check = (strict::is_uuid, "a UUID");
 const VARIABLE: Check = (|text| !text.is_empty() && vars::is_name(text), "letters, digits and _");
 const VALUE: Check = (vars::is_value, "letters, digits, and _ . :");

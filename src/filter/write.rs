@@ -6,7 +6,7 @@
 use super::value::print;
 use super::{Entry, Filter, Include, Match, Rule};
 use crate::vars::Vars;
-use crate::xml::escape;
+use crate::xml::{Document, escape};
 use std::fmt::Write;
 
 /// The document that dumpxml shows.
@@ -36,7 +36,38 @@ pub fn file_text(filter: &Filter) -> String {
     let plain = filter.name.bytes().all(safe) && !filter.name.contains("--") && !filter.name.starts_with('-');
     let uuid = filter.uuid.map(|uuid| uuid.to_string());
     let called = if plain { &filter.name } else { uuid.as_ref().unwrap_or(&filter.name) };
-    format!("{}{}", file_header(&format!("nwfilter-edit {}", comment_safe(called))), write(filter))
+    let header = file_header(&format!("nwfilter-edit {}", comment_safe(called)));
+    // What no rule enforces must be found again when the file is read.
+    let text =
+        as_entered(filter).filter(|_| filter.left_out().next().is_some()).unwrap_or_else(|| write(filter));
+    header + &text
+}
+
+/// The `<filter>` element in the words of its document, with the UUID that it has got.
+fn as_entered(filter: &Filter) -> Option<String> {
+    let document = Document::parse(&filter.source).ok()?;
+    let root = document.root("filter").ok()?;
+    let text = &filter.source.text[root.span().range()];
+    let uuid = format!("\n  <uuid>{}</uuid>", filter.uuid?);
+    let (start, rest) = text.split_at(start_tag(text)?);
+    Some(match start.strip_suffix("/>") {
+        Some(start) => format!("{start}>{uuid}\n</filter>\n"),
+        None => format!("{start}{uuid}{rest}\n"),
+    })
+}
+
+/// The length of the tag that an element begins with.
+fn start_tag(element: &str) -> Option<usize> {
+    let mut quote = None;
+    let ends = |c: char| {
+        match (quote, c) {
+            (None, '"' | '\'') => quote = Some(c),
+            (Some(open), _) if open == c => quote = None,
+            _ => {}
+        }
+        quote.is_none() && c == '>'
+    };
+    Some(element.find(ends)? + 1)
 }
 
 /// The comment at the top of a file that the daemon writes; `edit` is the command of virsh to use instead.
@@ -105,11 +136,11 @@ fn write_matches(text: &mut String, protocol: &str, negated: bool, matches: &[Ma
 
 fn write_include(text: &mut String, include: &Include) {
     push(text, format_args!("  <filterref filter='{}'", escape(&include.filter)));
-    if include.params.0.is_empty() {
+    if include.params.vars.0.is_empty() {
         text.push_str("/>\n");
         return;
     }
-    push(text, format_args!(">\n{}  </filterref>\n", parameters(&include.params, "    ")));
+    push(text, format_args!(">\n{}  </filterref>\n", parameters(&include.params.vars, "    ")));
 }
 
 /// No text ends the comment it stands in.

@@ -4,8 +4,8 @@
 //! size of what comes out is bounded, however filters refer to each other.
 
 use super::Library;
-use crate::diag::{Code, Diagnostic};
-use crate::filter::{Action, Entry, Filter, Include, Rule, write};
+use crate::diag::{Code, Diagnostic, Severity};
+use crate::filter::{Action, Entry, Filter, Include, Rule, Value, write};
 use crate::ir::digest::short;
 use crate::ir::{Name, Origin};
 use crate::span::{Place, Span};
@@ -94,6 +94,7 @@ fn absent(name: &str) -> Diagnostic {
 
 impl Walk<'_> {
     fn enter(&mut self, filter: &Arc<Filter>, vars: Arc<Vars>) {
+        self.diagnostics.extend(filter.unenforced.iter().map(|fault| not_as_written(filter, fault)));
         self.path.push(filter.name.clone());
         let mut number = 0;
         for entry in &filter.entries {
@@ -122,11 +123,25 @@ impl Walk<'_> {
             Diagnostic::error(Code::INTERNAL, format!("references are nested more than {DEPTH} deep"))
         } else {
             match (self.library)(name) {
-                Some(filter) => return self.enter(&filter, scope(include, vars)),
+                Some(filter) => {
+                    let before = self.instances.len();
+                    self.enter(&filter, scope(include, vars));
+                    return self.miss(from, include, before);
+                }
                 None => absent(name).help("define that filter first"),
             }
         };
         self.diagnostics.insert(fault.at(place(from, include.span), "referred to here"));
+    }
+
+    /// A parameter that was dropped is missed where a rule below its reference reads it.
+    fn miss(&mut self, from: &Filter, include: &Include, before: usize) {
+        for (name, fault) in &include.params.dropped {
+            let mut below = self.instances[before..].iter().flat_map(|instance| &instance.rule.matches);
+            if below.any(|entry| matches!(&entry.value, Value::Variable(access) if access.name == *name)) {
+                self.diagnostics.insert(not_as_written(from, fault));
+            }
+        }
     }
 
     fn is_too_large(&mut self, filter: &Filter) -> bool {
@@ -140,7 +155,10 @@ impl Walk<'_> {
 }
 
 fn scope(include: &Include, vars: &Arc<Vars>) -> Arc<Vars> {
-    if include.params.0.is_empty() { vars.clone() } else { Arc::new(include.params.overlaid(vars)) }
+    match include.params.vars.0.is_empty() {
+        true => vars.clone(),
+        false => Arc::new(include.params.vars.overlaid(vars)),
+    }
 }
 
 impl Instance {
@@ -158,6 +176,12 @@ impl Instance {
         let id = if drops { short(&(self.filter.name.clone() + &write::rule(&self.rule))) } else { 0 };
         Origin { filter, rule: self.number, id, place: self.place(self.rule.span) }
     }
+}
+
+/// What is left out of a filter keeps it from being bound.
+fn not_as_written(filter: &Filter, fault: &Diagnostic) -> Diagnostic {
+    let message = format!("filter '{}' would mean more than it says: {}", filter.name, fault.message);
+    Diagnostic { message, severity: Severity::Error, ..fault.clone() }
 }
 
 fn place(filter: &Filter, span: Span) -> Place {

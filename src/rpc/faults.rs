@@ -41,7 +41,7 @@ pub fn read(from: &mut Reader) -> Result<Vec<Diagnostic>, Malformed> {
 }
 
 fn write_one<'a>(to: &'a mut Writer, fault: &Diagnostic) -> &'a mut Writer {
-    to.u32(u32::from(fault.severity == Severity::Error)).i32(fault.code.number).i32(fault.code.domain);
+    to.u32(u32::from(fault.severity != Severity::Warning)).i32(fault.code.number).i32(fault.code.domain);
     to.string(cut(&fault.message)).string(cut(&fault.label));
     to.option(fault.help.as_deref(), |to, help| to.string(cut(help)));
     to.option(fault.place.as_ref(), write_place)

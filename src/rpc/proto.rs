@@ -21,6 +21,7 @@ use super::error::Error;
 use super::faults;
 use super::request::{BindingId, FilterId, IpsetVerb, Reply, Request};
 use super::xdr::{Malformed, Reader, Writer};
+use crate::xml::decode;
 use uuid::Uuid;
 
 /// libvirt's main program.
@@ -199,15 +200,15 @@ fn remote_request(procedure: i32, from: &mut Reader) -> Result<Option<Request>, 
         178 => Request::CountFilters,
         // A negative number becomes one beyond every maximum; the session refuses it by what was sent.
         179 => Request::ListFilterNames { max: usize::try_from(from.i32()?).unwrap_or(usize::MAX) },
-        180 => Request::DefineFilter { xml: string(from)?, flags: 0 },
+        180 => Request::DefineFilter { xml: document(from)?, flags: 0 },
         181 => Request::UndefineFilter { uuid: filter(from)?.uuid },
         286 => Request::ListAllFilters { need_results: from.bool()?, flags: from.u32()? },
         397 => Request::LookupBinding { portdev: string(from)? },
         398 => Request::BindingXml { portdev: binding(from)?.portdev, flags: from.u32()? },
-        399 => Request::CreateBinding { xml: string(from)?, flags: from.u32()? },
+        399 => Request::CreateBinding { xml: document(from)?, flags: from.u32()? },
         400 => Request::DeleteBinding { portdev: binding(from)?.portdev },
         401 => Request::ListAllBindings { need_results: from.bool()?, flags: from.u32()? },
-        431 => Request::DefineFilter { xml: string(from)?, flags: from.u32()? },
+        431 => Request::DefineFilter { xml: document(from)?, flags: from.u32()? },
         _ => return Ok(None),
     }))
 }
@@ -216,7 +217,7 @@ fn command_request(procedure: i32, from: &mut Reader) -> Result<Option<Request>,
     Ok(Some(match procedure {
         command::STATUS => Request::Status,
         command::BOUND => Request::Bound { portdev: string(from)? },
-        command::APPLY => Request::Apply { xml: string(from)? },
+        command::APPLY => Request::Apply { xml: document(from)? },
         command::REMOVE => Request::Remove { portdev: string(from)? },
         command::IPSET => Request::Ipset {
             name: string(from)?,
@@ -304,6 +305,10 @@ pub fn filter(from: &mut Reader) -> Result<FilterId, Malformed> {
 /// Reads a binding.
 pub fn binding(from: &mut Reader) -> Result<BindingId, Malformed> {
     Ok(BindingId { portdev: string(from)?, filter: string(from)? })
+}
+
+fn document(from: &mut Reader) -> Result<String, Malformed> {
+    from.characters(STRING_MAX).map(decode)
 }
 
 fn string(from: &mut Reader) -> Result<String, Malformed> {

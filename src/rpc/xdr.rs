@@ -3,7 +3,7 @@
 //! A [`Reader`] never panics, never reads past its end and never reserves more than the bytes it was
 //! given can fill: every length and count is checked against its maximum and against what is left first.
 //! It is as lenient as libvirt's own decoder where that costs nothing (padding bytes, booleans other
-//! than 0 and 1) and stricter in one thing: a string must be UTF-8 without NUL.
+//! than 0 and 1) and stricter in one thing: a string that is no document must be UTF-8, and none has a NUL.
 
 /// Why bytes could not be read. One reason only: clients are told no more than that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -72,15 +72,26 @@ impl<'a> Reader<'a> {
 
     /// A string of at most `max` bytes.
     pub fn string(&mut self, max: usize) -> Result<&'a str, Malformed> {
-        let length = self.length(max)?;
+        let before = self.rest;
+        let text = std::str::from_utf8(self.characters(max)?);
+        text.map_err(|_| {
+            self.rest = before;
+            Malformed
+        })
+    }
+
+    /// The bytes of a string in whatever encoding: a document says for itself which one it has.
+    pub fn characters(&mut self, max: usize) -> Result<&'a [u8], Malformed> {
+        let mut ahead = self.clone();
+        let length = ahead.length(max)?;
         let padded = length.next_multiple_of(4);
-        let (field, rest) = self.rest.split_at_checked(padded).ok_or(Malformed)?;
-        let text = std::str::from_utf8(&field[..length]).map_err(|_| Malformed)?;
-        if text.contains('\0') {
+        let (field, rest) = ahead.rest.split_at_checked(padded).ok_or(Malformed)?;
+        let characters = &field[..length];
+        if characters.contains(&0) {
             return Err(Malformed);
         }
         self.rest = rest;
-        Ok(text)
+        Ok(characters)
     }
 
     /// A value that may be absent.

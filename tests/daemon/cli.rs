@@ -184,7 +184,10 @@ fn drops_are_counted_over_redefinition_and_crash_and_name_their_line() {
         (0..3).for_each(|_| assert!(!network.passes(Way::FromGuest, forged())));
         assert!(network.passes(Way::FromGuest, udp(ip(GUEST_IP, PEER_IP), 1, 2)));
         let bytes = forged().len() - 14;
-        let told = format!("dropped by no-mac-spoofing:1 (filter:3:3): 3 frames, {} bytes\n", 3 * bytes);
+        let told = format!(
+            "dropped by filter 'no-mac-spoofing' rule 1 (filter:3:3): 3 frames, {} bytes\n",
+            3 * bytes
+        );
         let found = status();
         assert!(
             found.contains(&told) && found.contains("sent: 4 frames") && found.contains("received: 0 frames"),

@@ -4,4 +4,5 @@ mod filters;
 mod learners;
 mod ports;
 mod random;
+mod unread;
 mod world;

@@ -3,8 +3,9 @@
 //! Several elements of one protocol are one, and a mask or the end of a range has the sign of what it
 //! belongs to. A destination port keeps its own sign, which libvirt loses.
 
-use super::{PRIORITIES, missing, unknown_attributes, unknown_element};
-use crate::diag::{Code, Diagnostic, similar};
+use super::unknown::unknown_element_labelled;
+use super::{PRIORITIES, missing, unknown_attributes};
+use crate::diag::{Code, Diagnostic, Severity, similar};
 use crate::filter::schema::{Attribute, Kind, PROTOCOLS, Protocol, Role};
 use crate::filter::{ACTIONS, DIRECTIONS, Match, Rule, Value, value};
 use crate::number;
@@ -19,7 +20,8 @@ const WITH_PORTS: &[u32] = &[6, 17, 33, 132];
 
 /// Reads a rule; none where it is refused.
 pub(super) fn read_rule(element: Element<'_>, faults: &mut Vec<Diagnostic>) -> Option<Rule> {
-    unknown_attributes(element, &["action", "direction", "priority", "statematch"], faults);
+    let known = ["action", "direction", "priority", "statematch"];
+    unknown_attributes(element, &known, Severity::Unenforced, faults);
     let action = keyword(element, "action", ACTIONS, faults);
     let direction = keyword(element, "direction", DIRECTIONS, faults);
     let priority = read_priority(element, faults);
@@ -87,9 +89,9 @@ fn read_statematch(element: Element<'_>, faults: &mut Vec<Diagnostic>) -> bool {
     let Some(entered) = element.attribute("statematch") else {
         return true;
     };
-    let off = entered.value == "0" || entered.value.eq_ignore_ascii_case("false");
+    let tracked = is_tracked(entered.value);
     let on = entered.value == "1" || entered.value.eq_ignore_ascii_case("true");
-    if !off && !on {
+    if tracked && !on {
         faults.push(
             Diagnostic::warning(format!(
                 "statematch='{}' is ignored, connections are tracked",
@@ -98,7 +100,7 @@ fn read_statematch(element: Element<'_>, faults: &mut Vec<Diagnostic>) -> bool {
             .at(element.place(entered.span), "expected 0 or false"),
         );
     }
-    !off
+    tracked
 }
 
 /// The attributes of all elements of the rule's protocol, merged.
@@ -120,6 +122,7 @@ fn read_protocol(
     let mut matches: Vec<Match> = found.into_iter().flatten().collect();
     if let Some(protocol) = protocol {
         check_ports(rule, protocol, &matches, faults);
+        check_state(rule, &matches, faults);
         follow_signs(protocol, &mut matches);
     }
     matches
@@ -128,17 +131,21 @@ fn read_protocol(
 fn overlooked(child: Element<'_>, protocol: Option<&Protocol>, faults: &mut Vec<Diagnostic>) {
     match protocol {
         Some(protocol) if Protocol::named(child.name()).is_some() => faults.push(
-            Diagnostic::warning(format!(
+            Diagnostic::unenforced(format!(
                 "<{}> is ignored, the rule is about {}",
                 child.name(),
                 protocol.name
             ))
-            .at(child.place(child.name_span()), "has no effect")
+            .at(child.place(child.name_span()), "is not enforced")
             .help("a rule is about one protocol; write a rule for each"),
         ),
         _ => {
             let names: Vec<&str> = PROTOCOLS.iter().map(|protocol| protocol.name).collect();
-            unknown_element(child, &names, faults);
+            let label = match protocol {
+                Some(_) => "is not enforced",
+                None => "a rule without a protocol matches every frame",
+            };
+            unknown_element_labelled(child, &names, Severity::Unenforced, label, faults);
         }
     }
 }
@@ -151,7 +158,7 @@ fn read_element(
 ) {
     let negated = read_sign(element, faults);
     let known: Vec<&str> = table.iter().map(|row| row.name).chain(["match"]).collect();
-    unknown_attributes(element, &known, faults);
+    unknown_attributes(element, &known, Severity::Unenforced, faults);
     let mut bad = Vec::new();
     for (row, slot) in table.iter().zip(found) {
         let Some(entered) = element.attribute(row.name) else {
@@ -160,7 +167,9 @@ fn read_element(
         match value::parse(row.kind, entered.value) {
             Some(value) => {
                 faults.extend(doubts(element, row.kind, entered));
-                *slot = Some(Match { attribute: row, negated, value, span: entered.span });
+                let found = Match { attribute: row, negated, value, span: entered.span };
+                faults.extend(slot.as_ref().and_then(|earlier| overridden(element, earlier, &found)));
+                *slot = Some(found);
             }
             None => bad.push(illegal(element, row, entered)),
         }
@@ -169,13 +178,30 @@ fn read_element(
     faults.extend(bad.into_iter().rev());
 }
 
+/// An attribute that a later element of the rule has as well, with another meaning: only the later one counts.
+fn overridden(element: Element<'_>, earlier: &Match, later: &Match) -> Option<Diagnostic> {
+    if (&earlier.value, earlier.negated) == (&later.value, later.negated) {
+        return None;
+    }
+    let (attribute, name) = (earlier.attribute, element.name());
+    let value = |found: &Match| value::print(attribute.kind, &found.value);
+    let message = format!(
+        "{}='{}' is ignored, another <{name}> of the rule says '{}'",
+        attribute.name,
+        value(earlier),
+        value(later)
+    );
+    let diagnostic = Diagnostic::unenforced(message).at(element.place(earlier.span), "is not enforced");
+    Some(diagnostic.help("all elements of a rule together are one condition; write a rule for each"))
+}
+
 fn read_sign(element: Element<'_>, faults: &mut Vec<Diagnostic>) -> bool {
     let Some(entered) = element.attribute("match") else {
         return false;
     };
     if !matches!(entered.value, "yes" | "no") {
         faults.push(
-            Diagnostic::warning(format!("match='{}' negates nothing", entered.value))
+            Diagnostic::unenforced(format!("match='{}' negates nothing", entered.value))
                 .at(element.place(entered.span), "expected yes or no"),
         );
     }
@@ -198,11 +224,12 @@ fn illegal(element: Element<'_>, row: &Attribute, entered: xml::Attribute<'_>) -
 /// What libvirt takes, but hardly as the writer meant it.
 fn doubts(element: Element<'_>, kind: Kind, entered: xml::Attribute<'_>) -> Option<Diagnostic> {
     let text = entered.value;
+    if text.starts_with('$') {
+        Access::parse(text).filter(|(_, rest)| !rest.is_empty())?;
+        let fault = Diagnostic::unenforced("what follows the variable is ignored");
+        return Some(fault.at(element.place(entered.span), "nothing may follow the bracket"));
+    }
     let (message, label) = match kind {
-        _ if text.starts_with('$') => {
-            Access::parse(text).filter(|(_, rest)| !rest.is_empty())?;
-            ("what follows the variable is ignored".to_owned(), "nothing may follow the bracket".to_owned())
-        }
         Kind::Bool if !value::is_true(text) && !matches!(text, "false" | "0" | "no") => {
             (format!("'{text}' is taken for false"), format!("expected {}", value::expected(kind)))
         }
@@ -239,6 +266,21 @@ fn check_ports(rule: Element<'_>, protocol: &Protocol, matches: &[Match], faults
                 .help("add protocol='tcp' or another of these; a variable will not do"),
         );
     }
+}
+
+/// A rule that is not to look at connections does not ask for their state.
+fn check_state(rule: Element<'_>, matches: &[Match], faults: &mut Vec<Diagnostic>) {
+    let off = rule.attribute("statematch").is_some_and(|entered| !is_tracked(entered.value));
+    let state = matches.iter().find(|found| found.attribute.role == Role::State).filter(|_| off);
+    faults.extend(state.map(|state| {
+        Diagnostic::warning("state has no effect with statematch='false'")
+            .at(rule.place(state.span), "the rule takes frames of connections in any state")
+            .help("leave statematch out, or the state")
+    }));
+}
+
+fn is_tracked(statematch: &str) -> bool {
+    !(statematch == "0" || statematch.eq_ignore_ascii_case("false"))
 }
 
 fn is_port(attribute: &Attribute) -> bool {

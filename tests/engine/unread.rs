@@ -1,0 +1,202 @@
+//! What libvirt ignores: kept where libvirt's clients define it, refused where it would be bound, told in any case.
+
+use crate::world::*;
+use nwfilter::binding;
+use nwfilter::engine::Write;
+use nwfilter::rpc::{Code, Request};
+use nwfilter::span::Source;
+
+fn document(name: &str, rule: &str) -> String {
+    format!(
+        "<filter name='{name}'><uuid>{}</uuid><rule action='accept' direction='in'>{rule}</rule></filter>",
+        uuid(name)
+    )
+}
+
+fn with_params(port: &str, filter: &str, params: &[(&str, &str)]) -> String {
+    let params: String =
+        params.iter().map(|(name, value)| format!("<parameter name='{name}' value='{value}'/>")).collect();
+    let reference = format!("<filterref filter='{filter}'>{params}</filterref>");
+    bind(port, filter).replace(&format!("<filterref filter='{filter}'/>"), &reference)
+}
+
+/// A filter that reads one variable.
+fn reader(name: &str, variable: &str) -> String {
+    document(name, &format!("<ip dstipaddr='${variable}'/>"))
+}
+
+#[test]
+fn a_document_that_means_less_than_it_says_is_kept_and_not_bound() {
+    for rule in [
+        "<tcp dport='80'/>",
+        "<gre/>",
+        "<tcp/><udp/>",
+        "<ip dstipaddr='10.0.0.1'/><ip dstipaddr='10.0.0.2'/>",
+        "<tcp match='NO' dstportstart='80'/>",
+    ] {
+        let mut world = World::new(&[]);
+        world.appears(&tap(5, "vnet0"));
+        let defined = world.define(&document("odd", rule)).unwrap();
+        let [told, ..] = &defined.told[..] else { panic!("{rule}: nothing is told") };
+        assert!(told.message.starts_with("no interface can be bound to filter 'odd': "), "{told}");
+        let refused = world.create("vnet0", "odd").unwrap_err();
+        assert_eq!(refused.code, Code::InternalError);
+        assert!(refused.message.contains("filter 'odd' would mean more than it says"), "{}", refused.message);
+        // What refers to it is not bound either.
+        world.define(&tree("over", &["odd"])).unwrap();
+        assert!(world.create("vnet0", "over").is_err());
+        // A filter that is in use does not become such a one.
+        world.define(&document("odd", "<tcp dstportstart='80'/>")).unwrap();
+        world.create("vnet0", "over").unwrap();
+        let refused = world.define(&document("odd", rule)).unwrap_err();
+        assert!(refused.message.contains("vnet0"), "{}", refused.message);
+    }
+}
+
+/// A parameter of a reference that can not be read is missed only where a rule reads it.
+#[test]
+fn a_parameter_of_a_reference_that_is_dropped_is_refused_where_it_is_read() {
+    let over = |name: &str, variable: &str| {
+        tree(name, &["dst"]).replace(
+            "<filterref filter='dst'/>",
+            &format!(
+                "<filterref filter='dst'><parameter name='{variable}' value='10.0.0.1/32'/></filterref>"
+            ),
+        )
+    };
+    let mut world = World::new(&[reader("dst", "IP")]);
+    world.appears(&tap(5, "vnet0"));
+    for (name, variable, taken) in [("reads", "IP", false), ("spares", "ROUTER", true)] {
+        let told = world.define(&over(name, variable)).unwrap().told;
+        assert!(told.iter().any(|told| told.message == format!("the parameter '{variable}' is ignored")));
+        let xml = with_params("vnet0", name, &[("IP", "10.0.0.1")]);
+        let answer = world.ask(Request::CreateBinding { xml, flags: 0 });
+        assert_eq!(answer.is_ok(), taken, "{answer:?}");
+    }
+}
+
+#[test]
+fn a_file_that_means_less_than_it_says_is_not_read_again() {
+    let mut world = World::new(&[document("web", "<tcp dstportstart='80'/>"), guard("other", 0)]);
+    world.appears(&tap(5, "vnet0"));
+    world.create("vnet0", "web").unwrap();
+    let before = world.state.firewall().ruleset();
+    let files = [filter(&document("web", "<tcp dstport='80'/>")), filter(&guard("other", 1))];
+    let (change, faults) = world.state.reload(files);
+    let next = change.unwrap().next;
+    let [fault] = &faults[..] else { panic!("{faults:?}") };
+    assert_eq!(fault.filter, "web");
+    assert!(fault.why.message.contains("attribute 'dstport' of <tcp> is unknown"), "{}", fault.why.message);
+    assert_eq!(next.firewall().ruleset(), before);
+    // The same words as before but for what no rule enforces are another document.
+    let same = filter(&document("web", "<tcp dstportstart='80' x='1'/>"));
+    assert_eq!(world.state.reload([same]).1.len(), 1);
+}
+
+#[test]
+fn what_a_client_had_kept_is_found_again_in_its_file() {
+    let mut world = World::new(&[]);
+    let change = world.define(&document("odd", "<tcp dport='80'/>")).unwrap();
+    let [Write::SaveFilter(_, text)] = &change.writes[..] else { panic!("{:?}", change.writes) };
+    assert_eq!(filter(text).unenforced.len(), 1, "{text}");
+}
+
+#[test]
+fn a_variable_that_nobody_reads_is_told_or_refused() {
+    let mut world = World::new(&[reader("dst", "IP"), reader("net", "NET")]);
+    world.appears(&tap(5, "vnet0"));
+    let create = |world: &mut World, filter: &str, params: &[(&str, &str)]| {
+        world.ask(Request::CreateBinding { xml: with_params("vnet0", filter, params), flags: 0 })
+    };
+    let apply = |world: &mut World, filter: &str, params: &[(&str, &str)]| {
+        world.ask(Request::Apply { xml: with_params("vnet0", filter, params) })
+    };
+    // libvirt's clients give every guest what some filters need.
+    let spare = [("NET", "10.0.0.0"), ("PROJECT", "7")];
+    let told = create(&mut world, "net", &spare).unwrap().told;
+    assert!(
+        told.iter().any(|told| told.message.contains("no rule of filter 'net' reads the variable 'PROJECT'"))
+    );
+    let refused = apply(&mut world, "net", &spare).unwrap_err();
+    assert!(refused.message.contains("reads the variable 'PROJECT'"), "{}", refused.message);
+    apply(&mut world, "net", &spare[..1]).unwrap();
+    world.delete("vnet0").unwrap();
+    // An address under another name would be learned instead.
+    for name in ["ip", "Ip", "IPS"] {
+        let refused = create(&mut world, "dst", &[(name, "10.0.0.1")]).unwrap_err();
+        assert!(refused.message.contains(&format!("reads the variable '{name}'")), "{}", refused.message);
+    }
+    // So would one that can not be read.
+    for value in ["10.0.0.5/24", "10.0.0.5,10.0.0.6", "10.0.0.5-10.0.0.9", "10.0.0.5 "] {
+        for answer in
+            [create(&mut world, "dst", &[("IP", value)]), apply(&mut world, "dst", &[("IP", value)])]
+        {
+            let refused = answer.unwrap_err();
+            assert!(refused.message.contains("the parameter 'IP' is ignored"), "{}", refused.message);
+            assert!(refused.message.contains("(binding:1:"), "{}", refused.message);
+        }
+    }
+    // One of several as well: the list is shorter than it was written.
+    create(&mut world, "dst", &[("IP", "10.0.0.5"), ("IP", "10.0.0.6/32")]).unwrap_err();
+    create(&mut world, "dst", &[("IP", "10.0.0.5"), ("X", "a/b")]).unwrap();
+}
+
+#[test]
+fn control_variables_are_refused_where_the_guest_would_choose_its_address() {
+    let reference = |params: &str| {
+        format!(
+            "<filter name='top'><uuid>{}</uuid><filterref filter='dst'>{params}</filterref></filter>",
+            uuid("top")
+        )
+    };
+    let mode = |value: &str| format!("<parameter name='CTRL_IP_LEARNING' value='{value}'/>");
+    let mut world = World::new(&[reader("dst", "IP"), reference(&mode("none"))]);
+    world.appears(&tap(5, "vnet0"));
+    let mut create = |params: &[(&str, &str)]| {
+        world.ask(Request::CreateBinding { xml: with_params("vnet0", "top", params), flags: 0 })
+    };
+    let refused = create(&[]).unwrap_err();
+    assert!(refused.message.contains("'CTRL_IP_LEARNING' has no effect in a filter"), "{}", refused.message);
+    let refused = create(&[("CTRL_IP_LEARNING", "off")]).unwrap_err();
+    assert!(refused.message.contains("filter 'top' learning value 'off' invalid."), "{}", refused.message);
+    assert_eq!(refused.code, Code::ParseFailed);
+    // Where an address is given, nothing depends on it.
+    let told = create(&[("IP", "10.0.0.1")]).unwrap().told;
+    assert!(told.iter().any(|told| told.message.contains("has no effect in a filter")), "{told:?}");
+}
+
+#[test]
+fn an_open_end_and_a_silent_reject_are_told_when_they_are_defined_and_first_bound() {
+    let open = format!(
+        "<filter name='open' chain='ipv4'><uuid>{}</uuid><rule action='accept' direction='out'>\
+         <ip dstipaddr='10.0.0.1'/></rule></filter>",
+        uuid("open")
+    );
+    let over = tree("over", &["open"]).replace(
+        "</filter>",
+        "<rule action='drop' direction='inout' priority='900'/><rule action='reject' direction='in'>\
+         <tcp dstportstart='25' state='NEW'/></rule></filter>",
+    );
+    let mut world = World::new(&[open]);
+    world.appears(&tap(5, "vnet0"));
+    world.appears(&tap(6, "vnet1"));
+    let says = |told: &[nwfilter::diag::Diagnostic]| {
+        let text: Vec<&str> = told.iter().map(|told| told.message.as_str()).collect();
+        (
+            text.iter().any(|text| text.contains("chain 'ipv4' of filter 'over' has an open end")),
+            text.iter().any(|text| text.contains("can not be answered")),
+        )
+    };
+    assert_eq!(says(&world.define(&over).unwrap().told), (true, true));
+    assert_eq!(says(&world.create("vnet0", "over").unwrap().told), (true, true));
+    assert_eq!(says(&world.create("vnet1", "over").unwrap().told), (false, false));
+}
+
+#[test]
+fn a_binding_knows_where_its_parameters_stand() {
+    let text = with_params("vnet0", "x", &[("A", "1"), ("B", "a/b")]);
+    let (read, told) = binding::read(&Source::new("b", text.as_str())).unwrap();
+    assert_eq!(&text[read.spans["A"].range()], "1");
+    assert_eq!(read.dropped.len(), 1);
+    assert_eq!(told.len(), 1);
+}
