@@ -13,8 +13,9 @@ mod status;
 mod trace;
 
 use crate::addr::Mac;
-use crate::config::Options;
+use crate::config::{Config, Options};
 use crate::diag::{Code, Diagnostic, render};
+use crate::library::Library;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::fs;
 use std::io::{self, IsTerminal, Write};
@@ -197,6 +198,12 @@ fn man_pages(dir: &Path) -> io::Result<()> {
     clap_mangen::generate_to(Cli::command(), dir)?;
     let daemon = clap_mangen::Man::new(Options::command()).section("8");
     daemon.render(&mut fs::File::create(dir.join("nwfilterd.8"))?)
+}
+
+/// The filters of a directory, as the daemon takes them.
+fn library(directory: &Path) -> Result<Library, Failure> {
+    let library = Library::load_recorded(directory, &Config::default().state_dir);
+    library.map_err(|error| Failure::host(&directory.display(), &error))
 }
 
 /// Prints diagnostics where people look for them.

@@ -29,7 +29,9 @@ pub const DEFAULT_FILE: &str = "/etc/nwfilter/nwfilterd.conf";
 pub struct Config {
     /// The filters, one file each, as libvirt keeps them.
     pub filter_dir: PathBuf,
-    /// What must survive a reboot: learned addresses and leases.
+    /// Whether the standard filters are in force that have no file there.
+    pub standard_filters: bool,
+    /// What must survive a reboot: learned addresses, leases, and what became of the standard filters.
     pub state_dir: PathBuf,
     /// Sockets, the lock, and the bindings in force.
     pub runtime_dir: PathBuf,
@@ -127,6 +129,10 @@ pub struct Options {
     /// Log what is done (as --log-level info), twice for details
     #[arg(short, long, action = ArgAction::Count)]
     pub verbose: u8,
+    /// Record which standard filters were edited or deleted in the directory of the filters, and end: for packages, when nwfilterd
+    /// does not run
+    #[arg(long)]
+    pub record_filters: bool,
     /// Taken for virtnwfilterd's sake and without effect: this daemon stays in the foreground
     #[arg(short, long, hide = true)]
     pub daemon: bool,
@@ -136,6 +142,7 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             filter_dir: "/etc/libvirt/nwfilter".into(),
+            standard_filters: true,
             state_dir: "/var/lib/nwfilter".into(),
             runtime_dir: "/run/libvirt".into(),
             socket_group: None,

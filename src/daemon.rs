@@ -6,6 +6,7 @@
 mod addresses;
 mod answer;
 mod ears;
+mod filters;
 mod hear;
 mod inputs;
 mod look;
@@ -28,6 +29,7 @@ use crate::store::{Fault, Store};
 use crate::unseen::Watch;
 use addresses::Addresses;
 use ears::Ears;
+use filters::Filters;
 use inputs::{Inputs, Signals, Told};
 use start::Learned;
 use std::io;
@@ -50,9 +52,6 @@ pub enum Failure {
     /// The kernel did not take what must be in force.
     #[error("the kernel refuses: {0}")]
     Refused(apply::Refused),
-    /// The filters can not be listed.
-    #[error("{0}")]
-    Filters(String),
     /// The system.
     #[error("{0}: {1}")]
     System(&'static str, io::Error),
@@ -73,7 +72,7 @@ const AT_ONCE: usize = 256;
 struct Daemon {
     config: Config,
     kernel: Kernel,
-    filters: Store,
+    filters: Filters,
     bindings: Store,
     addresses: Addresses,
     ears: Ears,
@@ -96,10 +95,14 @@ enum KernelState {
     Diverged,
 }
 
-/// Runs the daemon until it is told to stop.
+/// Does what the command line asks for: runs the daemon until it is told to stop, unless it asks for something smaller.
 pub fn run(options: &Options) -> Result<(), Failure> {
     let config =
         Config::load(options).map_err(|fault| Failure::Config(crate::diag::render(&[fault], false)))?;
+    if options.record_filters {
+        let _lock = start::lock(&config)?;
+        return filters::record(&config);
+    }
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(CLOSERS).build();
     runtime.map_err(|error| Failure::System("no runtime", error))?.block_on(serve(config, options))
@@ -110,7 +113,7 @@ async fn serve(config: Config, options: &Options) -> Result<(), Failure> {
     let mut signals = Signals::new().map_err(system("no signals"))?;
     start::raise_open_files();
     let _lock = start::lock(&config)?;
-    let (filters, bindings) = (Store::open(&config.filter_dir)?, start::bindings(&config)?);
+    let (filters, bindings) = (Filters::open(&config)?, start::bindings(&config)?);
     let learned = start::addresses(&config, start::time());
     let listeners = start::listeners(&config)?;
     let metrics = start::metrics(&config)?;
@@ -142,7 +145,7 @@ impl Daemon {
     /// Builds what must be in force from what is on disk, and takes the kernel there from whatever it holds.
     async fn start(
         config: Config,
-        filters: Store,
+        filters: Filters,
         bindings: Store,
         learned: Learned,
         ears: Ears,
@@ -154,7 +157,7 @@ impl Daemon {
             compile: compile::Options { features: features.into(), counters: config.counters },
             placement: config.placement,
         };
-        let found = start::read_filters(&filters).map_err(|error| Failure::Filters(error.message))?;
+        let found = filters.read()?;
         let links = links::snapshot().map_err(system("links can not be listed"))?;
         let firewall = Firewall::new(policy).hooks_last(features.lasting_hooks.is_yes());
         let firewall =
@@ -293,13 +296,13 @@ impl Daemon {
 
     async fn reload(&mut self) {
         notify::tell(notify::State::Reloading);
-        let reloaded = match start::read_filters(&self.filters) {
+        let reloaded = match self.filters.read() {
             Ok(found) => {
                 let (change, faults) = self.state.reload(found);
                 start::tell_of(&faults);
                 self.commit_if(change).await
             }
-            Err(error) => Err(error),
+            Err(fault) => Err(Error::internal(transaction::chain(&fault))),
         };
         match reloaded {
             Ok(_) => info!("filters read anew"),

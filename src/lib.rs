@@ -74,6 +74,7 @@ pub mod resolve;
 pub mod rpc;
 pub mod scrape;
 pub mod span;
+pub mod standard;
 pub mod status;
 pub mod store;
 pub mod trace;

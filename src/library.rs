@@ -1,10 +1,12 @@
-//! Filters by name: those of a directory, and behind them the standard ones, which ship inside the binary.
+//! Filters by name: those of a directory, and the standard ones where the administrator left them as they ship.
 //!
-//! A file that can not be read or is no filter is a fault of its own and hides no other.
+//! A file that can not be read or is no filter is a fault of its own and hides no other filter. The standard filter of its
+//! name does not take its place: it may let pass what the file was to refuse.
 
 use crate::diag::{Code, Diagnostic};
 use crate::filter::{Filter, read};
 use crate::span::Source;
+use crate::standard::{ADMINISTRATORS, Found, PACKAGED, RECORD, Record, STANDARD, Taken};
 use crate::xml::decode;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -21,49 +23,77 @@ pub struct Library {
     pub faults: Vec<Diagnostic>,
 }
 
-macro_rules! standard {
-    ($($name:literal)*) => {
-        /// The standard filters: their names and documents.
-        pub const STANDARD: &[(&str, &str)] = &[$(($name, include_str!(concat!("../filters/", $name, ".xml")))),*];
-    };
-}
-
-standard! {
-    "allow-arp" "allow-dhcp" "allow-dhcp-server" "allow-dhcpv6" "allow-dhcpv6-server" "allow-incoming-ipv4"
-    "allow-incoming-ipv6" "allow-ipv4" "allow-ipv6" "clean-traffic" "clean-traffic-gateway" "no-arp-ip-spoofing"
-    "no-arp-mac-spoofing" "no-arp-spoofing" "no-ip-multicast" "no-ip-spoofing" "no-ipv6-multicast"
-    "no-ipv6-spoofing" "no-mac-broadcast" "no-mac-spoofing" "no-other-l2-traffic" "no-other-rarp-traffic"
-    "qemu-announce-self" "qemu-announce-self-rarp"
-}
+/// The text of a file, if it can be read.
+type File = io::Result<String>;
 
 impl Library {
     /// The standard filters alone.
     pub fn standard() -> Library {
         let mut library = Library::default();
         for (name, text) in STANDARD {
-            library.add(&Source::new(format!("<standard>/{name}.xml"), *text));
+            library.add(&shipped(name, text));
         }
         library
     }
 
-    /// The standard filters, and over them those of a directory's `*.xml`. A directory that does not exist has
-    /// none; where it may not be read that is among the faults.
+    /// The filters of a directory's `*.xml`, and the standard ones of which it has no file. A directory that does not exist
+    /// has no file; where it may not be read, that is among the faults.
     pub fn load(directory: &Path) -> io::Result<Library> {
-        let mut library = Library::standard();
-        let paths = match documents(directory) {
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                library.faults.push(unreadable(directory, &error));
-                Vec::new()
-            }
-            paths => paths?,
+        Library::load_with(directory, &Record::new(directory), |_, _| false)
+    }
+
+    /// The same, as the daemon takes them whose state directory this is: what it recorded of the directory counts.
+    pub fn load_recorded(directory: &Path, state: &Path) -> io::Result<Library> {
+        let (record, fault) = match recorded(&state.join(RECORD)) {
+            Ok(record) => (record.of(directory), None),
+            Err(fault) => (Record::new(directory), Some(fault)),
         };
-        for path in paths {
-            match fs::read(&path) {
-                Ok(bytes) => library.add(&Source::new(path.display().to_string(), decode(&bytes))),
-                Err(error) => library.faults.push(unreadable(&path, &error)),
+        let mut library = Library::load_with(directory, &record, is_packaged)?;
+        library.faults.extend(fault);
+        Ok(library)
+    }
+
+    fn load_with(
+        directory: &Path,
+        record: &Record,
+        packaged: fn(&Path, &str) -> bool,
+    ) -> io::Result<Library> {
+        let (files, fault) = match files(directory) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                (BTreeMap::new(), Some(unreadable(directory, &error)))
+            }
+            files => (files?, None),
+        };
+        let mut library = Library::of_files(files, record, packaged);
+        library.faults.extend(fault);
+        Ok(library)
+    }
+
+    fn of_files(
+        mut files: BTreeMap<PathBuf, File>,
+        record: &Record,
+        packaged: fn(&Path, &str) -> bool,
+    ) -> Library {
+        let mut library = Library::default();
+        for (name, text) in STANDARD {
+            let path = record.directory.join(format!("{name}.xml"));
+            let file = files.remove(&path);
+            match record.taken(name, found(file.as_ref()), packaged(&record.directory, name)) {
+                Taken::File => file.into_iter().for_each(|file| library.add_file(&path, file)),
+                Taken::Kept(text) => library.add(&Source::new(format!("{RECORD}: {name}"), text)),
+                Taken::Standard => library.add(&shipped(name, text)),
+                Taken::Nothing => {}
             }
         }
-        Ok(library)
+        files.into_iter().for_each(|(path, file)| library.add_file(&path, file));
+        library
+    }
+
+    fn add_file(&mut self, path: &Path, file: File) {
+        match file {
+            Ok(text) => self.add(&Source::new(path.display().to_string(), text)),
+            Err(error) => self.faults.push(unreadable(path, &error)),
+        }
     }
 
     /// Takes one more document; what it defines replaces what has its name.
@@ -90,9 +120,40 @@ impl Library {
     }
 }
 
+/// Whether a package of libvirt's is installed that puts this standard filter into this directory.
+pub fn is_packaged(directory: &Path, name: &str) -> bool {
+    directory == Path::new(ADMINISTRATORS) && Path::new(PACKAGED).join(format!("{name}.xml")).exists()
+}
+
+/// A standard filter as it ships.
+pub fn shipped(name: &str, text: &str) -> Arc<Source> {
+    Source::new(format!("<standard>/{name}.xml"), text)
+}
+
 /// What to say of a file that can not be read.
 pub fn unreadable(path: &Path, error: &io::Error) -> Diagnostic {
     Diagnostic::error(Code::SYSTEM_ERROR, format!("{}: {error}", path.display()))
+}
+
+fn recorded(path: &Path) -> Result<Record, Diagnostic> {
+    match fs::read_to_string(path) {
+        Ok(text) => Record::read(&text).map_err(|error| unreadable(path, &io::Error::other(error))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Record::default()),
+        Err(error) => Err(unreadable(path, &error)),
+    }
+}
+
+fn found(file: Option<&File>) -> Found<'_> {
+    match file {
+        None => Found::Nothing,
+        Some(Ok(text)) => Found::Text(text),
+        Some(Err(_)) => Found::Unreadable,
+    }
+}
+
+fn files(directory: &Path) -> io::Result<BTreeMap<PathBuf, File>> {
+    let read = |path: PathBuf| (path.clone(), fs::read(path).map(|bytes| decode(&bytes)));
+    Ok(documents(directory)?.into_iter().map(read).collect())
 }
 
 fn documents(directory: &Path) -> io::Result<Vec<PathBuf>> {
@@ -130,5 +191,29 @@ mod tests {
             .filter(|name| !library.filters.contains_key(*name))
             .collect();
         assert_eq!(dangling, [""; 0]);
+    }
+
+    #[test]
+    fn a_faulty_file_is_not_replaced_by_the_standard_filter_of_its_name() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("clean-traffic.xml"), "<filter name='clean-traffic'").unwrap();
+        fs::create_dir(directory.path().join("allow-arp.xml")).unwrap();
+        let library = Library::load(directory.path()).unwrap();
+        assert_eq!(library.filters.len(), STANDARD.len() - 2);
+        assert!(library.get("clean-traffic").is_none() && library.get("allow-arp").is_none());
+        assert_eq!(library.faults.len(), 2);
+    }
+
+    #[test]
+    fn what_the_daemon_recorded_of_a_directory_counts_there_and_nowhere_else() {
+        let (directory, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let mut record = Record::new(directory.path());
+        record.delete("allow-ipv6", false);
+        fs::write(state.path().join(RECORD), record.write()).unwrap();
+        let load = |directory: &Path| Library::load_recorded(directory, state.path()).unwrap();
+        assert!(load(directory.path()).get("allow-ipv6").is_none());
+        assert!(load(Path::new("/nowhere")).faults.is_empty());
+        fs::write(state.path().join(RECORD), "torn").unwrap();
+        assert_eq!(load(directory.path()).faults.len(), 1);
     }
 }

@@ -86,12 +86,13 @@ pub enum Fault {
 }
 
 impl Store {
-    /// Opens a directory, and makes it (mode 0700, with its parents) where it is missing. Sweeps what an interrupted
-    /// write left behind, so there must be no other writer: take the [`Lock`] first.
+    /// Opens a directory, and makes it (mode 0700; its parents as others make directories) where it is missing. Sweeps
+    /// what an interrupted write left behind, so there must be no other writer: take the [`Lock`] first.
     ///
     /// Fails when other users can write to the directory.
     pub fn open(path: &Path) -> Result<Store, Fault> {
         let io = fault("open the directory", path);
+        path.parent().map(std::fs::create_dir_all).transpose().map_err(&io)?;
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(&io)?;
         let directory = File::options()
             .read(true)
@@ -114,6 +115,16 @@ impl Store {
     /// Writes a document, whole or not at all. When this returns, it is on the disk.
     pub fn save(&self, name: &str, text: &str) -> Result<(), Fault> {
         stand(self.stage_save(name, text)?).map(drop)
+    }
+
+    /// Writes a file that is no document, likewise.
+    pub fn put(&self, file: &str, text: &str) -> Result<(), Fault> {
+        stand(self.stage_put(file, text)?).map(drop)
+    }
+
+    /// Reads a file that is no document, as documents are read.
+    pub fn get(&self, file: &str) -> Result<String, Fault> {
+        self.read(file)
     }
 
     /// Deletes a document; whether there was one. When this returns, it is gone from the disk.

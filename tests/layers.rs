@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// The modules of each layer. Within a layer a module may use only those before it.
 const LAYERS: &[(&str, &[&str])] = &[
     ("values", &["number", "addr", "span", "diag", "field", "vars"]),
-    ("documents", &["xml", "filter", "binding", "library"]),
+    ("documents", &["xml", "filter", "binding", "standard", "library"]),
     ("guests", &["frame", "bpf", "lease", "learning"]),
     (
         "meaning",

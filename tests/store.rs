@@ -36,9 +36,11 @@ fn what_is_saved_is_loaded_and_what_is_deleted_is_not() {
 #[test]
 fn only_the_owner_reads_directory_and_files() {
     let directory = tempfile::tempdir().unwrap();
-    let store = store(directory.path());
+    let store = Store::open(&directory.path().join("others/filters")).unwrap();
     store.save("a", "text").unwrap();
     assert_eq!(fs::metadata(store.path()).unwrap().mode() & 0o777, 0o700);
+    let others = fs::metadata(directory.path().join("others")).unwrap().mode();
+    assert_eq!(others & 0o055, 0o055, "the directory above is no secret: libvirt's clients read files there");
     assert_eq!(fs::metadata(store.path().join("a.xml")).unwrap().mode() & 0o777, 0o600);
 }
 

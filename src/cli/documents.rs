@@ -38,9 +38,7 @@ pub(super) struct CheckArgs {
 
 /// Says what is wrong with each document, all of it.
 pub(super) fn check(arguments: &CheckArgs) -> Outcome {
-    let directory = &arguments.dir;
-    let mut library =
-        Library::load(directory).map_err(|error| Failure::host(&directory.display(), &error))?;
+    let mut library = super::library(&arguments.dir)?;
     library.faults.clear(); // Of the directory nobody asked.
     let mut found = Vec::new();
     let (mut roots, mut bindings) = (Vec::new(), Vec::new());

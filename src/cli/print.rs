@@ -81,7 +81,7 @@ fn rule(rule: &Rule) -> Value {
 impl FilterArgs {
     /// The filters of the directory and the standard ones.
     pub(super) fn library(&self) -> Result<Library, Failure> {
-        Library::load(&self.dir).map_err(|error| Failure::host(&self.dir.display(), &error))
+        super::library(&self.dir)
     }
 
     /// The variables of the command line.

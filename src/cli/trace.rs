@@ -32,7 +32,7 @@ pub(super) fn run(dev: &str, drops: bool, pcapng: Option<&Path>, directory: &Pat
     let found = links::by_name(dev).map_err(|error| Failure::host(&dev, &error))?;
     let index =
         found.map(|link| link.index).ok_or_else(|| Failure::Host(format!("{dev}: no such interface")))?;
-    let library = Library::load(directory).map_err(|error| Failure::host(&directory.display(), &error))?;
+    let library = super::library(directory)?;
     let mut file = pcapng.map(|path| File::begin(path, dev)).transpose()?;
     let lines = pcapng != Some(Path::new(STANDARD_OUTPUT));
     let kernel = Kernel::open(Ownership::Shared).map_err(|error| Failure::host(&"netfilter", &error))?;

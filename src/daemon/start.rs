@@ -5,9 +5,8 @@ use super::transaction::chain;
 use crate::binding::{self, Binding};
 use crate::config::Config;
 use crate::confine::{Bounds, confine as give_up};
-use crate::diag::{Severity, principal};
 use crate::engine::{self, documents};
-use crate::filter::{Filter, read, write};
+use crate::filter::Filter;
 use crate::firewall::Firewall;
 use crate::lease::file::Book;
 use crate::links::Link;
@@ -15,7 +14,7 @@ use crate::nft::watch::Watch;
 use crate::notify;
 use crate::rpc::listen::Permissions;
 use crate::rpc::session::Keepalive;
-use crate::rpc::{Error, Limits, Listeners};
+use crate::rpc::{Limits, Listeners};
 use crate::scrape;
 use crate::span::Source;
 use crate::store::journal::Journal;
@@ -25,8 +24,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 use tokio::io::unix::AsyncFdReadyMutGuard;
-use tracing::{error, info, warn};
-use uuid::Uuid;
+use tracing::{error, warn};
 
 /// Below the directory of what survives.
 const ADDRESSES: &str = "addresses";
@@ -183,36 +181,6 @@ pub fn confine(config: &Config, file: Option<&Path>) {
     let read: Vec<PathBuf> = file.and_then(parent).into_iter().collect();
     let read: Vec<&Path> = read.iter().map(PathBuf::as_path).collect();
     give_up(&Bounds { read: &read, write: &[&config.filter_dir, &config.state_dir, &config.runtime_dir] });
-}
-
-/// All filters of the directory. One that is faulty is told of and left out; one without a UUID gets one for good.
-pub fn read_filters(store: &Store) -> Result<Vec<Filter>, Error> {
-    let found = store.load().map_err(|fault| Error::internal(fault.to_string()))?;
-    Ok(found.into_iter().filter_map(|document| filter(store, document)).collect())
-}
-
-fn filter(store: &Store, Document { name, text }: Document) -> Option<Filter> {
-    let text = text.inspect_err(|fault| error!(file = name, reason = %fault, "filter not read")).ok()?;
-    let source = Source::new(format!("{}/{name}.xml", store.path().display()), text);
-    let faulty = |faults: &Vec<_>| error!(file = name, reason = %principal(faults), "filter not loaded");
-    let (mut filter, warnings) = read::read(&source).inspect_err(faulty).ok()?;
-    for warning in &warnings {
-        match warning.severity {
-            Severity::Warning => info!(file = name, "{warning}"),
-            _ => warn!(file = name, "{warning}; no interface can be bound to this filter"),
-        }
-    }
-    if filter.name != name {
-        error!(file = name, filter = filter.name, "the file of a filter must have its name");
-        return None;
-    }
-    if filter.uuid.is_none() {
-        filter.uuid = Some(Uuid::new_v4());
-        if let Err(fault) = store.save(&name, &write::file_text(&filter)) {
-            warn!(file = name, reason = %fault, "a new UUID was not written");
-        }
-    }
-    Some(filter)
 }
 
 /// A firewall with all of these filters but those that can not stand beside the others.

@@ -131,19 +131,19 @@ impl Daemon {
             self.unsettled.rollback(&mut self.addresses, now)?;
         }
         for write in &records.documents {
-            transaction.0.push(Written::Document(self.stage_document(write)?));
+            transaction.0.extend(self.stage_document(write)?.into_iter().map(Written::Document));
         }
         transaction.sync()?;
         transaction.0.extend(self.addresses.append(&records.before, now)?.map(Written::Lines));
         Ok(())
     }
 
-    fn stage_document(&self, write: &Write) -> Result<Staged, Fault> {
+    fn stage_document(&self, write: &Write) -> Result<Vec<Staged>, Fault> {
         match write {
             Write::SaveFilter(name, text) => self.filters.stage_save(name, text),
             Write::DeleteFilter(name) => self.filters.stage_delete(name),
-            Write::SaveBinding(portdev, text) => self.bindings.stage_save(portdev, text),
-            Write::DeleteBinding(portdev) => self.bindings.stage_delete(portdev),
+            Write::SaveBinding(portdev, text) => Ok(vec![self.bindings.stage_save(portdev, text)?]),
+            Write::DeleteBinding(portdev) => Ok(vec![self.bindings.stage_delete(portdev)?]),
         }
     }
 

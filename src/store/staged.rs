@@ -34,7 +34,12 @@ enum Before {
 impl Store {
     /// Writes a document, whole or not at all.
     pub fn stage_save(&self, name: &str, text: &str) -> Result<Staged, Fault> {
-        let file = self.regular(name)?;
+        self.stage_put(&file_name(name)?, text)
+    }
+
+    /// Writes a file that is no document, likewise.
+    pub fn stage_put(&self, file: &str, text: &str) -> Result<Staged, Fault> {
+        let file = self.regular(file.to_owned())?;
         let path = self.path.join(&file);
         if text.len() as u64 > LIMIT {
             return Err(Fault::TooLarge(path));
@@ -52,7 +57,7 @@ impl Store {
 
     /// Deletes a document, if there is one.
     pub fn stage_delete(&self, name: &str) -> Result<Staged, Fault> {
-        let file = self.regular(name)?;
+        let file = self.regular(file_name(name)?)?;
         let path = self.path.join(&file);
         let aside = format!("{UNFINISHED}{file}");
         let before = match rustix::fs::renameat(&self.directory, &file, &self.directory, &aside) {
@@ -63,9 +68,8 @@ impl Store {
         Ok(Staged { directory: self.directory.clone(), path, file, before })
     }
 
-    /// The file of a document, whose place no directory has.
-    fn regular(&self, name: &str) -> Result<String, Fault> {
-        let file = file_name(name)?;
+    /// The file, whose place no directory has.
+    fn regular(&self, file: String) -> Result<String, Fault> {
         let found = rustix::fs::statat(&self.directory, &file, AtFlags::SYMLINK_NOFOLLOW);
         let is_directory =
             found.is_ok_and(|found| FileType::from_raw_mode(found.st_mode) == FileType::Directory);

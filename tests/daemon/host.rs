@@ -71,8 +71,10 @@ impl Host {
         self.path("run")
     }
 
+    /// Without standard filters, unless the text asks for them.
     pub fn configure(&self, text: &str) {
-        fs::write(self.path("conf"), text).unwrap();
+        let standard = if text.contains("standard_filters") { "" } else { "standard_filters = false\n" };
+        fs::write(self.path("conf"), format!("{standard}{text}")).unwrap();
     }
 
     pub fn write_filter(&self, name: &str, xml: &str) {
@@ -256,12 +258,20 @@ impl Conn {
     }
 
     pub fn undefine(&mut self, name: &str) -> Result<(), Failure> {
-        let filter = FilterId { name: name.into(), uuid: uuid(name) };
+        self.undefine_uuid(uuid(name))
+    }
+
+    pub fn undefine_uuid(&mut self, uuid: Uuid) -> Result<(), Failure> {
+        let filter = FilterId { name: "whatever".into(), uuid };
         self.call(181, |to| proto::write_filter(to, &filter)).map(drop)
     }
 
     pub fn filter_xml(&mut self, name: &str) -> Result<String, Failure> {
-        let filter = FilterId { name: name.into(), uuid: uuid(name) };
+        self.filter_xml_of(uuid(name))
+    }
+
+    pub fn filter_xml_of(&mut self, uuid: Uuid) -> Result<String, Failure> {
+        let filter = FilterId { name: "whatever".into(), uuid };
         let body = self.call(177, |to| proto::write_filter(to, &filter).u32(0))?;
         Ok(Reader::new(&body).string(1 << 22)?.to_owned())
     }

@@ -12,6 +12,7 @@ mod lifecycle;
 mod many;
 mod metrics;
 mod refuser;
+mod standard;
 mod starts;
 mod storage;
 mod unseen;

@@ -60,7 +60,7 @@ impl World {
         let (sent, heard) = (Wire::open(&guest.link), Wire::open(&bridge.link));
         guest.persist(true).expect("a tap can be kept");
         let host = Host::new();
-        for (name, text) in nwfilter::library::STANDARD {
+        for (name, text) in nwfilter::standard::STANDARD {
             host.write_filter(name, text);
         }
         let leases = host.path("leases");

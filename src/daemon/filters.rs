@@ -1,0 +1,196 @@
+//! The filters that the daemon keeps: the files of the administrator's directory, and the standard filters as far as the
+//! administrator left them as they ship.
+
+use super::Failure;
+use crate::config::Config;
+use crate::diag::{Severity, principal};
+use crate::filter::{Filter, read, write};
+use crate::library::is_packaged;
+use crate::span::Source;
+use crate::standard::{self, Found, RECORD, Record, STANDARD, Taken, is_standard};
+use crate::store::{Document, Fault, Staged, Store};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use tracing::{error, info, warn};
+use uuid::Uuid;
+
+/// Files by name.
+type Files = BTreeMap<String, Result<String, Fault>>;
+
+/// The directory of filters, and the record of what became of the standard ones.
+pub(super) struct Filters {
+    directory: Store,
+    standard: Option<Standard>,
+}
+
+/// The record of the standard filters, where they are wanted. What is on the disk counts, so that it can be put back there.
+struct Standard {
+    state: Store,
+    directory: PathBuf,
+}
+
+/// Records what became of the standard filters, and makes no directory for files where there is none.
+pub(super) fn record(config: &Config) -> Result<(), Failure> {
+    let mut files = match config.filter_dir.exists() {
+        true => files(&Store::open(&config.filter_dir)?)?,
+        false => Files::new(),
+    };
+    if config.standard_filters {
+        Standard::open(config)?.look(&mut files)?;
+    }
+    Ok(())
+}
+
+fn files(directory: &Store) -> Result<Files, Fault> {
+    let file = |Document { name, text }| (name, text);
+    Ok(directory.load()?.into_iter().map(file).collect())
+}
+
+impl Filters {
+    pub(super) fn open(config: &Config) -> Result<Filters, Failure> {
+        let directory = Store::open(&config.filter_dir)?;
+        let standard = config.standard_filters.then(|| Standard::open(config)).transpose()?;
+        Ok(Filters { directory, standard })
+    }
+
+    /// All filters. One that is faulty is told of and left out; one without a UUID gets one for good.
+    pub(super) fn read(&self) -> Result<Vec<Filter>, Fault> {
+        let (files, others) = self.look()?;
+        let files = files.into_iter().map(|(name, text)| Document { name, text });
+        let files: Vec<Filter> = files.filter_map(|document| read_file(&self.directory, document)).collect();
+        let others = others.into_iter().filter_map(|document| read_document(RECORD, document));
+        Ok(files.into_iter().chain(others.map(|filter| with_uuid(filter).0)).collect())
+    }
+
+    /// What the directory holds and is in force, and the other standard filters. The administrator's choices are recorded.
+    fn look(&self) -> Result<(Files, Vec<Document>), Fault> {
+        let mut files = files(&self.directory)?;
+        let others = self.standard.as_ref().map(|standard| standard.look(&mut files)).transpose()?;
+        Ok((files, others.unwrap_or_default()))
+    }
+
+    /// Writes a filter's file, and records that a standard filter has one. What was written can be put back.
+    pub(super) fn stage_save(&self, name: &str, text: &str) -> Result<Vec<Staged>, Fault> {
+        let file = self.directory.stage_save(name, text)?;
+        let define = |record: &mut Record, packaged| record.define(name, text, packaged);
+        match self.standard_of(name).map(|standard| standard.stage(name, define)).transpose() {
+            Ok(record) => Ok([file].into_iter().chain(record).collect()),
+            Err(fault) => file.undo().and(Err(fault)),
+        }
+    }
+
+    /// Deletes a filter's file. That a standard filter is deleted is recorded first: it has no file, or a package may bring it
+    /// back. What was there can be put back.
+    pub(super) fn stage_delete(&self, name: &str) -> Result<Vec<Staged>, Fault> {
+        let delete = |record: &mut Record, packaged| record.delete(name, packaged);
+        let record = self.standard_of(name).map(|standard| standard.stage(name, delete)).transpose()?;
+        match self.directory.stage_delete(name) {
+            Ok(file) => Ok(record.into_iter().chain([file]).collect()),
+            Err(fault) => record.map_or(Ok(()), |record| record.undo()).and(Err(fault)),
+        }
+    }
+
+    fn standard_of(&self, name: &str) -> Option<&Standard> {
+        self.standard.as_ref().filter(|_| is_standard(name))
+    }
+}
+
+impl Standard {
+    fn open(config: &Config) -> Result<Standard, Fault> {
+        Ok(Standard { state: Store::open(&config.state_dir)?, directory: config.filter_dir.clone() })
+    }
+
+    /// What was recorded. A record that can not be understood is told of, and begun again.
+    fn record(&self) -> Result<Record, Fault> {
+        let record = match self.state.get(RECORD) {
+            Ok(text) => Record::read(&text).unwrap_or_else(|reason| {
+                error!(file = RECORD, reason, "not understood: deleted standard filters may come back");
+                Record::default()
+            }),
+            Err(fault) if fault.is_missing() => Record::default(),
+            Err(fault) => return Err(fault),
+        };
+        Ok(record.of(&self.directory))
+    }
+
+    /// Takes away the files that are not in force; gives the documents that are and have no file.
+    fn look(&self, files: &mut Files) -> Result<Vec<Document>, Fault> {
+        let before = self.record()?;
+        let mut record = before.clone();
+        let mut others = Vec::new();
+        for (name, text) in STANDARD {
+            match settle(&mut record, name, files.get(*name)) {
+                Taken::File => continue,
+                Taken::Kept(text) => others.push(document(name, &text)),
+                Taken::Standard => others.push(document(name, text)),
+                Taken::Nothing => {}
+            }
+            files.remove(*name);
+        }
+        if record != before {
+            self.state.put(RECORD, &record.write())?;
+        }
+        Ok(others)
+    }
+
+    /// Records the choice of a client about a filter.
+    fn stage(&self, name: &str, choose: impl FnOnce(&mut Record, bool)) -> Result<Staged, Fault> {
+        let mut record = self.record()?;
+        choose(&mut record, is_packaged(&self.directory, name));
+        self.state.stage_put(RECORD, &record.write())
+    }
+}
+
+fn document(name: &str, text: &str) -> Document {
+    Document { name: name.into(), text: Ok(text.into()) }
+}
+
+fn settle(record: &mut Record, name: &str, file: Option<&Result<String, Fault>>) -> Taken {
+    let found = match file {
+        None => Found::Nothing,
+        Some(Ok(text)) => Found::Text(text),
+        Some(Err(_)) => Found::Unreadable,
+    };
+    let before = record.filters.get(name).cloned();
+    let packaged = is_packaged(&record.directory, name);
+    let taken = record.settle(name, found, packaged);
+    if let Some(change) = record.filters.get(name).and_then(|entry| entry.change_since(before.as_ref())) {
+        warn!(filter = name, "{change}");
+    }
+    taken
+}
+
+fn read_file(store: &Store, document: Document) -> Option<Filter> {
+    let name = document.name.clone();
+    let filter = read_document(&store.path().display().to_string(), document)?;
+    let (filter, is_new) = with_uuid(filter);
+    if is_new && let Err(fault) = store.save(&name, &write::file_text(&filter)) {
+        warn!(file = name, reason = %fault, "a new UUID was not written");
+    }
+    Some(filter)
+}
+
+fn read_document(place: &str, Document { name, text }: Document) -> Option<Filter> {
+    let text = text.inspect_err(|fault| error!(file = name, reason = %fault, "filter not read")).ok()?;
+    let source = Source::new(format!("{place}/{name}.xml"), text);
+    let faulty = |faults: &Vec<_>| error!(file = name, reason = %principal(faults), "filter not loaded");
+    let (filter, warnings) = read::read(&source).inspect_err(faulty).ok()?;
+    for warning in &warnings {
+        match warning.severity {
+            Severity::Warning => info!(file = name, "{warning}"),
+            _ => warn!(file = name, "{warning}; no interface can be bound to this filter"),
+        }
+    }
+    if filter.name != name {
+        error!(file = name, filter = filter.name, "the file of a filter must have its name");
+        return None;
+    }
+    Some(filter)
+}
+
+/// The filter with a UUID, and whether it had none.
+fn with_uuid(mut filter: Filter) -> (Filter, bool) {
+    let is_new = filter.uuid.is_none();
+    filter.uuid = filter.uuid.or_else(|| standard::uuid(&filter.name)).or_else(|| Some(Uuid::new_v4()));
+    (filter, is_new)
+}
