@@ -3,13 +3,15 @@
 //! Every key has a default; an unknown key or a bad value is an error with its line and column. Reading a text is
 //! pure ([`Config::parse`]); [`Config::load`] opens the file. Nothing here acts on a value.
 
+mod changes;
 mod endpoint;
+mod words;
 
 pub use endpoint::Endpoint;
 
 use crate::diag::{Code, Diagnostic};
 use crate::firewall::Placement;
-use crate::span::{Place, Source, Span};
+use crate::span::Source;
 use clap::{ArgAction, Parser};
 use serde::de::{Deserializer, Error, Unexpected};
 use serde::{Deserialize, de};
@@ -55,6 +57,7 @@ pub struct Config {
     /// Where figures for Prometheus can be got; none, nowhere.
     pub metrics: Option<Endpoint>,
     /// Up to how many interfaces a program's variables are written into its rules; beyond it they become sets.
+    #[serde(deserialize_with = "words::whole")]
     pub fold_up_to: usize,
     /// Where the programs of bridge ports sit that could sit at either place.
     pub placement: Placement,
@@ -62,13 +65,16 @@ pub struct Config {
     #[serde(deserialize_with = "seconds")]
     pub grace: Duration,
     /// Connections at a time.
+    #[serde(deserialize_with = "words::whole")]
     pub max_clients: u32,
     /// Unanswered calls of one connection.
+    #[serde(deserialize_with = "words::whole")]
     pub max_client_requests: u32,
     /// Silence after which a client is asked whether it lives; zero never asks.
     #[serde(deserialize_with = "seconds")]
     pub keepalive_interval: Duration,
     /// Unanswered questions after which it is taken for dead.
+    #[serde(deserialize_with = "words::whole")]
     pub keepalive_count: u32,
     /// Idle time after which the daemon ends and leaves its rules in force; zero never.
     #[serde(deserialize_with = "seconds")]
@@ -129,9 +135,12 @@ pub struct Options {
     /// Log what is done (as --log-level info), twice for details
     #[arg(short, long, action = ArgAction::Count)]
     pub verbose: u8,
+    /// Say what is wrong with the configuration, or nothing, and end
+    #[arg(long)]
+    pub check_config: bool,
     /// Record which standard filters were edited or deleted in the directory of the filters, and end: for packages, when nwfilterd
     /// does not run
-    #[arg(long)]
+    #[arg(long, conflicts_with = "check_config")]
     pub record_filters: bool,
     /// Taken for virtnwfilterd's sake and without effect: this daemon stays in the foreground
     #[arg(short, long, hide = true)]
@@ -171,7 +180,7 @@ impl Config {
     /// The configuration a command line asks for: its file, or the default file if that is there, overruled by the
     /// options.
     pub fn load(options: &Options) -> Result<Config, Diagnostic> {
-        let path = options.config.as_deref().unwrap_or(Path::new(DEFAULT_FILE));
+        let path = Config::file(options);
         let config = match fs::read_to_string(path) {
             Ok(text) => Config::parse(&Source::new(path.to_string_lossy(), text))?,
             Err(e) if e.kind() == ErrorKind::NotFound && options.config.is_none() => Config::default(),
@@ -185,15 +194,12 @@ impl Config {
 
     /// Reads a configuration file.
     pub fn parse(source: &Arc<Source>) -> Result<Config, Diagnostic> {
-        let config: Result<Config, _> = toml::from_str(&source.text);
-        config.map_err(|e| {
-            let message = e.message().lines().next().unwrap_or("bad configuration");
-            let diagnostic = Diagnostic::error(Code::INTERNAL, message);
-            match e.span() {
-                Some(span) => diagnostic.at(Place { source: source.clone(), span: Span::new(span) }, "here"),
-                None => diagnostic,
-            }
-        })
+        toml::from_str(&source.text).map_err(|error| words::diagnostic(source, &error))
+    }
+
+    /// The file that this command line reads.
+    pub fn file(options: &Options) -> &Path {
+        options.config.as_deref().unwrap_or(Path::new(DEFAULT_FILE))
     }
 
     fn overruled(self, options: &Options) -> Config {
@@ -288,8 +294,23 @@ mod tests {
             ("socket_mode = \"+600\"", "c.conf:1:15: invalid value"),
             ("socket_mode = \"1777\"", "c.conf:1:15: invalid value"),
             ("socket_mode = 600", "c.conf:1:15: invalid type: integer `600`"),
+            (
+                "max_clients = 1.5",
+                "c.conf:1:15: invalid type: floating point `1.5`, expected a whole number from 0",
+            ),
+            (
+                "fold_up_to = \"many\"",
+                "c.conf:1:14: invalid type: string \"many\", expected a whole number from 0",
+            ),
+            (
+                "keepalive_count = 4294967296",
+                "c.conf:1:19: invalid value: integer `4294967296`, expected a whole number",
+            ),
             ("log_level = \"loud\"", "c.conf:1:13: unknown variant `loud`"),
-            ("max_clients = -1", "c.conf:1:15: invalid value: integer `-1`, expected u32"),
+            (
+                "max_clients = -1",
+                "c.conf:1:15: invalid value: integer `-1`, expected a whole number from 0 to 4294967295",
+            ),
             (
                 "\nmetrics = \"0.0.0.0:9477\"",
                 "c.conf:2:11: invalid value: string \"0.0.0.0:9477\", expected \"unix:/PATH\"",
@@ -301,6 +322,29 @@ mod tests {
             let error = parse(text).unwrap_err();
             assert!(error.starts_with(expected), "{text:?}: {error}");
         }
+    }
+
+    #[test]
+    fn a_string_without_quotes_is_told_to_be_quoted() {
+        for (line, help) in [
+            ("socket_mode = 0600", "socket_mode = \"0600\""),
+            ("socket_ro_mode=666 # all", "socket_ro_mode = \"666\""),
+            ("log_level = debug", "log_level = \"debug\""),
+            ("filter_dir = /srv/filters", "filter_dir = \"/srv/filters\""),
+            ("metrics = 127.0.0.1:9477", "metrics = \"127.0.0.1:9477\""),
+            ("placement = device", "placement = \"device\""),
+            ("socket_group = 64055", "socket_group = \"64055\""),
+        ] {
+            let source = Source::new("c.conf", format!("grace = 1\n  {line}\ncounters = true\n"));
+            let fault = Config::parse(&source).unwrap_err();
+            assert!(fault.to_string().starts_with("c.conf:2:"), "{line}: {fault}");
+            let found = fault.help.unwrap_or_else(|| panic!("no help for {line}"));
+            assert!(found.ends_with(&format!(": {help}")), "{line}: {found}");
+        }
+        let quoted = Config::parse(&Source::new("c.conf", "log_level = \"loud\"")).unwrap_err();
+        assert_eq!(quoted.help, None);
+        let number = Config::parse(&Source::new("c.conf", "grace = 01")).unwrap_err();
+        assert_eq!(number.help, None);
     }
 
     #[test]

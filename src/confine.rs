@@ -51,7 +51,7 @@ pub enum Outcome {
 }
 
 /// What the daemon works with: netlink and device configuration, and packet sockets.
-const KEPT: [Capability; 2] = [Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW];
+pub const KEPT: [Capability; 2] = [Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW];
 
 /// Raises all four layers. Warns in the log of every one that does not hold fully.
 pub fn confine(bounds: &Bounds<'_>) -> Report {

@@ -11,6 +11,8 @@ mod hear;
 mod inputs;
 mod look;
 mod reconcile;
+mod reconfigure;
+mod rival;
 mod start;
 mod transaction;
 
@@ -31,6 +33,7 @@ use addresses::Addresses;
 use ears::Ears;
 use filters::Filters;
 use inputs::{Inputs, Signals, Told};
+use reconfigure::Settings;
 use start::Learned;
 use std::io;
 use std::time::{Duration, Instant};
@@ -49,12 +52,22 @@ pub enum Failure {
     /// A socket for clients.
     #[error(transparent)]
     Socket(#[from] rpc::listen::NoSocket),
+    /// The process may not do what a firewall does.
+    #[error("{0}")]
+    Rights(String),
     /// The kernel did not take what must be in force.
     #[error("the kernel refuses: {0}")]
     Refused(apply::Refused),
     /// The system.
     #[error("{0}: {1}")]
     System(&'static str, io::Error),
+}
+
+impl Failure {
+    /// What failed, with what caused it.
+    pub fn report(&self) -> String {
+        transaction::chain(self)
+    }
 }
 
 /// After which time what the kernel refused is tried again.
@@ -71,6 +84,7 @@ const AT_ONCE: usize = 256;
 /// Everything the daemon holds.
 struct Daemon {
     config: Config,
+    settings: Settings,
     kernel: Kernel,
     filters: Filters,
     bindings: Store,
@@ -99,17 +113,22 @@ enum KernelState {
 pub fn run(options: &Options) -> Result<(), Failure> {
     let config =
         Config::load(options).map_err(|fault| Failure::Config(crate::diag::render(&[fault], false)))?;
+    if options.check_config {
+        return start::check(&config);
+    }
     if options.record_filters {
         let _lock = start::lock(&config)?;
         return filters::record(&config);
     }
+    start::need_rights()?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(CLOSERS).build();
     runtime.map_err(|error| Failure::System("no runtime", error))?.block_on(serve(config, options))
 }
 
 async fn serve(config: Config, options: &Options) -> Result<(), Failure> {
-    let _level = crate::logging::start(config.log_level).map_err(system("no log"))?;
+    let level = crate::logging::start(config.log_level).map_err(system("no log"))?;
+    let settings = Settings::new(options, level);
     let mut signals = Signals::new().map_err(system("no signals"))?;
     start::raise_open_files();
     let _lock = start::lock(&config)?;
@@ -118,10 +137,12 @@ async fn serve(config: Config, options: &Options) -> Result<(), Failure> {
     let listeners = start::listeners(&config)?;
     let metrics = start::metrics(&config)?;
     options.pid_file.as_deref().map(start::write_process_number).transpose()?;
+    // The lock can not be seen later.
+    rival::warn_of_driver(&config.runtime_dir);
     // Before the first thread: it binds only those that are born later.
-    start::confine(&config, options.config.as_deref());
+    start::confine(&config, Config::file(options));
     let (ears, sightings) = Ears::new();
-    let mut daemon = Daemon::start(config, filters, bindings, learned, ears).await?;
+    let mut daemon = Daemon::start(config, settings, filters, bindings, learned, ears).await?;
     let mut inputs = Inputs::open(listeners, metrics, sightings, &daemon)?;
     notify::tell(notify::State::Ready);
     info!(
@@ -145,6 +166,7 @@ impl Daemon {
     /// Builds what must be in force from what is on disk, and takes the kernel there from whatever it holds.
     async fn start(
         config: Config,
+        settings: Settings,
         filters: Filters,
         bindings: Store,
         learned: Learned,
@@ -170,6 +192,7 @@ impl Daemon {
         let (counters, watch) = (Counters::default(), Watch::default());
         let mut daemon = Daemon {
             config,
+            settings,
             kernel,
             filters,
             bindings,
@@ -296,6 +319,7 @@ impl Daemon {
 
     async fn reload(&mut self) {
         notify::tell(notify::State::Reloading);
+        self.settings.reload(&mut self.config);
         let reloaded = match self.filters.read() {
             Ok(found) => {
                 let (change, faults) = self.state.reload(found);

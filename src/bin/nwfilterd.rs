@@ -8,7 +8,7 @@ fn main() -> ExitCode {
     match nwfilter::daemon::run(&Options::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("nwfilterd: {failure}");
+            eprintln!("nwfilterd: {}", failure.report());
             ExitCode::FAILURE
         }
     }

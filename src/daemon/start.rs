@@ -4,7 +4,7 @@ use super::Failure;
 use super::transaction::chain;
 use crate::binding::{self, Binding};
 use crate::config::Config;
-use crate::confine::{Bounds, confine as give_up};
+use crate::confine::{Bounds, KEPT, confine as give_up};
 use crate::engine::{self, documents};
 use crate::filter::Filter;
 use crate::firewall::Firewall;
@@ -20,8 +20,9 @@ use crate::span::Source;
 use crate::store::journal::Journal;
 use crate::store::{BINDINGS, Document, Fault, LOCK, Lock, Store};
 use crate::{learning, lease};
+use caps::CapSet;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 use tokio::io::unix::AsyncFdReadyMutGuard;
 use tracing::{error, warn};
@@ -172,15 +173,36 @@ pub fn limits(config: &Config) -> Limits {
 }
 
 /// Gives up what the daemon does not need from here on.
-pub fn confine(config: &Config, file: Option<&Path>) {
+pub fn confine(config: &Config, file: &Path) {
     if !config.confine {
         warn!("the daemon keeps all its rights, as configured");
         return;
     }
-    let parent = |path: &Path| path.parent().map(PathBuf::from);
-    let read: Vec<PathBuf> = file.and_then(parent).into_iter().collect();
-    let read: Vec<&Path> = read.iter().map(PathBuf::as_path).collect();
+    // A file that is edited is another file afterwards.
+    let read: Vec<&Path> = file.parent().filter(|directory| directory.exists()).into_iter().collect();
     give_up(&Bounds { read: &read, write: &[&config.filter_dir, &config.state_dir, &config.runtime_dir] });
+}
+
+/// What can be wrong with a configuration beyond its file.
+pub fn check(config: &Config) -> Result<(), Failure> {
+    socket_group(config).map(drop)
+}
+
+/// Says what is missing before the first thing fails for want of it.
+pub fn need_rights() -> Result<(), Failure> {
+    let missing: Vec<String> = KEPT
+        .into_iter()
+        .filter(|right| !caps::has_cap(None, CapSet::Effective, *right).unwrap_or(true))
+        .map(|right| right.to_string())
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::Rights(format!(
+        "no right to change the firewall ({}): run nwfilterd as root, or have systemd start it: \
+         systemctl start nwfilterd.service",
+        missing.join(", ")
+    )))
 }
 
 /// A firewall with all of these filters but those that can not stand beside the others.

@@ -12,6 +12,7 @@ mod lifecycle;
 mod many;
 mod metrics;
 mod refuser;
+mod settings;
 mod standard;
 mod starts;
 mod storage;
