@@ -17,7 +17,7 @@ DEBIAN ?= 12
 N    ?= 1000000
 SEED ?= 1
 
-.PHONY: demo test fuzz-verdicts lint fresh bench vm-test guest-test doc install deb qemu-test clean
+.PHONY: demo test fuzz-verdicts lint fresh bench vm-test guest-test doc install uninstall deb package-test qemu-test clean
 
 demo:
 	scripts/setup
@@ -70,17 +70,23 @@ doc:
 	scripts/setup
 	$(CARGO) doc --no-deps
 
-# Everything that a package holds, below DESTDIR. Files that people edit are left as they are.
+# Everything that a package holds, below DESTDIR, as `cargo build --release` built it: sudo has no cargo to build it with.
 install:
-	$(CARGO) build --release --locked
+	@test -x target/release/nwfilterd || { echo "nothing is built; run: cargo build --release --locked" >&2; exit 1; }
 	packaging/install target/release "$(DESTDIR)" "$(PREFIX)" "$(SYSCONFDIR)"
 
-# A Debian package; needs cargo-deb.
+# The opposite. What people wrote stays.
+uninstall:
+	packaging/uninstall "$(DESTDIR)" "$(PREFIX)" "$(SYSCONFDIR)"
+
+# A Debian package, in target/debian.
 deb:
 	$(CARGO) build --release --locked
-	rm -rf target/package
-	packaging/install target/release target/package /usr /etc
-	$(CARGO) deb --no-build
+	packaging/deb
+
+# The package beside libvirt's, installed and purged in every order on a fresh Debian: make package-test DEBIAN=13
+package-test: deb
+	scripts/package-test $(DEBIAN)
 
 clean:
 	$(CARGO) clean

@@ -4,11 +4,14 @@
 let
   cfg = config.services.nwfilter;
   toml = pkgs.formats.toml { };
-  file = toml.generate "nwfilterd.toml" cfg.settings;
+  file = toml.generate "nwfilterd.toml" ({ standard_filters = cfg.standardFilters; } // cfg.settings);
   filterDir = cfg.settings.filter_dir or "/etc/libvirt/nwfilter";
   # The daemon takes no other addresses than those of the loopback.
   overLoopback = cfg.settings ? metrics && builtins.match "unix:.*" cfg.settings.metrics == null;
-  socket = listen: mode: {
+  # The monolithic daemon of virtualisation.libvirtd has a driver of its own.
+  monolithic = config.virtualisation.libvirtd.enable or false;
+  socket = listen: mode: rival: {
+    conflicts = [ rival ];
     wantedBy = [ "sockets.target" ];
     socketConfig = {
       ListenStream = listen;
@@ -39,7 +42,7 @@ in
     standardFilters = lib.mkOption {
       type = lib.types.bool;
       default = true;
-      description = "Put the standard filters where there are none of that name.";
+      description = "Have the standard filters that have no file in the directory of filters, except those that were deleted.";
     };
 
     hardening = lib.mkOption {
@@ -69,19 +72,24 @@ in
       message = "services.nwfilter answers on the sockets of virtnwfilterd: only one of them can.";
     }];
 
+    warnings = lib.optional monolithic ''
+      virtualisation.libvirtd runs libvirt's monolithic daemon, which filters its guests by itself and does not use
+      services.nwfilter: that serves clients of nwfilter:///system and the command nwfilter alone.'';
+
     environment.systemPackages = [ cfg.package ];
     environment.etc."nwfilter/nwfilterd.conf".source = file;
 
     systemd.sockets = {
       nwfilterd = lib.recursiveUpdate
-        (socket "/run/libvirt/virtnwfilterd-sock" (if cfg.sockets.group == null then "0600" else "0660"))
+        (socket "/run/libvirt/virtnwfilterd-sock" (if cfg.sockets.group == null then "0600" else "0660")
+          "virtnwfilterd.socket")
         {
           description = "Network filters of virtual machines: socket of libvirt's protocol";
           socketConfig = { FileDescriptorName = "nwfilterd"; }
             // lib.optionalAttrs (cfg.sockets.group != null) { SocketGroup = cfg.sockets.group; };
         };
     } // lib.optionalAttrs cfg.sockets.readers {
-      nwfilterd-ro = lib.recursiveUpdate (socket "/run/libvirt/virtnwfilterd-sock-ro" "0666") {
+      nwfilterd-ro = lib.recursiveUpdate (socket "/run/libvirt/virtnwfilterd-sock-ro" "0666" "virtnwfilterd-ro.socket") {
         description = "Network filters of virtual machines: socket for readers";
         bindsTo = [ "nwfilterd.socket" ];
         after = [ "nwfilterd.socket" ];
@@ -94,18 +102,13 @@ in
       documentation = [ "man:nwfilterd(8)" ];
       wantedBy = [ "multi-user.target" ];
       bindsTo = [ "nwfilterd.socket" ];
+      conflicts = [ "virtnwfilterd.service" ];
       # nftables flushes the whole rule set when it starts.
       after = [ "nwfilterd.socket" "nftables.service" "firewall.service" ];
       before = [ "virtqemud.service" "libvirt-guests.service" ];
       # The rules are the kernel's, and a switch of the system must not wait for the guests of a host.
       restartIfChanged = false;
       reloadTriggers = [ file ];
-      preStart = lib.optionalString cfg.standardFilters ''
-        for filter in ${cfg.package}/share/nwfilter/filters/*.xml; do
-          own=${filterDir}/''${filter##*/}
-          [ -e "$own" ] || install -m 0600 "$filter" "$own"
-        done
-      '';
       serviceConfig = {
         Type = "notify-reload";
         ExecStart = "${cfg.package}/sbin/nwfilterd --config /etc/nwfilter/nwfilterd.conf";

@@ -18,6 +18,14 @@ fn install(root: &Path, prefix: &str) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// Takes all of it away again; what is said of the rest.
+fn uninstall(root: &Path, prefix: &str) -> String {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/uninstall");
+    let output = Command::new(script).arg(root).args([prefix, "/etc"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
 /// Every file below a directory, with its mode.
 fn tree(root: &Path) -> BTreeSet<(String, u32)> {
     let (mut found, mut open) = (BTreeSet::new(), vec![root.to_owned()]);
@@ -60,14 +68,12 @@ fn everything_has_its_place() {
     expect("usr/share/zsh/site-functions/_nwfilter".into(), 0o644);
     expect("usr/share/fish/vendor_completions.d/nwfilter.fish".into(), 0o644);
     expect("etc/nwfilter/nwfilterd.conf".into(), 0o644);
-    expect("usr/lib/systemd/system/nwfilterd.service.d/before-253.conf".into(), 0o644);
-    names("packaging/systemd")
+    expect("usr/lib/systemd/system-generators/nwfilterd-generator".into(), 0o755);
+    let units = names("packaging/systemd").into_iter().filter(|unit| !unit.ends_with("generator"));
+    units.for_each(|unit| expect(format!("usr/lib/systemd/system/{unit}"), 0o644));
+    names("filters")
         .into_iter()
-        .for_each(|unit| expect(format!("usr/lib/systemd/system/{unit}"), 0o644));
-    for filter in names("filters") {
-        expect(format!("usr/share/nwfilter/filters/{filter}"), 0o644);
-        expect(format!("etc/libvirt/nwfilter/{filter}"), 0o600);
-    }
+        .for_each(|filter| expect(format!("usr/share/nwfilter/filters/{filter}"), 0o644));
     names("schema").into_iter().for_each(|file| expect(format!("usr/share/nwfilter/schema/{file}"), 0o644));
     let (pages, rest): (BTreeSet<_>, BTreeSet<_>) =
         tree(root.path()).into_iter().partition(|(name, _)| name.starts_with("usr/share/man/"));
@@ -89,13 +95,40 @@ fn units_start_what_was_installed() {
 }
 
 #[test]
-fn what_people_edited_stays() {
+fn what_people_edited_stays_when_all_else_is_installed_and_uninstalled() {
     let root = TempDir::new().unwrap();
+    let own = BTreeSet::from([
+        ("etc/libvirt/nwfilter/clean-traffic.xml".to_owned(), 0o600),
+        ("etc/nwfilter/nwfilterd.conf".to_owned(), 0o640),
+        ("usr/share/man/man1/other.1".to_owned(), 0o644),
+    ]);
+    for (file, mode) in &own {
+        let path = root.path().join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, "mine").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(*mode)).unwrap();
+    }
     install(root.path(), "/usr");
-    let edited = ["etc/nwfilter/nwfilterd.conf", "etc/libvirt/nwfilter/clean-traffic.xml"];
-    edited.iter().for_each(|file| fs::write(root.path().join(file), "mine").unwrap());
     install(root.path(), "/usr");
-    for file in edited {
+    for (file, _) in &own {
         assert_eq!(fs::read_to_string(root.path().join(file)).unwrap(), "mine", "{file}");
     }
+    let said = uninstall(root.path(), "/usr");
+    assert_eq!(tree(root.path()), own);
+    for place in ["/etc/libvirt/nwfilter", "/etc/nwfilter", "/var/lib/nwfilter", "rules in force"] {
+        assert!(said.contains(place), "{said}");
+    }
+}
+
+/// What make says and how it ends, in a copy of the Makefile without anything built and without cargo.
+#[test]
+fn installing_does_not_build() {
+    let place = TempDir::new().unwrap();
+    fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("Makefile"), place.path().join("Makefile")).unwrap();
+    let mut make = Command::new("make");
+    let output = make.args(["install", "CARGO=no-cargo-here"]).current_dir(place.path()).output().unwrap();
+    assert!(!output.status.success());
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("nothing is built; run: cargo build --release"), "{said}");
+    assert!(!said.contains("no-cargo-here"), "{said}");
 }

@@ -42,6 +42,7 @@ const STUBS: &str = r#"
     mkIf = condition: content: assert condition; content;
     literalExpression = text: text;
     optionalAttrs = condition: set: if condition then set else { };
+    optional = condition: item: if condition then [ item ] else [ ];
     optionalString = condition: text: if condition then text else "";
     recursiveUpdate = left: right: left // builtins.mapAttrs
       (name: value: if builtins.isAttrs value && left ? ${name} then recursiveUpdate left.${name} value else value) right;
@@ -129,7 +130,7 @@ fn the_module_makes_a_service_of_its_options() {
     );
     check(
         "(service { }).config.environment.etc.\"nwfilter/nwfilterd.conf\".source",
-        r#""/nwfilterd.toml:{\"counters\":true}""#,
+        r#""/nwfilterd.toml:{\"counters\":true,\"standard_filters\":true}""#,
     );
     let families = |settings: &str| {
         format!(
@@ -139,7 +140,22 @@ fn the_module_makes_a_service_of_its_options() {
     check(&families("{ }"), "3");
     check(&families("{ metrics = \"unix:/run/x\"; }"), "3");
     check(&families("{ metrics = \"127.0.0.1:9477\"; }"), "5");
-    check("(service { standardFilters = false; }).config.systemd.services.nwfilterd.preStart", "\"\"");
+    check(
+        "(service { standardFilters = false; settings = { }; }).config.environment.etc.\"nwfilter/nwfilterd.conf\".source",
+        r#""/nwfilterd.toml:{\"standard_filters\":false}""#,
+    );
+}
+
+#[test]
+fn the_module_stops_virtnwfilterd_and_warns_of_libvirtd() {
+    let units = "let c = (service { }).config.systemd; in map (unit: unit.conflicts) \
+                 [ c.services.nwfilterd c.sockets.nwfilterd c.sockets.nwfilterd-ro ]";
+    check(units, r#"[["virtnwfilterd.service"],["virtnwfilterd.socket"],["virtnwfilterd-ro.socket"]]"#);
+    check("(service { }).config.warnings", "[]");
+    let beside = "(import ./nix/module.nix { inherit lib pkgs; config = { systemd.sockets = { }; \
+                  virtualisation.libvirtd.enable = true; services.nwfilter = { enable = true; package = \"/pkg\"; \
+                  standardFilters = true; settings = { }; hardening = true; sockets = { group = null; readers = true; }; }; }; })";
+    check(&format!("builtins.length {beside}.config.warnings"), "1");
 }
 
 #[test]

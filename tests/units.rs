@@ -4,6 +4,7 @@ mod tool;
 
 use nwfilter::config::Config;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use tool::{InTime, available};
@@ -39,11 +40,47 @@ fn analyze(arguments: &[&str]) -> Option<Output> {
 fn systemd_understands_every_line() {
     let Some(output) = analyze(&["verify", "--man=no"]) else { return };
     let text = String::from_utf8(output.stderr).unwrap();
-    let ours = text.lines().filter(|line| line.contains("nwfilterd"));
-    // systemd before 253 says this of the second Type= and keeps the first.
-    let strange: Vec<_> = ours.filter(|line| !line.ends_with("ignoring: notify-reload")).collect();
-    assert!(strange.is_empty(), "{strange:#?}");
+    let ours: Vec<_> = text.lines().filter(|line| line.contains("nwfilterd")).collect();
+    assert!(ours.is_empty(), "{ours:#?}");
     assert!(output.status.success(), "{text}");
+}
+
+/// What the generator makes for a version of systemd, as `systemctl --version` says it.
+fn generated(version: &str) -> Option<String> {
+    let directory = tempfile::tempdir().unwrap();
+    let systemctl = directory.path().join("systemctl");
+    fs::write(&systemctl, format!("#!/bin/sh\necho 'systemd {version}'\necho +PAM +AUDIT 999\n")).unwrap();
+    fs::set_permissions(&systemctl, fs::Permissions::from_mode(0o755)).unwrap();
+    let generator = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/systemd/nwfilterd-generator");
+    let out = directory.path().join("normal");
+    let path = format!("{}:{}", directory.path().display(), std::env::var("PATH").unwrap());
+    let status = Command::new(generator).args([&out, &out, &out]).env("PATH", path).status().unwrap();
+    assert!(status.success());
+    fs::read_to_string(out.join("nwfilterd.service.d/notify-reload.conf")).ok()
+}
+
+#[test]
+fn a_reload_is_followed_to_its_end_where_systemd_can() {
+    let service = unit("nwfilterd.service");
+    assert_eq!(
+        (value(&service, "Type"), value(&service, "ExecReload")),
+        ("notify", "/bin/sh -c 'kill -HUP $$MAINPID'")
+    );
+    for old in ["249", "252 (252.39-1~deb12u2)", "252~rc1"] {
+        assert_eq!(generated(old), None, "{old}");
+    }
+    for new in ["253 (253.1)", "257 (257.13-1~deb13u1)", "261~rc2"] {
+        let drop_in = generated(new).unwrap_or_else(|| panic!("{new}"));
+        assert_eq!((value(&drop_in, "Type"), value(&drop_in, "ExecReload")), ("notify-reload", ""), "{new}");
+    }
+}
+
+#[test]
+fn only_what_listens_on_the_same_sockets_is_stopped() {
+    for name in UNITS {
+        let unit = unit(name);
+        assert_eq!(value(&unit, "Conflicts"), name.replace("nwfilterd", "virtnwfilterd"));
+    }
 }
 
 #[test]
