@@ -81,11 +81,13 @@ uninstall:
 
 # A Debian package, in target/debian.
 deb:
+	scripts/setup --deb
 	$(CARGO) build --release --locked
 	packaging/deb
 
 # The package beside libvirt's, installed and purged in every order on a fresh Debian: make package-test DEBIAN=13
 package-test: deb
+	scripts/setup --fresh
 	scripts/package-test $(DEBIAN)
 
 clean:
