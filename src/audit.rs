@@ -88,7 +88,7 @@ pub fn audit(library: Library<'_>, root: &str) -> Result<Vec<Diagnostic>, Vec<Di
 pub fn behind_ethernet(library: Library<'_>, root: &str) -> Option<Diagnostic> {
     let (resolved, program) = prepared(library, root).ok()?;
     let unreached = shadow::unreached(library, &resolved, &program).into_iter();
-    let mut behind = unreached.filter(|(_, taker)| taker.in_other_layer && taker.is_known());
+    let mut behind = unreached.filter(|(_, taker)| taker.in_other_layer);
     let (origin, taker) = behind.next()?;
     let message = match behind.count() {
         0 => format!("no frame reaches this rule of filter '{}'", origin.filter),

@@ -120,7 +120,8 @@ struct FilterArgs {
     /// The name of the filter.
     #[arg(long)]
     filter: String,
-    /// A variable and its value, `IP=10.0.0.1`; again for a list.
+    /// A variable and its value, `IP=10.0.0.1`; again for a list. Where IP is not given, `CTRL_IP_LEARNING=any`, `dhcp` or
+    /// `none` says how the daemon finds it out.
     #[arg(long = "param", value_name = "NAME=VALUE", value_parser = parameter)]
     params: Vec<(String, String)>,
     /// Where filters are looked up. Standard filters that are not there are taken from this program.

@@ -1,8 +1,10 @@
 //! What `nwfilter check` says of filters as people write them: what matters, once, and nothing of building blocks.
 
 use expect_test::{Expect, expect};
-use std::fs;
-use std::process::Command;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Output};
 use tempfile::TempDir;
 
 /// The outcome of a check of these documents, each diagnostic as a line with its place and help.
@@ -279,6 +281,25 @@ fn what_the_ethernet_layer_accepts_meets_the_ip_layer() {
 }
 
 #[test]
+fn the_rule_of_the_ip_layer_that_takes_all_is_named() {
+    audited(
+        "<filterref filter='clean-traffic'/>\n\
+         <rule action='accept' direction='in' priority='200' statematch='false'><all/></rule>\n\
+         <rule action='drop' direction='out' priority='900'><tcp state='NEW'/></rule>",
+        expect![[r#"
+            exit 0
+            warning: with statematch='false' this rule also accepts what the guest sends, as if in answer
+            --> 0.xml:3:1
+            | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ in this rule of filter 'mine'
+            = help: state='NONE' makes it count one way and needs no connections either; answers then need a rule of their own
+            warning: no frame reaches this rule of filter 'mine'
+            --> 0.xml:4:1
+            | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ rule 1 of filter 'mine' (line 3) takes all that it asks for
+        "#]],
+    );
+}
+
+#[test]
 fn refusals_count_both_ways() {
     audited(
         "<filterref filter='clean-traffic'/>\n\
@@ -362,14 +383,11 @@ fn parameters_that_come_to_nothing() {
         (
             "<parameter name='IP' value='10.0.0.256'/>",
             expect![[r#"
-            exit 1
-            error: variable 'IP' has the value '10.0.0.256', which is not an IPv4 address
-            --> <standard>/no-arp-ip-spoofing.xml:4:3
-            |   ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ in this rule of filter 'no-arp-ip-spoofing'
-            error: variable 'IP' has the value '10.0.0.256', which is not an IPv4 address
-            --> <standard>/no-ip-spoofing.xml:8:3
-            |   ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ in this rule of filter 'no-ip-spoofing'
-        "#]],
+                exit 1
+                error: variable 'IP' has the value '10.0.0.256', which is not an IPv4 address
+                --> 0.xml:6:29
+                |                             ^^^^^^^^^^ is not what a rule needs
+            "#]],
         ),
         (
             "<parameter name='ip' value='10.0.0.1'/>",
@@ -443,4 +461,57 @@ fn a_guest_under_foreign_names_is_told_in_one_breath() {
         = help: it accepts 52:54:00:00:00:02 > 02:00:00:00:00:01, ARP who-has 192.0.2.9 tell 192.0.2.1, 42 bytes; clean-traffic, or no-mac-spoofing, no-arp-spoofing, no-ip-spoofing and no-ipv6-spoofing, keep a guest from that
     "#]],
     );
+}
+
+fn explain(directory: &str, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nwfilter"));
+    command
+        .args(["explain", "--filter", "clean-traffic", "--dir", directory])
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn an_explanation_asks_for_what_it_lacks_and_needs_no_quotes() {
+    let output = explain("/nowhere", &["--icmp", "10.0.0.66,10.0.0.2"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said.contains("= help: give --param IP=... --param MAC=...\n"), "{said}");
+    let given = ["--param", "IP=10.0.0.1", "--param", "MAC=52:54:00:00:00:01"];
+    for frame in [&["--tcp", "10.0.0.66:1", "10.0.0.2:22"][..], &["--tcp", "10.0.0.66:1-10.0.0.2:22"]] {
+        let output = explain("/nowhere", &[&given[..], frame].concat());
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        assert!(said.contains("wanted 10.0.0.1, seen 10.0.0.66"), "{said}");
+        assert!(
+            said.contains("    filter 'no-ip-spoofing' rule 3 drop: matches (<standard>/no-ip-spoofing.xml:"),
+            "{said}"
+        );
+    }
+}
+
+/// The standard filters are inside of the program: who may not read the host's own can ask about them.
+#[test]
+fn an_ordinary_user_can_ask_about_the_standard_filters() {
+    let directory = TempDir::new().unwrap();
+    fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
+    let (program, filters) = (directory.path().join("nwfilter"), directory.path().join("filters"));
+    fs::copy(env!("CARGO_BIN_EXE_nwfilter"), &program).unwrap();
+    fs::create_dir(&filters).unwrap();
+    fs::set_permissions(&filters, Permissions::from_mode(0o700)).unwrap();
+    let mut command = Command::new(&program);
+    command.args([
+        "explain",
+        "--filter",
+        "clean-traffic",
+        "--param",
+        "IP=10.0.0.1",
+        "--param",
+        "MAC=52:54:00:00:00:01",
+    ]);
+    command.args(["--icmp", "10.0.0.1,10.0.0.2", "--dir"]).arg(&filters);
+    let output = command.uid(65534).gid(65534).output().expect("this test needs root");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(String::from_utf8(output.stdout).unwrap().contains("accepted by rule "));
 }

@@ -22,10 +22,6 @@ pub(super) struct Taker {
 }
 
 impl Taker {
-    pub(super) fn is_known(&self) -> bool {
-        self.rule.is_some()
-    }
-
     pub(super) fn label(&self) -> String {
         match &self.rule {
             Some(rule) => taken_by(rule),
@@ -72,14 +68,31 @@ pub(super) fn unreached(
     absent.filter(sure).map(|rule| (rule.origin.clone(), taker(rule))).collect()
 }
 
-/// An earlier rule of the IP layer that asks for the same.
+/// An earlier rule of the IP layer that asks for the same, or takes whatever it is.
 fn twin<'a>(resolved: &'a Resolved, rule: &resolve::Rule) -> Option<&'a Origin> {
     let earlier = resolved.ip.iter().take_while(|earlier| earlier.origin != rule.origin);
     let same = |earlier: &&resolve::Rule| {
         (earlier.protocol, &earlier.conditions) == (rule.protocol, &rule.conditions)
             && (earlier.direction == rule.direction || earlier.direction == Direction::InOut)
     };
-    earlier.into_iter().find(same).map(|earlier| &earlier.origin)
+    let takes = |earlier: &&resolve::Rule| same(earlier) || takes_its_kind(earlier, rule);
+    earlier.into_iter().find(takes).map(|earlier| &earlier.origin)
+}
+
+/// Whether a rule of the IP layer decides about all packets of another's kind, both ways, whatever their connection.
+fn takes_its_kind(earlier: &resolve::Rule, rule: &resolve::Rule) -> bool {
+    let kind = earlier.protocol.zip(rule.protocol).is_some_and(|(earlier, own)| {
+        earlier.layer == own.layer && (earlier.ip_protocol.is_none() || earlier == own)
+    });
+    let state = |condition: &resolve::Condition| {
+        matches!(condition, resolve::Condition::Is(resolve::Test::State(_))) && !earlier.statematch
+    };
+    let decides = match earlier.action {
+        filter::Action::Drop | filter::Action::Reject => true,
+        filter::Action::Accept => !earlier.statematch,
+        filter::Action::Return | filter::Action::Continue => false,
+    };
+    kind && decides && earlier.conditions.iter().all(state)
 }
 
 /// Whether frames reach the IP layer that this rule belongs to, the same way.
@@ -106,7 +119,7 @@ fn in_ethernet_layer(resolved: &Resolved, rule: &resolve::Rule) -> Taker {
         refuses && kind && way && earlier.conditions.is_empty()
     };
     let by = resolved.root_rules().chain(resolved.chains.values().flatten()).find(takes);
-    Taker { rule: by.map(|by| by.origin.clone()), in_other_layer: true }
+    Taker { in_other_layer: by.is_some(), rule: by.map(|by| by.origin.clone()) }
 }
 
 /// Rules that stand nowhere but behind one that takes every frame, and that one.

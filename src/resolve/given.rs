@@ -102,9 +102,19 @@ pub fn faults(library: Library<'_>, root: &str, given: &Given) -> Vec<Diagnostic
         vars.push(IP, "192.0.2.1");
     }
     let resolved = super::resolve(library, root, &vars, super::Mode::Fold);
-    let mut faults = resolved.map(drop).err().unwrap_or_default();
+    let faults = resolved.map(drop).err().unwrap_or_default();
+    let mut faults: Vec<Diagnostic> = faults.into_iter().map(|fault| of_value(given, fault)).collect();
     faults.extend(unread(library, root, given).into_iter().map(Unread::strictly));
     faults
+}
+
+/// A value that a rule can not read is wrong where it is given.
+fn of_value(given: &Given, fault: Diagnostic) -> Diagnostic {
+    let is_about = |name: &&String| fault.message.starts_with(&format!("variable '{name}' has the value '"));
+    match given.params.spans.keys().find(is_about) {
+        Some(name) => given.at(name, fault.clone(), "is not what a rule needs"),
+        None => fault,
+    }
 }
 
 /// The parameters of a binding that come to nothing, and those of the references below its filter.

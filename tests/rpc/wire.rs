@@ -3,10 +3,10 @@
 use crate::served::{body, check_answer, text, word};
 use crate::talk::session;
 use nwfilter::rpc::frames::{BadLength, Frames};
-use nwfilter::rpc::proto::{COMMAND, FRAME_MAX, Header, KEEPALIVE, REMOTE, STRING_MAX};
+use nwfilter::rpc::proto::{self, COMMAND, FRAME_MAX, Header, KEEPALIVE, REMOTE, STRING_MAX};
 use nwfilter::rpc::session::{Access, Step};
 use nwfilter::rpc::xdr::{Malformed, Reader, Writer};
-use nwfilter::rpc::{Code, Domain, Error};
+use nwfilter::rpc::{Code, Domain, Error, Request};
 use proptest::prelude::*;
 use std::time::Duration;
 
@@ -167,5 +167,27 @@ fn lengths_no_frame_can_have_end_the_stream() {
         frames.room().extend_from_slice(&word(length));
         assert_eq!(frames.take(), Ok(None), "{length}");
         assert!(frames.room().capacity() < 10_000, "{length} reserved {}", frames.room().capacity());
+    }
+}
+
+/// A document says for itself how it is to be read; all other strings are UTF-8.
+#[test]
+fn documents_come_in_the_encoding_that_they_name() {
+    let latin = b"<?xml version='1.0' encoding='ISO-8859-1'?><filter name='M\xfcller'/>";
+    let body = |bytes: &[u8]| {
+        let padding = vec![0; bytes.len().next_multiple_of(4) - bytes.len()];
+        [&(bytes.len() as u32).to_be_bytes()[..], bytes, &padding, &[0; 4]].concat()
+    };
+    for (procedure, is_document) in [(180, true), (431, true), (399, true), (175, false), (397, false)] {
+        let request = proto::request(REMOTE, procedure, &body(latin)).unwrap();
+        let xml = match request {
+            Ok(Request::DefineFilter { xml, .. } | Request::CreateBinding { xml, .. }) => Some(xml),
+            other => {
+                assert_eq!(other, Err(Malformed));
+                None
+            }
+        };
+        let read = xml.is_some_and(|xml| xml.ends_with("<filter name='M\u{fc}ller'/>"));
+        assert_eq!(read, is_document, "{procedure}");
     }
 }
