@@ -318,10 +318,17 @@ impl Firewall {
         origins.map(|origin| (origin.id, origin.clone())).collect()
     }
 
-    /// Whether a binding with these variables could be enforced, were its link there, as a port of a bridge.
-    pub fn check(&self, filter: &str, vars: &Vars) -> Result<(), Refused> {
-        let compiled = self.compile(&Rules::Filter(filter.into()), vars, Mode::Fold, Hooks::Bridge);
-        compiled.map(drop).map_err(|diagnostics| Refused { interface: None, diagnostics })
+    /// Whether a binding with these variables could be enforced at one of these hooks; if not, why not at the first.
+    pub fn check(&self, filter: &str, vars: &Vars, hooks: &[Hooks]) -> Result<(), Refused> {
+        let rules = Rules::Filter(filter.into());
+        let mut refusals = Vec::new();
+        for hooks in hooks {
+            match self.compile(&rules, vars, Mode::Fold, *hooks) {
+                Ok(_) => return Ok(()),
+                Err(diagnostics) => refusals.push(Refused { interface: None, diagnostics }),
+            }
+        }
+        refusals.into_iter().next().map_or(Ok(()), Err)
     }
 
     /// The variables that a filter reads and these do not hold.

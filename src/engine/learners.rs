@@ -47,7 +47,7 @@ impl State {
     pub(super) fn check(&self, binding: &Binding) -> Result<(), Refused> {
         match Needs::default().wanted(self, binding)? {
             Some(_) => Ok(()),
-            None => self.firewall.check(&binding.filter, &binding.params),
+            None => self.firewall.check(&binding.filter, &binding.params, &self.hooks_of(binding)),
         }
     }
 

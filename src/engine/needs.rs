@@ -6,6 +6,7 @@
 use super::State;
 use crate::addr::Mac;
 use crate::binding::Binding;
+use crate::compile::Hooks;
 use crate::firewall::Refused;
 use crate::learning::{Meaningless, Mode, Wanted};
 use crate::resolve::given;
@@ -25,7 +26,7 @@ type Lengths = BTreeMap<String, usize>;
 #[derive(Default)]
 pub(super) struct Needs {
     lacking: BTreeMap<(String, Lengths), Result<Vec<Access>, Refused>>,
-    wanted: BTreeMap<(String, Vars), Result<Option<Wanted>, Refused>>,
+    wanted: BTreeMap<(String, Vars, Vec<Hooks>), Result<Option<Wanted>, Refused>>,
 }
 
 impl Needs {
@@ -42,7 +43,8 @@ impl Needs {
         if self.lacking(state, binding)? != [Access { name: IP.into(), index: Index::Iterator(0) }] {
             return Ok(None);
         }
-        let known = self.wanted.entry((binding.filter.clone(), alike(&binding.params)));
+        let key = (binding.filter.clone(), alike(&binding.params), state.hooks_of(binding));
+        let known = self.wanted.entry(key);
         known.or_insert_with(|| wanted(state, binding)).clone()
     }
 }
@@ -66,7 +68,7 @@ fn wanted(state: &State, binding: &Binding) -> Result<Option<Wanted>, Refused> {
     }
     let mut vars = binding.params.clone();
     vars.push(IP, SAMPLE);
-    state.firewall.check(&binding.filter, &vars)?;
+    state.firewall.check(&binding.filter, &vars, &state.hooks_of(binding))?;
     Ok(Some(wanted))
 }
 

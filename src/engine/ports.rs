@@ -8,6 +8,7 @@ use super::needs::Needs;
 use super::{Change, State, Write, binding_id, own_refusal};
 use crate::audit;
 use crate::binding::{self, Binding};
+use crate::compile::Hooks;
 use crate::diag::{Diagnostic, Severity};
 use crate::firewall::{Member, Place, Rules};
 use crate::ir::Ruleset;
@@ -117,6 +118,14 @@ impl State {
     fn place(&self, link: &Link) -> Place {
         let master = link.master.and_then(|master| self.links.get(&master));
         place::of(link, master.map(|master| &**master), self.firewall.ports_at_devices())
+    }
+
+    /// Where a binding's interface is judged, or can come to be while it is not there.
+    pub(super) fn hooks_of(&self, binding: &Binding) -> Vec<Hooks> {
+        match self.links_of(&binding.portdev).last() {
+            Some(link) => vec![self.place(link).hooks()],
+            None => vec![Hooks::Bridge, Hooks::Routed],
+        }
     }
 
     pub(super) fn delete(&self, portdev: &str, now: Duration) -> Result<Change, Error> {

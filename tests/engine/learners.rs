@@ -3,8 +3,9 @@
 use crate::world::*;
 use nwfilter::addr::Mac;
 use nwfilter::binding::{self, Binding};
-use nwfilter::engine::State;
-use nwfilter::firewall::{Firewall, Rules};
+use nwfilter::compile::Features;
+use nwfilter::engine::{Change, Records, State, Write};
+use nwfilter::firewall::{Firewall, Policy, Rules};
 use nwfilter::frame::dhcp::{Dhcp, Kind};
 use nwfilter::frame::{Frame, Sighting};
 use nwfilter::learn::Told;
@@ -482,4 +483,68 @@ fn of_guests_alike_but_for_one_value_only_those_with_a_bad_one_are_closed() {
         assert_eq!(closed.is_some(), is_bad(number), "{number}: {closed:?}");
         assert_eq!(state.posts().contains_key(&number), !is_bad(number));
     }
+}
+
+/// The records of what a frame or an event makes of a world, which goes on with it.
+fn records(world: &mut World, change: Change) -> Records {
+    let records = change.records(&world.state);
+    world.state = change.next;
+    records
+}
+
+#[test]
+fn what_opens_is_written_before_it_is_in_force_and_what_closes_after() {
+    let mut world = learning(&[]);
+    let frame = Sighting::Arp { mac: GUEST, address: ADDRESS };
+    let frame = Frame { source: GUEST, destination: Mac::BROADCAST, tagged: false, sighting: frame };
+    let (_, change) = world.state.hear(&Told { guest: 7, frame }, world.now).unwrap();
+    let Records { documents, before, after } = records(&mut world, change);
+    assert!(documents.is_empty() && after.is_empty());
+    assert!(before.starts_with("never ") && before.contains("10.0.0.1"), "{before}");
+    let gone = world.state.link(&Gone(tap(7, "vnet0")));
+    let Records { documents, before, after } = records(&mut world, gone);
+    assert!(documents.is_empty() && before.is_empty());
+    assert!(after.starts_with("0 ") && after.contains("10.0.0.1"), "{after}");
+}
+
+#[test]
+fn all_that_a_client_asks_for_is_written_before() {
+    let mut world = learning(&[]);
+    arp(&mut world, 7, ADDRESS);
+    let before = world.state.clone();
+    let change = world.ask(Request::Remove { portdev: "vnet0".into() }).unwrap();
+    let Records { documents, before, after } = change.records(&before);
+    assert_eq!(documents, [Write::DeleteBinding("vnet0".into())]);
+    assert!(before.starts_with("0 ") && after.is_empty(), "{before}");
+}
+
+#[test]
+fn a_lease_that_comes_back_with_its_guest_is_not_written_again() {
+    let mut world = learning(DHCP);
+    assert!(!ack(&mut world, ADDRESS, 600).is_empty());
+    let gone = world.state.link(&Gone(tap(7, "vnet0")));
+    records(&mut world, gone);
+    let back = world.state.link(&Appeared(tap(8, "vnet0")));
+    assert_eq!(records(&mut world, back), Records::default());
+    assert_eq!(rules(&world, 8), has(&[ADDRESS]));
+}
+
+/// A kernel that tracks connections in the host's IP layer alone.
+#[test]
+fn a_guest_that_learns_or_waits_is_checked_where_it_is() {
+    let stateful = honest("<rule action='accept' direction='out'><tcp state='NEW'/></rule>");
+    let features = Features { state: false, ..Features::ALL };
+    let mut world = World::with(Policy::new(features), &[stateful]);
+    create(&mut world, &[("IP", "10.0.0.1")]).unwrap();
+    world.ask(Request::Remove { portdev: "vnet0".into() }).unwrap();
+    world.link(Appeared(tap(7, "vnet0")));
+    create(&mut world, &[]).unwrap();
+    assert_eq!(rules(&world, 7), waits(filters::ANY));
+    arp(&mut world, 7, ADDRESS);
+    assert_eq!(rules(&world, 7), has(&[ADDRESS]));
+    world.ask(Request::Remove { portdev: "vnet0".into() }).unwrap();
+    world.link(Gone(tap(7, "vnet0")));
+    world.link(Appeared(bridge(2, "br0")));
+    world.link(Appeared(Link { master: Some(2), ..tap(8, "vnet0") }));
+    assert!(create(&mut world, &[]).is_err(), "a port of a bridge has no connections there");
 }
