@@ -8,10 +8,12 @@
 
 mod dump;
 mod load;
+mod names;
 mod neighbours;
 mod rtnl;
 
 pub use load::{Load, loads, shed};
+pub use names::named_otherwise;
 pub use neighbours::let_waiting_go;
 pub use rtnl::{by_name, set_down, snapshot, watch};
 

@@ -202,11 +202,18 @@ fn as_binding(arguments: &BindArgs) -> Binding {
     }
 }
 
+fn no_interface(dev: &str) -> String {
+    match links::named_otherwise(dev) {
+        Some(own) => format!("{dev}: another name of interface {own}: name {own}"),
+        None => format!("{dev}: no such interface"),
+    }
+}
+
 /// The index of an interface, and where its frames are seen.
 fn link(dev: &str) -> Result<(u32, Hooks), Failure> {
     let links = links::snapshot().map_err(|error| Failure::host(&dev, &error))?;
     let found = links.iter().find(|link| link.name == dev);
-    let link = found.ok_or_else(|| Failure::Host(format!("{dev}: no such interface")))?;
+    let link = found.ok_or_else(|| Failure::Host(no_interface(dev)))?;
     let master = links.iter().find(|other| Some(other.index) == link.master);
     Ok((link.index, place::of(link, master, false).hooks()))
 }

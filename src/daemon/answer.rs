@@ -2,14 +2,30 @@
 
 use super::{Daemon, gone};
 use crate::diag::{self, Diagnostic};
-use crate::engine::Context;
 use crate::engine::documents::error;
+use crate::engine::{Change, Context, Write};
 use crate::ipset;
 use crate::ir::observed::Observed;
+use crate::links;
 use crate::metrics;
 use crate::rpc::{self, Call, Error, Reply};
 use tracing::info;
 use uuid::Uuid;
+
+/// Rules and links go by an interface's own name: a binding under another of its names would wait while the interface is open.
+fn under_own_name(change: Change) -> Result<Change, Error> {
+    let bound = change.writes.iter().filter_map(|write| match write {
+        Write::SaveBinding(portdev, _) => Some(portdev),
+        _ => None,
+    });
+    let otherwise = bound.filter_map(|portdev| Some((portdev, links::named_otherwise(portdev)?)));
+    match otherwise.last() {
+        Some((portdev, own)) => {
+            Err(Error::invalid(format!("'{portdev}' is another name of interface '{own}': bind '{own}'")))
+        }
+        None => Ok(change),
+    }
+}
 
 impl Daemon {
     pub(super) async fn answer(&mut self, call: Call) {
@@ -17,7 +33,10 @@ impl Daemon {
         let answer = match &call.request {
             rpc::Request::Status => self.status().await,
             rpc::Request::Ipset { name, verb, addresses } => self.ipset(name, *verb, addresses).await,
-            request => self.commit_if(self.state.request(request, context)).await,
+            request => {
+                let change = self.state.request(request, context).and_then(under_own_name);
+                self.commit_if(change).await
+            }
         };
         self.counters.call(call.request.name(), answer.is_err());
         if let Err(refused) = &answer {

@@ -125,6 +125,26 @@ fn a_refusal_is_the_same_with_and_without_the_daemon() {
 }
 
 #[test]
+fn an_interface_is_bound_under_its_own_name_alone() {
+    in_fresh_netns(|| {
+        let (network, host) = (Network::new(), Host::new());
+        network.guest.link.add_name("alias0");
+        let apply = APPLY.map(|word| if word == "vnet0" { "alias0" } else { word });
+        let (done, why) = nwfilter(&host.runtime(), &apply);
+        assert!(!done && why.contains("alias0: another name of interface vnet0"), "{why}");
+        let daemon = host.start();
+        daemon.connect().define(&guard("no-mac-spoofing", 0)).unwrap();
+        let (done, why) = nwfilter(&host.runtime(), &apply);
+        assert!(!done && why.contains("'alias0' is another name of interface 'vnet0'"), "{why}");
+        let error = refused(daemon.connect().create("alias0", "no-mac-spoofing"));
+        assert!(error.message.contains("bind 'vnet0'"), "{}", error.message);
+        assert_eq!(daemon.connect().bindings().unwrap(), []);
+        daemon.connect().create("vnet0", "no-mac-spoofing").unwrap();
+        assert!(!network.passes(Way::FromGuest, forged()));
+    });
+}
+
+#[test]
 fn explain_tells_what_the_daemon_enforces_now() {
     in_fresh_netns(|| {
         let (network, host) = (Network::new(), Host::new());

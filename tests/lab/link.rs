@@ -173,6 +173,20 @@ impl Link {
         self.change("name", &attribute(IFLA_IFNAME, &text(name)));
     }
 
+    /// Gives the link another name beside its own.
+    pub fn add_name(self, name: &str) {
+        const RTM_NEWLINKPROP: u16 = 108;
+        const IFLA_PROP_LIST: u16 = 52 | libc::NLA_F_NESTED as u16;
+        const IFLA_ALT_IFNAME: u16 = 53;
+        let names = attribute(IFLA_PROP_LIST, &attribute(IFLA_ALT_IFNAME, &text(name)));
+        request(
+            RTM_NEWLINKPROP,
+            NEW | libc::NLM_F_APPEND as u16,
+            &[header(self.0, 0, 0).to_vec(), names].concat(),
+        )
+        .unwrap_or_else(|why| panic!("another name of {}: {why}", self.name()));
+    }
+
     /// Moves the link into the namespace behind this descriptor.
     pub fn move_to(self, namespace: &impl std::os::fd::AsRawFd) {
         const IFLA_NET_NS_FD: u16 = 28;
