@@ -141,7 +141,7 @@ async fn serve(config: Config, options: &Options) -> Result<(), Failure> {
     rival::warn_of_driver(&config.runtime_dir);
     // Before the first thread: it binds only those that are born later.
     start::confine(&config, Config::file(options));
-    let (ears, sightings) = Ears::new();
+    let (ears, sightings) = Ears::new(start::most_ears());
     let mut daemon = Daemon::start(config, settings, filters, bindings, learned, ears).await?;
     let mut inputs = Inputs::open(listeners, metrics, sightings, &daemon)?;
     notify::tell(notify::State::Ready);

@@ -2,6 +2,7 @@
 
 use crate::learn::{Ear, Post, Told, listen};
 use std::collections::BTreeMap;
+use std::io;
 use tokio::sync::mpsc;
 use tracing::error;
 
@@ -13,13 +14,17 @@ const SIGHTINGS: usize = 256;
 pub struct Ears {
     open: BTreeMap<u32, Ear>,
     to: mpsc::Sender<Told>,
+    /// How many there may be.
+    most: usize,
+    /// Whether some can not be opened, which is told once.
+    short: bool,
 }
 
 impl Ears {
     /// None open, and where they will tell.
-    pub fn new() -> (Ears, mpsc::Receiver<Told>) {
+    pub fn new(most: usize) -> (Ears, mpsc::Receiver<Told>) {
         let (to, told) = mpsc::channel(SIGHTINGS);
-        (Ears { open: BTreeMap::new(), to }, told)
+        (Ears { open: BTreeMap::new(), to, most, short: false }, told)
     }
 
     /// Closes those that are not asked for any longer.
@@ -27,17 +32,30 @@ impl Ears {
         self.open.retain(|index, ear| posts.get(index) == Some(ear.post()) && !ear.has_ended());
     }
 
-    /// Opens those that are missing. One that can not be opened is told of, and missing still. Whether all are open.
-    pub fn open(&mut self, posts: &BTreeMap<u32, Post>) -> bool {
+    /// Opens those that are missing, as long as there may be more. A guest that is not listened to waits for its address; its turn comes
+    /// when another is known.
+    pub fn open(&mut self, posts: &BTreeMap<u32, Post>) {
+        let mut missing = Vec::new();
         for (index, post) in posts {
             if self.open.contains_key(index) {
                 continue;
             }
-            match listen(*post, self.to.clone()) {
+            match self.listen(*post) {
                 Ok(ear) => drop(self.open.insert(*index, ear)),
-                Err(error) => error!(index, reason = %error, "a guest can not be listened to"),
+                Err(error) => missing.push((index, error)),
             }
         }
-        self.open.len() == posts.len()
+        if let Some((index, error)) = missing.first().filter(|_| !self.short) {
+            let (guests, open) = (missing.len(), self.open.len());
+            error!(guests, open, index, reason = %error, "guests can not be listened to, and wait for their addresses");
+        }
+        self.short = !missing.is_empty();
+    }
+
+    fn listen(&self, post: Post) -> io::Result<Ear> {
+        if self.open.len() >= self.most {
+            return Err(io::Error::other("more would take the descriptors that documents and clients need"));
+        }
+        listen(post, self.to.clone())
     }
 }

@@ -51,6 +51,18 @@ pub fn raise_open_files() {
     }
 }
 
+/// How many open files there may be.
+fn open_files() -> usize {
+    getrlimit(Resource::Nofile)
+        .current
+        .map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
+}
+
+/// How many guests can be listened to at once, so that there are descriptors left for documents and clients.
+pub fn most_ears() -> usize {
+    (open_files() / 2).saturating_sub(16).max(1)
+}
+
 /// Tells others our process number in a file.
 pub fn write_process_number(path: &Path) -> Result<(), Failure> {
     let text = format!("{}\n", std::process::id());
@@ -165,7 +177,7 @@ pub fn no_server(ended: Result<std::io::Result<()>, tokio::task::JoinError>) -> 
 /// What clients may use.
 pub fn limits(config: &Config) -> Limits {
     Limits {
-        clients: config.max_clients as usize,
+        clients: (config.max_clients as usize).min(open_files() / 4).max(1),
         requests: config.max_client_requests as usize,
         keepalive: Keepalive { interval: config.keepalive_interval, count: config.keepalive_count },
         ..Limits::default()
