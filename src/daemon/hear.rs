@@ -1,14 +1,13 @@
 //! What guests' frames told becomes what is known of their addresses, and the rules that need it.
 
-use super::Daemon;
 use super::transaction::CommitError;
+use super::{Daemon, start};
 use crate::engine::Change;
 use crate::learn::Told as Sighting;
 use crate::learning;
 use crate::learning::Heard;
 use crate::lease::Table;
 use crate::lease::file::{self, Book};
-use std::time::Duration;
 use tracing::{error, info};
 
 impl Daemon {
@@ -74,7 +73,7 @@ impl Daemon {
     /// Writes the journal anew at the start, unless it says already what is known.
     pub(super) fn write_what_is_known(&mut self, said: Option<&Book>) {
         let (book, now) = (self.state.book(), self.now());
-        let (known, _) = file::read(&file::write(&book), Duration::ZERO, learning::MOST);
+        let (known, _) = file::read(&file::write(&book), start::time(), learning::MOST);
         if said != Some(&known) {
             self.addresses.write_anew(&book, now);
         }

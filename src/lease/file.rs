@@ -37,7 +37,7 @@ pub struct Skipped {
 pub fn known(guest: Guest, index: u32, address: Ipv4Addr, learned: &Learned) -> String {
     let ends = learned.ends.map_or("never".into(), |ends| whole(ends).to_string());
     let server = learned.server.unwrap_or(Ipv4Addr::UNSPECIFIED);
-    let (how, since) = (learned.how.word(), learned.since.as_secs());
+    let (how, since) = (learned.how.word(), whole(learned.since));
     format!("{ends} {guest} {address} {server} {how} {since} {index}\n")
 }
 
@@ -65,7 +65,8 @@ pub fn write(book: &Book) -> String {
     text
 }
 
-/// Reads a file. A table takes no more than `limit` addresses; leases that are over at `now` are left out.
+/// Reads a file. A table takes no more than `limit` addresses; leases that are over at `now` are left out. One of a time to come was
+/// written by a clock that has been set back: how long it runs is known, and it runs so long from now.
 pub fn read(text: &str, now: Duration, limit: usize) -> (Book, Vec<Skipped>) {
     let mut book = Book::default();
     let mut skipped = Vec::new();
@@ -75,7 +76,10 @@ pub fn read(text: &str, now: Duration, limit: usize) -> (Book, Vec<Skipped>) {
             None => skipped.push(Skipped { line: at + 1 }),
         }
     }
-    book.0.values_mut().for_each(|table| drop(table.expire(now)));
+    book.0.values_mut().for_each(|table| {
+        table.0.values_mut().for_each(|learned| *learned = learned.believed(now));
+        table.expire(now);
+    });
     book.0.retain(|_, table| !table.is_empty());
     (book, skipped)
 }
@@ -112,6 +116,13 @@ impl Line {
             address: address.parse().ok()?,
             learned: (ends != Some(Duration::ZERO)).then_some(learned),
         })
+    }
+}
+
+impl Learned {
+    fn believed(self, now: Duration) -> Learned {
+        let ahead = self.since.saturating_sub(now);
+        Learned { since: self.since - ahead, ends: self.ends.map(|ends| ends.saturating_sub(ahead)), ..self }
     }
 }
 
@@ -196,6 +207,17 @@ mod tests {
             ends: Some(Duration::from_millis(2_000_001)),
         };
         assert!(known(guest(), 1, A, &learned).starts_with("2001 "));
+    }
+
+    #[test]
+    fn a_lease_that_a_wrong_clock_wrote_runs_for_its_own_time() {
+        let server = Some(Ipv4Addr::new(10, 0, 0, 254));
+        for (since, ends, expected) in [(5000, 5060, 1060), (1000, 1060, 1060), (900, 1060, 1060)] {
+            let [since, ends, expected] = [since, ends, expected].map(Duration::from_secs);
+            let learned = Learned { how: How::Lease, server, since, ends: Some(ends) };
+            let (book, _) = read(&known(guest(), 1, A, &learned), NOW, 1);
+            assert_eq!(book.of(guest(), 1).get(A).unwrap().ends, Some(expected));
+        }
     }
 
     #[test]
