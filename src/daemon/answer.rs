@@ -18,8 +18,8 @@ fn under_own_name(change: Change) -> Result<Change, Error> {
         Write::SaveBinding(portdev, _) => Some(portdev),
         _ => None,
     });
-    let otherwise = bound.filter_map(|portdev| Some((portdev, links::named_otherwise(portdev)?)));
-    match otherwise.last() {
+    let mut otherwise = bound.filter_map(|portdev| Some((portdev, links::named_otherwise(portdev)?)));
+    match otherwise.next() {
         Some((portdev, own)) => {
             Err(Error::invalid(format!("'{portdev}' is another name of interface '{own}': bind '{own}'")))
         }

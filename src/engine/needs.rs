@@ -22,11 +22,14 @@ const SAMPLE: &str = "192.0.2.1";
 /// The names of variables, with how many values each has.
 type Lengths = BTreeMap<String, usize>;
 
+/// A filter, the variables that may make a difference, and where the interface is judged or may come to be.
+type Question = (String, Vars, Vec<Hooks>);
+
 /// The answers for some bindings, as long as no filter changes.
 #[derive(Default)]
 pub(super) struct Needs {
     lacking: BTreeMap<(String, Lengths), Result<Vec<Access>, Refused>>,
-    wanted: BTreeMap<(String, Vars, Vec<Hooks>), Result<Option<Wanted>, Refused>>,
+    wanted: BTreeMap<Question, Result<Option<Wanted>, Refused>>,
 }
 
 impl Needs {
