@@ -55,7 +55,7 @@ enum Command {
     },
     /// Bind an interface to a filter, or change its binding.
     Apply(BindArgs),
-    /// Print what `apply` would change, and change nothing.
+    /// Print what `apply` would change, and change nothing. Where the daemon runs, it says so.
     Plan(BindArgs),
     /// Unbind an interface. Its frames are no longer filtered.
     Remove {
@@ -139,7 +139,7 @@ struct BindArgs {
     mac: Mac,
     #[command(flatten)]
     filter: FilterArgs,
-    /// Count the frames of every rule.
+    /// Count the frames of every rule. The daemon, where it runs, decides that for all interfaces.
     #[arg(long)]
     counters: bool,
     /// Only warn of what libvirt ignores, so that a rule means more than it says. Not where the daemon runs.

@@ -243,7 +243,7 @@ impl State {
             Request::Apply { xml } => self.apply(xml),
             Request::Remove { portdev } => self.remove(portdev),
             Request::Bound { portdev } => self.filtered_by(portdev),
-            Request::Status | Request::Ipset { .. } => Err(Error::unknown()),
+            Request::Status | Request::Plan { .. } | Request::Ipset { .. } => Err(Error::unknown()),
         }
     }
 

@@ -16,14 +16,16 @@ mod earlier;
 mod group;
 mod place;
 mod sort;
+mod tables;
 
 pub use group::{Group, Placed};
 pub use place::{BridgePort, Place};
+pub use tables::Tables;
 
 use crate::compile::{self, Hooks, Programs, compile_at};
 use crate::diag::{Code, Diagnostic};
 use crate::filter::Filter;
-use crate::ir::{Family, Name, Origin, Ruleset, Table};
+use crate::ir::{Family, Name, Origin, Ruleset};
 use crate::layout::{self, Tracked};
 use crate::learning::filters as waiting;
 use crate::program::Program;
@@ -57,12 +59,7 @@ pub struct Firewall {
     uses: OrdMap<(Family, Name), usize>,
     /// Bridges whose frames conntrack must see, with the number of members that need it.
     tracked: OrdMap<String, (Tracked, usize)>,
-    /// For ports of bridges.
-    bridge: Table,
-    /// For interfaces whose frames no bridge sees.
-    netdev: Table,
-    /// For their packets in the host's IP layer, and to shut it to everybody else who is bound.
-    packets: Table,
+    tables: Tables,
     /// Devices whose own hooks lead to the second table.
     devices: Devices,
     traced: bool,
@@ -146,10 +143,6 @@ impl Policy {
 impl Firewall {
     /// Nothing bound, no filters.
     pub fn new(policy: Policy) -> Firewall {
-        let mut bridge = layout::skeleton();
-        if policy.compile.features.reject {
-            layout::with_answers(&mut bridge);
-        }
         Firewall {
             policy,
             filters: OrdMap::new(),
@@ -159,9 +152,7 @@ impl Firewall {
             homes: OrdMap::new(),
             uses: OrdMap::new(),
             tracked: OrdMap::new(),
-            bridge,
-            netdev: layout::device_skeleton(),
-            packets: layout::packet_skeleton(),
+            tables: Tables::new(&policy.compile.features),
             devices: Devices::default(),
             traced: false,
         }
@@ -170,14 +161,7 @@ impl Firewall {
     /// The rule set that enforces it. There is a table for devices only while there are such devices, and one for the
     /// host's IP layer only while there is somebody to be kept from it.
     pub fn ruleset(&self) -> Ruleset {
-        let packets = self.policy.compile.features.packets.seen && layout::is_waited_for(&self.packets);
-        let tables = [
-            (true, Family::Bridge, &self.bridge),
-            (packets, Family::Inet, &self.packets),
-            (!self.devices.is_empty(), Family::Netdev, &self.netdev),
-        ];
-        let needed = tables.into_iter().filter(|(needed, ..)| *needed);
-        Ruleset { tables: needed.map(|(_, family, table)| (family, table.clone())).collect() }
+        self.tables.ruleset()
     }
 
     /// The choices that no filter makes.
@@ -279,16 +263,14 @@ impl Firewall {
     /// Shuts every link of this name that is not bound, until [`Firewall::unreserve`].
     pub fn reserve(&self, name: &str) -> Firewall {
         let mut next = self.clone();
-        layout::reserve(&mut next.bridge, name);
-        layout::reserve(&mut next.packets, name);
+        next.tables.reserve(name);
         next
     }
 
     /// Lets links of this name be.
     pub fn unreserve(&self, name: &str) -> Firewall {
         let mut next = self.clone();
-        layout::unreserve(&mut next.bridge, name);
-        layout::unreserve(&mut next.packets, name);
+        next.tables.unreserve(name);
         next.let_device_be(name);
         next
     }
@@ -296,8 +278,8 @@ impl Firewall {
     /// With the kernel telling of every rule that frames of bound interfaces meet, or not.
     pub fn traced(&self, on: bool) -> Firewall {
         let mut next = Firewall { traced: on, ..self.clone() };
-        layout::trace(&mut next.bridge, on);
-        layout::trace(&mut next.packets, on);
+        layout::trace(&mut next.tables.bridge, on);
+        layout::trace(&mut next.tables.inet, on);
         next.hook_all();
         next
     }
@@ -305,8 +287,8 @@ impl Firewall {
     /// With the frames of bound interfaces counted, or not.
     pub fn counting_traffic(&self, on: bool) -> Firewall {
         let mut next = self.clone();
-        layout::count_traffic(&mut next.bridge, on);
-        layout::count_traffic(&mut next.netdev, on);
+        layout::count_traffic(&mut next.tables.bridge, on);
+        layout::count_traffic(&mut next.tables.netdev, on);
         next
     }
 
@@ -386,9 +368,7 @@ impl Firewall {
     pub fn with_policy(&self, policy: Policy) -> Result<Firewall, Refused> {
         let mut next = self.clone();
         next.policy = policy;
-        if policy.compile.features.reject {
-            layout::with_answers(&mut next.bridge);
-        }
+        next.tables.with_answers(&policy.compile.features);
         next.rebuild(self.groups.keys().cloned().collect())?;
         Ok(next)
     }

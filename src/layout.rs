@@ -21,8 +21,8 @@ pub use crate::program::name::prefix;
 pub use counting::{
     DROPS, TRAFFIC_IN, TRAFFIC_OUT, count_traffic, counts, tallies, with_answers, with_counts,
 };
-pub use sides::{hook, hooked, trace, unhook};
-pub use tracking::{HOSTS, TRACKED, Tracked, ZONES, track};
+pub use sides::{has_hooks, hook, hooked, trace, unhook};
+pub use tracking::{HOSTS, TRACKED, Tracked, ZONES, track, tracked};
 
 use crate::ir::digest::digest;
 use crate::ir::{Action, Bytes, Chain, Data, Datum, KeyType, Name, Role, Rule, Set, SetType, Table, concat};
@@ -117,13 +117,37 @@ pub fn index_of(key: &[u8]) -> Option<u32> {
 
 /// What the elements of a set decide that was found in the kernel, by its whole name and its type.
 pub fn role_of(name: &str, ty: &SetType) -> Role {
-    const MAPS: [&str; 6] = [FROM_GUEST, TO_GUEST, AT_INGRESS, AT_EGRESS, AT_PREROUTING, AT_POSTROUTING];
-    const DISPATCH: [&str; 8] = [BOUND, RESERVED, AT_DEVICE, TRACKED, ZONES, HOSTS, TRAFFIC_IN, TRAFFIC_OUT];
     match SetName::parse(name) {
         _ if ty.dynamic || is_ipset(name, ty) => Role::Foreign,
         Some(SetName::Members(_) | SetName::Turned(_)) => Role::Dispatch,
-        Some(SetName::Table(name)) if MAPS.contains(&name) || DISPATCH.contains(&name) => Role::Dispatch,
+        Some(SetName::Table(name)) if DISPATCH.contains(&name) => Role::Dispatch,
         _ => Role::Variable,
+    }
+}
+
+/// The sets that each interface is led by.
+const DISPATCH: [&str; 14] = [
+    BOUND,
+    RESERVED,
+    AT_DEVICE,
+    FROM_GUEST,
+    TO_GUEST,
+    AT_INGRESS,
+    AT_EGRESS,
+    AT_PREROUTING,
+    AT_POSTROUTING,
+    TRACKED,
+    ZONES,
+    HOSTS,
+    TRAFFIC_IN,
+    TRAFFIC_OUT,
+];
+
+/// Whether we make sets of this name.
+fn is_ours(name: &str) -> bool {
+    match SetName::parse(name) {
+        Some(SetName::Table(name)) => DISPATCH.contains(&name) || name == DROPS,
+        parsed => parsed.is_some(),
     }
 }
 
@@ -170,9 +194,11 @@ pub fn settle(table: &mut Table, program: &Program) -> Name {
 
 /// Whether a program can be placed under this prefix: nothing is there, or this very program.
 pub fn is_free(table: &Table, prefix: &str, program: &Program) -> bool {
-    if !table.chains.contains_key(&chain(prefix, OUT)) {
-        return true;
-    }
+    !table.chains.contains_key(&chain(prefix, OUT)) || is_placed(table, prefix, program)
+}
+
+/// Whether this very program is placed under this prefix.
+pub fn is_placed(table: &Table, prefix: &str, program: &Program) -> bool {
     let (chains, _) = program.placed(prefix);
     chains
         .iter()
@@ -361,6 +387,37 @@ pub fn shared_by(set: &str) -> Option<&str> {
 /// Whether the members of a group are macvtaps.
 fn has_turned(table: &Table, group: &str) -> bool {
     table.sets.contains_key(&Name::from(SetName::Turned(group)))
+}
+
+/// A table as it was found, with all that is no program's made anew: a skeleton is filled with the interfaces, groups, devices
+/// and programs that are there.
+pub fn renewed(found: &Table, skeleton: Table) -> Table {
+    let mut table = Table { unfit: found.unfit, ..skeleton };
+    let sets = found.sets.iter().filter(|(name, _)| is_ours(name));
+    table.sets.extend(sets.map(|(name, set)| (name.clone(), set.clone())));
+    let programs = found.chains.iter().filter(|(name, _)| prefix_of(name).is_some());
+    table.chains.extend(programs.map(|(name, chain)| (name.clone(), chain.clone())));
+    for group in found.sets.keys().filter_map(|name| shared_by(name)) {
+        match led(found, group) {
+            Some(prefix) => lead(&mut table, group, &prefix, has_turned(found, group)),
+            None => shut(&mut table, group),
+        }
+    }
+    hooked(found).into_iter().for_each(|device| hook(&mut table, device, false));
+    let bridges = tracked(found);
+    if !bridges.is_empty() {
+        track(&mut table, &bridges);
+    }
+    refresh_dispatch(&mut table);
+    table
+}
+
+/// Lets nothing of the members of a group pass whose entry leads nowhere.
+fn shut(table: &mut Table, group: &str) {
+    for way in [OUT, IN] {
+        let rules = vec![Rule::new(vec![], Action::Drop)];
+        table.chains.insert(ChainName::Entry(group, way).into(), Arc::new(Chain { hook: None, rules }));
+    }
 }
 
 /// The indexes of all bound interfaces.

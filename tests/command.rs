@@ -6,13 +6,17 @@ mod lab;
 mod tool;
 
 use lab::frames::*;
-use lab::{Network, Way, Wire, in_fresh_netns, macvtap, veth};
+use lab::{Bridge, Network, Way, Wire, in_fresh_netns, macvtap, veth};
 use nwfilter::apply::Kernel;
+use nwfilter::ir::Family;
 use nwfilter::nft::Ownership;
+use nwfilter::nft::probe::Features;
+use nwfilter::plan::{Change, Plan, Step};
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tool::InTime;
 
@@ -196,6 +200,151 @@ fn what_the_host_refuses_changes_nothing() {
         }
         assert!(!network.passes(Way::FromGuest, own().from(FOREIGN_MAC)));
     });
+}
+
+/// The rules of a kernel that tracks connections at bridges.
+#[test]
+fn connections_of_a_bridges_port_are_tracked_there_alone() {
+    let asks = "<filter name='asks' chain='root'>
+        <rule action='accept' direction='out' priority='100'><udp/></rule>
+        <rule action='drop' direction='inout' priority='500'><all/></rule></filter>";
+    let desk = Desk::new(&[("asks", asks)]);
+    in_fresh_netns(|| {
+        if !has_at_bridges("connections", |features| features.bridge_ct.is_yes()) {
+            return;
+        }
+        let (network, _other) = (Network::new(), Bridge::new("br1"));
+        let asks = |verb: &str| {
+            desk.with_filters(&[verb, "--dev", "vnet0", "--mac", MAC, "--filter", "asks"]).done()
+        };
+        asks("apply");
+        let answer = || udp(ip(PEER_IP, GUEST_IP), 2000, 1000).inbound();
+        assert!(!network.passes(Way::ToGuest, answer()), "nobody has asked");
+        assert!(network.passes(Way::FromGuest, udp(ip(GUEST_IP, PEER_IP), 1000, 2000)));
+        assert!(network.passes(Way::ToGuest, answer()));
+        assert!(!network.passes(Way::ToGuest, udp(ip(PEER_IP, GUEST_IP), 2001, 1000).inbound()));
+        let zones = |rules: String| rules.lines().filter(|line| line.contains("\"br0\"")).count();
+        assert_eq!(zones(rules_in_force()), 2, "its bridge is seen by conntrack and has a zone");
+        assert!(!rules_in_force().contains("br1"));
+        assert_eq!(asks("plan"), "", "it is in force");
+        // Whether the other port asks for connections can not be known: conntrack goes on to see its bridge.
+        let peer = ["apply", "--dev", "peer0", "--mac", "52:54:00:00:00:02", "--filter", "allow-arp"];
+        desk.with_filters(&peer).done();
+        assert_eq!(zones(rules_in_force()), 2);
+        desk.run(&["remove", "--dev", "peer0"]).done();
+        assert_eq!(zones(rules_in_force()), 2);
+        desk.run(&["remove", "--dev", "vnet0"]).done();
+        assert_eq!(zones(rules_in_force()), 0);
+        assert!(!rules_in_force().contains("notrack"));
+    });
+}
+
+#[test]
+fn a_guest_at_a_bridge_hears_that_it_was_rejected() {
+    let rejects = "<filter name='rejects' chain='root'>
+        <rule action='accept' direction='in' priority='100' statematch='false'><icmp type='3'/></rule>
+        <rule action='reject' direction='out' priority='500' statematch='false'><udp/></rule></filter>";
+    let desk = Desk::new(&[("rejects", rejects)]);
+    in_fresh_netns(|| {
+        let answers = has_at_bridges("rejections", |features| features.bridge_reject.is_yes());
+        let network = Network::new();
+        // Where nobody can be answered, it says so.
+        let run = desk.with_filters(&["apply", "--dev", "vnet0", "--mac", MAC, "--filter", "rejects"]);
+        assert_eq!((run.code, run.err.is_empty()), (Some(0), answers), "{run:?}");
+        assert!(!network.passes(Way::FromGuest, udp(ip(GUEST_IP, PEER_IP), 1000, 2000)));
+        if answers {
+            network.guest.send(&Vec::from(udp(ip(GUEST_IP, PEER_IP), 1000, 2001))).unwrap();
+            let deadline = Instant::now() + Duration::from_secs(20);
+            let is_unreachable =
+                |frame: &Vec<u8>| frame[12..14] == [8, 0] && frame[23] == 1 && frame[34..36] == [3, 3];
+            let heard = std::iter::from_fn(|| {
+                network.guest.recv_within(deadline.saturating_duration_since(Instant::now()))
+            });
+            assert!({ heard }.any(|frame| is_unreachable(&frame)), "no answer");
+        }
+    });
+}
+
+/// Whether this kernel has that for bridges. A complete one does.
+fn has_at_bridges(what: &str, has: fn(&Features) -> bool) -> bool {
+    let there = has(&Kernel::open(Ownership::Shared).unwrap().features());
+    assert!(there || std::env::var_os("NWFILTER_KERNEL_IS_COMPLETE").is_none(), "no {what} at bridges");
+    if !there {
+        println!("skipped: this kernel has no {what} at bridges");
+    }
+    there
+}
+
+#[test]
+fn what_others_put_into_the_rules_of_an_interface_goes_with_its_next_apply() {
+    let desk = Desk::new(&[]);
+    in_fresh_netns(|| {
+        let network = Network::new();
+        network.guest.link.set_master(None);
+        desk.bind("apply", "clean-traffic").done();
+        network.bridge.add(network.guest.link);
+        desk.bind("apply", "clean-traffic").done();
+        let other = ["apply", "--dev", "peer0", "--mac", "52:54:00:00:00:02", "--filter", "allow-arp"];
+        let before = rules_in_force();
+        let program = before.lines().find_map(|line| line.trim().strip_prefix("chain clean-traffic/"));
+        let program = program.unwrap().trim_end_matches(" {").to_owned();
+        for change in [
+            format!("insert rule bridge nwfilter clean-traffic/{program} accept"),
+            "insert rule bridge nwfilter prerouting accept".into(),
+            "insert rule bridge nwfilter drop-iif accept".into(),
+            "add element bridge nwfilter from-guest { 1 : accept }".into(),
+            "add chain bridge nwfilter prerouting { policy drop; }".into(),
+            "add chain bridge nwfilter evil { type filter hook prerouting priority -500; policy accept; }"
+                .into(),
+        ] {
+            nft(&change);
+            assert_ne!(desk.bind("plan", "clean-traffic").done(), "", "{change}");
+            desk.bind("apply", "clean-traffic").done();
+            assert_eq!(desk.bind("plan", "clean-traffic").done(), "", "{change}");
+            assert!(!network.passes(Way::FromGuest, own().from(FOREIGN_MAC)), "{change}");
+            assert!(network.passes(Way::FromGuest, own()), "{change}");
+        }
+        // Where others' rules would be lost, nothing is done.
+        desk.with_filters(&other).done();
+        nft("add chain bridge nwfilter prerouting { policy drop; }");
+        desk.bind("apply", "clean-traffic").fails(3, &["replaced whole", "start nwfilterd"]);
+    });
+}
+
+#[test]
+fn what_is_written_and_what_is_in_force_go_together() {
+    let desk = Desk::new(&[]);
+    in_fresh_netns(|| {
+        let network = Network::new();
+        let status = desk.dir.path().join("nwfilter-binding/vnet0.xml");
+        // A first binding whose status file can not be written is taken back.
+        fs::create_dir_all(&status).unwrap();
+        desk.bind("apply", "clean-traffic").fails(3, &["status files"]);
+        assert!(!rules_in_force().contains("clean-traffic"));
+        assert!(network.passes(Way::FromGuest, own().from(FOREIGN_MAC)));
+        fs::remove_dir(&status).unwrap();
+        desk.bind("apply", "clean-traffic").done();
+        let (written, rules) = (fs::read_to_string(&status).unwrap(), rules_in_force());
+        let kernel = Kernel::open(Ownership::OwnedAndKept).unwrap();
+        if !kernel.features().owner_persist.is_yes() {
+            return println!("skipped: this kernel has no owned tables");
+        }
+        // The kernel refuses whatever others want of a table that is ours.
+        let adopt = Step { family: Family::Bridge, change: Change::AddTable };
+        kernel.apply(Plan { prepare: vec![adopt], ..Plan::default() }).unwrap();
+        let owned = rules_in_force();
+        desk.bind("apply", "no-ip-spoofing").fails(3, &["another process may own the table"]);
+        desk.run(&["remove", "--dev", "vnet0"]).fails(3, &["another process may own the table"]);
+        assert_eq!(fs::read_to_string(&status).unwrap(), written);
+        assert_eq!(rules_in_force(), owned);
+        drop(kernel);
+        assert!(rules.contains("clean-traffic") && !network.passes(Way::FromGuest, own().from(FOREIGN_MAC)));
+    });
+}
+
+fn nft(command: &str) {
+    let output = Command::new("nft").arg(command).output_in_time().unwrap();
+    assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[test]

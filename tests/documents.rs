@@ -592,7 +592,7 @@ fn a_state_that_nobody_asks_for_is_told() {
         format!("<rule action='accept' direction='in' {attributes}>{element}</rule>")
     };
     let dead = ("state has no effect with statematch='false'".to_owned(), "ESTABLISHED".to_owned());
-    assert_eq!(told(&rule("statematch='FALSE'", "<all state='ESTABLISHED'/>")), [dead.clone()]);
+    assert_eq!(told(&rule("statematch='FALSE'", "<all state='ESTABLISHED'/>")), std::slice::from_ref(&dead));
     assert_eq!(told(&rule("statematch='0'", "<all state='ESTABLISHED'/>")), [dead]);
     assert_eq!(told(&rule("", "<all state='ESTABLISHED'/>")), []);
     assert_eq!(told(&rule("statematch='false'", "<all/>")), []);

@@ -6,14 +6,15 @@ mod lab;
 use lab::Way;
 use lab::corpus::corpus;
 use nwfilter::addr::Mac;
-use nwfilter::compile::Features;
+use nwfilter::compile::{self, Features, compile_at};
 use nwfilter::eval::{self, End};
 use nwfilter::filter::{Filter, read};
-use nwfilter::firewall::{BridgePort, Firewall, Member, Place, Policy, Refused, Rules};
+use nwfilter::firewall::{BridgePort, Firewall, Member, Place, Policy, Refused, Rules, Tables};
 use nwfilter::ir::{Action, Bytes, Chain, Family, Name, Role, Set, Table};
 use nwfilter::layout::{self, Entrance, prefix_of};
 use nwfilter::library::Library;
 use nwfilter::plan::plan;
+use nwfilter::resolve::{Mode, resolve};
 use nwfilter::span::Source;
 use nwfilter::vars::Vars;
 use proptest::prelude::*;
@@ -593,4 +594,61 @@ fn what_a_set_is_for_does_not_depend_on_what_clients_call_things() {
     assert_eq!(shared(&firewall), Some(Entrance::Shared("ipset.2eopen".into())));
     assert_eq!(shared(&moved), Some(Entrance::Shared("members".into())));
     assert!(!table(&moved).sets["ipset.2eopen/members"].elements.contains_key(&layout::index_key(1)));
+}
+
+/// The command builds its tables out of what it reads from the kernel, for one interface; the daemon out of all that it knows.
+#[test]
+fn the_command_and_the_daemon_have_the_same_rules_for_an_interface() {
+    let mut library = Library::standard();
+    for (name, rules) in [
+        ("state", "<rule action='accept' direction='out'><tcp dstportstart='99'/></rule>"),
+        ("rejects", "<rule action='reject' direction='out'><tcp dstportstart='99'/></rule>"),
+        ("limits", "<rule action='drop' direction='in'><tcp connlimit-above='3'/></rule>"),
+        ("ipset.x", "<rule action='accept' direction='out'><all ipset='x' ipsetflags='src'/></rule>"),
+    ] {
+        library.filters.insert(name.into(), filter(name, rules));
+    }
+    let features = Features::ALL;
+    let policy = Policy { compile: compile::Options { features, counters: false }, ..Policy::new(features) };
+    let daemon = Firewall::new(policy).define(library.filters.values().cloned()).unwrap();
+    let port = BridgePort { index: 3, name: "br0".into(), host: Some(Mac([2, 0, 0, 0, 0, 3])) };
+    let places = [
+        Place::Bridge(Some(port)),
+        Place::Routed { name: "vnet7".into() },
+        Place::Device { name: "vnet7".into(), turned: false },
+        Place::Device { name: "vnet7".into(), turned: true },
+    ];
+    let vars = vars(&[("MAC", &[&*mac(7)]), ("IP", &["10.0.0.7"]), ("GATEWAY_MAC", &["52:54:00:00:00:99"])]);
+    let (mut compared, mut known) = (0, BTreeSet::new());
+    for name in library.filters.keys() {
+        for place in &places {
+            let member =
+                Member { place: place.clone(), name: "vnet7".into(), ..member(7, name, vars.clone()) };
+            let bound = daemon.reserve("vnet7").bind(member);
+            let resolved = resolve(&|name| library.get(name), name, &vars, Mode::Fold);
+            let programs =
+                resolved.and_then(|resolved| compile_at(&resolved, &policy.compile, place.hooks()));
+            let (Ok(bound), Ok(programs)) = (&bound, &programs) else {
+                assert!(bound.is_err() && programs.is_err(), "{name} at {place:?}");
+                continue;
+            };
+            let programs = programs.clone().tallied(place.hooks());
+            let mut tables = Tables::new(&features);
+            tables.attach(7, "vnet7", place, &programs);
+            assert_eq!(tables.ruleset(), bound.ruleset(), "{name} at {place:?}");
+            // And from a kernel in which it is all there, or that of another interface.
+            let mut again = Tables::from_kernel(&bound.ruleset(), &features);
+            assert_eq!(again.ruleset(), bound.ruleset(), "{name} at {place:?}, read back");
+            again.attach(7, "vnet7", place, &programs);
+            again.sweep(|_| true);
+            assert_eq!(again.ruleset(), bound.ruleset(), "{name} at {place:?}, once more");
+            let chains = tables.ruleset().tables.into_values().flat_map(|table| table.chains);
+            known.extend(chains.map(|(name, _)| name.to_string()));
+            compared += 1;
+        }
+    }
+    assert!(compared > 60, "{compared}");
+    for chain in ["tracking", "reset-iif", "elsewhere", "_device/egress/vnet7"] {
+        assert!(known.contains(chain), "{chain}");
+    }
 }

@@ -10,10 +10,11 @@ use super::{BindArgs, Failure, Outcome, note, params, print, show};
 use crate::apply::{self, Kernel};
 use crate::audit;
 use crate::binding::{self, Binding};
-use crate::compile::{Features, Hooks, Options, Programs, compile_at};
+use crate::compile::{Hooks, Options, Programs, compile_at};
 use crate::diag::{Diagnostic, refuses};
-use crate::ir::{Family, Ruleset, Table};
-use crate::layout::{self, Entrance};
+use crate::firewall::{Place, Tables};
+use crate::ir::observed::Observed;
+use crate::ir::{Ruleset, TABLE};
 use crate::library::Library;
 use crate::links;
 use crate::nft::Ownership;
@@ -26,39 +27,75 @@ use crate::rpc::client::Client;
 use crate::span::{Source, Span};
 use crate::store::{BINDINGS, Fault, LOCK, Lock, Store};
 use crate::vars::Vars;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 /// Binds an interface.
 pub(super) fn apply(arguments: &BindArgs) -> Outcome {
     params::check(&arguments.filter.params)?;
     let binding = binding::write(&as_binding(arguments));
-    if arguments.lenient && asked(&arguments.dev, Client::status)?.is_some() {
-        let why = "nwfilterd runs, and binds no interface to a filter that would mean more than it says";
-        return Err(Failure::Host(format!("--lenient: {why}")));
-    }
+    refuse_what_the_daemon_decides(arguments)?;
     if asked(&arguments.dev, |daemon| daemon.apply(&binding))?.is_some() {
+        return Ok(());
+    }
+    let records = Records::open()?;
+    let kernel = open()?;
+    let (old, new) = change(&kernel, arguments)?;
+    notices(&kernel, arguments)?;
+    let status = binding::write_status(&as_binding(arguments));
+    match records.of(&arguments.dev)? {
+        // What may open is durable before it is in force.
+        Some(before) => {
+            records.save(&arguments.dev, &status)?;
+            commit(&kernel, &old, &new).or_else(|failure| {
+                records.save(&arguments.dev, &before)?;
+                Err(failure)
+            })
+        }
+        // What was not filtered is, before anything says so.
+        None => {
+            commit(&kernel, &old, &new)?;
+            records.save(&arguments.dev, &status).or_else(|failure| {
+                commit(&kernel, &new, &old)?;
+                Err(failure)
+            })
+        }
+    }
+}
+
+/// Prints what `apply` would do: the daemon says it where it runs.
+pub(super) fn plan(arguments: &BindArgs) -> Outcome {
+    params::check(&arguments.filter.params)?;
+    let binding = binding::write(&as_binding(arguments));
+    refuse_what_the_daemon_decides(arguments)?;
+    if let Some(text) = asked(&arguments.dev, |daemon| daemon.plan(&binding))? {
+        print(&text);
         return Ok(());
     }
     let kernel = open()?;
     let (old, new) = change(&kernel, arguments)?;
-    notices(&kernel, arguments)?;
-    let records = Records::open()?;
-    commit(&kernel, &old, &new)?;
-    let recorded = records.bindings.save(&arguments.dev, &binding::write_status(&as_binding(arguments)));
-    recorded.or_else(|fault| {
-        commit(&kernel, &new, &old)?;
-        Err(Failure::host(&"not bound", &fault))
-    })
-}
-
-/// Prints what `apply` would do.
-pub(super) fn plan(arguments: &BindArgs) -> Outcome {
-    params::check(&arguments.filter.params)?;
-    let kernel = open()?;
-    let (old, new) = change(&kernel, arguments)?;
     print(&difference(&old, &new).to_string());
     Ok(())
+}
+
+/// Some options are for a host without the daemon.
+fn refuse_what_the_daemon_decides(arguments: &BindArgs) -> Outcome {
+    const OPTIONS: [(&str, &str); 2] = [
+        ("--lenient", "nwfilterd runs, and binds no interface to a filter that would mean more than it says"),
+        (
+            "--counters",
+            "nwfilterd runs and decides for all interfaces whether rules count: write 'counters = true' to its \
+             configuration and restart it, or leave the option out",
+        ),
+    ];
+    let given = OPTIONS.iter().zip([arguments.lenient, arguments.counters]);
+    let given: Vec<_> = given.filter(|(_, given)| *given).map(|(option, _)| option).collect();
+    match given.first() {
+        Some((option, why)) if asked(&arguments.dev, Client::status)?.is_some() => {
+            Err(Failure::Host(format!("{option}: {why}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Unbinds an interface.
@@ -68,31 +105,36 @@ pub(super) fn remove(dev: Option<&str>, index: Option<u32>) -> Outcome {
     {
         return Ok(());
     }
+    let records = Records::open()?;
     let kernel = open()?;
     let index = match (index, dev) {
         (Some(index), _) => index,
         (None, dev) => link(dev.unwrap_or_default())?.0,
     };
-    let (old, mut tables) = tables(&kernel, &Ruleset::default())?;
-    if tables.all().iter().all(|table| layout::entrance(table, index).is_none()) {
+    let (old, mut tables) = tables(&kernel, &observe(&kernel)?, &Ruleset::default());
+    if !tables.binds(index) {
         return Err(Failure::Host(format!(
             "{}: not bound",
             dev.map_or(format!("index {index}"), str::to_owned)
         )));
     }
-    for table in tables.all() {
-        layout::leave(table, index);
-        layout::sweep(table);
-    }
+    tables.detach(index);
     if let Some(dev) = dev {
-        layout::unreserve(&mut tables.bridge, dev);
-        layout::unreserve(&mut tables.packets, dev);
-        layout::unhook(&mut tables.netdev, dev);
+        tables.unreserve(dev);
+        tables.unhook(dev);
     }
-    let records = Records::open()?;
-    commit(&kernel, &old, &tables.ruleset())?;
-    let forgotten = dev.map_or(Ok(false), |dev| records.bindings.delete(dev));
-    forgotten.map(drop).map_err(|fault| Failure::host(&"unbound, but a later daemon will bind it", &fault))
+    let bridges = bridges_of(&tables)?;
+    tables.sweep(|bridge| bridges.contains(bridge));
+    let new = finished(&old, &tables)?;
+    // What opens is durable before it is in force.
+    let before = dev.map(|dev| records.of(dev)).transpose()?.flatten();
+    dev.map_or(Ok(()), |dev| records.delete(dev))?;
+    commit(&kernel, &old, &new).or_else(|failure| {
+        if let (Some(dev), Some(before)) = (dev, before) {
+            records.save(dev, &before)?;
+        }
+        Err(failure)
+    })
 }
 
 fn open() -> Result<Kernel, Failure> {
@@ -108,31 +150,76 @@ struct Records {
 impl Records {
     fn open() -> Result<Records, Failure> {
         let runtime = super::status::runtime();
-        let fault = |fault: Fault| Failure::host(&"status files", &fault);
         std::fs::create_dir_all(&runtime).map_err(|error| Failure::host(&runtime.display(), &error))?;
         let _lock = Lock::take(&runtime.join(LOCK)).map_err(fault)?;
         Ok(Records { _lock, bindings: Store::open(&runtime.join(BINDINGS)).map_err(fault)? })
     }
+
+    /// What is written of an interface, if it can be read.
+    fn of(&self, dev: &str) -> Result<Option<String>, Failure> {
+        let all = self.bindings.load().map_err(fault)?;
+        Ok(all.into_iter().find(|document| document.name == dev).and_then(|document| document.text.ok()))
+    }
+
+    fn save(&self, dev: &str, status: &str) -> Outcome {
+        self.bindings.save(dev, status).map_err(fault)
+    }
+
+    fn delete(&self, dev: &str) -> Outcome {
+        self.bindings.delete(dev).map(drop).map_err(fault)
+    }
+}
+
+fn fault(fault: Fault) -> Failure {
+    Failure::host(&"status files", &fault)
 }
 
 /// The rule sets before and after.
 fn change(kernel: &Kernel, arguments: &BindArgs) -> Result<(Ruleset, Ruleset), Failure> {
-    let (index, hooks) = link(&arguments.dev)?;
-    let programs = programs(kernel, arguments, hooks)?;
+    let (index, place) = link(&arguments.dev)?;
+    let programs = programs(kernel, arguments, place.hooks())?;
     // Known, so that programs are recognised that are there already.
-    let mut known = Tables::new(kernel);
-    known.seat(index, hooks, &programs);
-    layout::hook(&mut known.netdev, &arguments.dev, false);
-    let (old, mut tables) = tables(kernel, &known.ruleset())?;
-    tables.seat(index, hooks, &programs);
-    layout::reserve(&mut tables.bridge, &arguments.dev);
-    layout::reserve(&mut tables.packets, &arguments.dev);
-    match hooks {
-        Hooks::Bridge => layout::unhook(&mut tables.netdev, &arguments.dev),
-        _ => layout::hook(&mut tables.netdev, &arguments.dev, false),
+    let mut known = Tables::new(&kernel.features().into());
+    known.attach(index, &arguments.dev, &place, &programs);
+    let observed = observe(kernel)?;
+    known.know(index, place.hooks(), &programs, &recall(&observed, &Ruleset::default()));
+    let (old, mut tables) = tables(kernel, &observed, &known.ruleset());
+    tables.attach(index, &arguments.dev, &place, &programs);
+    let mut bridges = bridges_of(&tables)?;
+    let own = place.bridge().map(|bridge| bridge.name.clone());
+    if programs.frames.stateful {
+        bridges.extend(own);
     }
-    tables.all().into_iter().for_each(layout::sweep);
-    Ok((old, tables.ruleset()))
+    tables.sweep(|bridge| bridges.contains(bridge));
+    let new = finished(&old, &tables)?;
+    Ok((old, new))
+}
+
+/// The bridges whose ports are bound. Whether the programs of others ask for connections can not be known, so conntrack
+/// goes on to see the frames of a bridge that it sees while a port of it is bound.
+fn bridges_of(tables: &Tables) -> Result<BTreeSet<String>, Failure> {
+    let links = links::snapshot().map_err(|error| Failure::host(&"links", &error))?;
+    let bound = tables.at_bridges();
+    let masters = links.iter().filter(|link| bound.contains(&link.index)).filter_map(|link| link.master);
+    let masters: BTreeSet<u32> = masters.collect();
+    let bridges = links.iter().filter(|link| masters.contains(&link.index));
+    Ok(bridges.map(|link| link.name.clone()).collect())
+}
+
+/// The rule set that is to be in force. A table that can only be replaced whole is, where that loses nobody's rules.
+fn finished(old: &Ruleset, tables: &Tables) -> Result<Ruleset, Failure> {
+    let mut new = tables.ruleset();
+    for (family, table) in &mut new.tables {
+        if old.tables.get(family).is_some_and(|old| old.unfit) && tables.has_unknown(*family) {
+            return Err(Failure::Host(format!(
+                "table {family} {TABLE} was changed by somebody else so that it can only be replaced whole, and it holds the \
+                 rules of other interfaces: nothing is done; start nwfilterd, which restores them, or run 'nft delete table {family} \
+                 {TABLE}' and apply each interface again"
+            )));
+        }
+        table.unfit = false;
+    }
+    Ok(new)
 }
 
 fn programs(kernel: &Kernel, arguments: &BindArgs, hooks: Hooks) -> Result<Programs, Failure> {
@@ -210,77 +297,23 @@ fn no_interface(dev: &str) -> String {
 }
 
 /// The index of an interface, and where its frames are seen.
-fn link(dev: &str) -> Result<(u32, Hooks), Failure> {
+fn link(dev: &str) -> Result<(u32, Place), Failure> {
     let links = links::snapshot().map_err(|error| Failure::host(&dev, &error))?;
     let found = links.iter().find(|link| link.name == dev);
     let link = found.ok_or_else(|| Failure::Host(no_interface(dev)))?;
     let master = links.iter().find(|other| Some(other.index) == link.master);
-    Ok((link.index, place::of(link, master, false).hooks()))
+    Ok((link.index, place::of(link, master, false)))
 }
 
-/// Our tables, to work on.
-struct Tables {
-    bridge: Table,
-    netdev: Table,
-    packets: Table,
-    /// Whether the kernel has rules for packets.
-    seen: bool,
-}
-
-impl Tables {
-    fn new(kernel: &Kernel) -> Tables {
-        let seen = Features::from(kernel.features()).packets.seen;
-        let (bridge, netdev) = (layout::skeleton(), layout::device_skeleton());
-        Tables { bridge, netdev, packets: layout::packet_skeleton(), seen }
-    }
-
-    fn all(&mut self) -> [&mut Table; 3] {
-        [&mut self.bridge, &mut self.netdev, &mut self.packets]
-    }
-
-    fn of(&mut self, family: Family) -> &mut Table {
-        match family {
-            Family::Bridge => &mut self.bridge,
-            Family::Netdev => &mut self.netdev,
-            Family::Inet => &mut self.packets,
-        }
-    }
-
-    /// Lets an interface's frames in to these programs alone.
-    fn seat(&mut self, index: u32, hooks: Hooks, Programs { frames, packets }: &Programs) {
-        self.all().into_iter().for_each(|table| layout::leave(table, index));
-        layout::keep_out(&mut self.packets, index, hooks != Hooks::Bridge);
-        layout::keep_out(&mut self.bridge, index, false);
-        for (hooks, program) in [(hooks, Some(frames)), (Hooks::Packets, packets.as_ref())] {
-            let Some(program) = program else { continue };
-            let prefix = layout::settle(self.of(hooks.family()), program);
-            let turned = hooks == Hooks::Macvtap;
-            let entrance = if turned { Entrance::Turned(prefix) } else { Entrance::Private(prefix) };
-            layout::enter(self.of(hooks.family()), index, &entrance);
-        }
-    }
-
-    fn ruleset(self) -> Ruleset {
-        let tables = [
-            (true, Family::Bridge, self.bridge),
-            (self.seen && layout::is_waited_for(&self.packets), Family::Inet, self.packets),
-            (!layout::hooked(&self.netdev).is_empty(), Family::Netdev, self.netdev),
-        ];
-        let needed = tables.into_iter().filter(|(needed, ..)| *needed);
-        Ruleset { tables: needed.map(|(_, family, table)| (family, table)).collect() }
-    }
+fn observe(kernel: &Kernel) -> Result<Observed, Failure> {
+    kernel.observe().map_err(|error| Failure::host(&"netfilter", &error))
 }
 
 /// What is in force, in terms of what is known, and our tables of it to work on.
-fn tables(kernel: &Kernel, known: &Ruleset) -> Result<(Ruleset, Tables), Failure> {
-    let observed = kernel.observe().map_err(|error| Failure::host(&"netfilter", &error))?;
-    let old = recall(&observed, known);
-    let mut tables = Tables::new(kernel);
-    for (family, table) in &old.tables {
-        *tables.of(*family) = table.clone();
-        layout::with_counts(tables.of(*family));
-    }
-    Ok((old, tables))
+fn tables(kernel: &Kernel, observed: &Observed, known: &Ruleset) -> (Ruleset, Tables) {
+    let old = recall(observed, known);
+    let tables = Tables::from_kernel(&old, &kernel.features().into());
+    (old, tables)
 }
 
 /// Puts the difference in force. Litter is worth a word; where somebody moves, it is what lets him in.

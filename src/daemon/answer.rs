@@ -8,6 +8,7 @@ use crate::ipset;
 use crate::ir::observed::Observed;
 use crate::links;
 use crate::metrics;
+use crate::plan::plan;
 use crate::rpc::{self, Call, Error, Reply};
 use tracing::info;
 use uuid::Uuid;
@@ -32,6 +33,7 @@ impl Daemon {
         let context = Context { now: self.now(), fresh: Uuid::new_v4() };
         let answer = match &call.request {
             rpc::Request::Status => self.status().await,
+            rpc::Request::Plan { xml } => self.plan(xml, context),
             rpc::Request::Ipset { name, verb, addresses } => self.ipset(name, *verb, addresses).await,
             request => {
                 let change = self.state.request(request, context).and_then(under_own_name);
@@ -56,6 +58,13 @@ impl Daemon {
             work.map_err(|fault| error(&[Diagnostic::error(diag::Code::INVALID_ARG, fault.to_string())]))?;
         self.submit(work.plan).await.map_err(|refused| Error::internal(refused.to_string()))?;
         Ok(Reply::Names(work.addresses))
+    }
+
+    /// What binding an interface would change; nothing is.
+    fn plan(&self, xml: &str, context: Context) -> Result<Reply, Error> {
+        let change = self.state.request(&rpc::Request::Apply { xml: xml.to_owned() }, context)?;
+        let [old, new] = [&self.state, &change.next].map(|state| state.firewall().ruleset());
+        Ok(Reply::Text(plan(&old, &new).to_string()))
     }
 
     async fn status(&self) -> Result<Reply, Error> {

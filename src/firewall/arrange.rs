@@ -5,6 +5,7 @@
 
 use super::group::Compiled;
 use super::sort::Changed;
+use super::tables::{Packets, Seat};
 use super::{Firewall, Group, Member, Placed, Refused, Rules};
 use crate::compile::{Hooks, Programs};
 use crate::diag::Diagnostic;
@@ -85,7 +86,7 @@ impl Firewall {
     fn settle(&mut self, index: u32, hooks: Hooks, program: &Program) -> Entrance {
         let prefix = layout::settle(self.table_mut(hooks), program);
         self.clear_slots(index, hooks);
-        if hooks == Hooks::Macvtap { Entrance::Turned(prefix) } else { Entrance::Private(prefix) }
+        Entrance::private(hooks, prefix)
     }
 
     fn refused(&self, index: u32, diagnostics: Vec<Diagnostic>) -> Refused {
@@ -142,36 +143,20 @@ impl Firewall {
     /// Lets the frames of a member in where they are judged, and nowhere else.
     fn enter(&mut self, index: u32, entrances: Vec<(Hooks, Entrance)>) {
         if !entrances.iter().any(|(hooks, _)| *hooks == Hooks::Packets) {
-            self.keep_from_packets(index);
+            self.clear_slots(index, Hooks::Packets);
         }
-        if !matches!(self.seat(index), Some(Hooks::Bridge | Hooks::Port)) {
-            // Should it come to a bridge under a name that no hook is for, nobody else keeps it from there.
-            layout::keep_out(&mut self.bridge, index, false);
+        let member = Arc::clone(&self.members[&index]);
+        let hooks = self.seat(index).unwrap_or(member.place.hooks());
+        // Of a member whose frames are judged elsewhere the host's IP layer sees packets that were let in, or it must not
+        // see any.
+        let passes = hooks != Hooks::Bridge && member.rules != Rules::Closed;
+        let packets = if passes { Packets::Pass } else { Packets::Shut };
+        let seat = Seat { hooks, device: member.place.device(hooks), packets };
+        let left = self.tables.enter(index, seat, &entrances);
+        for (hooks, entrance) in &entrances {
+            entrance.own_program().into_iter().for_each(|prefix| self.count(*hooks, prefix, true));
         }
-        for (hooks, entrance) in entrances {
-            if hooks == Hooks::Port {
-                let device = self.members[&index].place.device(hooks).expect("a port has a name");
-                layout::let_by(&mut self.bridge, index, device);
-            }
-            let table = self.table_mut(hooks);
-            let before = layout::private(table, index);
-            layout::enter(table, index, &entrance);
-            if let Entrance::Private(prefix) | Entrance::Turned(prefix) = &entrance {
-                self.count(hooks, prefix, true);
-            }
-            before.into_iter().for_each(|before| self.count(hooks, &before, false));
-        }
-    }
-
-    /// Of a member whose frames are judged elsewhere the host's IP layer sees packets that were let in, or it must not
-    /// see any.
-    fn keep_from_packets(&mut self, index: u32) {
-        let member = &self.members[&index];
-        let judged = self.seat(index) != Some(Hooks::Bridge) && member.rules != Rules::Closed;
-        let before = layout::private(&self.packets, index);
-        self.clear_slots(index, Hooks::Packets);
-        layout::keep_out(&mut self.packets, index, judged);
-        before.into_iter().for_each(|before| self.count(Hooks::Packets, &before, false));
+        left.iter().for_each(|(hooks, prefix)| self.count(*hooks, prefix, false));
     }
 
     /// Takes an interface out of the tables it sat in as this member.
@@ -183,7 +168,7 @@ impl Firewall {
             before.into_iter().for_each(|before| self.count(hooks, &before, false));
         }
         if seat != Hooks::Bridge {
-            layout::leave(&mut self.bridge, member.index);
+            layout::leave(&mut self.tables.bridge, member.index);
         }
         self.gone_from(&member.place, seat);
     }
@@ -263,12 +248,11 @@ impl Firewall {
             return;
         };
         let before = self.tracked.get(&bridge.name).cloned();
-        let zone = u16::try_from(bridge.index % 0xffff).unwrap_or_default() + 1;
-        let (name, host) = (bridge.name, bridge.host);
+        let (tracked, name) = (bridge.tracked(), bridge.name);
         let after = match (before.clone(), needed) {
             (before, true) => {
                 let count = before.map_or(1, |(_, count)| count + 1);
-                Some((Tracked { bridge: name.clone(), zone, host }, count))
+                Some((tracked, count))
             }
             (Some((tracked, count)), false) if count > 1 => Some((tracked, count - 1)),
             (_, false) => None,
@@ -280,7 +264,7 @@ impl Firewall {
         };
         if changed {
             let bridges: Vec<Tracked> = self.tracked.values().map(|(tracked, _)| tracked.clone()).collect();
-            layout::track(&mut self.bridge, &bridges);
+            self.tables.track(&bridges);
         }
     }
 }

@@ -101,10 +101,6 @@ impl Hooks {
 }
 
 impl Devices {
-    pub(super) fn is_empty(&self) -> bool {
-        self.members.is_empty() && self.kept.is_empty()
-    }
-
     fn has(&self, name: &str) -> bool {
         self.members.contains_key(name) || self.kept.contains(name)
     }
@@ -130,19 +126,11 @@ impl Firewall {
 
     /// What of the rule set is for these hooks.
     pub(super) fn table(&self, hooks: Hooks) -> &Table {
-        match hooks.family() {
-            Family::Bridge => &self.bridge,
-            Family::Netdev => &self.netdev,
-            Family::Inet => &self.packets,
-        }
+        self.tables.of(hooks.family())
     }
 
     pub(super) fn table_mut(&mut self, hooks: Hooks) -> &mut Table {
-        match hooks.family() {
-            Family::Bridge => &mut self.bridge,
-            Family::Netdev => &mut self.netdev,
-            Family::Inet => &mut self.packets,
-        }
+        self.tables.of_mut(hooks.family())
     }
 
     /// A member has come to a place.
@@ -168,7 +156,7 @@ impl Firewall {
 
     fn keep_hook(&mut self, name: &str) {
         let vacant = !self.devices.members.contains_key(name);
-        if self.devices.last && vacant && layout::is_reserved(&self.bridge, name) {
+        if self.devices.last && vacant && layout::is_reserved(&self.tables.bridge, name) {
             self.devices.kept.insert(name.into());
             self.hook_as_needed(name);
         }
@@ -183,13 +171,13 @@ impl Firewall {
 
     fn hook_as_needed(&mut self, device: &str) {
         match self.devices.has(device) {
-            true => layout::hook(&mut self.netdev, device, self.traced),
-            false => layout::unhook(&mut self.netdev, device),
+            true => layout::hook(&mut self.tables.netdev, device, self.traced),
+            false => layout::unhook(&mut self.tables.netdev, device),
         }
     }
 
     pub(super) fn hook_all(&mut self) {
-        let names: Vec<String> = layout::hooked(&self.netdev).into_iter().map(String::from).collect();
+        let names: Vec<String> = layout::hooked(&self.tables.netdev).into_iter().map(String::from).collect();
         names.iter().for_each(|name| self.hook_as_needed(name));
     }
 }

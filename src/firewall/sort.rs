@@ -103,8 +103,7 @@ impl Firewall {
     fn free_name(&self, label: &str) -> Name {
         let names = std::iter::once(None).chain((2..).map(Some)).map(|number| name::group(label, number));
         let free = |name: &Name| {
-            let tables = [&self.bridge, &self.netdev, &self.packets];
-            let led = tables.iter().any(|table| layout::led(table, name).is_some());
+            let led = self.tables.all().iter().any(|table| layout::led(table, name).is_some());
             !self.groups.contains_key(name) && !led
         };
         names.into_iter().find(free).expect("numbers do not end")

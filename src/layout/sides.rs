@@ -209,6 +209,13 @@ pub fn unhook(table: &mut Table, device: &str) {
     }
 }
 
+/// Whether a device's own hooks lead to the dispatch.
+pub fn has_hooks(table: &Table) -> bool {
+    let devices: Name = ChainName::Device("", "").into();
+    let next = table.chains.range(devices..).next();
+    next.is_some_and(|(name, _)| matches!(ChainName::parse(name), Some(ChainName::Device(..))))
+}
+
 /// The names of devices whose frames are led to the dispatch, both ways.
 pub fn hooked(table: &Table) -> BTreeSet<&str> {
     let at = |point| {

@@ -82,6 +82,25 @@ pub fn track(table: &mut Table, bridges: &[Tracked]) {
     hook(LOCAL, Point::Input, FILTER_PRIORITY, local);
 }
 
+/// The bridges whose frames conntrack sees.
+pub fn tracked(table: &Table) -> Vec<Tracked> {
+    let zones = table.sets.get(ZONES).into_iter().flat_map(|zones| &zones.elements);
+    let host_on = |bridge: &Bytes| {
+        let hosts = table.sets.get(HOSTS)?.elements.range(bridge.clone()..);
+        let own = hosts.map(|(key, _)| key).find(|key| key.starts_with(bridge))?;
+        own.get(bridge.len()..)?.first_chunk().map(|address| Mac(*address))
+    };
+    let read = |(bridge, zone): (&Bytes, &Datum)| match zone {
+        Datum::Zone(zone) => {
+            let end = bridge.iter().position(|byte| *byte == 0).unwrap_or(bridge.len());
+            let name = String::from_utf8_lossy(&bridge[..end]).into_owned();
+            Some(Tracked { bridge: name, zone: *zone, host: host_on(bridge) })
+        }
+        _ => None,
+    };
+    zones.filter_map(read).collect()
+}
+
 /// Whether the Ethernet type in the frame is that of IP, or is not.
 fn untagged_ip(wanted: bool) -> Match {
     let types = [[0x08, 0x00], [0x86, 0xdd]].map(|ether_type: [u8; 2]| Bytes::from(ether_type));

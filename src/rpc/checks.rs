@@ -20,6 +20,8 @@ pub fn read_only(head: &Header) -> Result<(), Error> {
     let function = match (head.program, head.procedure) {
         (COMMAND, proto::command::STATUS | proto::command::BOUND) => None,
         (COMMAND, proto::command::APPLY) => Some("nwfilter apply"),
+        // It works as hard as what it is about.
+        (COMMAND, proto::command::PLAN) => Some("nwfilter plan"),
         (COMMAND, proto::command::REMOVE) => Some("nwfilter remove"),
         (COMMAND, _) => Some("nwfilter ipset"),
         (_, procedure) => CHECKS.iter().find(|it| it.procedure == procedure).and_then(|it| it.write),

@@ -70,6 +70,12 @@ impl Client {
         self.call(COMMAND, command::APPLY, &written(|to| to.string(xml))).map(drop)
     }
 
+    /// What [`Client::apply`] would change in the kernel.
+    pub fn plan(&mut self, xml: &str) -> Result<String, Failure> {
+        let body = self.call(COMMAND, command::PLAN, &written(|to| to.string(xml)))?;
+        Ok(Reader::new(&body).string(FRAME_MAX)?.to_owned())
+    }
+
     /// Releases the interface `portdev`.
     pub fn remove(&mut self, portdev: &str) -> Result<(), Failure> {
         self.call(COMMAND, command::REMOVE, &written(|to| to.string(portdev))).map(drop)

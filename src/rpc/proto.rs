@@ -14,6 +14,7 @@
 //! | 3 REMOVE | string port device | |
 //! | 4 IPSET | string set, u32 verb (0 list, 1 add, 2 delete, 3 flush), string addresses<65536> | string<> |
 //! | 5 BOUND | string port device | string json |
+//! | 6 PLAN | string binding xml | string text |
 //!
 //! An error of this program has the diagnostics behind libvirt's fields ([`faults`]).
 
@@ -102,6 +103,8 @@ pub mod command {
     pub const IPSET: i32 = 4;
     /// What a bound interface is filtered by, as JSON.
     pub const BOUND: i32 = 5;
+    /// What binding an interface would change, for people.
+    pub const PLAN: i32 = 6;
 }
 
 /// The head of a frame, without its length.
@@ -218,6 +221,7 @@ fn command_request(procedure: i32, from: &mut Reader) -> Result<Option<Request>,
         command::STATUS => Request::Status,
         command::BOUND => Request::Bound { portdev: string(from)? },
         command::APPLY => Request::Apply { xml: document(from)? },
+        command::PLAN => Request::Plan { xml: document(from)? },
         command::REMOVE => Request::Remove { portdev: string(from)? },
         command::IPSET => Request::Ipset {
             name: string(from)?,
@@ -254,9 +258,8 @@ pub fn result(to: &mut Writer, call: &Header, reply: &Reply) -> Result<(), Error
         }
         (REMOTE, 286 | 401, Reply::Count(count)) => write_count(to.u32(0), *count),
         (REMOTE, 181 | 400, Reply::Done) => to,
-        (COMMAND, command::STATUS | command::BOUND, Reply::Json(text)) => {
-            to.string(short(text, FRAME_MAX - 64)?)
-        }
+        (COMMAND, command::STATUS | command::BOUND, Reply::Json(text))
+        | (COMMAND, command::PLAN, Reply::Text(text)) => to.string(short(text, FRAME_MAX - 64)?),
         (COMMAND, command::IPSET, Reply::Names(names)) => write_names(to, names),
         (COMMAND, command::APPLY | command::REMOVE, Reply::Done) => to,
         _ => return Err(Error::internal("the answer does not fit the call")),

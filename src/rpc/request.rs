@@ -40,6 +40,8 @@ pub enum Request {
     Bound { portdev: String },
     /// Bind an interface for the command: [`Reply::Done`].
     Apply { xml: String },
+    /// What `Apply` would change in the kernel, which stays as it is: [`Reply::Text`].
+    Plan { xml: String },
     /// Release an interface for the command: [`Reply::Done`].
     Remove { portdev: String },
     /// Look at or change a named set of addresses: [`Reply::Names`].
@@ -65,6 +67,7 @@ impl Request {
             Request::Status => "status",
             Request::Bound { .. } => "bound",
             Request::Apply { .. } => "apply",
+            Request::Plan { .. } => "plan",
             Request::Remove { .. } => "remove",
             Request::Ipset { .. } => "ipset",
         }
@@ -103,6 +106,8 @@ pub enum Reply {
     Xml(String),
     /// The daemon's state.
     Json(String),
+    /// Lines for people.
+    Text(String),
     /// Done, and nothing to tell.
     Done,
 }

@@ -44,6 +44,32 @@ fn the_command_goes_through_the_daemon() {
     });
 }
 
+#[test]
+fn a_plan_is_that_of_the_daemon_while_it_runs() {
+    in_fresh_netns(|| {
+        let (network, host) = (Network::new(), Host::new());
+        let daemon = host.start();
+        let run = |arguments: &[&str]| nwfilter(&host.runtime(), arguments);
+        let plan = || [&["plan"], &APPLY[1..]].concat();
+        daemon.connect().define(&guard("no-mac-spoofing", 0)).unwrap();
+        let before = rules();
+        let (done, text) = run(&plan());
+        assert!(done && text.contains("no-mac-spoofing"), "{text}");
+        assert_eq!(rules(), before, "nothing is done");
+        assert!(daemon.connect().bindings().unwrap().is_empty());
+        assert_eq!(run(&APPLY), (true, String::new()));
+        assert_eq!(run(&plan()), (true, String::new()), "it is in force");
+        assert!(!network.passes(Way::FromGuest, forged()));
+        for verb in [APPLY.to_vec(), plan()] {
+            let (done, why) = run(&[&verb[..], &["--counters"]].concat());
+            assert!(!done && why.contains("--counters") && why.contains("counters = true"), "{why}");
+        }
+        let (done, why) =
+            run(&["plan", "--filter", "unknown", "--dev", "vnet0", "--mac", "52:54:00:00:00:01"]);
+        assert!(!done && why.contains("unknown"), "{why}");
+    });
+}
+
 /// The exit code and what is said on the standard error.
 fn code(runtime: &Path, filters: &Path, arguments: &[&str]) -> (Option<i32>, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_nwfilter"));
