@@ -39,6 +39,7 @@ pub mod apply;
 pub mod audit;
 pub mod binding;
 pub mod bpf;
+pub mod checksum;
 pub mod cli;
 pub mod compile;
 pub mod config;

@@ -16,8 +16,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "edges",
         &[
-            "nft", "recall", "links", "apply", "store", "config", "confine", "logging", "notify", "rpc",
-            "learn", "trace", "scrape",
+            "nft", "recall", "links", "checksum", "apply", "store", "config", "confine", "logging", "notify",
+            "rpc", "learn", "trace", "scrape",
         ],
     ),
     ("state", &["place", "ipset", "drops", "unseen", "status", "engine", "metrics"]),
@@ -26,8 +26,8 @@ const LAYERS: &[(&str, &[&str])] = &[
 
 /// Modules that may do I/O, look at the clock, or have state of their own.
 const EFFECTS: &[&str] = &[
-    "library", "nft", "apply", "links", "learn", "store", "config", "confine", "logging", "notify", "rpc",
-    "scrape", "daemon", "cli",
+    "library", "nft", "apply", "links", "checksum", "learn", "store", "config", "confine", "logging",
+    "notify", "rpc", "scrape", "daemon", "cli",
 ];
 
 /// What a pure module never says.

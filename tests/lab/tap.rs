@@ -50,6 +50,17 @@ impl Tap {
         Tap { link: Link::named(name), queue }
     }
 
+    /// Makes a tap whose guest puts a virtio-net header before each frame, as QEMU's does.
+    ///
+    /// # Panics
+    /// As `new`.
+    pub fn with_header(name: &str) -> Tap {
+        let queue = open_queue("/dev/net/tun").expect("/dev/net/tun opens");
+        let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+        attach(&queue, name, flags as i16).unwrap_or_else(|why| panic!("tap {name}: {why}"));
+        Tap { link: Link::named(name), queue }
+    }
+
     /// The queue of a macvtap, found at the device node `path`.
     pub(super) fn of_macvtap(link: Link, path: &str) -> io::Result<Tap> {
         let queue = open_queue(path)?;
@@ -108,6 +119,18 @@ impl Tap {
         const TUNSETPERSIST: libc::c_ulong = 0x4004_54cb;
         // SAFETY: the argument is a number, no pointer.
         super::checked(unsafe { libc::ioctl(self.fd(), TUNSETPERSIST, libc::c_ulong::from(keep)) })
+    }
+
+    /// Says whether the guest takes unfinished checksums and long segments from the host, as a virtio driver does.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn set_offload(&self, on: bool) -> io::Result<()> {
+        const TUNSETOFFLOAD: libc::c_ulong = 0x4004_54d0;
+        /// TUN_F_CSUM, TUN_F_TSO4 and TUN_F_TSO6.
+        const ALL: libc::c_ulong = 1 | 2 | 4;
+        // SAFETY: the argument is a number, no pointer.
+        super::checked(unsafe { libc::ioctl(self.fd(), TUNSETOFFLOAD, if on { ALL } else { 0 }) })
     }
 
     fn fd(&self) -> RawFd {

@@ -1,0 +1,166 @@
+//! Frames whose checksum the host is asked to finish: what it writes, and where.
+
+mod lab;
+
+use lab::frames::{self, ACK, Frame, GUEST_IP, PEER_IP};
+use lab::{Bridge, Tap, in_fresh_netns};
+use nwfilter::checksum::{Guard, TcxHook};
+use std::path::Path;
+
+/// As a virtio-net header: flags, type of segmentation, lengths, then the place.
+const NEEDS_CHECKSUM: u8 = 1;
+const HEADER: usize = 10;
+const SIX_1: &str = "fe80::1";
+const SIX_2: &str = "fe80::2";
+
+/// A frame, and the place at which its checksum belongs.
+struct Case {
+    name: &'static str,
+    frame: Vec<u8>,
+    field: Option<usize>,
+}
+
+fn cases() -> Vec<Case> {
+    let case = |name, frame: Frame, field| Case { name, frame: frame.into(), field };
+    let v4 = || frames::ip(GUEST_IP, PEER_IP);
+    let v6 = || frames::ip6(SIX_1, SIX_2);
+    vec![
+        case("ARP", frames::arp_request(GUEST_IP, PEER_IP).frame(), None),
+        case("UDP", frames::udp_with(v4(), 1, 2, &[7; 20]), Some(14 + 20 + 6)),
+        case(
+            "UDP behind IP options",
+            frames::udp_with(v4().options(&[1; 8]), 1, 2, &[7; 20]),
+            Some(14 + 28 + 6),
+        ),
+        case("TCP", frames::tcp(v4(), 1, 2, ACK), Some(14 + 20 + 16)),
+        case("ICMP", frames::icmp(v4(), 8, 0, &[7; 20]), Some(14 + 20 + 2)),
+        case("UDP in IPv6", frames::udp_with(v6(), 1, 2, &[7; 20]), Some(14 + 40 + 6)),
+        case("TCP behind options", frames::tcp(v6().destination_options(), 1, 2, ACK), Some(14 + 48 + 16)),
+        case(
+            "a tagged UDP",
+            frames::udp_with(v4(), 1, 2, &[7; 20]).tag(frames::ethertype::VLAN, 5),
+            Some(18 + 20 + 6),
+        ),
+        case("an odd type", frames::ether(0x1234, [7; 60]), None),
+    ]
+}
+
+/// A guest that lets the host finish checksums, and a port by which frames leave that does not do so itself.
+struct Ports {
+    guest: Tap,
+    wire: Tap,
+}
+
+fn ports() -> Ports {
+    let bridge = Bridge::new("br0");
+    let (guest, wire) = (Tap::with_header("vnet0"), Tap::new("wire0"));
+    for tap in [&guest, &wire] {
+        bridge.add(tap.link);
+        tap.link.up();
+    }
+    bridge.link.up();
+    bridge.link.ready();
+    Ports { guest, wire }
+}
+
+impl Ports {
+    /// What arrives of a frame whose sum begins at `start` and is written `offset` behind it.
+    fn send(&self, frame: &[u8], start: u16, offset: u16) -> Option<Vec<u8>> {
+        let place = [start.to_le_bytes(), offset.to_le_bytes()].concat();
+        let bytes = [&[NEEDS_CHECKSUM, 0, 0, 0, 0, 0], &place[..], frame].concat();
+        assert_eq!(bytes.len(), HEADER + frame.len());
+        // The kernel refuses places outside of the frame.
+        self.guest.send(&bytes).ok()?;
+        self.wire.recv()
+    }
+
+    /// The places within a frame that the host can be made to write to, outside of the checksum and of what a tunnel may carry.
+    fn rewritten(&self, case: &Case) -> Vec<usize> {
+        let last = case.frame.len() as u16 - 2;
+        let starts = [14, 20, 34, 40, 54];
+        let places =
+            starts.into_iter().flat_map(|start| (start..=last).map(move |place| (start, place - start)));
+        let mut rewritten: Vec<usize> = places
+            .filter_map(|(start, offset)| self.send(&case.frame, start, offset))
+            .flat_map(|seen| case.changes(&seen))
+            .collect();
+        rewritten.sort();
+        rewritten.dedup();
+        rewritten
+    }
+}
+
+impl Case {
+    /// Bytes that differ, but for the checksum and the payload of UDP, where a packet inside of a tunnel may have its own.
+    fn changes(&self, seen: &[u8]) -> Vec<usize> {
+        let udp = self.field.filter(|_| self.name.contains("UDP"));
+        let own = |at: &usize| self.field.is_some_and(|field| (field..field + 2).contains(at));
+        let payload = |at: &usize| udp.is_some_and(|field| *at >= field + 2);
+        let differ = (0..self.frame.len()).filter(|at| self.frame[*at] != seen[*at]);
+        differ.filter(|at| !own(at) && !payload(at)).collect()
+    }
+}
+
+/// A BPF file system of the test's own mount namespace.
+fn guard() -> Guard {
+    let (place, kind) = (c"/sys/fs/bpf", c"bpf");
+    // SAFETY: the strings end in NUL; no data is given.
+    let mounted = unsafe { libc::mount(kind.as_ptr(), place.as_ptr(), kind.as_ptr(), 0, std::ptr::null()) };
+    assert_eq!(mounted, 0, "{}", std::io::Error::last_os_error());
+    Guard::open(Path::new("/sys/fs/bpf/nwfilter_csum")).unwrap()
+}
+
+#[test]
+fn the_host_writes_checksums_only_where_they_belong() {
+    in_fresh_netns(|| {
+        let ports = ports();
+        let open: usize = cases().iter().map(|case| ports.rewritten(case).len()).sum();
+        assert!(open > 100, "without the guard a guest chooses: {open}");
+        let guard = guard();
+        guard.attach(ports.guest.link.index(), TcxHook::Ingress).unwrap();
+        for case in cases() {
+            assert_eq!(ports.rewritten(&case), Vec::<usize>::new(), "{}", case.name);
+        }
+    });
+}
+
+#[test]
+fn honest_frames_pass_with_their_checksums() {
+    in_fresh_netns(|| {
+        let ports = ports();
+        let guard = guard();
+        guard.attach(ports.guest.link.index(), TcxHook::Ingress).unwrap();
+        for case in cases() {
+            let finished = [&[0; HEADER][..], &case.frame].concat();
+            ports.guest.send(&finished).unwrap();
+            assert_eq!(ports.wire.recv().as_ref(), Some(&case.frame), "{}, finished", case.name);
+            let Some(field) = case.field else { continue };
+            let start = match case.name.split(' ').find(|word| ["UDP", "TCP", "ICMP"].contains(word)) {
+                Some("UDP") => field - 6,
+                Some("TCP") => field - 16,
+                _ => field - 2,
+            };
+            let seen = ports.send(&case.frame, start as u16, (field - start) as u16);
+            assert!(seen.is_some(), "{}, unfinished", case.name);
+        }
+    });
+}
+
+#[test]
+fn the_guard_outlives_its_process_and_is_taken_up_by_the_next() {
+    in_fresh_netns(|| {
+        let ports = ports();
+        let index = ports.guest.link.index();
+        let first = guard();
+        first.attach(index, TcxHook::Ingress).unwrap();
+        drop(first);
+        let arp = &cases()[0].frame;
+        assert_eq!(ports.send(arp, 20, 10), None, "nothing lets go when the process ends");
+        let second = Guard::open(Path::new("/sys/fs/bpf/nwfilter_csum")).unwrap();
+        assert!(second.is_attached(index, TcxHook::Ingress).unwrap());
+        second.attach(index, TcxHook::Ingress).unwrap();
+        second.detach(index, TcxHook::Ingress).unwrap();
+        assert!(ports.send(arp, 20, 10).is_some(), "attached twice is attached once");
+        second.detach(index, TcxHook::Ingress).unwrap();
+    });
+}
