@@ -123,7 +123,7 @@ in
         RuntimeDirectoryPreserve = true;
         UMask = "0077";
       } // lib.optionalAttrs cfg.hardening {
-        CapabilityBoundingSet = [ "CAP_NET_ADMIN" "CAP_NET_RAW" ];
+        CapabilityBoundingSet = [ "CAP_NET_ADMIN" "CAP_NET_RAW" "CAP_BPF" "CAP_PERFMON" ];
         IPAddressAllow = if overLoopback then "localhost" else "";
         IPAddressDeny = "any";
         KeyringMode = "private";

@@ -22,6 +22,9 @@ use std::path::Path;
 /// The name of the program, as `bpftool prog` lists it.
 const NAME: &str = "nwfilter_csum";
 
+/// Where the program is kept, so that the next process finds it.
+pub const PIN: &str = "/sys/fs/bpf/nwfilter-checksum-1";
+
 /// On which side of an interface its guest's frames are seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TcxHook {
@@ -84,7 +87,14 @@ impl Guard {
     }
 }
 
+/// What `statfs` calls a BPF file system.
+const BPF_FS: u64 = 0xcafe_4a11;
+
 fn load_and_pin(pin: &Path) -> Result<OwnedFd, String> {
+    let directory = pin.parent().unwrap_or(pin);
+    if !rustix::fs::statfs(directory).is_ok_and(|found| found.f_type as u64 == BPF_FS) {
+        return Err(format!("{} is no BPF file system", directory.display()));
+    }
     let described = skb::read(Path::new(skb::DESCRIPTION))?;
     let code = program::program(&described.offsets, described.cast);
     let program =

@@ -61,6 +61,8 @@ pub struct Config {
     pub fold_up_to: usize,
     /// Where the programs of bridge ports sit that could sit at either place.
     pub placement: Placement,
+    /// Whether frames are dropped whose checksum the kernel would write elsewhere than in its place.
+    pub checksum_guard: ChecksumGuard,
     /// How long the rules of a deleted binding stay, for the binding that may replace it.
     #[serde(deserialize_with = "seconds")]
     pub grace: Duration,
@@ -81,6 +83,18 @@ pub struct Config {
     pub timeout: Duration,
     /// Whether the daemon gives up every right it does not need once it has started.
     pub confine: bool,
+}
+
+/// Whether the [checksum guard](crate::checksum) is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ChecksumGuard {
+    /// Where the kernel can.
+    Auto,
+    /// Always: without it the daemon does not start.
+    Require,
+    /// Never.
+    Off,
 }
 
 /// Permissions of a file, written as a string of octal digits.
@@ -165,6 +179,7 @@ impl Default for Config {
             metrics: None,
             fold_up_to: 64,
             placement: Placement::Bridge,
+            checksum_guard: ChecksumGuard::Auto,
             grace: Duration::from_secs(1),
             max_clients: 5000,
             max_client_requests: 5,

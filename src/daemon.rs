@@ -5,6 +5,7 @@
 
 mod addresses;
 mod answer;
+mod checksum_guard;
 mod ears;
 mod filters;
 mod hear;
@@ -30,6 +31,7 @@ use crate::rpc::{self, Error};
 use crate::store::{Fault, Store};
 use crate::unseen::Watch;
 use addresses::Addresses;
+use checksum_guard::ChecksumGuard;
 use ears::Ears;
 use filters::Filters;
 use inputs::{Inputs, Signals, Told};
@@ -86,6 +88,7 @@ struct Daemon {
     config: Config,
     settings: Settings,
     kernel: Kernel,
+    checksum_guard: ChecksumGuard,
     filters: Filters,
     bindings: Store,
     addresses: Addresses,
@@ -139,10 +142,13 @@ async fn serve(config: Config, options: &Options) -> Result<(), Failure> {
     options.pid_file.as_deref().map(start::write_process_number).transpose()?;
     // The lock can not be seen later.
     rival::warn_of_driver(&config.runtime_dir);
+    // Before rights are given up that it needs.
+    let checksum_guard = ChecksumGuard::open(config.checksum_guard)?;
     // Before the first thread: it binds only those that are born later.
     start::confine(&config, Config::file(options));
     let (ears, sightings) = Ears::new(start::most_ears());
-    let mut daemon = Daemon::start(config, settings, filters, bindings, learned, ears).await?;
+    let mut daemon =
+        Daemon::start(config, settings, checksum_guard, filters, bindings, learned, ears).await?;
     let mut inputs = Inputs::open(listeners, metrics, sightings, &daemon)?;
     notify::tell(notify::State::Ready);
     info!(
@@ -167,6 +173,7 @@ impl Daemon {
     async fn start(
         config: Config,
         settings: Settings,
+        checksum_guard: ChecksumGuard,
         filters: Filters,
         bindings: Store,
         learned: Learned,
@@ -194,6 +201,7 @@ impl Daemon {
             config,
             settings,
             kernel,
+            checksum_guard,
             filters,
             bindings,
             addresses: Addresses::new(journal),
@@ -208,6 +216,7 @@ impl Daemon {
         };
         daemon.state = lost.iter().fold(daemon.state, |state, port| state.lose(port));
         daemon.close_strays().await?;
+        daemon.guard_from_start()?;
         daemon.enforce_from_start().await?;
         daemon.write_what_is_known(stands.then_some(&book));
         daemon.listen();

@@ -112,7 +112,7 @@ fn the_service_may_write_where_the_daemon_does() {
     assert_eq!(under("/var/lib", "StateDirectory"), config.state_dir);
     assert_eq!(under("/run", "RuntimeDirectory"), config.runtime_dir);
     assert_eq!(value(&service, "RuntimeDirectoryPreserve"), "yes", "others' sockets stay");
-    assert_eq!(value(&service, "CapabilityBoundingSet"), "CAP_NET_ADMIN CAP_NET_RAW");
+    assert_eq!(value(&service, "CapabilityBoundingSet"), "CAP_NET_ADMIN CAP_NET_RAW CAP_BPF CAP_PERFMON");
 }
 
 /// The calls of a group of systemd's, groups in it included.

@@ -163,6 +163,8 @@ const BOUND: &[(c_long, Rules)] = &[
             &[(0, Eq, libc::AF_NETLINK as u64), (2, Eq, libc::NETLINK_NETFILTER as u64)],
         ],
     ),
+    // The checksum guard's program is loaded before; it is attached, detached and looked for.
+    (libc::SYS_bpf, &[&[(0, Eq, 8)], &[(0, Eq, 9)], &[(0, Eq, 16)]]),
     (libc::SYS_socketpair, &[&[(0, Eq, libc::AF_UNIX as u64)]]),
     (
         libc::SYS_ioctl,

@@ -88,7 +88,8 @@ impl Daemon {
         let outcome = self.stage(&change).await;
         if outcome.is_ok() {
             change.told.iter().take(TOLD).for_each(|told| warn!(notice = %told, "taken"));
-            self.state = change.next;
+            let left = std::mem::replace(&mut self.state, change.next);
+            self.unguard(&left);
             self.untidy.get_or_insert(Instant::now() + TIDY);
         }
         self.listen();
@@ -190,6 +191,7 @@ impl Daemon {
     }
 
     async fn enforce(&mut self, next: &State) -> Result<(), apply::Refused> {
+        self.guard(next)?;
         self.converge(&self.state.firewall().ruleset(), &next.firewall().ruleset()).await
     }
 

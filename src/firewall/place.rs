@@ -70,6 +70,11 @@ impl Place {
         }
     }
 
+    /// Whether what the guest sends leaves by the interface.
+    pub fn is_turned(&self) -> bool {
+        matches!(self, Place::Device { turned: true, .. })
+    }
+
     /// The bridge, where it is one that is known.
     pub fn bridge(&self) -> Option<&BridgePort> {
         match self {

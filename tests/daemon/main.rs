@@ -3,6 +3,7 @@
 //! Needs root.
 
 mod boundary;
+mod checksum;
 mod cli;
 mod crash;
 mod gaps;

@@ -121,6 +121,14 @@ impl Tap {
         super::checked(unsafe { libc::ioctl(self.fd(), TUNSETPERSIST, libc::c_ulong::from(keep)) })
     }
 
+    /// From here on the guest of a macvtap puts a virtio-net header before each frame.
+    ///
+    /// # Errors
+    /// What the driver says; a tap has it from the start or never.
+    pub fn take_headers(&self) -> io::Result<()> {
+        attach(&self.queue, "", (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as i16)
+    }
+
     /// Says whether the guest takes unfinished checksums and long segments from the host, as a virtio driver does.
     ///
     /// # Errors

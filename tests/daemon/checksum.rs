@@ -1,0 +1,111 @@
+//! The checksum guard of a daemon: there from the binding on, over its death, and gone with the binding.
+
+use crate::host::*;
+use crate::lab::frames::{GUEST_IP, GUEST_MAC, arp_request};
+use crate::lab::{Bridge, Tap, Wire, in_fresh_netns, macvtap, veth};
+use std::time::Duration;
+
+/// ARP of the guest's own address, and nothing else.
+const FILTER: &str = "<filter name='own-arp' chain='root'>
+  <rule action='accept' direction='out'><arp arpsrcipaddr='10.0.0.1'/></rule>
+  <rule action='drop' direction='inout' priority='900'><mac/></rule>
+</filter>";
+
+fn guarded() -> Host {
+    let host = Host::new();
+    host.write_filter("own-arp", FILTER);
+    host
+}
+
+/// An ARP request of the guest's own, whose checksum the kernel is to write into the sender's address.
+fn crooked() -> Vec<u8> {
+    let header = [1, 0, 0, 0, 0, 0, 20, 0, 10, 0];
+    [&header[..], &honest()[10..]].concat()
+}
+
+/// The same frame, finished.
+fn honest() -> Vec<u8> {
+    let frame: Vec<u8> = arp_request(GUEST_IP, "10.0.0.2").frame().into();
+    [vec![0; 10], frame].concat()
+}
+
+/// A BPF file system of the test's own mount namespace.
+fn mount_bpf() {
+    let kind = c"bpf".as_ptr();
+    // SAFETY: the strings end in NUL; no data is given.
+    let mounted = unsafe { libc::mount(kind, c"/sys/fs/bpf".as_ptr(), kind, 0, std::ptr::null()) };
+    assert_eq!(mounted, 0, "{}", std::io::Error::last_os_error());
+}
+
+/// A guest's tap, and another port of its bridge that finishes no checksums.
+fn bridged() -> (Tap, Tap) {
+    let bridge = Bridge::new("br0");
+    let (guest, wire) = (Tap::with_header("vnet0"), Tap::new("wire0"));
+    for tap in [&guest, &wire] {
+        bridge.add(tap.link);
+        tap.link.up();
+    }
+    bridge.link.up();
+    bridge.link.ready();
+    (guest, wire)
+}
+
+fn passes(guest: &Tap, wire: &Tap, frame: &[u8]) -> bool {
+    guest.send(frame).unwrap();
+    !wire.drain().is_empty()
+}
+
+#[test]
+fn a_bound_guest_cannot_choose_where_a_checksum_goes() {
+    in_fresh_netns(|| {
+        mount_bpf();
+        let (guest, wire) = bridged();
+        assert!(passes(&guest, &wire, &crooked()), "the kernel itself lets it pass");
+        let host = guarded();
+        let mut daemon = host.start();
+        daemon.connect().create("vnet0", "own-arp").unwrap();
+        assert!(passes(&guest, &wire, &honest()) && !passes(&guest, &wire, &crooked()), "bound");
+        daemon.kill();
+        assert!(passes(&guest, &wire, &honest()) && !passes(&guest, &wire, &crooked()), "the daemon is dead");
+        daemon = host.start();
+        assert!(passes(&guest, &wire, &honest()) && !passes(&guest, &wire, &crooked()), "started again");
+        daemon.connect().delete("vnet0").unwrap();
+        eventually("the guard goes with the binding", || passes(&guest, &wire, &crooked()));
+    });
+}
+
+#[test]
+fn the_guest_of_a_macvtap_is_guarded_where_its_frames_leave() {
+    in_fresh_netns(|| {
+        mount_bpf();
+        let (lower, far) = veth("lower", "far");
+        [lower, far].into_iter().for_each(crate::lab::Link::up);
+        [lower, far].into_iter().for_each(crate::lab::Link::ready);
+        let guest = macvtap("vnet0", lower, GUEST_MAC).unwrap();
+        guest.take_headers().unwrap();
+        let wire = Wire::open(&far);
+        let host = guarded();
+        let daemon = host.start();
+        daemon.connect().create("vnet0", "own-arp").unwrap();
+        guest.send(&crooked()).unwrap();
+        guest.send(&honest()).unwrap();
+        let seen = wire.recv_within(Duration::from_secs(20)).expect("the honest one arrives");
+        assert_eq!(seen[..], honest()[10..]);
+        assert_eq!(wire.recv(), None, "and it alone");
+    });
+}
+
+#[test]
+fn what_the_kernel_lacks_is_said_or_keeps_the_daemon_from_starting() {
+    in_fresh_netns(|| {
+        // Without a BPF file system.
+        let host = Host::new();
+        let daemon = host.start();
+        daemon.logs("no checksum guard");
+        daemon.stop();
+        host.configure("checksum_guard = \"require\"");
+        let mut daemon = host.spawn(host.command());
+        assert!(!daemon.wait().success());
+        assert!(daemon.log().contains("checksum_guard"), "{}", daemon.log());
+    });
+}
