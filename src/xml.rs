@@ -1,10 +1,11 @@
 //! A cursor over an XML document that keeps the place of everything, and the escaping of what we print.
 //!
-//! Documents come from strangers: size, depth, attributes and elements are limited, a DOCTYPE
+//! Documents come from strangers: size, depth, attributes, namespaces and elements are limited, a DOCTYPE
 //! that declares entities or attributes is refused,
 //! and what is not well-formed becomes a [`Diagnostic`] with libvirt's code. It does not know filters.
 
 mod decode;
+mod scan;
 
 use decode::NO_TEXT;
 pub use decode::decode;
@@ -12,6 +13,7 @@ pub use decode::decode;
 use crate::diag::{Code, Diagnostic};
 use crate::span::{Place, Source, Span};
 use roxmltree::{Error, Node, NodeType, ParsingOptions};
+use scan::Excess;
 use std::sync::Arc;
 
 /// A document has at most this many bytes, as many as a string of libvirt's protocol.
@@ -22,6 +24,9 @@ pub const DEPTH: usize = 16;
 
 /// An element has at most this many attributes.
 pub const ATTRIBUTES: usize = 64;
+
+/// A document declares at most this many namespaces. Ours have none.
+pub const NAMESPACES: usize = 64;
 
 /// A document has at most this many elements, texts and comments.
 pub const NODES: u32 = 200_000;
@@ -58,14 +63,12 @@ impl<'a> Document<'a> {
     /// Fails where it is not well-formed, has a DOCTYPE that would change its text, or exceeds a limit.
     pub fn parse(source: &'a Arc<Source>) -> Result<Document<'a>, Diagnostic> {
         within_bytes(source)?;
-        within_attributes(source)?;
         without_declarations(source)?;
+        within_limits(source)?;
         let options = ParsingOptions { allow_dtd: true, nodes_limit: NODES, ..ParsingOptions::default() };
         let tree = roxmltree::Document::parse_with_options(&source.text, options)
             .map_err(|error| not_well_formed(source, &error))?;
-        let document = Document { tree, source };
-        document.within_depth()?;
-        Ok(document)
+        Ok(Document { tree, source })
     }
 
     /// The root element, which must have this name.
@@ -77,18 +80,6 @@ impl<'a> Document<'a> {
         let message = format!("expecting root element of '{name}', not '{}'", root.name());
         Err(Diagnostic::error(Code::XML_ERROR, message)
             .at(root.place(root.name_span()), format!("expected <{name}>")))
-    }
-
-    fn within_depth(&self) -> Result<(), Diagnostic> {
-        let too_deep = |node: &Node| node.is_element() && node.ancestors().nth(DEPTH + 1).is_some();
-        match self.tree.descendants().find(too_deep) {
-            None => Ok(()),
-            Some(node) => {
-                let place = Element { node, source: self.source };
-                Err(limit(format!("elements are nested deeper than {DEPTH} levels"))
-                    .at(place.place(place.name_span()), "one level too many"))
-            }
-        }
     }
 }
 
@@ -200,42 +191,21 @@ fn within_bytes(source: &Source) -> Result<(), Diagnostic> {
         .help("split it into several documents"))
 }
 
-/// Counted before the parser sees it, whose look for duplicates takes the square of their number.
-fn within_attributes(source: &Arc<Source>) -> Result<(), Diagnostic> {
-    let (mut rest, mut offset) = (source.text.as_str(), 0);
-    while let Some(start) = rest.find('<') {
-        let markup = &rest[start..];
-        let length =
-            match [("<!--", "-->"), ("<![CDATA[", "]]>")].iter().find(|(open, _)| markup.starts_with(open)) {
-                Some((_, close)) => markup.find(close).map_or(markup.len(), |end| end + close.len()),
-                None => tag_within_attributes(markup).map_err(|at| {
-                    let span = Span::new(offset + start + at..offset + start + at + 1);
-                    let place = Place { source: Arc::clone(source), span };
-                    limit(format!("an element has more than {ATTRIBUTES} attributes"))
-                        .at(place, "one attribute too many")
-                })?,
-            };
-        offset += start + length;
-        rest = &markup[length..];
-    }
-    Ok(())
-}
-
-/// The length of a tag, or where it has one attribute too many.
-fn tag_within_attributes(tag: &str) -> Result<usize, usize> {
-    let mut attributes = 0;
-    let mut quote = None;
-    for (at, byte) in tag.bytes().enumerate() {
-        match (quote, byte) {
-            (None, b'>') => return Ok(at + 1),
-            (None, b'"' | b'\'') => quote = Some(byte),
-            (Some(open), _) if open == byte => quote = None,
-            (None, b'=') if attributes == ATTRIBUTES => return Err(at),
-            (None, b'=') => attributes += 1,
-            _ => {}
-        }
-    }
-    Ok(tag.len())
+fn within_limits(source: &Arc<Source>) -> Result<(), Diagnostic> {
+    scan::within_limits(&source.text).map_err(|(excess, at)| {
+        let (message, label) = match excess {
+            Excess::Depth => {
+                (format!("elements are nested deeper than {DEPTH} levels"), "one level too many")
+            }
+            Excess::Attributes => {
+                (format!("an element has more than {ATTRIBUTES} attributes"), "one attribute too many")
+            }
+            Excess::Namespaces => {
+                (format!("a document declares more than {NAMESPACES} namespaces"), "one namespace too many")
+            }
+        };
+        limit(message).at(Place { source: Arc::clone(source), span: Span::new(at..at + 1) }, label)
+    })
 }
 
 /// What a DOCTYPE declares can change what a document says; its name and that of its grammar can not.
