@@ -7,7 +7,7 @@
 pub mod validate;
 
 use crate::addr::Mac;
-use crate::diag::{Code, Diagnostic, Severity};
+use crate::diag::{Code, Diagnostic, Faults, Severity};
 use crate::filter::read::{Params, parse_uuid, read_params, unknown_attributes, unknown_element};
 use crate::filter::write::{file_header, parameters};
 use crate::span::{Source, Span};
@@ -124,16 +124,16 @@ pub fn portdev_fault(name: &str) -> Option<String> {
 }
 
 fn finish(root: Element<'_>, source: &Arc<Source>) -> Result<(Binding, Vec<Diagnostic>), Vec<Diagnostic>> {
-    let mut faults = Vec::new();
+    let mut faults = Faults::default();
     let binding = read_binding(root, source, &mut faults);
-    let refused = faults.iter().any(|fault| fault.severity == Severity::Error);
+    let refused = faults.has_errors();
     match binding {
-        Some(binding) if !refused => Ok((binding, faults)),
-        _ => Err(faults),
+        Some(binding) if !refused => Ok((binding, faults.into())),
+        _ => Err(faults.into()),
     }
 }
 
-fn read_binding(root: Element<'_>, source: &Arc<Source>, faults: &mut Vec<Diagnostic>) -> Option<Binding> {
+fn read_binding(root: Element<'_>, source: &Arc<Source>, faults: &mut Faults) -> Option<Binding> {
     warn_of_strangers(root, faults);
     let portdev = attribute(root, "portdev", "name", "port dev name", faults);
     let portdev = portdev.and_then(|portdev| checked(root, portdev, faults));
@@ -177,7 +177,7 @@ const ELEMENTS: &[(&str, &[&str])] = &[
     ("backend", &["name"]),
 ];
 
-fn warn_of_strangers(root: Element<'_>, faults: &mut Vec<Diagnostic>) {
+fn warn_of_strangers(root: Element<'_>, faults: &mut Faults) {
     unknown_attributes(root, &[], Severity::Warning, faults);
     let names: Vec<&str> = ELEMENTS.iter().map(|(name, _)| *name).collect();
     for child in root.children() {
@@ -194,7 +194,7 @@ fn attribute<'a>(
     child: &str,
     name: &str,
     what: &str,
-    faults: &mut Vec<Diagnostic>,
+    faults: &mut Faults,
 ) -> Option<Attribute<'a>> {
     let element = root.child(child);
     let found = element.and_then(|element| element.attribute(name)).filter(|found| !found.value.is_empty());
@@ -205,12 +205,7 @@ fn attribute<'a>(
 }
 
 /// A child of `<owner>`, which must be there and not be empty.
-fn owner<'a>(
-    root: Element<'a>,
-    child: &str,
-    what: &str,
-    faults: &mut Vec<Diagnostic>,
-) -> Option<Element<'a>> {
+fn owner<'a>(root: Element<'a>, child: &str, what: &str, faults: &mut Faults) -> Option<Element<'a>> {
     let owner = root.child("owner");
     let found = owner.and_then(|owner| owner.child(child)).filter(|found| !found.text().is_empty());
     if found.is_none() {
@@ -225,7 +220,7 @@ fn absent(element: Element<'_>, what: &str, expected: &str) -> Diagnostic {
         .at(element.place(element.name_span()), format!("expected {expected}"))
 }
 
-fn checked(root: Element<'_>, portdev: Attribute<'_>, faults: &mut Vec<Diagnostic>) -> Option<String> {
+fn checked(root: Element<'_>, portdev: Attribute<'_>, faults: &mut Faults) -> Option<String> {
     if let Some(message) = portdev_fault(portdev.value) {
         let label = format!("expected a name of up to {PORTDEV_BYTES} bytes");
         faults.push(Diagnostic::error(Code::INVALID_ARG, message).at(root.place(portdev.span), label));
@@ -234,7 +229,7 @@ fn checked(root: Element<'_>, portdev: Attribute<'_>, faults: &mut Vec<Diagnosti
     Some(portdev.value.to_owned())
 }
 
-fn read_uuid(element: Element<'_>, faults: &mut Vec<Diagnostic>) -> Option<Uuid> {
+fn read_uuid(element: Element<'_>, faults: &mut Faults) -> Option<Uuid> {
     let text = element.text();
     let uuid = parse_uuid(&text);
     if uuid.is_none() {
@@ -245,7 +240,7 @@ fn read_uuid(element: Element<'_>, faults: &mut Vec<Diagnostic>) -> Option<Uuid>
     uuid
 }
 
-fn read_mac(root: Element<'_>, entered: Attribute<'_>, faults: &mut Vec<Diagnostic>) -> Option<Mac> {
+fn read_mac(root: Element<'_>, entered: Attribute<'_>, faults: &mut Faults) -> Option<Mac> {
     let mac = entered.value.parse().ok();
     if mac.is_none() {
         let message = format!("Unable to parse MAC '{}'", entered.value);

@@ -5,6 +5,7 @@
 
 use crate::span::Place;
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
@@ -70,13 +71,88 @@ impl Code {
     pub const XML_DETAIL: Code = Code { number: 35, domain: NWFILTER };
 }
 
+/// The faults of one document in the order in which they are found: the first [`Faults::MOST`], the first error in any
+/// case, and how many more there are.
+#[derive(Debug, Default)]
+pub struct Faults {
+    kept: Vec<Diagnostic>,
+    is_refused: bool,
+    more: usize,
+}
+
+impl Faults {
+    /// So many are kept of one document.
+    pub const MOST: usize = 1000;
+
+    /// Adds one that was found. A document is refused where something that no rule would enforce is not kept: who asks
+    /// whether it may be bound would not hear of it.
+    pub fn push(&mut self, fault: Diagnostic) {
+        let is_first_error = fault.severity == Severity::Error && !self.is_refused;
+        if self.kept.len() < Faults::MOST || is_first_error {
+            self.is_refused |= is_first_error;
+            return self.kept.push(fault);
+        }
+        self.more += 1;
+        if fault.severity == Severity::Unenforced {
+            let message = format!("a document may have at most {} faults", Faults::MOST);
+            self.push_error(Diagnostic { severity: Severity::Error, message, ..fault });
+        }
+    }
+
+    fn push_error(&mut self, error: Diagnostic) {
+        if !std::mem::replace(&mut self.is_refused, true) {
+            self.kept.push(error);
+        }
+    }
+
+    /// Whether the document is refused for them.
+    pub fn has_errors(&self) -> bool {
+        self.is_refused
+    }
+
+    /// Whether none was found.
+    pub fn is_empty(&self) -> bool {
+        self.kept.is_empty()
+    }
+}
+
+impl Extend<Diagnostic> for Faults {
+    fn extend<I: IntoIterator<Item = Diagnostic>>(&mut self, faults: I) {
+        faults.into_iter().for_each(|fault| self.push(fault));
+    }
+}
+
+impl From<Faults> for Vec<Diagnostic> {
+    fn from(Faults { mut kept, more, .. }: Faults) -> Vec<Diagnostic> {
+        if more > 0 {
+            kept.push(Diagnostic::warning(format!("{more} more faults of this document are not told")));
+        }
+        kept
+    }
+}
+
+/// A message has at most so many bytes: what a document says in one place may be all of it.
+const MESSAGE: usize = 1024;
+
+/// The beginning of a text where it is longer than `most` bytes.
+pub fn abridged(text: &str, most: usize) -> Cow<'_, str> {
+    if text.len() <= most {
+        return text.into();
+    }
+    let mut end = most;
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}...", &text[..end]).into()
+}
+
 impl Diagnostic {
     /// An error without a place.
     pub fn error(code: Code, message: impl Into<String>) -> Diagnostic {
         Diagnostic {
             severity: Severity::Error,
             code,
-            message: message.into(),
+            message: short(message.into()),
             place: None,
             label: String::new(),
             help: None,
@@ -104,13 +180,13 @@ impl Diagnostic {
     /// The same, found at a place, with what was expected there.
     pub fn at(mut self, place: Place, label: impl Into<String>) -> Diagnostic {
         self.place = Some(place);
-        self.label = label.into();
+        self.label = short(label.into());
         self
     }
 
     /// The same, with a way out.
     pub fn help(mut self, help: impl Into<String>) -> Diagnostic {
-        self.help = Some(help.into());
+        self.help = Some(short(help.into()));
         self
     }
 }
@@ -123,6 +199,13 @@ impl Diagnostic {
         let more: Vec<String> = [place, label, self.help.clone()].into_iter().flatten().collect();
         let more = if more.is_empty() { String::new() } else { format!(" ({})", more.join("; ")) };
         format!("{}{more}", self.message).replace('\n', " ")
+    }
+}
+
+fn short(text: String) -> String {
+    match abridged(&text, MESSAGE) {
+        Cow::Borrowed(_) => text,
+        Cow::Owned(beginning) => beginning,
     }
 }
 
@@ -152,6 +235,15 @@ pub fn refuses(diagnostics: &[Diagnostic]) -> bool {
 
 /// More diagnostics than this are counted, not shown.
 const SHOWN: usize = 100;
+
+/// The diagnostics a line each, in their order.
+pub fn lines(diagnostics: &[Diagnostic]) -> String {
+    let mut lines: Vec<String> = diagnostics.iter().take(SHOWN).map(ToString::to_string).collect();
+    if let Some(more @ 1..) = diagnostics.len().checked_sub(SHOWN) {
+        lines.push(format!("and {more} more"));
+    }
+    lines.join("\n")
+}
 
 /// The diagnostics for people, in the order of the document: file, line, column, the text underlined,
 /// what was expected, and a way out.
@@ -209,10 +301,9 @@ pub(crate) fn excerpt(place: &Place) -> (Range<usize>, Range<usize>) {
         offset
     };
     let start = inside(place.span.range().start);
-    let first = text[..start].rfind('\n').map_or(0, |newline| newline + 1);
-    let last = text[start..].find('\n').map_or(text.len(), |newline| start + newline);
-    let first = inside(first.max(start.saturating_sub(WINDOW)));
-    let last = inside(last.min(start + WINDOW)).max(start);
+    let (first, last) = (inside(start.saturating_sub(WINDOW)), inside(start + WINDOW));
+    let first = text[first..start].rfind('\n').map_or(first, |newline| first + newline + 1);
+    let last = text[start..last].find('\n').map_or(last, |newline| start + newline);
     let end = inside(place.span.range().end).clamp(start, last);
     (first..last, start - first..end - first)
 }

@@ -23,7 +23,7 @@ pub use place::{BridgePort, Place};
 pub use tables::Tables;
 
 use crate::compile::{self, Hooks, Programs, compile_at};
-use crate::diag::{Code, Diagnostic};
+use crate::diag::{Code, Diagnostic, lines};
 use crate::filter::Filter;
 use crate::ir::{Family, Name, Origin, Ruleset};
 use crate::layout::{self, Tracked};
@@ -125,8 +125,7 @@ impl std::fmt::Display for Refused {
         if let Some(interface) = &self.interface {
             write!(f, "{interface}: ")?;
         }
-        let lines: Vec<String> = self.diagnostics.iter().map(ToString::to_string).collect();
-        f.write_str(&lines.join("\n"))
+        f.write_str(&lines(&self.diagnostics))
     }
 }
 

@@ -3,6 +3,8 @@
 //! A [`Span`] is only a range; [`Source`] is the text it points into. A [`Place`] is both, and is what
 //! compiled rules carry so that a refusal of the kernel leads back to a line of XML.
 
+use std::cmp::Ordering;
+use std::hash::{Hash, Hasher};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -16,13 +18,18 @@ pub struct Span {
 }
 
 /// A document: what people call it (a file name, mostly) and its text.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug)]
 pub struct Source {
     /// What the document is called in messages.
     pub name: String,
     /// All of its text.
     pub text: String,
+    /// Line and column, both from 0, at the beginning of each block of the text.
+    marks: Vec<(u32, u32)>,
 }
+
+/// The bytes of a text between two marks: what is read at most to find a line and a column.
+const BLOCK: usize = 256;
 
 /// A span of a document that travels on its own.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,19 +56,69 @@ impl Span {
 impl Source {
     /// A document with its name.
     pub fn new(name: impl Into<String>, text: impl Into<String>) -> Arc<Source> {
-        Arc::new(Source { name: name.into(), text: text.into() })
+        let (name, text) = (name.into(), text.into());
+        let marks = marks(&text);
+        Arc::new(Source { name, text, marks })
     }
 
-    /// Line and column of a byte, both from 1; the column counts characters.
+    /// Line and column of a byte, both from 1; the column counts characters. It costs the same anywhere in the text.
     pub fn line_column(&self, offset: u32) -> (usize, usize) {
         let mut end = (offset as usize).min(self.text.len());
         while !self.text.is_char_boundary(end) {
             end -= 1;
         }
-        let before = &self.text[..end];
-        let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-        (line, column)
+        let block = end / BLOCK;
+        let (line, column) = self.text.as_bytes()[block * BLOCK..end].iter().fold(self.marks[block], step);
+        (line as usize + 1, column as usize + 1)
+    }
+}
+
+fn marks(text: &str) -> Vec<(u32, u32)> {
+    let mut at = (0, 0);
+    let next = |block: &[u8]| {
+        at = block.iter().fold(at, step);
+        at
+    };
+    std::iter::once((0, 0)).chain(text.as_bytes().chunks(BLOCK).map(next)).collect()
+}
+
+/// Line and column behind a byte. A character counts with its first.
+fn step((line, column): (u32, u32), byte: &u8) -> (u32, u32) {
+    match byte {
+        b'\n' => (line + 1, 0),
+        0x80..0xc0 => (line, column),
+        _ => (line, column + 1),
+    }
+}
+
+// Faults are sorted by their places, which are mostly of one document: its text is not compared with itself.
+impl Ord for Source {
+    fn cmp(&self, other: &Source) -> Ordering {
+        if std::ptr::eq(self, other) {
+            return Ordering::Equal;
+        }
+        (&self.name, &self.text).cmp(&(&other.name, &other.text))
+    }
+}
+
+impl PartialOrd for Source {
+    fn partial_cmp(&self, other: &Source) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Source {
+    fn eq(&self, other: &Source) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Source {}
+
+impl Hash for Source {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name.hash(state);
+        self.text.len().hash(state);
     }
 }
 
@@ -85,5 +142,18 @@ mod tests {
         assert_eq!(source.line_column(2), (1, 2));
         assert_eq!(source.line_column(4), (2, 2));
         assert_eq!(source.line_column(99), (2, 3));
+        assert_eq!(Source::new("f.xml", "").line_column(7), (1, 1));
+    }
+
+    #[test]
+    fn lines_and_columns_are_those_that_counting_from_the_beginning_finds() {
+        let text: String = (0..600).map(|n| ["a", "ä", "\n", "😀", "bc\n"][n * n % 5]).collect();
+        let source = Source::new("f.xml", text.as_str());
+        for (offset, _) in text.char_indices() {
+            let before = &text[..offset];
+            let line = before.matches('\n').count() + 1;
+            let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+            assert_eq!(source.line_column(offset as u32), (line, column), "{offset}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Strict validation of a binding, as `schema/nwfilterbinding.rng` has it.
 
 use super::{PORTDEV_BYTES, portdev_fault};
-use crate::diag::Diagnostic;
+use crate::diag::{Diagnostic, Faults};
 use crate::filter::strict;
 use crate::filter::validate::{Check, attributes, contents, empty, filterref, invalid, not_here, once, text};
 use crate::span::Source;
@@ -29,7 +29,7 @@ const ELEMENTS: &[(&str, bool)] = &[
 pub fn validate(source: &Arc<Source>) -> Result<(), Vec<Diagnostic>> {
     let document = Document::parse(source).map_err(|fault| vec![fault])?;
     let root = document.root("filterbinding").map_err(|fault| vec![fault])?;
-    let mut faults = Vec::new();
+    let mut faults = Faults::default();
     attributes(root, &[], &mut faults);
     for child in children(root, ELEMENTS, &mut faults) {
         match child.name() {
@@ -40,10 +40,10 @@ pub fn validate(source: &Arc<Source>) -> Result<(), Vec<Diagnostic>> {
             _ => only(child, "name", INTERFACE, &mut faults),
         }
     }
-    if faults.is_empty() { Ok(()) } else { Err(faults) }
+    if faults.is_empty() { Ok(()) } else { Err(faults.into()) }
 }
 
-fn owner(element: Element<'_>, faults: &mut Vec<Diagnostic>) {
+fn owner(element: Element<'_>, faults: &mut Faults) {
     attributes(element, &[], faults);
     for child in children(element, &[("name", true), ("uuid", true)], faults) {
         text(child, if child.name() == "name" { ANYTHING } else { UUID }, faults);
@@ -51,11 +51,7 @@ fn owner(element: Element<'_>, faults: &mut Vec<Diagnostic>) {
 }
 
 /// The children of an element, each at most once, and those that must be there.
-fn children<'a>(
-    element: Element<'a>,
-    expected: &[(&str, bool)],
-    faults: &mut Vec<Diagnostic>,
-) -> Vec<Element<'a>> {
+fn children<'a>(element: Element<'a>, expected: &[(&str, bool)], faults: &mut Faults) -> Vec<Element<'a>> {
     let (known, strange): (Vec<_>, Vec<_>) =
         contents(element, faults).partition(|child| expected.iter().any(|(name, _)| *name == child.name()));
     faults.extend(strange.into_iter().map(not_here));
@@ -74,7 +70,7 @@ fn children<'a>(
     known
 }
 
-fn only(element: Element<'_>, name: &'static str, check: Check, faults: &mut Vec<Diagnostic>) {
+fn only(element: Element<'_>, name: &'static str, check: Check, faults: &mut Faults) {
     attributes(element, &[(name, true, check)], faults);
     empty(element, faults);
 }

@@ -5,10 +5,11 @@
 //! for the command.
 
 use crate::binding::{self, Binding};
-use crate::diag::{Diagnostic, Severity, principal};
+use crate::diag::{Diagnostic, Faults, Severity, lines, principal};
 use crate::filter::{Filter, read, validate};
 use crate::rpc::{Code, Domain, Error};
 use crate::span::Source;
+use std::collections::BTreeSet;
 
 /// A filter that a client sent, checked against the schema first where it asks for that, and what libvirt leaves out of it.
 pub fn read_filter(xml: &str, strictly: bool) -> Result<(Filter, Vec<Diagnostic>), Error> {
@@ -50,7 +51,12 @@ pub fn error(diagnostics: &[Diagnostic]) -> Error {
     let fault = principal(diagnostics);
     let code = Code::from_number(fault.code.number).unwrap_or(Code::InternalError);
     let domain = Domain::from_number(fault.code.domain).unwrap_or(Domain::Filter);
-    Error::new(code, domain, fault.message.clone()).with_faults(diagnostics.to_vec())
+    Error::new(code, domain, fault.message.clone()).with_faults(first(diagnostics))
+}
+
+/// As many as are told of one document.
+fn first(diagnostics: &[Diagnostic]) -> Vec<Diagnostic> {
+    diagnostics.iter().take(Faults::MOST + 2).cloned().collect()
 }
 
 /// How libvirt's own words begin for what keeps a filter from an interface: these are all that is said.
@@ -62,12 +68,12 @@ const TOLD: usize = 8;
 
 /// A refusal for what documents mean to an interface: each fault with its rule, its line and the way out.
 pub fn refusal(diagnostics: &[Diagnostic]) -> Error {
-    let first = error(diagnostics);
-    let mut told: Vec<String> = Vec::new();
+    let whole = error(diagnostics);
+    let (mut told, mut known) = (Vec::new(), BTreeSet::new());
     for fault in diagnostics.iter().filter(|fault| fault.severity == Severity::Error) {
         let is_libvirts = OF_LIBVIRT.iter().any(|words| fault.message.contains(words));
         let text = if is_libvirts { fault.message.clone() } else { fault.line() };
-        if !told.contains(&text) {
+        if known.insert(text.clone()) {
             told.push(text);
         }
     }
@@ -75,13 +81,12 @@ pub fn refusal(diagnostics: &[Diagnostic]) -> Error {
     told.truncate(TOLD);
     let more = if more == 0 { String::new() } else { format!("; and {more} more") };
     if told.is_empty() {
-        return first;
+        return whole;
     }
-    Error::new(first.code, first.domain, told.join("; ") + &more).with_faults(first.faults)
+    Error::new(whole.code, whole.domain, told.join("; ") + &more).with_faults(whole.faults)
 }
 
-/// What does not fit the schema, all of it.
+/// What does not fit the schema.
 fn schema(faults: &[Diagnostic]) -> Error {
-    let lines: Vec<String> = faults.iter().map(ToString::to_string).collect();
-    Error::schema(lines.join("\n")).with_faults(faults.to_vec())
+    Error::schema(lines(faults)).with_faults(first(faults))
 }

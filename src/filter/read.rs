@@ -13,7 +13,7 @@ pub use unknown::{unknown_attributes, unknown_element};
 
 use super::schema::Layer;
 use super::{Entry, Filter, Include, Rule};
-use crate::diag::{Code, Diagnostic, Severity};
+use crate::diag::{Code, Diagnostic, Faults, Severity};
 use crate::number;
 use crate::span::{Source, Span};
 use crate::vars::{self, Vars};
@@ -57,9 +57,10 @@ pub const CHAINS: &[(&str, i32)] = &[
 pub fn read(source: &Arc<Source>) -> Result<(Filter, Vec<Diagnostic>), Vec<Diagnostic>> {
     let document = Document::parse(source).map_err(|fault| vec![fault])?;
     let root = document.root("filter").map_err(|fault| vec![fault])?;
-    let mut faults = Vec::new();
+    let mut faults = Faults::default();
     let filter = read_filter(root, source, &mut faults);
-    let refused = faults.iter().any(|fault| fault.severity == Severity::Error);
+    let refused = faults.has_errors();
+    let faults = Vec::from(faults);
     match filter {
         Some(filter) if !refused => {
             let unenforced = unenforced(&filter, &faults);
@@ -88,7 +89,7 @@ pub fn name_fault(name: &str) -> Option<String> {
     Some(format!("filter name '{}' {reason}", name.escape_debug()))
 }
 
-fn read_filter(root: Element<'_>, source: &Arc<Source>, faults: &mut Vec<Diagnostic>) -> Option<Filter> {
+fn read_filter(root: Element<'_>, source: &Arc<Source>, faults: &mut Faults) -> Option<Filter> {
     unknown_attributes(root, &["name", "chain", "priority"], Severity::Unenforced, faults);
     let name = read_name(root, faults);
     let entered = read_chain_priority(root, faults);
@@ -110,7 +111,7 @@ fn read_filter(root: Element<'_>, source: &Arc<Source>, faults: &mut Vec<Diagnos
     })
 }
 
-fn read_name(root: Element<'_>, faults: &mut Vec<Diagnostic>) -> Option<String> {
+fn read_name(root: Element<'_>, faults: &mut Faults) -> Option<String> {
     let Some(name) = filled(root, "name") else {
         let place = root.place(root.name_span());
         faults.push(
@@ -127,7 +128,7 @@ fn read_name(root: Element<'_>, faults: &mut Vec<Diagnostic>) -> Option<String> 
     Some(name.value.to_owned())
 }
 
-fn read_chain_priority(root: Element<'_>, faults: &mut Vec<Diagnostic>) -> Option<i32> {
+fn read_chain_priority(root: Element<'_>, faults: &mut Faults) -> Option<i32> {
     let entered = filled(root, "priority")?;
     let place = root.place(entered.span);
     let Some(priority) = number::signed(entered.value) else {
@@ -152,7 +153,7 @@ fn read_chain_priority(root: Element<'_>, faults: &mut Vec<Diagnostic>) -> Optio
 
 /// The chain and its default priority; the inner none where the document names no chain, the outer one
 /// where it names a bad one.
-fn read_chain(root: Element<'_>, faults: &mut Vec<Diagnostic>) -> Option<Option<(String, i32)>> {
+fn read_chain(root: Element<'_>, faults: &mut Faults) -> Option<Option<(String, i32)>> {
     let Some(chain) = filled(root, "chain") else {
         return Some(None);
     };
@@ -235,7 +236,7 @@ fn bare_rule(root: Element<'_>, entries: &[Entry]) -> Option<Diagnostic> {
     })
 }
 
-fn read_uuid(root: Element<'_>, faults: &mut Vec<Diagnostic>) -> Option<Uuid> {
+fn read_uuid(root: Element<'_>, faults: &mut Faults) -> Option<Uuid> {
     let element = root.child("uuid")?;
     let text = element.text();
     if text.is_empty() {
@@ -266,7 +267,7 @@ pub fn parse_uuid(text: &str) -> Option<Uuid> {
     digits.trim_matches(space).is_empty().then(|| Uuid::from_bytes(octets))
 }
 
-fn read_entries(root: Element<'_>, faults: &mut Vec<Diagnostic>) -> Vec<Entry> {
+fn read_entries(root: Element<'_>, faults: &mut Faults) -> Vec<Entry> {
     let mut entries = Vec::new();
     for (before, child) in root.children().filter(|child| child.name() != "uuid").enumerate() {
         if before == ENTRIES {
@@ -288,7 +289,7 @@ fn read_entries(root: Element<'_>, faults: &mut Vec<Diagnostic>) -> Vec<Entry> {
     entries
 }
 
-fn read_include(element: Element<'_>, faults: &mut Vec<Diagnostic>) -> Option<Include> {
+fn read_include(element: Element<'_>, faults: &mut Faults) -> Option<Include> {
     unknown_attributes(element, &["filter"], Severity::Warning, faults);
     let params = read_params(element, faults);
     let Some(filter) = element.attribute("filter") else {
@@ -310,7 +311,7 @@ pub struct Params {
 }
 
 /// The `<parameter>` children of an element. libvirt drops a bad one in silence; here it is told as unenforced.
-pub fn read_params(element: Element<'_>, faults: &mut Vec<Diagnostic>) -> Params {
+pub fn read_params(element: Element<'_>, faults: &mut Faults) -> Params {
     let mut params = Params::default();
     for child in element.children() {
         if child.name() != "parameter" {

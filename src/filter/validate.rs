@@ -6,7 +6,7 @@
 use super::read::{CHAIN_BYTES, CHAINS, NAME_BYTES};
 use super::schema::{Attribute, Kind, Protocol, Role};
 use super::{ACTIONS, DIRECTIONS, strict, value};
-use crate::diag::{Code, Diagnostic};
+use crate::diag::{Code, Diagnostic, Faults, abridged};
 use crate::span::Source;
 use crate::vars;
 use crate::xml::{self, Document, Element};
@@ -37,7 +37,7 @@ const SIGN: Check = (|text| matches!(text, "yes" | "no"), "yes or no");
 pub fn validate(source: &Arc<Source>) -> Result<(), Vec<Diagnostic>> {
     let document = Document::parse(source).map_err(|fault| vec![fault])?;
     let root = document.root("filter").map_err(|fault| vec![fault])?;
-    let mut faults = Vec::new();
+    let mut faults = Faults::default();
     attributes(
         root,
         &[("name", true, NAME), ("chain", false, CHAIN), ("priority", false, PRIORITY)],
@@ -56,11 +56,11 @@ pub fn validate(source: &Arc<Source>) -> Result<(), Vec<Diagnostic>> {
             _ => faults.push(not_here(child)),
         }
     }
-    if faults.is_empty() { Ok(()) } else { Err(faults) }
+    if faults.is_empty() { Ok(()) } else { Err(faults.into()) }
 }
 
 /// `<filterref>` with its parameters.
-pub(crate) fn filterref(element: Element<'_>, faults: &mut Vec<Diagnostic>) {
+pub(crate) fn filterref(element: Element<'_>, faults: &mut Faults) {
     attributes(element, &[("filter", true, NAME)], faults);
     for child in contents(element, faults) {
         if child.name() == "parameter" {
@@ -73,7 +73,7 @@ pub(crate) fn filterref(element: Element<'_>, faults: &mut Vec<Diagnostic>) {
 }
 
 /// Checks the attributes of an element against its slots.
-pub(crate) fn attributes(element: Element<'_>, slots: &[Slot], faults: &mut Vec<Diagnostic>) {
+pub(crate) fn attributes(element: Element<'_>, slots: &[Slot], faults: &mut Faults) {
     foreign(element, faults);
     for attribute in element.attributes() {
         match slots.iter().find(|(name, _, _)| *name == attribute.name) {
@@ -95,8 +95,12 @@ pub(crate) fn attributes(element: Element<'_>, slots: &[Slot], faults: &mut Vec<
     }
 }
 
-fn foreign(element: Element<'_>, faults: &mut Vec<Diagnostic>) {
+/// Of a namespace so much is told, for all elements in it have its name.
+const NAMESPACE: usize = 100;
+
+fn foreign(element: Element<'_>, faults: &mut Faults) {
     if let Some(namespace) = element.namespace() {
+        let namespace = abridged(namespace, NAMESPACE);
         let message = format!("<{}> is in the namespace {namespace}", element.name());
         faults.push(invalid(message).at(element.place(element.name_span()), "expected none"));
     }
@@ -105,7 +109,7 @@ fn foreign(element: Element<'_>, faults: &mut Vec<Diagnostic>) {
 /// The children of an element that holds elements only.
 pub(crate) fn contents<'a>(
     element: Element<'a>,
-    faults: &mut Vec<Diagnostic>,
+    faults: &mut Faults,
 ) -> impl Iterator<Item = Element<'a>> + use<'a> {
     if let Some(span) = element.stray_text() {
         let message = format!("<{}> has no text", element.name());
@@ -115,13 +119,13 @@ pub(crate) fn contents<'a>(
 }
 
 /// Checks that an element holds nothing.
-pub(crate) fn empty(element: Element<'_>, faults: &mut Vec<Diagnostic>) {
+pub(crate) fn empty(element: Element<'_>, faults: &mut Faults) {
     let children: Vec<_> = contents(element, faults).collect();
     faults.extend(children.into_iter().map(not_here));
 }
 
 /// Checks an element that holds text only, and has no attributes.
-pub(crate) fn text(element: Element<'_>, (allows, expected): Check, faults: &mut Vec<Diagnostic>) {
+pub(crate) fn text(element: Element<'_>, (allows, expected): Check, faults: &mut Faults) {
     attributes(element, &[], faults);
     faults.extend(element.children().map(not_here));
     let text = element.text();
@@ -133,7 +137,7 @@ pub(crate) fn text(element: Element<'_>, (allows, expected): Check, faults: &mut
 }
 
 /// Checks that an element of this kind has not been there before.
-pub(crate) fn once(element: Element<'_>, count: usize, faults: &mut Vec<Diagnostic>) {
+pub(crate) fn once(element: Element<'_>, count: usize, faults: &mut Faults) {
     if count > 1 {
         let message = format!("<{}> is there more than once", element.name());
         faults.push(invalid(message).at(element.place(element.name_span()), "expected one of it"));
@@ -161,7 +165,7 @@ fn unknown_attribute(element: Element<'_>, attribute: xml::Attribute<'_>) -> Dia
         .at(element.place(attribute.name_span), "not expected")
 }
 
-fn rule(element: Element<'_>, faults: &mut Vec<Diagnostic>) {
+fn rule(element: Element<'_>, faults: &mut Faults) {
     let slots: &[Slot] = &[
         ("action", true, ACTION),
         ("direction", true, DIRECTION),
@@ -181,7 +185,7 @@ fn rule(element: Element<'_>, faults: &mut Vec<Diagnostic>) {
     }
 }
 
-fn matches(element: Element<'_>, protocol: &'static Protocol, faults: &mut Vec<Diagnostic>) {
+fn matches(element: Element<'_>, protocol: &'static Protocol, faults: &mut Faults) {
     foreign(element, faults);
     empty(element, faults);
     for attribute in element.attributes() {

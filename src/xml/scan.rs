@@ -114,7 +114,8 @@ mod tests {
         let many = format!("<a {}/>", "a='' ".repeat(ATTRIBUTES + 1));
         let in_text = ["<?x \"?>", "<?x '?>", "<!-- ' -->", "<![CDATA[\"]]>", "'\"", "<?x > \"?>"];
         let before = in_text.map(|before| format!("<f>{before}{many}</f>"));
-        let doctypes = ["SYSTEM \">'<a \"", "PUBLIC '\"><a ' \"\"", "[<!ELEMENT a ANY> <!-- ' --> <?x \"?>]", ""];
+        let doctypes =
+            ["SYSTEM \">'<a \"", "PUBLIC '\"><a ' \"\"", "[<!ELEMENT a ANY> <!-- ' --> <?x \"?>]", ""];
         let behind = doctypes.map(|doctype| format!("<!DOCTYPE f {doctype}>{many}"));
         for text in before.iter().chain(&behind) {
             let found = within_limits(text).map_err(|(excess, _)| excess);

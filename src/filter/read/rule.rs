@@ -5,7 +5,7 @@
 
 use super::unknown::unknown_element_labelled;
 use super::{PRIORITIES, missing, unknown_attributes};
-use crate::diag::{Code, Diagnostic, Severity, similar};
+use crate::diag::{Code, Diagnostic, Faults, Severity, similar};
 use crate::filter::schema::{Attribute, Kind, PROTOCOLS, Protocol, Role};
 use crate::filter::{ACTIONS, DIRECTIONS, Match, Rule, Value, value};
 use crate::number;
@@ -19,7 +19,7 @@ const DEFAULT_PRIORITY: i32 = 500;
 const WITH_PORTS: &[u32] = &[6, 17, 33, 132];
 
 /// Reads a rule; none where it is refused.
-pub(super) fn read_rule(element: Element<'_>, faults: &mut Vec<Diagnostic>) -> Option<Rule> {
+pub(super) fn read_rule(element: Element<'_>, faults: &mut Faults) -> Option<Rule> {
     let known = ["action", "direction", "priority", "statematch"];
     unknown_attributes(element, &known, Severity::Unenforced, faults);
     let action = keyword(element, "action", ACTIONS, faults);
@@ -39,12 +39,7 @@ pub(super) fn read_rule(element: Element<'_>, faults: &mut Vec<Diagnostic>) -> O
     })
 }
 
-fn keyword<T: Copy>(
-    element: Element<'_>,
-    name: &str,
-    table: &[(&str, T)],
-    faults: &mut Vec<Diagnostic>,
-) -> Option<T> {
+fn keyword<T: Copy>(element: Element<'_>, name: &str, table: &[(&str, T)], faults: &mut Faults) -> Option<T> {
     let Some(entered) = element.attribute(name) else {
         faults.push(missing(element, name));
         return None;
@@ -62,7 +57,7 @@ fn keyword<T: Copy>(
     row.map(|(_, value)| *value)
 }
 
-fn read_priority(element: Element<'_>, faults: &mut Vec<Diagnostic>) -> Option<i32> {
+fn read_priority(element: Element<'_>, faults: &mut Faults) -> Option<i32> {
     let Some(entered) = element.attribute("priority") else {
         return Some(DEFAULT_PRIORITY);
     };
@@ -85,7 +80,7 @@ fn read_priority(element: Element<'_>, faults: &mut Vec<Diagnostic>) -> Option<i
     Some(DEFAULT_PRIORITY)
 }
 
-fn read_statematch(element: Element<'_>, faults: &mut Vec<Diagnostic>) -> bool {
+fn read_statematch(element: Element<'_>, faults: &mut Faults) -> bool {
     let Some(entered) = element.attribute("statematch") else {
         return true;
     };
@@ -104,11 +99,7 @@ fn read_statematch(element: Element<'_>, faults: &mut Vec<Diagnostic>) -> bool {
 }
 
 /// The attributes of all elements of the rule's protocol, merged.
-fn read_protocol(
-    rule: Element<'_>,
-    protocol: Option<&'static Protocol>,
-    faults: &mut Vec<Diagnostic>,
-) -> Vec<Match> {
+fn read_protocol(rule: Element<'_>, protocol: Option<&'static Protocol>, faults: &mut Faults) -> Vec<Match> {
     let table: Vec<&'static Attribute> = protocol.iter().flat_map(|protocol| protocol.attributes()).collect();
     let mut found: Vec<Option<Match>> = vec![None; table.len()];
     for child in rule.children() {
@@ -128,7 +119,7 @@ fn read_protocol(
     matches
 }
 
-fn overlooked(child: Element<'_>, protocol: Option<&Protocol>, faults: &mut Vec<Diagnostic>) {
+fn overlooked(child: Element<'_>, protocol: Option<&Protocol>, faults: &mut Faults) {
     match protocol {
         Some(protocol) if Protocol::named(child.name()).is_some() => faults.push(
             Diagnostic::unenforced(format!(
@@ -154,7 +145,7 @@ fn read_element(
     element: Element<'_>,
     table: &[&'static Attribute],
     found: &mut [Option<Match>],
-    faults: &mut Vec<Diagnostic>,
+    faults: &mut Faults,
 ) {
     let negated = read_sign(element, faults);
     let known: Vec<&str> = table.iter().map(|row| row.name).chain(["match"]).collect();
@@ -195,7 +186,7 @@ fn overridden(element: Element<'_>, earlier: &Match, later: &Match) -> Option<Di
     Some(diagnostic.help("all elements of a rule together are one condition; write a rule for each"))
 }
 
-fn read_sign(element: Element<'_>, faults: &mut Vec<Diagnostic>) -> bool {
+fn read_sign(element: Element<'_>, faults: &mut Faults) -> bool {
     let Some(entered) = element.attribute("match") else {
         return false;
     };
@@ -242,7 +233,7 @@ fn doubts(element: Element<'_>, kind: Kind, entered: xml::Attribute<'_>) -> Opti
 }
 
 /// Rules of the Ethernet layer look at ports only where they say what the ports are of.
-fn check_ports(rule: Element<'_>, protocol: &Protocol, matches: &[Match], faults: &mut Vec<Diagnostic>) {
+fn check_ports(rule: Element<'_>, protocol: &Protocol, matches: &[Match], faults: &mut Faults) {
     let title = match protocol.name {
         "ip" => "IP",
         "ipv6" => "IPv6",
@@ -269,7 +260,7 @@ fn check_ports(rule: Element<'_>, protocol: &Protocol, matches: &[Match], faults
 }
 
 /// A rule that is not to look at connections does not ask for their state.
-fn check_state(rule: Element<'_>, matches: &[Match], faults: &mut Vec<Diagnostic>) {
+fn check_state(rule: Element<'_>, matches: &[Match], faults: &mut Faults) {
     let off = rule.attribute("statematch").is_some_and(|entered| !is_tracked(entered.value));
     let state = matches.iter().find(|found| found.attribute.role == Role::State).filter(|_| off);
     faults.extend(state.map(|state| {

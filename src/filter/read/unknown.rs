@@ -4,17 +4,12 @@
 //! depends on it, and where a name belongs to another namespace, as a warning.
 
 use super::meant;
-use crate::diag::{Diagnostic, Severity};
+use crate::diag::{Diagnostic, Faults, Severity};
 use crate::span::Span;
 use crate::xml::Element;
 
 /// Tells of attributes that are none of these.
-pub fn unknown_attributes(
-    element: Element<'_>,
-    known: &[&str],
-    severity: Severity,
-    faults: &mut Vec<Diagnostic>,
-) {
+pub fn unknown_attributes(element: Element<'_>, known: &[&str], severity: Severity, faults: &mut Faults) {
     for attribute in element.attributes().filter(|attribute| !known.contains(&attribute.name)) {
         let name = attribute.name;
         let message = format!("attribute '{name}' of <{}> is unknown and ignored", element.name());
@@ -35,12 +30,7 @@ pub fn unknown_attributes(
 }
 
 /// Tells of an element that is none of these.
-pub fn unknown_element(
-    element: Element<'_>,
-    known: &[&str],
-    severity: Severity,
-    faults: &mut Vec<Diagnostic>,
-) {
+pub fn unknown_element(element: Element<'_>, known: &[&str], severity: Severity, faults: &mut Faults) {
     let label = match severity {
         Severity::Warning => "has no effect",
         _ => "is not enforced",
@@ -54,7 +44,7 @@ pub(super) fn unknown_element_labelled(
     known: &[&str],
     severity: Severity,
     label: &str,
-    faults: &mut Vec<Diagnostic>,
+    faults: &mut Faults,
 ) {
     let severity = if element.namespace().is_some() { Severity::Warning } else { severity };
     let message = format!("element <{}> is unknown here and ignored", element.name());
