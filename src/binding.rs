@@ -159,7 +159,7 @@ fn read_binding(root: Element<'_>, source: &Arc<Source>, faults: &mut Faults) ->
         },
         mac: mac?,
         filter: filter.value.to_owned(),
-        params,
+        params: Arc::unwrap_or_clone(params),
         spans,
         dropped,
         source: Arc::clone(source),

@@ -22,7 +22,7 @@ use crate::filter::schema::{Layer, Protocol};
 use crate::filter::{Action, Direction, Filter, Side};
 use crate::ir::{Bytes, KeyType, Origin};
 use crate::program::{Slot, SlotPart};
-use crate::vars::{Access, Index, Vars};
+use crate::vars::{Access, Index, Lookup, Scope, Vars};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use walk::Instance;
@@ -195,8 +195,9 @@ fn expanded(root: &str, instances: &[Instance], binding: Option<&Vars>) -> Resul
     let mut placed = Vec::new();
     let mut diagnostics = BTreeSet::new();
     let mut folded = BTreeSet::new();
+    let mut budget = conditions::Budget { rules: walk::RULES, values: walk::VALUES };
     for instance in instances {
-        match conditions::expand(instance, binding, walk::RULES - placed.len()) {
+        match conditions::expand(instance, binding, &mut budget) {
             Ok(rules) => {
                 folded.extend(constants(instance, rules.first()));
                 placed.extend(rules.into_iter().map(|rule| (instance, rule)));
@@ -248,7 +249,7 @@ fn lacking(instances: &[Instance]) -> BTreeSet<Access> {
     lacking.cloned().collect()
 }
 
-fn is_available(access: &Access, vars: &Vars) -> bool {
+fn is_available(access: &Access, vars: &Scope) -> bool {
     let length = vars.values(&access.name).map_or(0, <[String]>::len);
     match access.index {
         Index::Element(index) => (index as usize) < length,

@@ -6,6 +6,7 @@
 use crate::number;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 /// Names with their lists of values, in the order of the names' bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,12 +40,47 @@ impl Vars {
     pub fn push(&mut self, name: impl Into<String>, value: impl Into<String>) {
         self.0.entry(name.into()).or_default().push(value.into());
     }
+}
 
-    /// These variables, and on top of them the outer ones, which win.
-    pub fn overlaid(&self, outer: &Vars) -> Vars {
-        let mut all = self.clone();
-        all.0.extend(outer.0.iter().map(|(name, values)| (name.clone(), values.clone())));
-        all
+/// What gives variables their values.
+pub trait Lookup {
+    /// The values of a variable; none where it does not exist.
+    fn values(&self, name: &str) -> Option<&[String]>;
+}
+
+/// Variables as a rule below references sees them: whatever the referring side has, else the parameters of the reference.
+/// A reference adds its parameters and copies nothing.
+#[derive(Clone, Debug)]
+pub struct Scope {
+    outer: Option<Arc<Scope>>,
+    own: Arc<Vars>,
+}
+
+impl Scope {
+    /// The variables of a binding.
+    pub fn of(vars: Arc<Vars>) -> Scope {
+        Scope { outer: None, own: vars }
+    }
+
+    /// What a reference in this scope leads to sees, with the parameters of the reference.
+    pub fn with(self: &Arc<Scope>, params: &Arc<Vars>) -> Arc<Scope> {
+        match params.0.is_empty() {
+            true => Arc::clone(self),
+            false => Arc::new(Scope { outer: Some(Arc::clone(self)), own: Arc::clone(params) }),
+        }
+    }
+}
+
+impl Lookup for Vars {
+    fn values(&self, name: &str) -> Option<&[String]> {
+        Vars::values(self, name)
+    }
+}
+
+impl Lookup for Scope {
+    fn values(&self, name: &str) -> Option<&[String]> {
+        let outer = self.outer.as_ref().and_then(|outer| outer.values(name));
+        outer.or_else(|| Vars::values(&self.own, name))
     }
 }
 
@@ -114,6 +150,21 @@ mod tests {
             let (access, left) = Access::parse(text).expect(text);
             assert_eq!((access.to_string().as_str(), left), (printed, rest), "{text}");
         }
+    }
+
+    #[test]
+    fn the_referring_side_wins_over_parameters_and_nothing_is_copied() {
+        let vars = |of: &[&str]| {
+            let mut vars = Vars::default();
+            of.iter().for_each(|text| vars.push(&text[..1], *text));
+            Arc::new(vars)
+        };
+        let (binding, params) = (vars(&["a1"]), vars(&["a2", "b2"]));
+        let outer = Arc::new(Scope::of(Arc::clone(&binding)));
+        let inner = outer.with(&params).with(&vars(&["b3", "c3"])).with(&vars(&[]));
+        let value = |name| inner.values(name).map(|values| values[0].as_str());
+        assert_eq!(["a", "b", "c", "d"].map(value), [Some("a1"), Some("b2"), Some("c3"), None]);
+        assert_eq!((Arc::strong_count(&binding), Arc::strong_count(&params)), (2, 2));
     }
 
     #[test]

@@ -129,7 +129,7 @@ fn entry() -> impl Strategy<Value = Entry> {
     prop_oneof![
         4 => rule().prop_map(|rule| Entry::Rule(Arc::new(rule))),
         1 => ("[^\\p{C}./][^\\p{C}/]{0,20}", params())
-            .prop_map(|(filter, vars)| Entry::Include(Include { filter, params: Params { vars, ..Params::default() }, span: Span::default() })),
+            .prop_map(|(filter, vars)| Entry::Include(Include { filter, params: Params { vars: vars.into(), ..Params::default() }, span: Span::default() })),
     ]
 }
 

@@ -302,8 +302,8 @@ fn read_include(element: Element<'_>, faults: &mut Faults) -> Option<Include> {
 /// The parameters that an element gives to a filter.
 #[derive(Clone, Debug, Default)]
 pub struct Params {
-    /// The variables.
-    pub vars: Vars,
+    /// The variables, which every scope below shares.
+    pub vars: Arc<Vars>,
     /// Where each stands: its last value.
     pub spans: BTreeMap<String, Span>,
     /// Those that libvirt drops in silence, by name.
@@ -322,7 +322,7 @@ pub fn read_params(element: Element<'_>, faults: &mut Faults) -> Params {
         let attributes = (child.attribute("name"), child.attribute("value"));
         match attributes {
             (Some(name), Some(value)) if vars::is_name(name.value) && vars::is_value(value.value) => {
-                params.vars.push(name.value, value.value);
+                Arc::make_mut(&mut params.vars).push(name.value, value.value);
                 params.spans.insert(name.value.to_owned(), value.span);
             }
             (name, _) => {

@@ -12,7 +12,7 @@ use crate::filter::schema::Role;
 use crate::filter::value::literal;
 use crate::filter::{Match, Value};
 use crate::program::{Slot, SlotPart};
-use crate::vars::{Index, Vars};
+use crate::vars::{Index, Lookup, Vars};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Bytes that a set's key may have.
@@ -24,27 +24,52 @@ const NAME: usize = 200;
 /// Which step each iterator is at.
 type Steps = BTreeMap<u16, usize>;
 
-/// The rules that a rule comes to, at most `limit`; variables of the `binding` may become slots.
+/// What the rules of a tree may still come to.
+pub(super) struct Budget {
+    pub(super) rules: usize,
+    /// Values of lists that are looked up as a set or a chain of comparisons.
+    pub(super) values: usize,
+}
+
+/// The rules that a rule comes to, at most as many as there may be; variables of the `binding` may become slots.
 pub(super) fn expand(
     instance: &Instance,
     binding: Option<&Vars>,
-    limit: usize,
+    budget: &mut Budget,
 ) -> Result<Vec<Rule>, Vec<Diagnostic>> {
     let groups = groups(instance)?;
     let one = |fault: Diagnostic| vec![at_rule(instance, fault)];
     check_lengths(instance).map_err(one)?;
     let folded = folded(&groups);
-    let combinations = combinations(instance, &folded, limit).map_err(one)?;
-    if combinations.len() > limit {
-        return Err(one(too_many()));
-    }
+    let combinations = combinations(instance, &folded, budget.rules).map_err(one)?;
+    take(&mut budget.rules, combinations.len()).map_err(one)?;
     let mut rules = Vec::new();
     for steps in &combinations {
+        take(&mut budget.values, looked_up(instance, &groups)).map_err(one)?;
         let conditions = conditions(instance, &groups, steps, binding).map_err(one)?;
         rules.push(rule(instance, conditions));
     }
     let faults: BTreeSet<Diagnostic> = rules.iter().flat_map(|rule| faults::of(instance, rule)).collect();
     if faults.is_empty() { Ok(rules) } else { Err(faults.into_iter().collect()) }
+}
+
+fn take(left: &mut usize, count: usize) -> Result<(), Diagnostic> {
+    *left = left.checked_sub(count).ok_or_else(too_many)?;
+    Ok(())
+}
+
+/// How many values one rule looks up, or compares with.
+fn looked_up(instance: &Instance, groups: &[Group<'_>]) -> usize {
+    let length = |iterator| lists(instance, iterator).first().map_or(0, |list| list.len());
+    let values = |group: &Group<'_>| {
+        let iterators = iterators(&group.entries().collect::<Vec<_>>());
+        iterators.into_iter().map(length).fold(1, usize::saturating_mul)
+    };
+    groups
+        .iter()
+        .filter(|group| group.negated || is_listable(group))
+        .map(values)
+        .fold(0, usize::saturating_add)
 }
 
 fn at_rule(instance: &Instance, fault: Diagnostic) -> Diagnostic {
@@ -193,7 +218,7 @@ fn member(
     let (parts, slot_parts) = mine.filter_map(element).unzip();
     let slot = Slot { parts: slot_parts };
     // A member's own values are read here too, so that a bad one is found with the rule that wants it.
-    let values = slot_values(&slot, &instance.vars)?;
+    let values = slot_values(&slot, &*instance.vars)?;
     let members = if is_own(&slot, binding) { Members::Slot(slot) } else { Members::Values(values) };
     Ok(Condition::Member(parts, members))
 }
@@ -224,7 +249,7 @@ fn none_of(
 ) -> Result<Option<Condition>, Diagnostic> {
     if let Some((part, slot_part)) = Some(group).filter(|group| is_listable(group)).and_then(element) {
         let slot = Slot { parts: vec![slot_part] };
-        slot_values(&slot, &instance.vars)?;
+        slot_values(&slot, &*instance.vars)?;
         if is_own(&slot, binding) {
             return Ok(Some(Condition::NoMember(part, slot)));
         }

@@ -67,12 +67,15 @@ impl Given {
             vars.push(MAC, binding.mac.to_string());
         }
         let (spans, dropped) = (binding.spans.clone(), binding.dropped.clone());
-        Given { params: Params { vars, spans, dropped }, source: Some(Arc::clone(&binding.source)) }
+        Given {
+            params: Params { vars: Arc::new(vars), spans, dropped },
+            source: Some(Arc::clone(&binding.source)),
+        }
     }
 
     /// Variables without a document.
     pub fn of_vars(vars: Vars) -> Given {
-        Given { params: Params { vars, ..Params::default() }, source: None }
+        Given { params: Params { vars: Arc::new(vars), ..Params::default() }, source: None }
     }
 
     fn at(&self, name: &str, fault: Diagnostic, label: &str) -> Diagnostic {
@@ -97,7 +100,7 @@ pub fn faults(library: Library<'_>, root: &str, given: &Given) -> Vec<Diagnostic
         Ok(lacking) => lacking,
         Err(faults) => return faults,
     };
-    let mut vars = given.params.vars.clone();
+    let mut vars = Vars::clone(&given.params.vars);
     if is_learned(&lacking, &vars) {
         vars.push(IP, "192.0.2.1");
     }

@@ -10,11 +10,11 @@ use crate::filter::schema::Kind;
 use crate::filter::value::literal;
 use crate::ir::{Bytes, KeyType};
 use crate::program::{Slot, SlotPart};
-use crate::vars::Vars;
+use crate::vars::Lookup;
 use std::collections::BTreeSet;
 
 /// The elements that a member with these variables puts into a slot's set, without its interface index.
-pub fn slot_values(slot: &Slot, vars: &Vars) -> Result<BTreeSet<Vec<Bytes>>, Diagnostic> {
+pub fn slot_values(slot: &Slot, vars: &dyn Lookup) -> Result<BTreeSet<Vec<Bytes>>, Diagnostic> {
     let columns: Result<Vec<Vec<Bytes>>, Diagnostic> =
         slot.parts.iter().map(|part| column(part, vars)).collect();
     let columns = columns?;
@@ -37,7 +37,7 @@ pub(super) fn unreadable(variable: &str, text: &str, wanted: Kind) -> Diagnostic
     Diagnostic::error(Code::INTERNAL, message)
 }
 
-fn column(part: &SlotPart, vars: &Vars) -> Result<Vec<Bytes>, Diagnostic> {
+fn column(part: &SlotPart, vars: &dyn Lookup) -> Result<Vec<Bytes>, Diagnostic> {
     let kind = value_kind(part.kind);
     let values = vars.values(&part.variable).unwrap_or_default();
     let read = |text: &String| match literal(kind, text) {

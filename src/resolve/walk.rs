@@ -4,17 +4,21 @@
 //! size of what comes out is bounded, however filters refer to each other.
 
 use super::Library;
+use super::groups::access;
 use crate::diag::{Code, Diagnostic, Severity};
-use crate::filter::{Action, Entry, Filter, Include, Rule, Value, write};
+use crate::filter::{Action, Entry, Filter, Include, Rule, write};
 use crate::ir::digest::short;
 use crate::ir::{Name, Origin};
 use crate::span::{Place, Span};
-use crate::vars::Vars;
+use crate::vars::{Scope, Vars};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Rules that a tree may come to, with all values of its variables.
 pub(super) const RULES: usize = 16_384;
+
+/// Values that all rules of a tree may look up, each list counted with each rule that reads it.
+pub(super) const VALUES: usize = 1 << 20;
 
 /// References that may be followed.
 const REFERENCES: usize = 8_192;
@@ -26,7 +30,7 @@ const DEPTH: usize = 64;
 pub(super) struct Instance {
     pub(super) filter: Arc<Filter>,
     pub(super) rule: Arc<Rule>,
-    pub(super) vars: Arc<Vars>,
+    pub(super) vars: Arc<Scope>,
     /// Which of the filter's rules, from 1.
     pub(super) number: u32,
 }
@@ -49,7 +53,7 @@ pub(super) fn walk(library: Library<'_>, root: &str, vars: &Vars) -> Result<Vec<
         diagnostics: BTreeSet::new(),
     };
     match library(root) {
-        Some(filter) => walk.enter(&filter, Arc::new(vars.clone())),
+        Some(filter) => walk.enter(&filter, Arc::new(Scope::of(Arc::new(vars.clone())))),
         None => _ = walk.diagnostics.insert(absent(root)),
     }
     if walk.diagnostics.is_empty() { Ok(walk.instances) } else { Err(walk.diagnostics.into_iter().collect()) }
@@ -93,7 +97,7 @@ fn absent(name: &str) -> Diagnostic {
 }
 
 impl Walk<'_> {
-    fn enter(&mut self, filter: &Arc<Filter>, vars: Arc<Vars>) {
+    fn enter(&mut self, filter: &Arc<Filter>, vars: Arc<Scope>) {
         self.diagnostics.extend(filter.unenforced.iter().map(|fault| not_as_written(filter, fault)));
         self.path.push(filter.name.clone());
         let mut number = 0;
@@ -113,7 +117,7 @@ impl Walk<'_> {
         self.path.pop();
     }
 
-    fn follow(&mut self, from: &Filter, include: &Include, vars: &Arc<Vars>) {
+    fn follow(&mut self, from: &Filter, include: &Include, vars: &Arc<Scope>) {
         self.references += 1;
         let name = &include.filter;
         let fault = if self.path.contains(name) {
@@ -125,7 +129,7 @@ impl Walk<'_> {
             match (self.library)(name) {
                 Some(filter) => {
                     let before = self.instances.len();
-                    self.enter(&filter, scope(include, vars));
+                    self.enter(&filter, vars.with(&include.params.vars));
                     return self.miss(from, include, before);
                 }
                 None => absent(name).help("define that filter first"),
@@ -136,12 +140,13 @@ impl Walk<'_> {
 
     /// A parameter that was dropped is missed where a rule below its reference reads it.
     fn miss(&mut self, from: &Filter, include: &Include, before: usize) {
-        for (name, fault) in &include.params.dropped {
-            let mut below = self.instances[before..].iter().flat_map(|instance| &instance.rule.matches);
-            if below.any(|entry| matches!(&entry.value, Value::Variable(access) if access.name == *name)) {
-                self.diagnostics.insert(not_as_written(from, fault));
-            }
+        if include.params.dropped.is_empty() {
+            return;
         }
+        let below = self.instances[before..].iter().flat_map(|instance| &instance.rule.matches);
+        let read: BTreeSet<&str> = below.filter_map(access).map(|access| access.name.as_str()).collect();
+        let missed = include.params.dropped.iter().filter(|(name, _)| read.contains(name.as_str()));
+        self.diagnostics.extend(missed.map(|(_, fault)| not_as_written(from, fault)));
     }
 
     fn is_too_large(&mut self, filter: &Filter) -> bool {
@@ -151,13 +156,6 @@ impl Walk<'_> {
             self.diagnostics.insert(Diagnostic::error(Code::INTERNAL, message));
         }
         large
-    }
-}
-
-fn scope(include: &Include, vars: &Arc<Vars>) -> Arc<Vars> {
-    match include.params.vars.0.is_empty() {
-        true => vars.clone(),
-        false => Arc::new(include.params.vars.overlaid(vars)),
     }
 }
 
