@@ -1,9 +1,16 @@
 //! Where the program's words go: journald when it listens to our standard error, standard error otherwise.
 //!
 //! Records of libraries that use the `log` crate are taken along. Fields go to the journal as fields
-//! (`NWFILTER_GUEST=`). The level can be changed while the program runs.
+//! (`NWFILTER_GUEST=`), each with its length, so that no value can pass for another; on standard error every record is
+//! one line, with what strangers say escaped. The level can be changed while the program runs.
+
+mod line;
+mod quota;
+
+pub use quota::Quota;
 
 use crate::config::LogLevel;
+use line::OneLine;
 use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, BorrowedFd};
 use tracing_subscriber::filter::LevelFilter;
@@ -61,7 +68,8 @@ fn journal() -> Option<Output> {
 
 /// Lines without a time, which whoever collects them adds, unless a person reads along.
 fn text(person: bool) -> Output {
-    let format = fmt::layer().with_writer(io::stderr).with_ansi(person).with_target(false);
+    let format =
+        fmt::layer().with_writer(io::stderr).with_ansi(person).with_target(false).fmt_fields(OneLine);
     if person { Box::new(format) } else { Box::new(format.without_time()) }
 }
 
