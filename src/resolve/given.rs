@@ -21,6 +21,15 @@ const IP: &str = "IP";
 /// The guest's own MAC address, which a binding always has.
 const MAC: &str = "MAC";
 
+/// So many parameters are told of, however many come to nothing.
+const MOST: usize = 32;
+
+/// Among more names than this none is looked for that was meant.
+const NAMES: usize = 64;
+
+/// So many variables of a filter are named.
+const SHOWN: usize = 8;
+
 /// What is said of a parameter's place.
 const UNREAD: &str = "is read by no rule";
 
@@ -127,15 +136,19 @@ pub fn unread(library: Library<'_>, root: &str, given: &Given) -> Vec<Unread> {
     let reads = tree.reads(root);
     let learns = is_address(&lacking);
     let mut found = control(given, root, learns);
-    let lacking: Vec<&str> = lacking.iter().map(|access| &*access.name).collect();
+    // Where more is missing than an address, nothing is bound.
+    let lacking: &[&str] = if learns { &[IP] } else { &[] };
     let own = given.params.vars.0.keys().map(String::as_str);
     let own = own.filter(|name| *name != MAC && !reads.contains(*name) && !is_controlling(name, learns));
-    found.extend(own.map(|name| {
-        let Unread { fault, risk } = overlooked(name, root, &reads, &lacking);
+    let mut own: Vec<&str> = own.collect();
+    // What opens a rule is told before the rest, of which there may be too much.
+    own.sort_by_key(|name| meant(name, lacking).is_none());
+    found.extend(own.into_iter().take(MOST).map(|name| {
+        let Unread { fault, risk } = overlooked(name, root, &reads, lacking);
         Unread { fault: given.at(name, fault, UNREAD), risk }
     }));
     let dropped = given.params.dropped.iter().map(|(name, fault)| {
-        let opens = reads.contains(name) || CONTROL.contains(&&**name) || meant(name, &lacking).is_some();
+        let opens = reads.contains(name) || CONTROL.contains(&&**name) || meant(name, lacking).is_some();
         Unread { fault: fault.clone(), risk: if opens { Risk::Opens } else { Risk::Lost } }
     });
     let below = tree.of_references(if learns { Risk::Opens } else { Risk::Lost });
@@ -206,12 +219,20 @@ fn overlooked(name: &str, root: &str, reads: &BTreeSet<String>, lacking: &[&str]
         (None, Some(read)) => (format!("did you mean '{read}'?"), Risk::Lost),
         (None, None) if name == learning::SERVERS => (SERVERS_HELP.to_owned(), Risk::Lost),
         (None, None) if reads.is_empty() => ("its rules read no variable".to_owned(), Risk::Lost),
-        (None, None) => (format!("its rules read {}", reads.join(", ")), Risk::Lost),
+        (None, None) => (format!("its rules read {}", listed(&reads)), Risk::Lost),
     };
     Unread { fault: fault.help(help), risk }
 }
 
+fn listed(names: &[&str]) -> String {
+    let shown = names[..names.len().min(SHOWN)].join(", ");
+    if names.len() > SHOWN { shown + " and others" } else { shown }
+}
+
 fn meant<'a>(name: &str, names: &[&'a str]) -> Option<&'a str> {
+    if names.len() > NAMES {
+        return None;
+    }
     let same = names.iter().find(|other| other.eq_ignore_ascii_case(name)).copied();
     same.or_else(|| similar(name, names))
 }
@@ -242,7 +263,9 @@ impl Tree<'_> {
         let mut found = Vec::new();
         for filter in filters {
             for entry in &filter.entries {
-                if let Entry::Include(include) = entry {
+                if let Entry::Include(include) = entry
+                    && found.len() < MOST
+                {
                     found.extend(self.of_reference(&filter, include, uncontrolled));
                 }
             }
@@ -253,7 +276,7 @@ impl Tree<'_> {
     fn of_reference(&self, filter: &Filter, include: &Include, uncontrolled: Risk) -> Vec<Unread> {
         let none = BTreeSet::new();
         let reads = self.reads.get(&include.filter).unwrap_or(&none);
-        let unread = include.params.vars.0.keys().filter(|name| !reads.contains(*name));
+        let unread = include.params.vars.0.keys().filter(|name| !reads.contains(*name)).take(MOST);
         let told = |name: &String| {
             let Unread { fault, risk } = match CONTROL.contains(&&**name) {
                 true => Unread { fault: out_of_place(name), risk: uncontrolled },

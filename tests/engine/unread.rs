@@ -200,3 +200,27 @@ fn a_binding_knows_where_its_parameters_stand() {
     assert_eq!(read.dropped.len(), 1);
     assert_eq!(told.len(), 1);
 }
+
+/// However many parameters come to nothing, few are told of, and soon.
+#[test]
+fn many_parameters_that_nobody_reads_cost_little() {
+    let rules: String = (0..8_000)
+        .map(|at| format!("<rule action='accept' direction='in'><ip dstipaddr='$V{at}'/></rule>"))
+        .collect();
+    let wide = format!("<filter name='wide'><uuid>{}</uuid>{rules}</filter>", uuid("wide"));
+    let params: String =
+        (0..20_000).map(|at| format!("<parameter name='W{at}' value='1'/>")).collect::<Vec<_>>().concat();
+    let over = tree("over", &["wide"])
+        .replace("<filterref filter='wide'/>", &format!("<filterref filter='wide'>{params}</filterref>"));
+    let mut world = World::new(&[wide, over]);
+    world.appears(&tap(5, "vnet0"));
+    let given: Vec<(String, String)> = (0..8_000)
+        .map(|at| (format!("V{at}"), "10.0.0.1".to_owned()))
+        .chain((0..8_000).map(|at| (format!("X{at}"), "1".to_owned())))
+        .collect();
+    let given: Vec<(&str, &str)> = given.iter().map(|(name, value)| (&**name, &**value)).collect();
+    let began = std::time::Instant::now();
+    let refused = world.ask(Request::Apply { xml: with_params("vnet0", "over", &given) }).unwrap_err();
+    assert!(began.elapsed() < std::time::Duration::from_secs(20), "{:?}", began.elapsed());
+    assert!(refused.message.len() < 4096 && refused.faults.len() <= 64, "{}", refused.message);
+}
