@@ -132,3 +132,39 @@ fn installing_does_not_build() {
     assert!(said.contains("nothing is built; run: cargo build --release"), "{said}");
     assert!(!said.contains("no-cargo-here"), "{said}");
 }
+
+/// A package with these dependencies and nothing in it, checked as `make deb` does; whether it is still there, and what was said.
+fn checked(depends: &str) -> (bool, String) {
+    let place = TempDir::new().unwrap();
+    let control = place.path().join("tree/DEBIAN/control");
+    fs::create_dir_all(control.parent().unwrap()).unwrap();
+    let head = "Package: x\nVersion: 1\nArchitecture: all\nMaintainer: x <x@example.org>\nDescription: x\n";
+    fs::write(control, format!("{head}{depends}")).unwrap();
+    let package = place.path().join("x.deb");
+    let mut build = Command::new("dpkg-deb");
+    let built = build.arg("--build").arg(place.path().join("tree")).arg(&package).output().unwrap();
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/deb");
+    let output = Command::new(script).arg("--check").arg(&package).output().unwrap();
+    assert_eq!(output.status.success(), package.exists());
+    (package.exists(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn a_package_that_names_no_library_is_not_kept() {
+    if Command::new("dpkg-deb").arg("--version").output().is_err() {
+        println!("skipped: this is no Debian");
+        return;
+    }
+    let whole = "Depends: libc6 (>= 2.34), libmnl0 (>= 1.0.3-4~), libnftnl11 (>= 1.1.2)\n";
+    assert_eq!(checked(whole), (true, String::new()));
+    for (depends, missing) in [
+        ("", "libc6"),
+        ("Depends: libc6 (>= 2.34)\n", "libmnl0"),
+        ("Depends: libc6, libmnl0-dev, libnftnl11\n", "libmnl0"),
+        ("Depends: libc6, libmnl0, xlibnftnl11\n", "libnftnl11"),
+    ] {
+        let (there, said) = checked(depends);
+        assert!(!there && said.contains(&format!("would not depend on {missing} ")), "{depends:?}: {said}");
+    }
+}
