@@ -14,7 +14,7 @@ mod walk;
 
 pub(crate) use groups::leading_ones;
 pub use members::slot_values;
-pub use walk::introduces_loop;
+pub use walk::{has_loop, introduces_loop};
 
 use crate::diag::{Code, Diagnostic};
 use crate::field::Field;

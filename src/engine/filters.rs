@@ -9,9 +9,10 @@ use super::{Change, Context, State, Write, refusal};
 use crate::diag::{Diagnostic, Severity};
 use crate::filter::{Filter, write};
 use crate::firewall::{Firewall, Refused, Rules};
-use crate::resolve::introduces_loop;
+use crate::resolve::{has_loop, introduces_loop};
 use crate::rpc::{Error, FilterId, Reply};
 use imbl::OrdMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -27,14 +28,39 @@ pub struct Fault {
     pub why: Error,
 }
 
-/// Of filters that were read from files, those that can be defined one after the other, and why the others can not.
+/// Of filters that were read from files, those that can be defined together, and why the others can not. Where references
+/// run in a circle, those are taken that can be defined one after the other.
 pub fn sound(known: &Filters, found: impl IntoIterator<Item = Filter>) -> (Vec<Arc<Filter>>, Vec<Fault>) {
+    let (named, faults) = taken(known, found, |_, _| Ok(()));
+    let all = with_all(known, &named);
+    if !has_loop(&|name| all.get(name).cloned(), named.iter().map(|filter| &**filter)) {
+        return (named, faults);
+    }
+    let (sound, circular) = taken(known, named.iter().map(|filter| Filter::clone(filter)), check_loop);
+    (sound, faults.into_iter().chain(circular).collect())
+}
+
+fn with_all(known: &Filters, more: &[Arc<Filter>]) -> Filters {
+    let more = more.iter().map(|filter| (filter.name.clone(), Arc::clone(filter)));
+    known.iter().map(|(name, filter)| (name.clone(), Arc::clone(filter))).chain(more).collect()
+}
+
+/// Takes those, one after the other, that have the right to their names and pass a check against all before.
+fn taken(
+    known: &Filters,
+    found: impl IntoIterator<Item = Filter>,
+    check: fn(&Filters, &Filter) -> Result<(), Error>,
+) -> (Vec<Arc<Filter>>, Vec<Fault>) {
     let mut known = known.clone();
+    let owner = |filter: &Arc<Filter>| Some((filter.uuid?, filter.name.clone()));
+    let mut owners: BTreeMap<Uuid, String> = known.values().filter_map(owner).collect();
     let (mut sound, mut faults) = (Vec::new(), Vec::new());
     for filter in found {
-        match check(&known, &filter) {
+        let named = owners.get(&filter.uuid.unwrap_or_default()).map(String::as_str);
+        match check_identity(&known, named, &filter).and_then(|()| check(&known, &filter)) {
             Ok(()) => {
                 let filter = Arc::new(filter);
+                owners.extend(owner(&filter));
                 known.insert(filter.name.clone(), Arc::clone(&filter));
                 sound.push(filter);
             }
@@ -46,20 +72,23 @@ pub fn sound(known: &Filters, found: impl IntoIterator<Item = Filter>) -> (Vec<A
 
 /// Whether a filter can stand beside those that are known.
 fn check(known: &Filters, filter: &Filter) -> Result<(), Error> {
-    check_identity(known, filter)?;
+    let named = known.values().find(|known| known.uuid == Some(filter.uuid.unwrap_or_default()));
+    check_identity(known, named.map(|known| known.name.as_str()), filter)?;
+    check_loop(known, filter)
+}
+
+fn check_loop(known: &Filters, filter: &Filter) -> Result<(), Error> {
     match introduces_loop(&|name| known.get(name).cloned(), filter) {
         true => Err(Error::failed("filter would introduce a loop")),
         false => Ok(()),
     }
 }
 
-/// A name and a UUID belong together for good.
-fn check_identity(known: &Filters, filter: &Filter) -> Result<(), Error> {
-    let uuid = filter.uuid.unwrap_or_default();
-    if let Some(known) = known.values().find(|known| known.uuid == Some(uuid)) {
-        let name = &known.name;
+/// A name and a UUID belong together for good. `named` is the filter that has the UUID.
+fn check_identity(known: &Filters, named: Option<&str>, filter: &Filter) -> Result<(), Error> {
+    if let Some(name) = named {
         let message = format!("filter with same UUID but different name ('{name}') already exists");
-        return if *name == filter.name { Ok(()) } else { Err(Error::failed(message)) };
+        return if name == filter.name { Ok(()) } else { Err(Error::failed(message)) };
     }
     match known.get(&filter.name) {
         None => Ok(()),

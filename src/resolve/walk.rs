@@ -62,20 +62,31 @@ pub(super) fn walk(library: Library<'_>, root: &str, vars: &Vars) -> Result<Vec<
 /// Whether the references of a new definition lead back to the filter itself. Each filter is looked at once;
 /// references to filters that are not there lead nowhere.
 pub fn introduces_loop(library: Library<'_>, new: &Filter) -> bool {
-    let mut state = BTreeMap::from([(new.name.clone(), Visit::Open)]);
-    let mut open: Vec<(String, Vec<String>)> = vec![(new.name.clone(), names(new))];
+    leads_back(library, new, &mut BTreeMap::new())
+}
+
+/// Whether references run in a circle below any of these filters. Each is looked at once, however many refer to it.
+pub fn has_loop<'a>(library: Library<'_>, filters: impl IntoIterator<Item = &'a Filter>) -> bool {
+    let mut visits = BTreeMap::new();
+    let mut filters = filters.into_iter();
+    filters.any(|filter| !visits.contains_key(&filter.name) && leads_back(library, filter, &mut visits))
+}
+
+fn leads_back(library: Library<'_>, from: &Filter, visits: &mut BTreeMap<String, Visit>) -> bool {
+    visits.insert(from.name.clone(), Visit::Open);
+    let mut open: Vec<(String, Vec<String>)> = vec![(from.name.clone(), names(from))];
     while let Some((name, references)) = open.last_mut() {
         let Some(next) = references.pop() else {
-            state.insert(std::mem::take(name), Visit::Done);
+            visits.insert(std::mem::take(name), Visit::Done);
             open.pop();
             continue;
         };
-        match state.get(&next) {
+        match visits.get(&next) {
             Some(Visit::Open) => return true,
             Some(Visit::Done) => {}
             None => {
                 let references = library(&next).map_or(Vec::new(), |filter| names(&filter));
-                state.insert(next.clone(), Visit::Open);
+                visits.insert(next.clone(), Visit::Open);
                 open.push((next, references));
             }
         }
