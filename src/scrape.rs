@@ -6,13 +6,16 @@
 use crate::config::Endpoint;
 use crate::rpc::listen::{self, NoSocket};
 use crate::rpc::server::stopped;
+use std::collections::VecDeque;
 use std::io;
 use std::net;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
 /// Where the text goes that is asked for.
@@ -48,14 +51,14 @@ const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-
 /// Bytes of a request.
 pub const LONGEST: usize = 8 << 10;
 
-/// Connections at a time; more wait in the kernel's queue.
+/// Connections at a time; one more takes the place of another.
 const CONNECTIONS: usize = 8;
 
 /// For a request, the text, its way out and the other end's farewell.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// After an accept that failed for want of descriptors, for one.
-const RETRY: Duration = Duration::from_millis(100);
+const RETRY: Duration = Duration::from_secs(1);
 
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
@@ -104,11 +107,18 @@ pub async fn serve(
 ) -> io::Result<()> {
     let listening = socket.listening()?;
     let mut conversations = JoinSet::new();
+    let mut places = VecDeque::new();
     loop {
         tokio::select! {
             () = stopped(&mut stop) => return Ok(()),
-            accepted = listening.accept(), if conversations.len() < CONNECTIONS => match accepted {
-                Ok(stream) => drop(conversations.spawn(timeout(PATIENCE, converse(stream, questions.clone())))),
+            accepted = listening.accept() => match accepted {
+                Ok(stream) => {
+                    make_place(&mut places);
+                    let heard = Arc::default();
+                    let conversation = converse(stream, questions.clone(), Arc::clone(&heard));
+                    let conversation = conversations.spawn(timeout(PATIENCE, conversation));
+                    places.push_back(Place { heard, conversation });
+                }
                 Err(error) => {
                     tracing::warn!(%error, "nobody can be accepted who asks for metrics");
                     tokio::time::sleep(RETRY).await;
@@ -119,10 +129,28 @@ pub async fn serve(
     }
 }
 
-/// One request, its answer and the end. Takes as long as the other end does.
+/// A conversation, and whether its request has come.
+struct Place {
+    heard: Arc<AtomicBool>,
+    conversation: AbortHandle,
+}
+
+/// Makes a place for one more. Where all are taken, the conversation ends that has been silent longest, or else the oldest:
+/// whoever wants figures asks and reads at once.
+fn make_place(places: &mut VecDeque<Place>) {
+    places.retain(|place| !place.conversation.is_finished());
+    if places.len() >= CONNECTIONS {
+        let silent = places.iter().position(|place| !place.heard.load(Ordering::Relaxed));
+        let ended = places.remove(silent.unwrap_or(0));
+        ended.iter().for_each(|place| place.conversation.abort());
+    }
+}
+
+/// One request, its answer and the end. Takes as long as the other end does. It is noted when the request has come.
 pub async fn converse(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     questions: mpsc::Sender<Question>,
+    heard: Arc<AtomicBool>,
 ) -> io::Result<()> {
     let (mut request, mut length) = (vec![0; LONGEST], 0);
     let answer = loop {
@@ -134,6 +162,7 @@ pub async fn converse(
             more => length += more,
         }
     };
+    heard.store(true, Ordering::Relaxed);
     let text = match answer {
         Answer::Metrics => ask(&questions).await?,
         _ => format!("{}\n", answer.status()),
