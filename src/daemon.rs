@@ -28,7 +28,7 @@ use crate::metrics::Counters;
 use crate::nft::Ownership;
 use crate::notify;
 use crate::rpc::{self, Error};
-use crate::store::{Fault, Store};
+use crate::store::{Fault, Staged, Store};
 use crate::unseen::Watch;
 use addresses::Addresses;
 use checksum_guard::ChecksumGuard;
@@ -102,6 +102,9 @@ struct Daemon {
     kernel_state: KernelState,
     /// What was written for changes that were refused, and could not be put back yet.
     unsettled: Transaction,
+    /// Documents of deleted bindings whose rules stay for their period of grace. A daemon that ends meanwhile leaves them aside, so
+    /// that the next one tells a binding that was deleted from one whose document was lost.
+    leaving: Vec<Staged>,
 }
 
 /// Whether the kernel holds the rules of the state.
@@ -213,8 +216,10 @@ impl Daemon {
             untidy,
             kernel_state: KernelState::InSync,
             unsettled: Transaction::default(),
+            leaving: Vec::new(),
         };
-        daemon.state = lost.iter().fold(daemon.state, |state, port| state.lose(port));
+        daemon.state =
+            lost.iter().fold(daemon.state, |state, port| state.lose(port, "its binding can not be read"));
         daemon.close_strays().await?;
         daemon.guard_from_start()?;
         daemon.enforce_from_start().await?;

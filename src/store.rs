@@ -12,6 +12,7 @@ pub use staged::Staged;
 
 use crate::xml::decode;
 use rustix::fs::{AtFlags, Mode, OFlags};
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{DirBuilder, File, TryLockError};
 use std::io::{self, ErrorKind, Read};
@@ -38,6 +39,7 @@ const UNFINISHED: &str = ".nwfilter-";
 pub struct Store {
     path: PathBuf,
     directory: Arc<File>,
+    deleted: BTreeSet<String>,
 }
 
 /// One document found in the directory.
@@ -102,7 +104,7 @@ impl Store {
         if directory.metadata().map_err(&io)?.mode() & 0o002 != 0 {
             return Err(Fault::Open(path.into()));
         }
-        let store = Store { path: path.into(), directory: Arc::new(directory) };
+        let mut store = Store { path: path.into(), directory: Arc::new(directory), deleted: BTreeSet::new() };
         store.sweep()?;
         Ok(store)
     }
@@ -110,6 +112,11 @@ impl Store {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The documents whose deletion was not kept when the last instance ended.
+    pub fn deleted(&self) -> &BTreeSet<String> {
+        &self.deleted
     }
 
     /// Writes a document, whole or not at all. When this returns, it is on the disk.
@@ -147,8 +154,9 @@ impl Store {
     }
 
     /// What can not be deleted, since the file system is read-only or it is a directory, is no document, and stays.
-    fn sweep(&self) -> Result<(), Fault> {
+    fn sweep(&mut self) -> Result<(), Fault> {
         for name in self.names()?.iter().filter(|name| name.as_bytes().starts_with(UNFINISHED.as_bytes())) {
+            self.deleted.extend(staged::deleted(name));
             let _ = rustix::fs::unlinkat(&self.directory, name, AtFlags::empty());
         }
         Ok(())

@@ -22,6 +22,10 @@ impl Daemon {
             warn!(interface = link.name, "closed: it was renamed while it was bound; bind it under its name");
             self.state = self.state.close(&link, "renamed while it was bound, and not bound under this name");
         }
+        for link in self.state.lost(&ruleset, self.bindings.deleted()) {
+            warn!(interface = link.name, "closed: it has rules and no binding; bind it, or remove it");
+            self.state = self.state.lose(&link.name, "the document of its binding is lost");
+        }
         Ok(())
     }
 

@@ -46,13 +46,12 @@ impl Transaction {
         })
     }
 
-    /// The change is in force: what it replaced is forgotten.
-    fn commit(self) {
-        for written in self.0 {
-            if let Written::Document(staged) = written {
-                staged.keep();
-            }
-        }
+    /// The documents that were changed.
+    fn documents(self) -> impl Iterator<Item = Staged> {
+        self.0.into_iter().filter_map(|written| match written {
+            Written::Document(staged) => Some(staged),
+            Written::Lines(_) => None,
+        })
     }
 
     /// Puts everything back, the last first. What can not be put back now stays to be put back.
@@ -108,7 +107,7 @@ impl Daemon {
             self.put_back(transaction);
             return Err(CommitError::ByKernel(refused));
         }
-        transaction.commit();
+        self.keep(transaction, &change.next);
         let now = self.now();
         self.addresses.owe(&records.after, now);
         self.remember_to_settle();
@@ -137,6 +136,14 @@ impl Daemon {
         transaction.sync()?;
         transaction.0.extend(self.addresses.append(&records.before, now)?.map(Written::Lines));
         Ok(())
+    }
+
+    /// The change is in force: what it replaced is forgotten, unless its rules stay for a period of grace.
+    fn keep(&mut self, transaction: Transaction, next: &State) {
+        let staged = self.leaving.drain(..).chain(transaction.documents());
+        let (leaving, kept) = staged.partition(|staged: &Staged| next.is_leaving(staged.name()));
+        self.leaving = leaving;
+        Vec::into_iter(kept).for_each(Staged::keep);
     }
 
     fn stage_document(&self, write: &Write) -> Result<Vec<Staged>, Fault> {

@@ -322,10 +322,10 @@ impl State {
 
     /// The state in which a port is shut whose binding can not be read: it has its name still, and nothing passes
     /// until it is bound anew.
-    pub fn lose(&self, portdev: &str) -> State {
+    pub fn lose(&self, portdev: &str, why: &str) -> State {
         let mut next = State { firewall: self.firewall.reserve(portdev), ..self.clone() };
         if let Some(link) = self.link_of(portdev).cloned() {
-            next.shut(&link, portdev, "its binding can not be read");
+            next.shut(&link, portdev, why);
         }
         next
     }
@@ -338,6 +338,21 @@ impl State {
         let links = held.filter_map(|index| self.links.get(&index).cloned());
         let reserved = |name: &str| ruleset.tables.values().any(|table| layout::is_reserved(table, name));
         links.filter(|link| !reserved(&link.name)).collect()
+    }
+
+    /// The links that these tables hold under their own reserved name and that have no rules now: neither these bindings nor those
+    /// that were deleted know them.
+    pub fn lost(&self, ruleset: &Ruleset, deleted: &BTreeSet<String>) -> Vec<Arc<Link>> {
+        let held: BTreeSet<u32> = ruleset.tables.values().flat_map(layout::bound).collect();
+        let held = held.into_iter().filter(|index| !self.firewall.members().contains_key(index));
+        let links = held.filter_map(|index| self.links.get(&index).cloned());
+        let reserved = |name: &str| ruleset.tables.values().any(|table| layout::is_reserved(table, name));
+        links.filter(|link| reserved(&link.name) && !deleted.contains(&link.name)).collect()
+    }
+
+    /// Whether a binding was deleted whose rules stay for its period of grace.
+    pub fn is_leaving(&self, portdev: &str) -> bool {
+        self.leaving.contains_key(portdev)
     }
 
     /// The state in which devices that are made again under a bound name are as shut as an earlier daemon left them.

@@ -3,9 +3,10 @@
 //! What was there before lies aside under a name that no reader looks at. To go back is to rename, which needs no room on the
 //! disk. What a process that dies leaves aside is swept when the directory is opened again: its change stands.
 
-use super::{Fault, LIMIT, Store, UNFINISHED, fault, file_name};
+use super::{Fault, LIMIT, SUFFIX, Store, UNFINISHED, fault, file_name};
 use rustix::fs::{AtFlags, FileType, RenameFlags};
 use rustix::io::Errno;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -29,6 +30,11 @@ enum Before {
     Nothing,
     /// No document, as now.
     Same,
+}
+
+/// The document that lies aside under this name since it was deleted.
+pub(super) fn deleted(aside: &OsStr) -> Option<String> {
+    Some(aside.to_str()?.strip_prefix(UNFINISHED)?.strip_suffix(SUFFIX)?.into())
 }
 
 impl Store {
@@ -107,6 +113,11 @@ impl Staged {
     /// Whether there was a document before.
     pub fn replaces(&self) -> bool {
         matches!(self.before, Before::Aside(_))
+    }
+
+    /// The name of the document.
+    pub fn name(&self) -> &str {
+        self.file.strip_suffix(SUFFIX).unwrap_or(&self.file)
     }
 
     /// Puts back what was there before. Where it fails, it can be tried again.

@@ -528,6 +528,33 @@ fn few_descriptors_keep_no_guest_from_being_bound_and_no_client_from_being_serve
     });
 }
 
+/// An interface with rules and no document of a binding is shut until it is bound or removed; one whose binding was deleted is let go.
+#[test]
+fn documents_of_bindings_that_are_lost_open_no_interface() {
+    in_fresh_netns(|| {
+        let (network, host) = (Network::new(), Host::new());
+        host.configure("grace = 600\n");
+        let daemon = host.start();
+        guarded(&network, &mut daemon.connect());
+        daemon.kill();
+        fs::remove_dir_all(host.path("run/nwfilter-binding")).unwrap();
+        let daemon = host.start();
+        assert!(!network.passes(Way::FromGuest, forged()) && !network.passes(Way::FromGuest, honest()));
+        assert!(daemon.log().contains("it has rules and no binding"), "{}", daemon.log());
+        daemon.kill();
+        let daemon = host.start();
+        assert!(!network.passes(Way::FromGuest, honest()), "still");
+        daemon.connect().create("vnet0", "g").unwrap();
+        assert!(network.passes(Way::FromGuest, honest()) && !network.passes(Way::FromGuest, forged()));
+        daemon.connect().delete("vnet0").unwrap();
+        assert!(!network.passes(Way::FromGuest, forged()), "its grace");
+        assert!(documents(&host, "run/nwfilter-binding").is_empty());
+        daemon.kill();
+        drop(host.start());
+        assert!(network.passes(Way::FromGuest, forged()), "its binding was deleted");
+    });
+}
+
 /// Neither a disk that is read-only at the start nor what lies in the journal's place keeps a daemon from filtering.
 #[test]
 fn a_daemon_starts_whatever_its_journal_is() {
