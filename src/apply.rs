@@ -7,6 +7,7 @@
 //! know it, and a rule must not meet it empty. Needs no async runtime; answers can be awaited in any.
 
 mod grace;
+mod host;
 mod link;
 
 use crate::ir::observed::Observed;
@@ -19,6 +20,7 @@ use crate::nft::reply::{Fault, Refusal};
 use crate::nft::{Ownership, encode};
 use crate::plan::{Change, Pause, Plan, Step};
 use grace::Grace;
+pub use host::has_ipset;
 use link::{Link, wait_for_packets_under_way};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display, Formatter};
@@ -399,6 +401,12 @@ fn sweep(made: &[Step]) -> Vec<Step> {
 }
 
 impl Refused {
+    /// What was refused before anything was sent, if anything was.
+    pub fn of(refusals: Vec<Refusal>) -> Result<(), Refused> {
+        let refused = Refused { stage: Stage::Prepare, refusals, litter: Vec::new() };
+        if refused.refusals.is_empty() { Ok(()) } else { Err(refused) }
+    }
+
     /// The filters whose rules were refused.
     pub fn filters(&self) -> BTreeSet<String> {
         let origins = self.refusals.iter().filter_map(|refusal| refusal.origin.as_ref());

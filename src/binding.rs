@@ -21,7 +21,7 @@ use uuid::Uuid;
 pub const PORTDEV_BYTES: usize = 15;
 
 /// `<filterbinding>`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Binding {
     /// The guest's name.
     pub owner_name: String,

@@ -3,14 +3,17 @@
 //! Everything works without the daemon, from any directory. The kernel itself is the memory: what is bound is read
 //! from our tables. Where the daemon runs, it owns the tables and is asked to do the change.
 
+mod date;
 mod documents;
 mod enforce;
 mod explain;
+mod filters;
 mod ipset;
 mod params;
 mod print;
 mod status;
 mod trace;
+mod whole;
 
 use crate::addr::Mac;
 use crate::config::{Config, Options};
@@ -28,6 +31,10 @@ use std::process::ExitCode;
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
+    /// Where the daemon's socket and the records of bindings are [default: the environment variable
+    /// NWFILTER_RUNTIME_DIR, else /run/libvirt]
+    #[arg(long, global = true, value_name = "DIR")]
+    runtime_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -57,14 +64,34 @@ enum Command {
     Apply(BindArgs),
     /// Print what `apply` would change, and change nothing. Where the daemon runs, it says so.
     Plan(BindArgs),
-    /// Unbind an interface. Its frames are no longer filtered.
+    /// Define filters by name, or replace those that have their names, and say who uses them.
+    Define {
+        /// Filter documents, of which all are taken or none; `-` is the standard input.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// Where filters are kept, for when no daemon runs.
+        #[arg(long, default_value = FILTERS)]
+        dir: PathBuf,
+    },
+    /// Undefine a filter that no interface uses.
+    Undefine {
+        /// Its name.
+        name: String,
+        /// Where filters are kept, for when no daemon runs.
+        #[arg(long, default_value = FILTERS)]
+        dir: PathBuf,
+    },
+    /// Unbind interfaces. Their frames are no longer filtered.
     Remove {
-        /// The interface.
-        #[arg(long, required_unless_present = "index")]
-        dev: Option<String>,
-        /// Its index instead, for one that is gone.
+        /// The interface; again for more.
+        #[arg(long, required_unless_present_any = ["index", "all"])]
+        dev: Vec<String>,
+        /// The index of an interface instead, for one that is gone.
         #[arg(long, conflicts_with = "dev")]
         index: Option<u32>,
+        /// All interfaces that are bound.
+        #[arg(long, conflicts_with_all = ["dev", "index"])]
+        all: bool,
     },
     /// Say what becomes of a frame, and which line of XML decides.
     Explain(explain::ExplainArgs),
@@ -86,6 +113,7 @@ enum Command {
         dir: PathBuf,
     },
     /// Show the bound interfaces, their programs and counters.
+    #[command(visible_alias = "list")]
     Status {
         /// This interface alone.
         #[arg(long)]
@@ -161,7 +189,9 @@ type Outcome = Result<(), Failure>;
 /// Runs the command line of this process. The exit code is 0 for done, 1 for documents or values at fault, 2 for a
 /// wrong command line, 3 for anything the host refuses.
 pub fn main() -> ExitCode {
-    match run(Cli::parse().command) {
+    let Cli { command, runtime_dir } = Cli::parse();
+    status::look_in(runtime_dir);
+    match run(command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Faults(faults)) => {
             show(&faults);
@@ -181,7 +211,9 @@ fn run(command: Command) -> Outcome {
         Command::Compile { filter, slots, json } => print::compile(&filter, slots, json),
         Command::Apply(arguments) => enforce::apply(&arguments),
         Command::Plan(arguments) => enforce::plan(&arguments),
-        Command::Remove { dev, index } => enforce::remove(dev.as_deref(), index),
+        Command::Define { files, dir } => filters::define(&files, &dir),
+        Command::Undefine { name, dir } => filters::undefine(&name, &dir),
+        Command::Remove { dev, index, all } => enforce::remove_all(&dev, index, all),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Trace { dev, drops, pcapng, dir } => trace::run(&dev, drops, pcapng.as_deref(), &dir),
         Command::Status { dev, json } => status::show(dev.as_deref(), json),
@@ -190,15 +222,25 @@ fn run(command: Command) -> Outcome {
             clap_complete::generate(shell, &mut Cli::command(), "nwfilter", &mut io::stdout());
             Ok(())
         }
-        Command::Man { dir } => man_pages(&dir).map_err(|error| Failure::host(&dir.display(), &error)),
+        Command::Man { dir } => {
+            let pages = man_pages(&dir).map_err(|error| Failure::host(&dir.display(), &error))?;
+            print(&format!("{pages} man pages written to {}\n", dir.display()));
+            Ok(())
+        }
     }
 }
 
 /// One page for each command, and the daemon's.
-fn man_pages(dir: &Path) -> io::Result<()> {
+fn man_pages(dir: &Path) -> io::Result<usize> {
     clap_mangen::generate_to(Cli::command(), dir)?;
     let daemon = clap_mangen::Man::new(Options::command()).section("8");
-    daemon.render(&mut fs::File::create(dir.join("nwfilterd.8"))?)
+    daemon.render(&mut fs::File::create(dir.join("nwfilterd.8"))?)?;
+    Ok(pages_of(&Cli::command()) + 1)
+}
+
+/// The page of a command and those of the commands below it.
+fn pages_of(command: &clap::Command) -> usize {
+    1 + command.get_subcommands().map(pages_of).sum::<usize>()
 }
 
 /// The filters of a directory, as the daemon takes them.

@@ -15,13 +15,15 @@ mod reconcile;
 mod reconfigure;
 mod rival;
 mod start;
+mod trail;
 mod transaction;
 
 use crate::apply::{self, Kernel};
 use crate::compile;
 use crate::config::{Config, Options};
 use crate::drops;
-use crate::engine::State;
+use crate::engine::{self, State};
+use crate::filter::Filter;
 use crate::firewall::{Firewall, Policy};
 use crate::links::{self, LinkEvent};
 use crate::metrics::Counters;
@@ -189,7 +191,7 @@ impl Daemon {
             compile: compile::Options { features: features.into(), counters: config.counters },
             placement: config.placement,
         };
-        let found = filters.read()?;
+        let (found, _) = filters.read(&Default::default())?;
         let links = links::snapshot().map_err(system("links can not be listed"))?;
         let firewall = Firewall::new(policy).hooks_last(features.lasting_hooks.is_yes());
         let firewall =
@@ -224,6 +226,7 @@ impl Daemon {
         daemon.guard_from_start()?;
         daemon.enforce_from_start().await?;
         daemon.write_what_is_known(stands.then_some(&book));
+        trail::warn_of_blocked(&daemon.state);
         daemon.listen();
         Ok(daemon)
     }
@@ -321,6 +324,10 @@ impl Daemon {
         for event in events {
             let change = self.state.link(&event);
             let Err(refused) = self.try_commit(change).await else { continue };
+            let with_closed = self.state.link_with_closed(&event);
+            if event.is_about_a_bridge() && self.try_commit(with_closed).await.is_ok() {
+                continue;
+            }
             let why = Error::from(refused).message;
             error!(link = ?event, reason = %why, "rules not taken by the kernel");
             if let LinkEvent::Appeared(link) | LinkEvent::Changed { new: link, .. } = &event {
@@ -334,24 +341,36 @@ impl Daemon {
     async fn reload(&mut self) {
         notify::tell(notify::State::Reloading);
         self.settings.reload(&mut self.config);
-        let reloaded = match self.filters.read() {
-            Ok(found) => {
-                let (change, faults) = self.state.reload(found);
-                start::tell_of(&faults);
-                self.commit_if(change).await
-            }
-            Err(fault) => Err(Error::internal(transaction::chain(&fault))),
-        };
-        match reloaded {
-            Ok(_) => info!("filters read anew"),
-            Err(refused) => error!(reason = %refused.message, "filters stay as they were"),
+        match self.filters.read(self.state.firewall().filters()) {
+            Ok(found) => self.take_filters(found).await,
+            Err(fault) => error!(reason = transaction::chain(&fault), "filters stay as they were"),
         }
         self.retry_closed().await;
         notify::tell(notify::State::Ready);
     }
 
+    /// Takes the filters that were found, all at once, or, where the kernel refuses that, one by one, so that one that it
+    /// does not take stands in no other's way.
+    async fn take_filters(&mut self, (found, faulty): (Vec<Filter>, usize)) {
+        let before = self.state.clone();
+        let (change, mut faults) = self.state.reload(found.clone());
+        if self.commit(change).await.is_err() {
+            faults.clear();
+            for filter in found {
+                let name = filter.name.clone();
+                let (change, fault) = self.state.reload([filter]);
+                faults.extend(fault);
+                if let Err(why) = self.commit(change).await {
+                    faults.push(engine::Fault { filter: name, why });
+                }
+            }
+        }
+        start::tell_of(&faults);
+        trail::tell_of_reload(&before, &self.state, faulty + faults.len());
+    }
+
     /// One by one, so that a port the kernel still refuses stands in no other's way.
-    async fn retry_closed(&mut self) {
+    pub(super) async fn retry_closed(&mut self) {
         for portdev in self.state.closed_ports() {
             if let Err(refused) = self.commit(self.state.retry(&portdev)).await {
                 warn!(port = portdev, reason = %refused.message, "stays closed");

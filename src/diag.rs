@@ -249,8 +249,7 @@ pub fn lines(diagnostics: &[Diagnostic]) -> String {
 /// what was expected, and a way out.
 pub fn render(diagnostics: &[Diagnostic], color: bool) -> String {
     let renderer = if color { Renderer::styled() } else { Renderer::plain() };
-    let mut sorted: Vec<&Diagnostic> = diagnostics.iter().collect();
-    sorted.sort_by_key(|found| found.place.as_ref().map(|place| (&place.source.name, place.span)));
+    let sorted = in_order(diagnostics);
     let mut text = String::new();
     for diagnostic in sorted.iter().take(SHOWN) {
         text.push_str(&renderer.render(&[group(diagnostic)]));
@@ -260,6 +259,23 @@ pub fn render(diagnostics: &[Diagnostic], color: bool) -> String {
         text.push_str(&format!("and {more} more\n"));
     }
     text
+}
+
+/// Diagnostics in the order of the document. Of few the lines and columns are compared, since those that came from elsewhere
+/// have a document of nothing but their line; of many that would cost the document's length each.
+pub(crate) fn in_order(diagnostics: &[Diagnostic]) -> Vec<&Diagnostic> {
+    let mut sorted: Vec<&Diagnostic> = diagnostics.iter().collect();
+    if sorted.len() > SHOWN {
+        sorted.sort_by_key(|found| found.place.as_ref().map(|place| (&place.source.name, place.span)));
+    } else {
+        sorted.sort_by_cached_key(|found| found.place.as_ref().map(position));
+    }
+    sorted
+}
+
+fn position(place: &Place) -> (String, (usize, usize), u32) {
+    let length = place.span.end.saturating_sub(place.span.start);
+    (place.source.name.clone(), place.source.line_column(place.span.start), length)
 }
 
 fn group(diagnostic: &Diagnostic) -> Group<'_> {

@@ -9,6 +9,7 @@ mod census;
 pub mod documents;
 mod filters;
 mod learners;
+pub mod named;
 mod needs;
 mod ports;
 mod records;
@@ -24,10 +25,10 @@ use crate::filter::{Filter, write};
 use crate::firewall::{Firewall, Refused};
 use crate::ir::observed::Observed;
 use crate::lease::Table;
-use crate::lease::file::{Book, Guest};
+use crate::lease::file::{self, Book};
 use crate::links::Link;
 use crate::rpc::{BindingId, Error, FilterId, Reply, Request};
-use crate::status::{Interface, Status};
+use crate::status::{Guest, Interface, Status};
 use imbl::OrdMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,7 +50,7 @@ pub struct State {
     /// Guests whose addresses are found out, by link.
     learners: OrdMap<u32, Arc<learners::Study>>,
     /// What is known of guests that are not there.
-    remembered: OrdMap<(Guest, u32), Table>,
+    remembered: OrdMap<(file::Guest, u32), Table>,
     /// The time since the Unix epoch at which the daemon started.
     epoch: Duration,
     /// No address ends before this: the kernel did not take what ended then.
@@ -159,15 +160,18 @@ impl State {
             let member = interface.index.and_then(|index| self.firewall.members().get(&index));
             let why = member.and_then(|member| self.closed.get(&member.name));
             interface.closed = why.map(ToString::to_string);
+            let binding = member.and_then(|member| self.bindings.get(&member.name));
+            interface.guest = binding.map(|binding| Guest::of(binding));
             interface.learning = interface.index.and_then(|index| self.lesson(index));
         }
         let waiting = self.waiting().map(|binding| Interface {
             name: Some(binding.portdev.clone()),
             filter: binding.filter.clone(),
+            guest: Some(Guest::of(binding)),
             ..Interface::default()
         });
         status.interfaces.extend(waiting);
-        status
+        Status { daemon: true, ..status }
     }
 
     /// Why a binding's interface is closed; none where it is not.
@@ -227,6 +231,8 @@ impl State {
             }
             Request::DefineFilter { xml, flags } => self.define(xml, flags & 1 != 0, context),
             Request::UndefineFilter { uuid } => self.undefine(*uuid),
+            Request::Define { documents } => self.define_named(documents, context),
+            Request::Undefine { name } => self.undefine_named(name),
             Request::ListAllBindings { need_results: false, .. } => {
                 self.answer(Reply::Count(self.bindings.len()))
             }
@@ -264,7 +270,8 @@ impl State {
         });
         let (documents, vars) = (documents.collect(), member.vars.0.clone());
         let reject = self.firewall.answers(member.index);
-        let json = serde_json::to_string(&Bound { filter, vars, documents, reject });
+        let closed = self.closed(&member.name).map(str::to_owned);
+        let json = serde_json::to_string(&Bound { filter, closed, vars, documents, reject });
         self.answer(Reply::Json(json.map_err(|error| Error::internal(error.to_string()))?))
     }
 

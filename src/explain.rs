@@ -129,6 +129,9 @@ pub struct Line {
 pub struct Bound {
     /// The filter it is bound to; none where nothing gets through.
     pub filter: Option<String>,
+    /// Why nothing gets through, where that is so.
+    #[serde(default)]
+    pub closed: Option<String>,
     /// Its variables, what was learned among them.
     pub vars: BTreeMap<String, Vec<String>>,
     /// The filter and those it refers to: what each document is called, and its text.

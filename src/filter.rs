@@ -177,6 +177,15 @@ pub enum Direction {
     InOut,
 }
 
+/// Filters are the same that were read from the same document and are known by the same UUID.
+impl PartialEq for Filter {
+    fn eq(&self, other: &Filter) -> bool {
+        self.uuid == other.uuid && self.source == other.source
+    }
+}
+
+impl Eq for Filter {}
+
 impl Filter {
     /// The same, to be bound without what no rule would enforce, as libvirt binds it.
     pub fn tolerated(mut self) -> Filter {

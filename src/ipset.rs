@@ -1,18 +1,19 @@
 //! The sets of addresses that filters refer to by name: what the kernel calls them, and how they are filled.
 //!
-//! A filter's `ipset` is a set of our own tables: of the bridge's once somebody fills it, and of each that has a program
-//! which refers to it; all hold the same. It is empty at first, and stays with what is in it when the last program goes. IPv4 and
+//! A filter's `ipset` is a set of our own tables: of the bridge's once somebody makes it, and of each that has a program
+//! which refers to it; all hold the same. A filter that names a set that nobody has made is refused. It stays with what is in it when the last program goes. IPv4 and
 //! IPv6 addresses of one name sit in two sets.
 
 use crate::ir::observed::Observed;
-use crate::ir::{Bytes, Data, Datum, Family, KeyType, Name, Role, Ruleset, Set};
+use crate::ir::{Bytes, Data, Datum, Family, KeyType, Match, Name, Origin, Role, Ruleset, Set, SetRef};
 use crate::layout;
+use crate::nft::reply::{self, Refusal};
 use crate::plan::{Change, Plan, Step, plan};
 use crate::program::name::SetName;
 use crate::recall::recall;
 use crate::rpc::IpsetVerb;
 use imbl::OrdMap;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// Why a set was not changed.
@@ -103,6 +104,82 @@ pub fn is_made(ruleset: &Ruleset, name: &str) -> bool {
     let set = |kind| Name::from(SetName::Ipset(name.into(), kind));
     let has = |kind| ruleset.tables.values().any(|table| table.sets.contains_key(&set(kind)));
     FAMILIES.into_iter().any(has)
+}
+
+/// The sets that a plan would make empty since a filter names them and nobody has made them: each is a refusal that says the
+/// way out. A rule that drops what is in such a set would drop nothing.
+pub fn unmade(plan: &Plan, observed: &Observed, on_host: impl Fn(&str) -> bool) -> Vec<Refusal> {
+    let made = |name: &str| {
+        let set = |kind| Name::from(SetName::Ipset(name.into(), kind));
+        let has = |kind| observed.families.values().any(|table| table.sets.contains_key(&set(kind)));
+        FAMILIES.into_iter().any(has)
+    };
+    let new: BTreeSet<String> = steps(plan).filter_map(new_ipset).filter(|name| !made(name)).collect();
+    let read = reads(plan).into_iter().filter(|(name, _)| new.contains(name));
+    read.map(|(name, origin)| refusal(&name, origin, on_host(&name))).collect()
+}
+
+/// Whether a plan makes a set that stands for an ipset.
+pub fn makes_any(plan: &Plan) -> bool {
+    steps(plan).any(|step| new_ipset(step).is_some())
+}
+
+/// Without sets that no rule of the plan reads: they are left over from rules that are not in force.
+pub fn without_unread(mut plan: Plan) -> Plan {
+    if makes_any(&plan) {
+        let read = reads(&plan);
+        let is_read = |step: &Step| new_ipset(step).is_none_or(|name| read.contains_key(&name));
+        plan.prepare.retain(is_read);
+    }
+    plan
+}
+
+fn steps(plan: &Plan) -> impl Iterator<Item = &Step> {
+    plan.prepare.iter().chain(&plan.switch)
+}
+
+fn new_ipset(step: &Step) -> Option<String> {
+    match &step.change {
+        Change::AddSet(name, kind) if layout::is_ipset(name, kind) => named(name),
+        _ => None,
+    }
+}
+
+fn named(set: &Name) -> Option<String> {
+    match SetName::parse(set) {
+        Some(SetName::Ipset(name, _)) => Some(name),
+        _ => None,
+    }
+}
+
+/// The ipsets that new rules read, each with the first rule that is known to.
+fn reads(plan: &Plan) -> BTreeMap<String, Option<Origin>> {
+    let mut read = BTreeMap::new();
+    for step in steps(plan) {
+        let Change::AddRule(_, rule) = &step.change else { continue };
+        for it in &rule.matches {
+            if let Match::Lookup { set: SetRef::Named(set), .. } = it
+                && let Some(name) = named(set)
+            {
+                read.entry(name).or_insert_with(|| rule.origin.clone());
+            }
+        }
+    }
+    read
+}
+
+fn refusal(name: &str, origin: Option<Origin>, on_host: bool) -> Refusal {
+    let why = if on_host {
+        "the host's own set (of the ipset command) can not be read by these rules"
+    } else {
+        "nobody has made it"
+    };
+    let way_out = format!(
+        "put addresses into a set of ours with 'nwfilter ipset add {name} ADDRESS...', or make an empty one with \
+         'nwfilter ipset flush {name}'"
+    );
+    let fault = reply::Fault::Unencodable(format!("{why}; {way_out}"));
+    Refusal { step: None, what: format!("ipset '{name}'"), origin, fault }
 }
 
 /// When a set comes to be.

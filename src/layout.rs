@@ -25,7 +25,9 @@ pub use sides::{has_hooks, hook, hooked, trace, unhook};
 pub use tracking::{HOSTS, TRACKED, Tracked, ZONES, track, tracked};
 
 use crate::ir::digest::digest;
-use crate::ir::{Action, Bytes, Chain, Data, Datum, KeyType, Name, Role, Rule, Set, SetType, Table, concat};
+use crate::ir::{
+    Action, Bytes, Chain, Data, Datum, KeyType, Name, Role, Rule, Ruleset, Set, SetType, Table, concat,
+};
 use crate::program::name::{ChainName, SetName};
 use crate::program::{IN, OUT, Program, printable};
 use imbl::OrdMap;
@@ -154,6 +156,14 @@ fn is_ours(name: &str) -> bool {
 /// Whether a set of this name and type stands for an ipset.
 pub fn is_ipset(name: &str, ty: &SetType) -> bool {
     matches!(SetName::parse(name), Some(SetName::Ipset(_, kind)) if ty.key == [kind] && ty.data == Data::None)
+}
+
+/// Whether nobody is bound in these tables, no name is reserved, and no ipset is kept.
+pub fn is_vacant(ruleset: &Ruleset) -> bool {
+    let used = |table: &Table| {
+        is_waited_for(table) || table.sets.iter().any(|(name, set)| is_ipset(name, &set.kind()))
+    };
+    !ruleset.tables.values().any(used)
 }
 
 /// Puts the chains and sets of a program into the table, if they are not there.

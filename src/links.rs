@@ -100,6 +100,14 @@ pub enum LinkEvent {
     Gone(Link),
 }
 
+impl LinkEvent {
+    /// Whether the link is a bridge, so that its ports are concerned.
+    pub fn is_about_a_bridge(&self) -> bool {
+        let (LinkEvent::Appeared(link) | LinkEvent::Changed { new: link, .. } | LinkEvent::Gone(link)) = self;
+        link.kind == Kind::Bridge
+    }
+}
+
 /// The links known, folded from the kernel's notices and dumps.
 ///
 /// A dump that repairs a loss is applied as one step, deletions first, so that no name is seen twice. While a

@@ -2,6 +2,7 @@
 //!
 //! Made of what is in the kernel and, where the daemon runs, of what it knows besides. Pure; printing is the command's.
 
+use crate::binding::Binding;
 use crate::drops::{self, Dropped, Traffic};
 use crate::ir::observed::{Observed, ObservedTable};
 use crate::ir::{Family, Name, Ruleset, Table};
@@ -16,6 +17,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Everything `nwfilter status` shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
+    /// Whether a daemon runs and says so: without one nobody follows links or learns addresses.
+    #[serde(default)]
+    pub daemon: bool,
     /// Bound interfaces and, from the daemon, bindings that wait for theirs.
     pub interfaces: Vec<Interface>,
     /// Programs in the kernel.
@@ -33,6 +37,9 @@ pub struct Interface {
     pub index: Option<u32>,
     /// The name of its filter as nft prints it, or as the binding has it.
     pub filter: String,
+    /// The guest that it was bound for, as far as that is known.
+    #[serde(default)]
+    pub guest: Option<Guest>,
     /// The program its frames enter.
     pub program: Option<String>,
     /// The program its packets enter in the host's IP layer, where connections are asked for and no bridge is.
@@ -60,6 +67,25 @@ pub struct Interface {
     /// Its frames that no rule saw, where that is looked for.
     #[serde(default)]
     pub missed: Option<Missed>,
+}
+
+/// The guest of a binding.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Guest {
+    /// Its name.
+    pub name: String,
+    /// Its MAC address.
+    pub mac: String,
+    /// The filter it is bound to: the one in force, unless its addresses are being learned or nothing passes.
+    pub filter: String,
+}
+
+impl Guest {
+    /// The guest of a binding.
+    pub fn of(binding: &Binding) -> Guest {
+        let (name, filter) = (binding.owner_name.clone(), binding.filter.clone());
+        Guest { name, mac: binding.mac.to_string(), filter }
+    }
 }
 
 /// Where a program sits.
@@ -148,6 +174,7 @@ impl Status {
             _ => None,
         });
         Status {
+            daemon: false,
             interfaces: bound.map(interface).collect(),
             programs: observed.families.values().flat_map(programs).collect(),
             ipsets: ipsets.fold(BTreeMap::new(), sum),

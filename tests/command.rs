@@ -507,6 +507,114 @@ fn an_interface_is_bound_seen_changed_and_released() {
 }
 
 #[test]
+fn a_document_is_replaced_whole_and_keeps_its_mode_and_its_links() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let desk = Desk::new(&[("small", "<filter name='small'><rule action='drop' direction='out'/></filter>")]);
+    let (file, link) = (desk.file("small"), desk.dir.path().join("link.xml"));
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+    symlink(&file, &link).unwrap();
+    let wanted = desk.run(&["fmt", link.to_str().unwrap()]).done();
+    desk.run(&["fmt", "--write", link.to_str().unwrap()]).done();
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_eq!(fs::read_to_string(&file).unwrap(), wanted);
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o7777, 0o640);
+    assert_eq!(fs::read_dir(desk.filters()).unwrap().count(), 1, "nothing else is left there");
+}
+
+#[test]
+fn what_was_done_is_said() {
+    let desk = Desk::new(&[]);
+    in_fresh_netns(|| {
+        let network = Network::new();
+        let _other = network.add_port("vnet1");
+        assert_eq!(desk.bind("apply", "clean-traffic").done(), "vnet0: filtered by clean-traffic\n");
+        let more = ["apply", "--dev", "vnet1", "--mac", MAC, "--filter", "no-mac-spoofing"];
+        assert_eq!(desk.with_filters(&more).done(), "vnet1: filtered by no-mac-spoofing\n");
+        let status = desk.run(&["status"]).done();
+        assert!(status.starts_with("nwfilterd does not run: "), "{status}");
+        let header = status.lines().nth(1).unwrap();
+        for column in ["INTERFACE", "GUEST", "MAC", "FILTER", "STATE", "PLACE"] {
+            assert!(header.contains(column), "{header}");
+        }
+        let line = status.lines().find(|line| line.starts_with("vnet0 ")).unwrap();
+        for word in [MAC, "clean-traffic", "filtered", "bridge br0"] {
+            assert!(line.contains(word), "{line}");
+        }
+        assert_eq!(desk.run(&["list"]).done(), status, "who types list means this");
+        let details = desk.run(&["status", "--dev", "vnet0"]).done();
+        assert!(details.contains("index: ") && details.contains("program: clean-traffic/"), "{details}");
+
+        let runtime = desk.dir.path().to_str().unwrap();
+        for place in [&["--runtime-dir", runtime, "status"], &["status", "--runtime-dir", runtime]] {
+            let mut command = desk.command(place);
+            assert_eq!(outcome(command.env("NWFILTER_RUNTIME_DIR", "/nonexistent")).done(), status);
+        }
+        let help = desk.run(&["trace", "--help"]).done();
+        assert!(help.contains("--runtime-dir") && help.contains("NWFILTER_RUNTIME_DIR"), "{help}");
+
+        let removed = desk.run(&["remove", "--dev", "vnet0", "--dev", "vnet9"]);
+        assert_eq!(
+            (removed.code, removed.out.as_str()),
+            (Some(3), "vnet0: no longer filtered\n"),
+            "{removed:?}"
+        );
+        assert!(removed.err.contains("vnet9: no such interface"), "{removed:?}");
+        desk.bind("apply", "clean-traffic").done();
+        let removed = desk.run(&["remove", "--all"]).done();
+        assert_eq!(removed, "vnet0: no longer filtered\nvnet1: no longer filtered\n");
+        assert_eq!(rules_in_force(), "", "no empty table stays");
+        assert!(network.passes(Way::FromGuest, own().from(FOREIGN_MAC)));
+        desk.run(&["ipset", "add", "kept", "10.0.0.1"]).done();
+        desk.bind("apply", "clean-traffic").done();
+        desk.run(&["remove", "--all"]).done();
+        assert_eq!(desk.run(&["ipset", "list", "kept"]).done(), "10.0.0.1\n", "what was put in stays");
+    });
+}
+
+#[test]
+fn filters_are_defined_and_undefined_in_their_directory() {
+    let desk = Desk::new(&[(
+        "old",
+        "<filter name='old'><uuid>c7a5fdbd-edaf-9455-926a-d65c16db1809</uuid></filter>",
+    )]);
+    let file = |name: &str, text: &str| {
+        let path = desk.dir.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let new = file("new.xml", "<filter name='old'>\n<rule action='drop' direction='out'/></filter>");
+    let bad = file("bad.xml", "<filter name='bad'>\n<rule action='dorp' direction='out'/></filter>");
+    let lost = file("lost.xml", "<filter name='lost'>\n<filterref filter='nowhere'/></filter>");
+    let before = fs::read_to_string(desk.file("old")).unwrap();
+    for (fault, word) in [(&bad, "bad.xml:2:"), (&lost, "lost.xml:2:")] {
+        desk.with_filters(&["define", &new, fault]).fails(1, &[word]);
+        assert_eq!(fs::read_to_string(desk.file("old")).unwrap(), before);
+        assert_eq!(fs::read_dir(desk.filters()).unwrap().count(), 1);
+    }
+    in_fresh_netns(|| {
+        let _network = Network::new();
+        desk.bind("apply", "old").done();
+        let told = desk.with_filters(&["define", &new]).done();
+        assert!(
+            told.starts_with("old: redefined, 1 guest uses it (vnet0), with its old rules until"),
+            "{told}"
+        );
+        let text = fs::read_to_string(desk.file("old")).unwrap();
+        assert!(
+            text.contains("c7a5fdbd-edaf-9455-926a-d65c16db1809") && text.contains("action='drop'"),
+            "{text}"
+        );
+        let in_use = ["filter 'old' is in use by vnet0", "bind them to another filter"];
+        desk.with_filters(&["undefine", "old"]).fails(3, &in_use);
+        desk.with_filters(&["undefine", "odl"])
+            .fails(1, &["no filter is called 'odl'", "did you mean 'old'?"]);
+        desk.run(&["remove", "--dev", "vnet0"]).done();
+        assert_eq!(desk.with_filters(&["undefine", "old"]).done(), "old: undefined\n");
+        assert!(!desk.file("old").exists());
+    });
+}
+
+#[test]
 fn two_interfaces_are_bound_by_two_runs() {
     let desk = Desk::new(&[]);
     in_fresh_netns(|| {
@@ -561,7 +669,8 @@ fn counters_count_what_each_rule_took() {
         assert!(network.passes(Way::FromGuest, own()));
         let status = desk.run(&["status"]).done();
         let counted = |rule: &str, frames: u32| {
-            status.lines().any(|line| line.contains(&format!("{rule}: {frames} frames")))
+            let frames = if frames == 1 { "1 frame".into() } else { format!("{frames} frames") };
+            status.lines().any(|line| line.contains(&format!("{rule}: {frames}, ")))
         };
         assert!(counted("no-mac-spoofing:2", 3) && counted("no-mac-spoofing:1", 1), "{status}");
         let status = desk.run(&["status", "--dev", "vnet0"]).done();
@@ -583,6 +692,17 @@ fn an_ipset_is_filled_and_emptied_under_the_rules_that_read_it() {
         let passes = |to: &str| network.passes(Way::FromGuest, udp(ip(GUEST_IP, to), 1, 2));
         let passes6 = |to: &str| network.passes(Way::FromGuest, udp(ip6("2001:db8::1", to), 1, 2));
         let list = || desk.run(&["ipset", "list", "friends"]).done();
+        let way_out = [
+            "friends.xml:2:",
+            "nobody has made it",
+            "nwfilter ipset add friends",
+            "nwfilter ipset flush friends",
+        ];
+        desk.bind("apply", "friends").fails(3, &way_out);
+        desk.run(&["ipset", "list", "friends"])
+            .fails(1, &["there is no set 'friends'", "nwfilter ipset add"]);
+        assert_eq!(rules_in_force(), "");
+        desk.run(&["ipset", "flush", "friends"]).done();
         desk.bind("apply", "friends").done();
         assert!(!passes("10.0.0.2") && !passes6("2001:db8::2"), "an empty set has nobody");
         desk.run(&["ipset", "add", "friends", "10.0.0.2", "10.0.0.3", "2001:db8::2"]).done();
@@ -614,6 +734,7 @@ fn an_ipset_may_begin_with_a_digit() {
         let desk = Desk::new(&[("f", &filter)]);
         in_fresh_netns(|| {
             let network = Network::new();
+            desk.run(&["ipset", "flush", name]).done();
             desk.bind("apply", "f").done();
             assert!(network.passes(Way::FromGuest, own()), "{name}");
             desk.run(&["ipset", "add", name, GUEST_IP]).done();

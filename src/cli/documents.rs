@@ -1,6 +1,6 @@
 //! `check` and `fmt`: documents, and nothing of the host but their files.
 
-use super::{Failure, Outcome, print, show};
+use super::{Failure, Outcome, print, show, whole};
 use crate::audit::{audit, behind_ethernet};
 use crate::binding::{self, Binding};
 use crate::compile::{Features, Options, Use, compile, warnings};
@@ -90,7 +90,7 @@ pub(super) fn format(file: &Path, in_place: bool) -> Outcome {
         print(&text);
         return Ok(());
     }
-    fs::write(file, text).map_err(|error| Failure::host(&file.display(), &error))
+    whole::replace(file, &text).map_err(|error| Failure::host(&file.display(), &error))
 }
 
 enum Checked {

@@ -12,19 +12,23 @@ use crate::audit;
 use crate::binding::{self, Binding};
 use crate::compile::{Hooks, Options, Programs, compile_at};
 use crate::diag::{Diagnostic, refuses};
+use crate::explain::Bound;
 use crate::firewall::{Place, Tables};
+use crate::ipset;
 use crate::ir::observed::Observed;
 use crate::ir::{Ruleset, TABLE};
+use crate::layout;
 use crate::library::Library;
 use crate::links;
 use crate::nft::Ownership;
 use crate::place;
-use crate::plan::plan as difference;
+use crate::plan::{Plan, plan as difference};
 use crate::recall::recall;
 use crate::resolve::given::{self, Given, Unread};
 use crate::resolve::{self, Mode, resolve};
 use crate::rpc::client::Client;
 use crate::span::{Source, Span};
+use crate::status::Interface;
 use crate::store::{BINDINGS, Fault, LOCK, Lock, Store};
 use crate::vars::Vars;
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,9 +39,37 @@ pub(super) fn apply(arguments: &BindArgs) -> Outcome {
     params::check(&arguments.filter.params)?;
     let binding = binding::write(&as_binding(arguments));
     refuse_what_the_daemon_decides(arguments)?;
-    if asked(&arguments.dev, |daemon| daemon.apply(&binding))?.is_some() {
-        return Ok(());
+    let dev = arguments.dev.as_str();
+    // What is in force then is asked for only to be told.
+    let bound = |daemon: &mut Client| daemon.apply(&binding).map(|()| daemon.bound(dev).ok());
+    match asked(&dev, bound)? {
+        Some(bound) => print(&told(arguments, bound.as_deref())),
+        None => {
+            apply_here(arguments)?;
+            print(&format!("{dev}: filtered by {}\n", arguments.filter.filter));
+        }
     }
+    Ok(())
+}
+
+/// What a binding came to, by what the daemon says of it.
+fn told(arguments: &BindArgs, bound: Option<&str>) -> String {
+    let (dev, filter) = (&arguments.dev, &arguments.filter.filter);
+    let Some(bound) = bound.and_then(|json| serde_json::from_str::<Bound>(json).ok()) else {
+        return format!("{dev} is not there; the binding to {filter} waits for it\n");
+    };
+    match (bound.closed, bound.filter) {
+        (Some(why), _) => format!("{dev}: blocked, nothing passes: {why}\n"),
+        (None, Some(followed)) if followed != *filter => {
+            format!(
+                "{dev}: bound to {filter}; its address is learned first ({followed} is in force until then)\n"
+            )
+        }
+        _ => format!("{dev}: filtered by {filter}\n"),
+    }
+}
+
+fn apply_here(arguments: &BindArgs) -> Outcome {
     let records = Records::open()?;
     let kernel = open()?;
     let (old, new) = change(&kernel, arguments)?;
@@ -98,8 +130,42 @@ fn refuse_what_the_daemon_decides(arguments: &BindArgs) -> Outcome {
     }
 }
 
+/// An interface that is bound.
+enum Target {
+    Name(String),
+    /// One that is gone, or whose name is not known.
+    Index(u32),
+}
+
+/// Unbinds these interfaces, or the one of an index, or all, each for itself.
+pub(super) fn remove_all(devs: &[String], index: Option<u32>, all: bool) -> Outcome {
+    let named = devs.iter().cloned().map(Target::Name);
+    let targets: Vec<Target> = if all { bound()? } else { named.chain(index.map(Target::Index)).collect() };
+    let mut reasons = Vec::new();
+    for target in targets {
+        let (removed, what) = match target {
+            Target::Name(dev) => (remove(Some(&dev), None), dev),
+            Target::Index(index) => (remove(None, Some(index)), format!("index {index}")),
+        };
+        match removed {
+            Ok(()) => print(&format!("{what}: no longer filtered\n")),
+            Err(Failure::Host(reason)) => reasons.push(reason),
+            Err(failure) => return Err(failure),
+        }
+    }
+    if reasons.is_empty() { Ok(()) } else { Err(Failure::Host(reasons.join("\nerror: "))) }
+}
+
+fn bound() -> Result<Vec<Target>, Failure> {
+    let target = |interface: Interface| match (interface.name, interface.index) {
+        (Some(name), _) => Some(Target::Name(name)),
+        (None, index) => index.map(Target::Index),
+    };
+    Ok(super::status::status()?.interfaces.into_iter().filter_map(target).collect())
+}
+
 /// Unbinds an interface.
-pub(super) fn remove(dev: Option<&str>, index: Option<u32>) -> Outcome {
+fn remove(dev: Option<&str>, index: Option<u32>) -> Outcome {
     if let Some(dev) = dev
         && asked(&dev, |daemon| daemon.remove(dev))?.is_some()
     {
@@ -126,6 +192,8 @@ pub(super) fn remove(dev: Option<&str>, index: Option<u32>) -> Outcome {
     let bridges = bridges_of(&tables)?;
     tables.sweep(|bridge| bridges.contains(bridge));
     let new = finished(&old, &tables)?;
+    // Where nobody is bound and no set is kept, nothing of ours is needed.
+    let new = if layout::is_vacant(&new) { Ruleset::default() } else { new };
     // What opens is durable before it is in force.
     let before = dev.map(|dev| records.of(dev)).transpose()?.flatten();
     dev.map_or(Ok(()), |dev| records.delete(dev))?;
@@ -319,6 +387,7 @@ fn tables(kernel: &Kernel, observed: &Observed, known: &Ruleset) -> (Ruleset, Ta
 /// Puts the difference in force. Litter is worth a word; where somebody moves, it is what lets him in.
 fn commit(kernel: &Kernel, old: &Ruleset, new: &Ruleset) -> Outcome {
     let change = difference(old, new);
+    demand_ipsets(kernel, &change)?;
     let moves = change.moves();
     let applied = kernel.apply(change).map_err(|refused| Failure::Host(refused.to_string()))?;
     applied.litter.iter().for_each(|refusal| note(&refusal.to_string()));
@@ -328,6 +397,15 @@ fn commit(kernel: &Kernel, old: &Ruleset, new: &Ruleset) -> Outcome {
     Err(Failure::Host(
         "the kernel refuses the last step: whom it lets in is shut, or under his old rules".into(),
     ))
+}
+
+/// Refuses a change that would make a set which a filter names and nobody has made.
+fn demand_ipsets(kernel: &Kernel, change: &Plan) -> Outcome {
+    if !ipset::makes_any(change) {
+        return Ok(());
+    }
+    let unmade = ipset::unmade(change, &observe(kernel)?, apply::has_ipset);
+    apply::Refused::of(unmade).map_err(|refused| Failure::Host(refused.to_string()))
 }
 
 /// Goes on from what is there.

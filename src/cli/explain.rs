@@ -144,7 +144,8 @@ fn bound(dev: &str) -> Result<(Explainer, Vars), Failure> {
     };
     let bound: Bound = serde_json::from_str(&json).map_err(|error| Failure::host(&"nwfilterd", &error))?;
     let Some(root) = &bound.filter else {
-        return Err(Failure::Host(format!("{dev}: closed, nothing gets through")));
+        let why = bound.closed.unwrap_or_else(|| "of a reason that is not known".into());
+        return Err(Failure::Host(format!("{dev}: blocked, nothing passes: {why}")));
     };
     let mut library = Library::default();
     for (name, text) in &bound.documents {

@@ -1,28 +1,59 @@
 //! `status`: what is enforced now, as a table or as JSON.
 
-use super::{Failure, Outcome, print};
+use super::{Failure, Outcome, date, print};
 use crate::apply::Kernel;
+use crate::binding::{self, Binding};
 use crate::drops::{Count, Traffic};
+use crate::learning::filters::{ANY, DHCP, DHCP_FROM_SERVERS};
 use crate::links;
 use crate::nft::Ownership;
+use crate::program::printable;
 use crate::rpc::Code;
 use crate::rpc::client::{self, Client};
 use crate::rpc::listen::NAME;
-use crate::status::{Address, Interface, Learning, Seat, Status};
+use crate::span::Source;
+use crate::status::{Address, Guest, Interface, Learning, Seat, Status};
+use crate::store::BINDINGS;
 use crate::unseen::Missed;
+use std::collections::BTreeMap;
+use std::fs;
 use std::io::ErrorKind;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::Duration;
 
-/// Where the daemon's sockets are, unless `NWFILTER_RUNTIME_DIR` says otherwise.
+/// Where the daemon's sockets are, unless the command line or `NWFILTER_RUNTIME_DIR` says otherwise.
 const RUNTIME: &str = "/run/libvirt";
 
 /// The daemon may be committing thousands of rules.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// What the command line says of it.
+static CHOSEN: OnceLock<PathBuf> = OnceLock::new();
+
+/// Has the daemon looked for in this directory.
+pub(super) fn look_in(directory: Option<PathBuf>) {
+    if let Some(directory) = directory {
+        CHOSEN.get_or_init(|| directory);
+    }
+}
+
 /// Where the daemon keeps its sockets and status files.
 pub(super) fn runtime() -> PathBuf {
-    std::env::var_os("NWFILTER_RUNTIME_DIR").map_or_else(|| RUNTIME.into(), PathBuf::from)
+    let said = || std::env::var_os("NWFILTER_RUNTIME_DIR").map(PathBuf::from);
+    CHOSEN.get().cloned().or_else(said).unwrap_or_else(|| RUNTIME.into())
+}
+
+/// The bindings on record by their ports, to be looked at only. What can not be read is left out.
+pub(super) fn recorded() -> BTreeMap<String, Binding> {
+    let files =
+        fs::read_dir(runtime().join(BINDINGS)).into_iter().flatten().flatten().map(|entry| entry.path());
+    let documents = files.filter(|path| path.extension().is_some_and(|extension| extension == "xml"));
+    let read = |path: PathBuf| {
+        let text = fs::read_to_string(&path).ok()?;
+        binding::read_status(&Source::new(path.display().to_string(), text)).ok()
+    };
+    documents.filter_map(read).map(|binding| (binding.portdev.clone(), binding)).collect()
 }
 
 /// What the daemon answers; none where it does not run, or where another program, such as libvirt's own daemon,
@@ -49,12 +80,17 @@ pub(super) fn asked<T>(
     }
 }
 
+/// The status, from the daemon where one runs.
+pub(super) fn status() -> Result<Status, Failure> {
+    match asked(&"nwfilterd", Client::status)? {
+        Some(json) => serde_json::from_str(&json).map_err(|error| Failure::host(&"nwfilterd", &error)),
+        None => here(),
+    }
+}
+
 /// Prints the status, of one interface if one is named.
 pub(super) fn show(dev: Option<&str>, as_json: bool) -> Outcome {
-    let mut status: Status = match asked(&"nwfilterd", Client::status)? {
-        Some(json) => serde_json::from_str(&json).map_err(|error| Failure::host(&"nwfilterd", &error))?,
-        None => here()?,
-    };
+    let mut status = status()?;
     if let Some(dev) = dev {
         status.interfaces.retain(|interface| interface.name.as_deref() == Some(dev));
         let own: Vec<_> = status
@@ -74,7 +110,7 @@ pub(super) fn show(dev: Option<&str>, as_json: bool) -> Outcome {
     } else {
         print(&table(&status));
         if dev.is_some() {
-            status.interfaces.iter().for_each(|interface| print(&counted(interface)));
+            status.interfaces.iter().for_each(|interface| print(&(details(interface) + &counted(interface))));
         }
     }
     Ok(())
@@ -84,26 +120,44 @@ fn here() -> Result<Status, Failure> {
     let kernel = Kernel::open(Ownership::Shared).map_err(|error| Failure::host(&"netfilter", &error))?;
     let observed = kernel.observe().map_err(|error| Failure::host(&"netfilter", &error))?;
     let links = links::snapshot().map_err(|error| Failure::host(&"links", &error))?;
-    Ok(Status::of(&observed, &links))
+    let (mut status, recorded) = (Status::of(&observed, &links), recorded());
+    for interface in &mut status.interfaces {
+        let binding = interface.name.as_ref().and_then(|name| recorded.get(name));
+        interface.guest = binding.map(Guest::of);
+    }
+    Ok(status)
 }
 
+/// The columns of the table.
+const COLUMNS: [&str; 6] = ["INTERFACE", "GUEST", "MAC", "FILTER", "STATE", "PLACE"];
+
 fn table(status: &Status) -> String {
-    let mut lines = vec![["INTERFACE", "INDEX", "FILTER", "PROGRAM", ""].map(str::to_owned)];
-    lines.extend(status.interfaces.iter().map(line));
-    let widths: Vec<usize> = (0..5)
-        .map(|column| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0))
-        .collect();
     let mut text = String::new();
+    if !status.daemon {
+        text.push_str(
+            "nwfilterd does not run: rules stay in force, but nobody follows links or learns addresses\n",
+        );
+    }
+    let mut lines = vec![COLUMNS.map(str::to_owned)];
+    lines.extend(status.interfaces.iter().map(line));
+    let widest = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; COLUMNS.len()] = std::array::from_fn(widest);
     for line in &lines {
         let cells = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
         text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
         text.push('\n');
     }
+    for interface in &status.interfaces {
+        if let Some(why) = &interface.closed {
+            text.push_str(&format!("{} is blocked, nothing passes: {why}\n", named(interface)));
+        }
+    }
     for program in &status.programs {
         for counter in &program.counters {
             let rule = counter.rule.as_deref().unwrap_or("-");
             let (chain, packets, bytes) = (&counter.chain, counter.packets, counter.bytes);
-            text.push_str(&format!("{} {chain} {rule}: {packets} frames, {bytes} bytes\n", program.name));
+            let told = format!("{} {chain} {rule}: {}, {bytes} bytes\n", program.name, frames(packets));
+            text.push_str(&told);
         }
     }
     for (name, length) in &status.ipsets {
@@ -114,7 +168,7 @@ fn table(status: &Status) -> String {
 
 /// What was counted of one interface's frames, a line a rule.
 fn counted(interface: &Interface) -> String {
-    let told = |count: &Count| format!("{} frames, {} bytes", count.frames, count.bytes);
+    let told = |count: &Count| format!("{}, {} bytes", frames(count.frames), count.bytes);
     let mut text = String::new();
     if let Some(Traffic { from_guest, to_guest }) = &interface.traffic {
         text.push_str(&format!("sent: {}\nreceived: {}\n", told(from_guest), told(to_guest)));
@@ -122,7 +176,7 @@ fn counted(interface: &Interface) -> String {
     if let Some(Missed { from_guest, to_guest }) =
         interface.missed.filter(|missed| *missed != Missed::default())
     {
-        text.push_str(&format!("seen by no rule: {from_guest} frames sent, {to_guest} received\n"));
+        text.push_str(&format!("seen by no rule: {} sent, {to_guest} received\n", frames(from_guest)));
     }
     for dropped in &interface.dropped {
         let rule = match (&dropped.filter, dropped.rule, dropped.id) {
@@ -136,45 +190,87 @@ fn counted(interface: &Interface) -> String {
     text
 }
 
-fn line(interface: &Interface) -> [String; 5] {
-    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
-    let state = match (&interface.closed, interface.index, interface.shared) {
-        (Some(why), ..) => format!("closed: {why}"),
-        (None, None, _) => "waits for its interface".into(),
-        (None, Some(_), true) => "shared".into(),
-        (None, Some(_), false) => String::new(),
-    };
-    let learned = interface.learning.as_ref().map(learned).unwrap_or_default();
-    let seat = match &interface.seat {
-        Some(Seat::Device(_)) if interface.unseen => "not filtered: no hook of its own".into(),
-        _ if interface.unseen => "not filtered: no port of a bridge".into(),
+/// `1 frame`, `2 frames`.
+fn frames(count: u64) -> String {
+    if count == 1 { "1 frame".into() } else { format!("{count} frames") }
+}
+
+/// What the table has no room for.
+fn details(interface: &Interface) -> String {
+    let mut text = interface.index.map_or(String::new(), |index| format!("index: {index}\n"));
+    let shared = if interface.shared { " (shared with other guests)" } else { "" };
+    if let Some(program) = &interface.program {
+        text.push_str(&format!("program: {program}{shared}\n"));
+    }
+    text
+}
+
+/// An interface by its name, or by its index where the link is gone.
+fn named(interface: &Interface) -> String {
+    match (&interface.name, interface.index) {
+        (Some(name), _) => name.clone(),
+        (None, Some(index)) => format!("index {index}"),
+        (None, None) => "-".into(),
+    }
+}
+
+fn line(interface: &Interface) -> [String; COLUMNS.len()] {
+    let or_dash =
+        |text: Option<&String>| text.filter(|text| !text.is_empty()).cloned().unwrap_or_else(|| "-".into());
+    let guest = interface.guest.as_ref();
+    [
+        named(interface),
+        or_dash(guest.map(|guest| &guest.name)),
+        or_dash(guest.map(|guest| &guest.mac)),
+        filter(interface),
+        state(interface),
+        place(interface),
+    ]
+}
+
+/// The filter that was bound; while an address is learned, another is in force in its stead.
+fn filter(interface: &Interface) -> String {
+    let bound = interface.guest.as_ref().map_or(&interface.filter, |guest| &guest.filter);
+    let waiting = [ANY, DHCP, DHCP_FROM_SERVERS].iter().any(|waiting| {
+        let (name, _) = waiting.split_once('/').unwrap_or((waiting, ""));
+        interface.filter == name || interface.filter == printable(waiting)
+    });
+    match &interface.learning {
+        Some(learning) if learning.addresses.is_empty() => format!("{bound} (learning: {})", learning.mode),
+        None if waiting => format!("{bound} (learning)"),
+        _ => bound.clone(),
+    }
+}
+
+fn place(interface: &Interface) -> String {
+    match &interface.seat {
         Some(Seat::Bridge(Some(bridge))) => format!("bridge {bridge}"),
         Some(Seat::Device(Some(mode))) => format!("device (macvtap, {mode})"),
         Some(Seat::Device(None)) => match &interface.packets {
             Some(packets) => format!("device, packets {packets}"),
             None => "device".into(),
         },
-        _ => String::new(),
-    };
-    let note =
-        [state, seat, learned].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ");
-    [
-        or_dash(interface.name.clone()),
-        or_dash(interface.index.map(|index| index.to_string())),
-        interface.filter.clone(),
-        or_dash(interface.program.clone()),
-        note,
-    ]
+        _ => "-".into(),
+    }
 }
 
-/// `learns (any)`, or what was learned: `10.0.0.1 (arp since 1700000000)`.
+fn state(interface: &Interface) -> String {
+    let learned = interface.learning.as_ref().map(learned).unwrap_or_default();
+    match (&interface.closed, interface.index, &interface.seat) {
+        (Some(_), ..) => "blocked".into(),
+        (None, None, _) => "waits for its interface".into(),
+        (_, _, Some(Seat::Device(_))) if interface.unseen => "not filtered: no hook of its own".into(),
+        _ if interface.unseen => "not filtered: no port of a bridge".into(),
+        _ if !learned.is_empty() => learned,
+        _ => "filtered".into(),
+    }
+}
+
+/// What was learned: `10.0.0.1 (arp since 2026-11-30 19:20:12 UTC)`.
 fn learned(learning: &Learning) -> String {
     let one = |address: &Address| {
-        let until = address.until.map_or(String::new(), |until| format!(" until {until}"));
-        format!("{} ({} since {}{until})", address.address, address.from, address.since)
+        let until = address.until.map_or(String::new(), |until| format!(" until {}", date::utc(until)));
+        format!("{} ({} since {}{until})", address.address, address.from, date::utc(address.since))
     };
-    match &learning.addresses[..] {
-        [] => format!("learns ({})", learning.mode),
-        known => known.iter().map(one).collect::<Vec<_>>().join(", "),
-    }
+    learning.addresses.iter().map(one).collect::<Vec<_>>().join(", ")
 }

@@ -22,7 +22,6 @@ pub enum Use {
 /// Warnings about a resolved filter, each rule once.
 pub fn warnings(resolved: &Resolved, options: &Options, used: Use) -> Vec<Diagnostic> {
     let mut notes: BTreeSet<Diagnostic> = silenced(resolved, options.features).into_iter().collect();
-    notes.extend(resolved.rules().filter_map(wide));
     notes.extend(both_ways(resolved));
     notes.extend(accepted_in_vain(resolved));
     if used == Use::Whole {
@@ -48,11 +47,6 @@ pub fn silenced(resolved: &Resolved, features: Features) -> Vec<Diagnostic> {
 fn at(rule: &Rule, message: &str) -> Diagnostic {
     let label = format!("in this rule of filter '{}'", rule.origin.filter);
     Diagnostic::warning(message).at(rule.origin.place.clone(), label)
-}
-
-fn wide(rule: &Rule) -> Option<Diagnostic> {
-    let wide = rule.tests().any(|test| matches!(test, Test::Ipset(_, sides) if sides.len() > 1));
-    wide.then(|| at(rule, "a set holds single addresses here; only the first of ipsetflags counts"))
 }
 
 /// Rules that accept both ways because they do not look at connections, though a later rule refuses what the other side

@@ -57,6 +57,10 @@ impl Daemon {
         let work =
             work.map_err(|fault| error(&[Diagnostic::error(diag::Code::INVALID_ARG, fault.to_string())]))?;
         self.submit(work.plan).await.map_err(|refused| Error::internal(refused.to_string()))?;
+        if verb != rpc::IpsetVerb::List {
+            // Some may be blocked since the set was not there.
+            self.retry_closed().await;
+        }
         Ok(Reply::Names(work.addresses))
     }
 

@@ -3,19 +3,23 @@
 
 use super::Failure;
 use crate::config::Config;
-use crate::diag::{Severity, principal};
+use crate::diag::{Diagnostic, Severity};
 use crate::filter::{Filter, read, write};
 use crate::library::is_packaged;
 use crate::span::Source;
 use crate::standard::{self, Found, RECORD, Record, STANDARD, Taken, is_standard};
 use crate::store::{Document, Fault, Staged, Store};
+use imbl::OrdMap;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
 /// Files by name.
 type Files = BTreeMap<String, Result<String, Fault>>;
+/// The filters in force by name.
+type Known = OrdMap<String, Arc<Filter>>;
 
 /// The directory of filters, and the record of what became of the standard ones.
 pub(super) struct Filters {
@@ -53,13 +57,19 @@ impl Filters {
         Ok(Filters { directory, standard })
     }
 
-    /// All filters. One that is faulty is told of and left out; one without a UUID gets one for good.
-    pub(super) fn read(&self) -> Result<Vec<Filter>, Fault> {
+    /// All filters, and how many documents are at fault. One that is faulty is told of and left out; one without a UUID keeps
+    /// the one by which its name is known, or gets one for good.
+    pub(super) fn read(&self, known: &Known) -> Result<(Vec<Filter>, usize), Fault> {
         let (files, others) = self.look()?;
+        let documents = files.len() + others.len();
         let files = files.into_iter().map(|(name, text)| Document { name, text });
-        let files: Vec<Filter> = files.filter_map(|document| read_file(&self.directory, document)).collect();
+        let files: Vec<Filter> =
+            files.filter_map(|document| read_file(&self.directory, document, known)).collect();
         let others = others.into_iter().filter_map(|document| read_document(RECORD, document));
-        Ok(files.into_iter().chain(others.map(|filter| with_uuid(filter).0)).collect())
+        let others = others.map(|filter| with_uuid(filter, known).0);
+        let filters: Vec<Filter> = files.into_iter().chain(others).collect();
+        let faulty = documents - filters.len();
+        Ok((filters, faulty))
     }
 
     /// What the directory holds and is in force, and the other standard filters. The administrator's choices are recorded.
@@ -160,10 +170,10 @@ fn settle(record: &mut Record, name: &str, file: Option<&Result<String, Fault>>)
     taken
 }
 
-fn read_file(store: &Store, document: Document) -> Option<Filter> {
+fn read_file(store: &Store, document: Document, known: &Known) -> Option<Filter> {
     let name = document.name.clone();
     let filter = read_document(&store.path().display().to_string(), document)?;
-    let (filter, is_new) = with_uuid(filter);
+    let (filter, is_new) = with_uuid(filter, known);
     if is_new && let Err(fault) = store.save(&name, &write::file_text(&filter)) {
         warn!(file = name, reason = %fault, "a new UUID was not written");
     }
@@ -173,7 +183,9 @@ fn read_file(store: &Store, document: Document) -> Option<Filter> {
 fn read_document(place: &str, Document { name, text }: Document) -> Option<Filter> {
     let text = text.inspect_err(|fault| error!(file = name, reason = %fault, "filter not read")).ok()?;
     let source = Source::new(format!("{place}/{name}.xml"), text);
-    let faulty = |faults: &Vec<_>| error!(file = name, reason = %principal(faults), "filter not loaded");
+    let faulty = |faults: &Vec<Diagnostic>| {
+        faults.iter().for_each(|fault| error!(file = name, reason = %fault.line(), "filter not loaded"));
+    };
     let (filter, warnings) = read::read(&source).inspect_err(faulty).ok()?;
     for warning in &warnings {
         match warning.severity {
@@ -189,8 +201,10 @@ fn read_document(place: &str, Document { name, text }: Document) -> Option<Filte
 }
 
 /// The filter with a UUID, and whether it had none.
-fn with_uuid(mut filter: Filter) -> (Filter, bool) {
+fn with_uuid(mut filter: Filter, known: &Known) -> (Filter, bool) {
     let is_new = filter.uuid.is_none();
-    filter.uuid = filter.uuid.or_else(|| standard::uuid(&filter.name)).or_else(|| Some(Uuid::new_v4()));
+    let own = known.get(&filter.name).and_then(|known| known.uuid);
+    filter.uuid =
+        filter.uuid.or(own).or_else(|| standard::uuid(&filter.name)).or_else(|| Some(Uuid::new_v4()));
     (filter, is_new)
 }

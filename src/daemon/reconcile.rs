@@ -2,6 +2,7 @@
 
 use super::{AGAIN, Daemon, Failure, KernelState, gone, system};
 use crate::apply::{self, Retire, Stage};
+use crate::ipset;
 use crate::ir::Ruleset;
 use crate::ir::observed::Observed;
 use crate::links::{self, Link, LinkEvent};
@@ -38,7 +39,11 @@ impl Daemon {
     pub(super) async fn enforce_from_start(&mut self) -> Result<(), Failure> {
         self.adopt().await?;
         loop {
-            let refused = match self.reconcile().await {
+            let healed = match self.demand_ipsets_in_force().await {
+                Ok(()) => self.reconcile().await,
+                Err(refused) => Err(Failure::Refused(refused)),
+            };
+            let refused = match healed {
                 Ok(_) => return Ok(()),
                 Err(Failure::Refused(refused)) => refused,
                 Err(failure) => return Err(failure),
@@ -51,6 +56,15 @@ impl Daemon {
             let closed = self.state.close_users(&refused.filters(), &why);
             self.state = closed.ok_or(Failure::Refused(refused))?;
         }
+    }
+
+    /// After a start of the host no set is there: guests whose filters name one have to wait until somebody makes it.
+    async fn demand_ipsets_in_force(&self) -> Result<(), apply::Refused> {
+        let unseen = |failure: Failure| apply::Refused::unsent("the rules in force", failure.to_string());
+        let observed = self.see().await.map_err(unseen)?;
+        let wanted = self.state.firewall().ruleset();
+        let difference = plan(&recall(&observed, &wanted), &wanted);
+        apply::Refused::of(ipset::unmade(&difference, &observed, apply::has_ipset))
     }
 
     /// Whether links were known that are gone by now, whose hooks can not be had.
@@ -77,7 +91,7 @@ impl Daemon {
     pub(super) async fn reconcile(&mut self) -> Result<bool, Failure> {
         let observed = self.see().await?;
         let wanted = self.state.firewall().ruleset();
-        let difference = plan(&recall(&observed, &wanted), &wanted);
+        let difference = ipset::without_unread(plan(&recall(&observed, &wanted), &wanted));
         let differs = !difference.is_empty();
         let left = self.submit(difference).await.map_err(Failure::Refused)?;
         self.retry_retire(left, &wanted).await.map_err(Failure::Refused)?;
@@ -91,6 +105,7 @@ impl Daemon {
         if change.is_empty() {
             return Ok(());
         }
+        self.demand_ipsets(&change).await?;
         let outcome = match self.kernel_state {
             KernelState::Diverged => self.converge_from_there(new).await,
             KernelState::InSync => self.submit(change).await,
@@ -102,10 +117,22 @@ impl Daemon {
         self.retry_retire(left, new).await
     }
 
+    /// Refuses a change that would make a set which a filter names and nobody has made.
+    async fn demand_ipsets(&self, plan: &Plan) -> Result<(), apply::Refused> {
+        if !ipset::makes_any(plan) {
+            return Ok(());
+        }
+        let unseen = |failure: Failure| apply::Refused::unsent("the sets in force", failure.to_string());
+        let observed = self.see().await.map_err(unseen)?;
+        apply::Refused::of(ipset::unmade(plan, &observed, apply::has_ipset))
+    }
+
     async fn converge_from_there(&mut self, new: &Ruleset) -> Result<Vec<Refusal>, apply::Refused> {
         let unseen = |failure: Failure| apply::Refused::unsent("the rules in force", failure.to_string());
         let observed = self.see().await.map_err(unseen)?;
-        self.submit(plan(&recall(&observed, new), new)).await
+        let change = ipset::without_unread(plan(&recall(&observed, new), new));
+        apply::Refused::of(ipset::unmade(&change, &observed, apply::has_ipset))?;
+        self.submit(change).await
     }
 
     /// Whoever moves is not let in where he is before the last batch is in force. What was refused of it is planned anew

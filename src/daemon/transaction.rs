@@ -6,7 +6,7 @@
 //! the kernel there.
 
 use super::addresses::Addresses;
-use super::{Daemon, TIDY, start};
+use super::{Daemon, TIDY, start, trail};
 use crate::apply;
 use crate::engine::{Change, Records, State, Write};
 use crate::links::Link;
@@ -88,6 +88,7 @@ impl Daemon {
         if outcome.is_ok() {
             change.told.iter().take(TOLD).for_each(|told| warn!(notice = %told, "taken"));
             let left = std::mem::replace(&mut self.state, change.next);
+            trail::tell(&left, &self.state);
             self.unguard(&left);
             self.untidy.get_or_insert(Instant::now() + TIDY);
         }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 /// Filters by name.
-type Filters = OrdMap<String, Arc<Filter>>;
+pub(super) type Filters = OrdMap<String, Arc<Filter>>;
 
 /// Why a filter that was read from a file is left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,7 +71,7 @@ fn taken(
 }
 
 /// Whether a filter can stand beside those that are known.
-fn check(known: &Filters, filter: &Filter) -> Result<(), Error> {
+pub(super) fn check(known: &Filters, filter: &Filter) -> Result<(), Error> {
     let named = known.values().find(|known| known.uuid == Some(filter.uuid.unwrap_or_default()));
     check_identity(known, named.map(|known| known.name.as_str()), filter)?;
     check_loop(known, filter)
@@ -100,13 +100,17 @@ fn check_identity(known: &Filters, named: Option<&str>, filter: &Filter) -> Resu
 }
 
 /// A file that is read again is refused where a client's document would be kept.
-fn not_as_written(filter: Filter) -> Fault {
-    let fault = |fault: &Diagnostic| Diagnostic { severity: Severity::Error, ..fault.clone() };
-    let faults: Vec<Diagnostic> = filter.left_out().map(fault).collect();
-    Fault { why: documents::refusal(&faults), filter: filter.name }
+fn refused(filter: Filter) -> Fault {
+    Fault { why: documents::refusal(&not_as_written(&filter)), filter: filter.name }
 }
 
-fn is_same(known: &Filters, filter: &Filter) -> bool {
+/// What a filter would leave out of its document, as faults.
+pub(super) fn not_as_written(filter: &Filter) -> Vec<Diagnostic> {
+    let fault = |fault: &Diagnostic| Diagnostic { severity: Severity::Error, ..fault.clone() };
+    filter.left_out().map(fault).collect()
+}
+
+pub(super) fn is_same(known: &Filters, filter: &Filter) -> bool {
     let messages = |filter: &Filter| filter.left_out().map(|fault| fault.message.clone()).collect::<Vec<_>>();
     let same =
         |old: &Arc<Filter>| write::write(old) == write::write(filter) && messages(old) == messages(filter);
@@ -129,7 +133,7 @@ impl State {
     }
 
     /// With these filters in force for all who use them, or for none.
-    fn with(&self, filters: Vec<Arc<Filter>>) -> Result<State, Error> {
+    pub(super) fn with(&self, filters: Vec<Arc<Filter>>) -> Result<State, Error> {
         let names: Vec<String> = filters.iter().map(|filter| filter.name.clone()).collect();
         let mut next = self.clone();
         let beginners = next.keep_beginners(&filters, &names).map_err(refusal)?;
@@ -175,17 +179,46 @@ impl State {
         Ok(Change { writes: vec![Write::DeleteFilter(name)], ..Change::silent(next) })
     }
 
-    /// Takes the filters that were found on disk: those that changed or are new get their new meaning, all or
-    /// none. One that can not stand beside the others, or that would mean more than it says, is left out and told of. A filter whose file is gone
-    /// stays defined, as in libvirt.
-    pub fn reload(&self, filters: impl IntoIterator<Item = Filter>) -> (Result<Change, Error>, Vec<Fault>) {
+    /// Takes the filters that were found on disk: those that changed or are new get their new meaning. One that can not
+    /// stand beside the others, or that some interface can not take, or that would mean more than it says, is left out and told of, and the one that is known by
+    /// its name stays in force; all others are taken. A filter whose file is gone stays defined, as in libvirt.
+    pub fn reload(&self, filters: impl IntoIterator<Item = Filter>) -> (Change, Vec<Fault>) {
         let known = self.firewall.filters();
         let changed = filters.into_iter().filter(|filter| !is_same(known, filter));
         let (whole, partial): (Vec<Filter>, Vec<Filter>) =
             changed.partition(|filter| filter.left_out().next().is_none());
         let (sound, mut faults) = sound(known, whole);
-        faults.extend(partial.into_iter().map(not_as_written));
-        let taken = self.with(sound).map(Change::silent);
-        (taken, faults)
+        faults.extend(partial.into_iter().map(self::refused));
+        let (mut next, mut refused) = self.with_most(&sound);
+        // One may have waited for another that came behind it.
+        loop {
+            let again: Vec<Arc<Filter>> = refused.iter().map(|(filter, _)| filter.clone()).collect();
+            let before = refused.len();
+            (next, refused) = next.with_most(&again);
+            if refused.len() == before || refused.is_empty() {
+                break;
+            }
+        }
+        faults.extend(refused.into_iter().map(|(filter, why)| Fault { filter: filter.name.clone(), why }));
+        (Change::silent(next), faults)
+    }
+
+    /// With as many of these filters in force as can be had, and why the others can not. All at once where that is
+    /// possible; else halves, so that a few that are refused cost little.
+    fn with_most(&self, filters: &[Arc<Filter>]) -> (State, Vec<(Arc<Filter>, Error)>) {
+        if filters.is_empty() {
+            return (self.clone(), Vec::new());
+        }
+        match (self.with(filters.to_vec()), filters) {
+            (Ok(next), _) => (next, Vec::new()),
+            (Err(why), [filter]) => (self.clone(), vec![(filter.clone(), why)]),
+            (Err(_), _) => {
+                let (first, rest) = filters.split_at(filters.len() / 2);
+                let (next, mut refused) = self.with_most(first);
+                let (next, more) = next.with_most(rest);
+                refused.extend(more);
+                (next, refused)
+            }
+        }
     }
 }

@@ -192,6 +192,17 @@ impl State {
         Change::silent(next)
     }
 
+    /// The same, with every port that is closed kept so: what keeps one from its rules may keep all others from theirs, where
+    /// a bridge has changed.
+    pub fn link_with_closed(&self, event: &LinkEvent) -> Change {
+        let mut next = self.link(event).next;
+        for (portdev, why) in &self.closed {
+            next.links_of(portdev).iter().for_each(|link| next.shut(link, portdev, why));
+            next.closed.insert(portdev.clone(), why.clone());
+        }
+        Change::silent(next)
+    }
+
     /// Takes a link as it is now.
     pub(super) fn know(&mut self, link: Link) {
         self.forget(link.index);

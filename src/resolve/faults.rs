@@ -26,6 +26,10 @@ pub(super) fn of(instance: &Instance, rule: &Rule) -> Vec<Diagnostic> {
         (ethernet && reads(rule, &[Field::Icmp6Type, Field::Icmp6Code]) && !has_protocol(rule, &[ICMPV6]))
             .then_some("IPv6 rule with an ICMPv6 type or code requires the protocol icmpv6(58)"),
         forbids_none(rule).then_some("state NONE can not be negated"),
+        asks_for_pairs(rule).then_some(
+            "ipsetflags asks for more than one address, and a set holds single addresses here: give src or dst \
+             alone, and write a rule for each",
+        ),
     ];
     let label = format!("in this rule of filter '{}'", instance.filter.name);
     let place = || instance.place(instance.rule.span);
@@ -41,6 +45,11 @@ fn has_protocol(rule: &Rule, numbers: &[u8]) -> bool {
     rule.conditions.iter().any(
         |condition| matches!(condition, Condition::Is(Test::UpperProtocol(number)) if numbers.contains(number)),
     )
+}
+
+/// The rest of the flags would be lost, and the rule broader.
+fn asks_for_pairs(rule: &Rule) -> bool {
+    rule.tests().any(|test| matches!(test, Test::Ipset(_, sides) if sides.len() > 1))
 }
 
 fn forbids_none(rule: &Rule) -> bool {

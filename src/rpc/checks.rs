@@ -23,6 +23,8 @@ pub fn read_only(head: &Header) -> Result<(), Error> {
         // It works as hard as what it is about.
         (COMMAND, proto::command::PLAN) => Some("nwfilter plan"),
         (COMMAND, proto::command::REMOVE) => Some("nwfilter remove"),
+        (COMMAND, proto::command::DEFINE) => Some("nwfilter define"),
+        (COMMAND, proto::command::UNDEFINE) => Some("nwfilter undefine"),
         (COMMAND, _) => Some("nwfilter ipset"),
         (_, procedure) => CHECKS.iter().find(|it| it.procedure == procedure).and_then(|it| it.write),
     };

@@ -1,4 +1,4 @@
-//! The blocking client of a running daemon, for the command `nwfilter`: five calls, each with a deadline.
+//! The blocking client of a running daemon, for the command `nwfilter`: its calls, each with a deadline.
 //!
 //! One call at a time. It believes nothing: lengths are checked before room is made for them, and a
 //! daemon that is silent or slow ends in an error, never in a wait without end.
@@ -79,6 +79,18 @@ impl Client {
     /// Releases the interface `portdev`.
     pub fn remove(&mut self, portdev: &str) -> Result<(), Failure> {
         self.call(COMMAND, command::REMOVE, &written(|to| to.string(portdev))).map(drop)
+    }
+
+    /// Defines filters by name, all of these documents (each with what it is called) or none; what became of them, as JSON.
+    pub fn define(&mut self, documents: &[(String, String)]) -> Result<String, Failure> {
+        let body = written(|to| to.array(documents, |to, (called, text)| to.string(called).string(text)));
+        let body = self.call(COMMAND, command::DEFINE, &body)?;
+        Ok(Reader::new(&body).string(FRAME_MAX)?.to_owned())
+    }
+
+    /// Undefines the filter `name`.
+    pub fn undefine(&mut self, name: &str) -> Result<(), Failure> {
+        self.call(COMMAND, command::UNDEFINE, &written(|to| to.string(name))).map(drop)
     }
 
     /// Looks at or changes the named set of addresses; what the daemon tells of it comes back.

@@ -28,7 +28,8 @@ const POSITIONS_MAX: u32 = 16 << 20;
 
 /// Appends the diagnostics.
 pub fn write(to: &mut Writer, faults: &[Diagnostic]) {
-    to.array(&faults[..faults.len().min(MOST)], write_one);
+    let faults = diag::in_order(faults);
+    to.array(&faults[..faults.len().min(MOST)], |to, fault| write_one(to, fault));
 }
 
 /// Reads what [`write`] wrote; none where a daemon sent none.
@@ -118,7 +119,7 @@ mod tests {
         faults.push(Diagnostic::warning("without a place"));
         let read = sent(&faults).unwrap();
         assert_eq!(render(&read, true), render(&faults, true));
-        assert_eq!(read[7], faults[7]);
+        assert_eq!(read[0], faults[7], "in the order in which they are shown");
     }
 
     #[test]

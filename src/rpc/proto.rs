@@ -15,6 +15,8 @@
 //! | 4 IPSET | string set, u32 verb (0 list, 1 add, 2 delete, 3 flush), string addresses<65536> | string<> |
 //! | 5 BOUND | string port device | string json |
 //! | 6 PLAN | string binding xml | string text |
+//! | 7 DEFINE | (string called, string filter xml)<1024> | string json |
+//! | 8 UNDEFINE | string filter | |
 //!
 //! An error of this program has the diagnostics behind libvirt's fields ([`faults`]).
 
@@ -44,6 +46,9 @@ pub const STRING_MAX: usize = 4_194_304;
 pub const LIST_MAX: usize = 16_384;
 /// The longest list of addresses in one IPSET call.
 pub const ADDRESSES_MAX: usize = 65_536;
+
+/// The longest list of documents in one DEFINE call.
+pub const DOCUMENTS_MAX: usize = 1024;
 
 /// What a frame is. Only the kinds a server must tell apart have a name.
 pub mod kind {
@@ -105,6 +110,10 @@ pub mod command {
     pub const BOUND: i32 = 5;
     /// What binding an interface would change, for people.
     pub const PLAN: i32 = 6;
+    /// Define filters by name.
+    pub const DEFINE: i32 = 7;
+    /// Undefine a filter by name.
+    pub const UNDEFINE: i32 = 8;
 }
 
 /// The head of a frame, without its length.
@@ -223,6 +232,10 @@ fn command_request(procedure: i32, from: &mut Reader) -> Result<Option<Request>,
         command::APPLY => Request::Apply { xml: document(from)? },
         command::PLAN => Request::Plan { xml: document(from)? },
         command::REMOVE => Request::Remove { portdev: string(from)? },
+        command::DEFINE => Request::Define {
+            documents: from.array(DOCUMENTS_MAX, |from| Ok((string(from)?, string(from)?)))?,
+        },
+        command::UNDEFINE => Request::Undefine { name: string(from)? },
         command::IPSET => Request::Ipset {
             name: string(from)?,
             verb: verb(from)?,
@@ -258,10 +271,10 @@ pub fn result(to: &mut Writer, call: &Header, reply: &Reply) -> Result<(), Error
         }
         (REMOTE, 286 | 401, Reply::Count(count)) => write_count(to.u32(0), *count),
         (REMOTE, 181 | 400, Reply::Done) => to,
-        (COMMAND, command::STATUS | command::BOUND, Reply::Json(text))
+        (COMMAND, command::STATUS | command::BOUND | command::DEFINE, Reply::Json(text))
         | (COMMAND, command::PLAN, Reply::Text(text)) => to.string(short(text, FRAME_MAX - 64)?),
         (COMMAND, command::IPSET, Reply::Names(names)) => write_names(to, names),
-        (COMMAND, command::APPLY | command::REMOVE, Reply::Done) => to,
+        (COMMAND, command::APPLY | command::REMOVE | command::UNDEFINE, Reply::Done) => to,
         _ => return Err(Error::internal("the answer does not fit the call")),
     };
     if to.size() > FRAME_MAX { Err(too_big()) } else { Ok(()) }

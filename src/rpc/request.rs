@@ -44,6 +44,10 @@ pub enum Request {
     Plan { xml: String },
     /// Release an interface for the command: [`Reply::Done`].
     Remove { portdev: String },
+    /// Define or redefine filters by name, all of these documents (each with what it is called) or none: [`Reply::Json`].
+    Define { documents: Vec<(String, String)> },
+    /// Undefine the filter of a name: [`Reply::Done`].
+    Undefine { name: String },
     /// Look at or change a named set of addresses: [`Reply::Names`].
     Ipset { name: String, verb: IpsetVerb, addresses: Vec<String> },
 }
@@ -69,6 +73,8 @@ impl Request {
             Request::Apply { .. } => "apply",
             Request::Plan { .. } => "plan",
             Request::Remove { .. } => "remove",
+            Request::Define { .. } => "define",
+            Request::Undefine { .. } => "undefine",
             Request::Ipset { .. } => "ipset",
         }
     }

@@ -28,7 +28,7 @@ fn the_command_goes_through_the_daemon() {
         let daemon = host.start();
         let run = |arguments: &[&str]| nwfilter(&host.runtime(), arguments);
         daemon.connect().define(&guard("no-mac-spoofing", 0)).unwrap();
-        assert_eq!(run(&APPLY), (true, String::new()));
+        assert_eq!(run(&APPLY), (true, "vnet0: filtered by no-mac-spoofing\n".into()));
         let all = daemon.connect().bindings().unwrap();
         assert_eq!(all, [("vnet0".to_owned(), "no-mac-spoofing".to_owned())]);
         assert!(!network.passes(Way::FromGuest, forged()));
@@ -37,7 +37,7 @@ fn the_command_goes_through_the_daemon() {
         assert!(status.contains("vnet0") && status.contains("waits for its interface"), "{status}");
         assert_eq!(run(&["ipset", "add", "friends", "10.0.0.1", "fe80::1"]), (true, String::new()));
         assert_eq!(run(&["ipset", "list", "friends"]), (true, "10.0.0.1\nfe80::1\n".to_owned()));
-        assert_eq!(run(&["remove", "--dev", "vnet0"]), (true, String::new()));
+        assert_eq!(run(&["remove", "--dev", "vnet0"]), (true, "vnet0: no longer filtered\n".into()));
         assert!(network.passes(Way::FromGuest, forged()), "without a period of grace");
         let (done, why) = run(&["remove", "--dev", "vnet0"]);
         assert!(!done && why.contains("no nwfilter binding for port dev 'vnet0'"), "{why}");
@@ -171,6 +171,135 @@ fn an_interface_is_bound_under_its_own_name_alone() {
 }
 
 #[test]
+fn what_the_daemon_did_is_said() {
+    in_fresh_netns(|| {
+        let (network, host) = (Network::new(), Host::new());
+        let mut daemon = host.start();
+        let run = |arguments: &[&str]| nwfilter(&host.runtime(), arguments);
+        let file = |name: &str, text: &str| {
+            std::fs::write(host.path(name), text).unwrap();
+            host.path(name).to_str().unwrap().to_owned()
+        };
+        let honest = |text: &str| {
+            format!(
+                "<filter name='honest'>\n{text}<rule action='drop' direction='out'>\
+                <ip match='no' srcipaddr='$IP'/></rule></filter>"
+            )
+        };
+        let first = file("first.xml", &honest(""));
+        assert_eq!(run(&["define", &first]), (true, "honest: defined, no guest uses it\n".into()));
+        let bind = |dev: &'static str, more: &[&'static str]| {
+            let fixed = ["apply", "--dev", dev, "--mac", "52:54:00:00:00:01", "--filter", "honest"];
+            run(&[&fixed[..], more].concat())
+        };
+        let waits = "vnet9 is not there; the binding to honest waits for it\n";
+        assert_eq!(bind("vnet9", &["--param", "IP=10.0.0.9"]), (true, waits.into()));
+        let (done, learns) = bind("vnet0", &["--param", "CTRL_IP_LEARNING=dhcp"]);
+        assert!(
+            done && learns.starts_with("vnet0: bound to honest; its address is learned first"),
+            "{learns}"
+        );
+        let (_, status) = run(&["status"]);
+        assert!(status.contains("honest (learning: dhcp)") && !status.contains("does not run"), "{status}");
+        assert!(bind("vnet0", &["--param", "IP=10.0.0.1"]).1 == "vnet0: filtered by honest\n");
+
+        let second = file("second.xml", &honest("<rule action='drop' direction='out'><arp/></rule>\n"));
+        assert_eq!(run(&["define", &second]), (true, "honest: redefined, 2 guests use it\n".into()));
+        let bad =
+            file("bad.xml", &honest("<rule action='drop' direction='out'><ip srcipaddr='$OTHER'/></rule>\n"));
+        let (done, why) = run(&["define", &bad]);
+        assert!(!done && why.contains("vnet0: ") && why.contains("OTHER"), "{why}");
+        let (done, why) = run(&["undefine", "honest"]);
+        assert!(!done && why.contains("in use by vnet0, vnet9"), "{why}");
+        assert!(!network.passes(Way::FromGuest, udp(ip(FOREIGN_IP, PEER_IP), 1, 2)));
+
+        // A guest that is blocked says why, wherever one looks.
+        std::fs::remove_file(host.path("filters/honest.xml")).unwrap();
+        daemon.kill();
+        daemon = host.start();
+        let (_, status) = run(&["status"]);
+        let line =
+            "vnet0 is blocked, nothing passes: internal error: referenced filter 'honest' is missing\n";
+        assert!(status.contains(line), "{status}");
+        let (done, why) = run(&["explain", "--dev", "vnet0", "--icmp", "10.0.0.1>10.0.0.2"]);
+        assert!(
+            !done && why.contains("vnet0: blocked, nothing passes: ") && why.contains("'honest' is missing"),
+            "{why}"
+        );
+        let log = daemon.log();
+        let warning =
+            log.lines().find(|line| line.contains("WARN") && line.contains("vnet0")).unwrap_or_default();
+        for word in ["blocked", "'honest' is missing", "SIGHUP"] {
+            assert!(warning.contains(word), "{word:?} is missing in {warning:?}\n{log}");
+        }
+        for told in [
+            "defined filter=\"honest\"",
+            "redefined filter=\"honest\"",
+            "bound interface=\"vnet0\" filter=\"honest\"",
+        ] {
+            assert!(log.contains(told), "{told:?} is missing in\n{log}");
+        }
+        let removed = "vnet0: no longer filtered\nvnet9: no longer filtered\n";
+        assert_eq!(run(&["remove", "--all"]), (true, removed.into()));
+        daemon.logs("unbound interface=\"vnet0\"");
+    });
+}
+
+#[test]
+fn a_set_that_nobody_made_and_one_of_the_host_are_refused_with_the_way_out() {
+    let filter = format!(
+        "<filter name='by-set'><uuid>{}</uuid>\n<rule action='drop' direction='out' statematch='0'>\
+         <all ipset='blocked' ipsetflags='dst'/></rule></filter>",
+        uuid("by-set")
+    );
+    in_fresh_netns(|| {
+        let (network, host) = (Network::new(), Host::new());
+        let daemon = host.start();
+        daemon.connect().define(&filter).unwrap();
+        let error = refused(daemon.connect().create("vnet0", "by-set"));
+        for word in [
+            "filter:2:1",
+            "ipset 'blocked'",
+            "nobody has made it",
+            "nwfilter ipset add blocked",
+            "ipset flush blocked",
+        ] {
+            assert!(error.message.contains(word), "{word:?} is missing in {error}");
+        }
+        let made = Command::new("ipset").args(["create", "blocked", "hash:net"]).output_in_time();
+        if made.is_ok_and(|output| output.status.success()) {
+            let error = refused(daemon.connect().create("vnet0", "by-set"));
+            assert!(error.message.contains("the host's own set"), "{error}");
+        } else {
+            println!("skipped: no ipset command, or a kernel without ip_set");
+        }
+        let run = |arguments: &[&str]| nwfilter(&host.runtime(), arguments);
+        assert!(run(&["ipset", "flush", "blocked"]).0, "an empty set, which somebody has made");
+        daemon.connect().create("vnet0", "by-set").unwrap();
+        let frame = || udp(ip(GUEST_IP, PEER_IP), 1, 2);
+        assert!(network.passes(Way::FromGuest, frame()));
+        assert!(run(&["ipset", "add", "blocked", PEER_IP]).0);
+        assert!(!network.passes(Way::FromGuest, frame()));
+
+        // After a start of the host no set is there. Whoever needs one is blocked until it is made.
+        daemon.kill();
+        assert!(Command::new("nft").args(["flush", "ruleset"]).status_in_time().unwrap().success());
+        assert!(Command::new("nft").args(["delete", "table", "bridge", "nwfilter"]).output_in_time().is_ok());
+        let daemon = host.start();
+        let (_, status) = run(&["status"]);
+        assert!(
+            status.contains("vnet0 is blocked") && status.contains("nwfilter ipset add blocked"),
+            "{status}"
+        );
+        assert!(!network.passes(Way::FromGuest, frame()));
+        assert!(run(&["ipset", "add", "blocked", FOREIGN_IP]).0);
+        assert!(network.passes(Way::FromGuest, frame()), "{}", daemon.log());
+        let (_, status) = run(&["status"]);
+        assert!(!status.contains("blocked, nothing"), "{status}\n{}", daemon.log());
+    });
+}
+
+#[test]
 fn explain_tells_what_the_daemon_enforces_now() {
     in_fresh_netns(|| {
         let (network, host) = (Network::new(), Host::new());
@@ -201,7 +330,7 @@ fn explain_tells_what_the_daemon_enforces_now() {
             "--param",
             "IP=10.0.0.1",
         ];
-        assert_eq!(nwfilter(&host.runtime(), &bind), (true, String::new()));
+        assert_eq!(nwfilter(&host.runtime(), &bind), (true, "vnet0: filtered by f\n".into()));
         let check = |arguments: &[&str], frame: Vec<u8>, passes: bool, place: &str| {
             let (done, told) = explain(arguments);
             let verdict = if passes { "accepted by" } else { "dropped by" };
@@ -258,12 +387,12 @@ fn the_command_works_by_itself_where_the_socket_is_not_our_daemons() {
         std::fs::create_dir(host.runtime()).unwrap();
         let _stranger = Stranger::serve(&host.runtime().join("virtnwfilterd-sock"));
         let run = |arguments: &[&str]| nwfilter(&host.runtime(), arguments);
-        assert_eq!(run(&APPLY), (true, String::new()));
+        assert!(run(&APPLY).0);
         assert!(!network.passes(Way::FromGuest, forged()));
         let (done, status) = run(&["status"]);
         assert!(done && status.contains("vnet0"), "{status}");
         assert!(run(&["ipset", "add", "friends", "10.0.0.1"]).0);
-        assert_eq!(run(&["remove", "--dev", "vnet0"]), (true, String::new()));
+        assert_eq!(run(&["remove", "--dev", "vnet0"]), (true, "vnet0: no longer filtered\n".into()));
         assert!(network.passes(Way::FromGuest, forged()));
     });
 }

@@ -79,14 +79,30 @@ fn a_reload_takes_new_and_changed_files_and_survives_broken_and_missing_ones() {
         let log = daemon.log();
         assert!(log.contains("broken") && log.contains("misnamed"), "{log}");
 
-        // A definition that a bound interface can not take changes nothing at all.
+        // A definition that a bound interface can not take leaves the old one in force, and hinders no other.
         let before = daemon.rules();
         host.write_filter("g", &replaced.replace("$MAC", "$OTHER"));
         host.write_filter("new", &guard("new", 1));
         daemon.reload();
         assert_eq!(rules(), before);
-        assert!(daemon.connect().filter_xml("new").unwrap().contains("0x9000"));
-        assert!(daemon.log().contains("vnet0: "), "{}", daemon.log());
+        assert!(daemon.connect().filter_xml("new").unwrap().contains("0x9001"));
+        let log = daemon.log();
+        assert!(log.contains("vnet0: "), "{log}");
+        // Nor does a file without its UUID, which keeps the one that is known.
+        let known = daemon.connect().filter_xml("new").unwrap();
+        let without = guard("new", 2).replace(&format!("<uuid>{}</uuid>", uuid("new")), "");
+        host.write_filter("new", &without);
+        daemon.reload();
+        let taken = daemon.connect().filter_xml("new").unwrap();
+        assert!(taken.contains("0x9002") && taken == known.replace("0x9001", "0x9002"), "{taken}");
+        let log = daemon.log();
+        for told in [
+            "filters reloaded: 1 defined, 1 redefined, 2 unchanged, 2 refused",
+            "defined filter=\"new\"",
+            "bound interface=\"vnet0\" filter=\"g\"",
+        ] {
+            assert!(log.contains(told), "{told:?} is missing in\n{log}");
+        }
     });
 }
 

@@ -190,7 +190,7 @@ fn a_reload_takes_what_is_sound_and_tells_of_the_rest() {
     let stolen = guard("thief", 0).replace(&uuid("thief").to_string(), &uuid("a").to_string());
     let files = [guard("a", 1), tree("l1", &["l2"]), tree("l2", &["l1"]), guard("new", 0), stolen];
     let (change, faults) = world.state.reload(files.iter().map(|xml| filter(xml)));
-    world.state = change.unwrap().next;
+    world.state = change.next;
     let told: Vec<_> =
         faults.iter().map(|fault| (fault.filter.as_str(), fault.why.message.as_str())).collect();
     let same_uuid = "operation failed: filter with same UUID but different name ('a') already exists";
@@ -199,6 +199,145 @@ fn a_reload_takes_what_is_sound_and_tells_of_the_rest() {
     assert_eq!(names, ["a", "kept", "l1", "new"]);
     assert_ne!(world.program(5), before);
 
-    let (change, _) = world.state.reload([needy("a"), guard("new", 1)].iter().map(|xml| filter(xml)));
-    assert!(change.unwrap_err().message.contains("vnet0: "), "all that changed, or nothing");
+    let (kept, new) = (world.program(5), world.state.firewall().filter("new").cloned());
+    let (change, faults) = world.state.reload([needy("a"), guard("new", 1)].iter().map(|xml| filter(xml)));
+    world.state = change.next;
+    assert_eq!(faults.len(), 1);
+    assert!(faults[0].filter == "a" && faults[0].why.message.contains("vnet0: "), "{faults:?}");
+    assert_eq!(world.program(5), kept, "the old one stays in force");
+    assert_ne!(world.state.firewall().filter("new").cloned(), new, "all others are taken");
+}
+
+#[test]
+fn of_many_filters_a_reload_takes_all_that_can_be_had() {
+    let names: Vec<String> = (0..9).map(|number| format!("f{number}")).collect();
+    let mut world = World::new(&names.iter().map(|name| guard(name, 0)).collect::<Vec<_>>());
+    for (number, name) in (10..).zip(&names) {
+        world.appears(&tap(number, &format!("p{name}")));
+        world.create(&format!("p{name}"), name).unwrap();
+    }
+    for bad in [vec![0], vec![8], vec![4], vec![0, 1, 2, 3, 4, 5, 6, 7, 8], vec![1, 6]] {
+        let document = |(number, name): (usize, &String)| match bad.contains(&number) {
+            true => needy(name),
+            false => guard(name, 1 + bad[0] as u8),
+        };
+        let files: Vec<String> = names.iter().enumerate().map(document).collect();
+        let (change, faults) = world.state.reload(files.iter().map(|xml| filter(xml)));
+        let told: Vec<usize> =
+            faults.iter().map(|fault| names.iter().position(|name| *name == fault.filter).unwrap()).collect();
+        assert_eq!(told, bad);
+        for (number, text) in files.iter().enumerate() {
+            let is_new = change.next.firewall().filter(&names[number]).unwrap().source.text == *text;
+            assert_eq!(is_new, !bad.contains(&number), "{number} of {bad:?}");
+        }
+    }
+}
+
+#[test]
+fn filters_that_need_each_other_are_taken_by_a_reload_beside_one_that_is_refused() {
+    let mut world = World::new(&[tree("a", &["z"]), guard("z", 0), guard("m", 0)]);
+    for (number, port, root) in [(5, "vnet0", "a"), (6, "vnet1", "m")] {
+        world.appears(&tap(number, port));
+        world.create(port, root).unwrap();
+    }
+    // What z needs, a gives: the first alone is refused, and so is the other beside it.
+    let given = tree("a", &["z"]).replace(
+        "<filterref filter='z'/>",
+        "<filterref filter='z'><parameter name='OTHER' value='52:54:00:00:00:09'/></filterref>",
+    );
+    let files = [needy("m"), needy("z"), given];
+    let (change, faults) = world.state.reload(files.iter().map(|xml| filter(xml)));
+    let told: Vec<&str> = faults.iter().map(|fault| fault.filter.as_str()).collect();
+    assert_eq!(told, ["m"]);
+    assert!(change.next.firewall().filter("z").unwrap().source.text.contains("$OTHER"));
+}
+
+fn named(documents: &[(&str, &str)]) -> Request {
+    let own = |(name, text): &(&str, &str)| (name.to_string(), text.to_string());
+    Request::Define { documents: documents.iter().map(own).collect() }
+}
+
+#[test]
+fn filters_are_defined_by_name_and_keep_the_uuid_they_are_known_by() {
+    use nwfilter::engine::named::{Defined, Outcome};
+    let mut world = World::new(&[guard("a", 0), tree("uses", &["a"])]);
+    for number in 5..8 {
+        world.appears(&tap(number, &format!("vnet{number}")));
+        world.create(&format!("vnet{number}"), "uses").unwrap();
+    }
+    let known = world.state.firewall().filter("a").unwrap().uuid;
+    let without = |text: String| text.replace(&format!("<uuid>{}</uuid>", uuid("a")), "");
+    let mut define = |documents: &[(&str, &str)]| -> Vec<Defined> {
+        match world.ask(named(documents)).unwrap().reply {
+            Reply::Json(json) => serde_json::from_str(&json).unwrap(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let users: Vec<String> = (5..8).map(|number| format!("vnet{number}")).collect();
+    let of = |filter: &str, outcome, users: &[String]| Defined {
+        filter: filter.into(),
+        outcome,
+        users: users.into(),
+    };
+    let second = without(guard("a", 1));
+    assert_eq!(define(&[("a.xml", &second)]), [of("a", Outcome::Redefined, &users)]);
+    assert_eq!(define(&[("a.xml", &second)]), [of("a", Outcome::Unchanged, &users)]);
+    let another =
+        second.replace("<rule", &format!("<uuid>{}</uuid><rule", uuid("zzz"))).replacen("<rule", "<rule", 1);
+    let another = another.replacen(&format!("<uuid>{}</uuid>", uuid("zzz")), "", 1);
+    assert_eq!(define(&[("copy.xml", &another)])[0].filter, "a");
+    let (top, part) = (tree("top", &["part"]), guard("part", 0));
+    let both = define(&[("top.xml", &top), ("part.xml", &part)]);
+    assert_eq!(both, [of("top", Outcome::Defined, &[]), of("part", Outcome::Defined, &[])]);
+    assert_eq!(world.state.firewall().filter("a").unwrap().uuid, known);
+}
+
+#[test]
+fn documents_of_one_call_are_defined_all_or_none_and_every_fault_is_told() {
+    let mut world = World::new(&[guard("a", 0)]);
+    world.appears(&tap(5, "vnet0"));
+    world.create("vnet0", "a").unwrap();
+    let good = guard("good", 0);
+    let bad = "<filter name='bad'>\n<rule action='dorp' direction='out'/>\n<rule action='drop'/></filter>";
+    let thief = guard("thief", 0).replace(&uuid("thief").to_string(), &uuid("a").to_string());
+    let cases = [
+        (vec![("good.xml", good.as_str()), ("bad.xml", bad)], vec!["bad.xml:2:", "bad.xml:3:"]),
+        (vec![("good.xml", &good), ("again.xml", &good)], vec!["again.xml:1:1", "given twice"]),
+        (vec![("good.xml", &good), ("thief.xml", &thief)], vec!["thief.xml:", "same UUID"]),
+        (
+            vec![("good.xml", &good), ("top.xml", "<filter name='top'><filterref filter='gone'/></filter>")],
+            vec!["top.xml:1:", "gone", "define that filter first"],
+        ),
+        (
+            vec![("good.xml", &good), ("self.xml", "<filter name='s'><filterref filter='s'/></filter>")],
+            vec!["self.xml:", "loop"],
+        ),
+    ];
+    for (documents, words) in cases {
+        let error = world.ask(named(&documents)).unwrap_err();
+        let told: Vec<String> = error.faults.iter().map(|fault| fault.line()).collect();
+        words
+            .iter()
+            .for_each(|word| assert!(told.iter().any(|line| line.contains(word)), "{word}: {told:?}"));
+        assert_eq!(world.state.firewall().filters().len(), 1);
+    }
+    let needs = needy("a");
+    let error = world.ask(named(&[("good.xml", &good), ("a.xml", &needs)])).unwrap_err();
+    assert!(error.message.contains("vnet0: ") && error.faults[0].message.starts_with("vnet0: "), "{error:?}");
+    assert_eq!(world.state.firewall().filters().len(), 1);
+}
+
+#[test]
+fn a_filter_in_use_says_by_whom() {
+    let mut world = World::new(&[guard("a", 0), guard("idle", 0)]);
+    for number in 1..8 {
+        world.create(&format!("vnet{number}"), "a").unwrap();
+    }
+    let mut undefine = |name: &str| world.ask(Request::Undefine { name: name.into() });
+    let error = undefine("a").unwrap_err();
+    assert!(error.message.contains("vnet1, vnet2, vnet3, vnet4, vnet5 and 2 more"), "{error}");
+    let error = undefine("idel").unwrap_err();
+    assert_eq!(error.faults[0].help.as_deref(), Some("did you mean 'idle'?"));
+    undefine("idle").unwrap();
+    assert!(world.state.firewall().filter("idle").is_none());
 }

@@ -110,7 +110,8 @@ fn perform(world: &mut World, links: &mut Links, act: &Act) {
         }
         Act::Reload(f, c) => {
             let (change, _) = world.state.reload([crate::world::filter(&content(filter(f), c))]);
-            change.map(|change| world.state = change.next)
+            world.state = change.next;
+            Ok(())
         }
         Act::Retry => {
             for port in world.state.closed_ports() {

@@ -83,7 +83,7 @@ fn a_file_that_means_less_than_it_says_is_not_read_again() {
     let before = world.state.firewall().ruleset();
     let files = [filter(&document("web", "<tcp dstport='80'/>")), filter(&guard("other", 1))];
     let (change, faults) = world.state.reload(files);
-    let next = change.unwrap().next;
+    let next = change.next;
     let [fault] = &faults[..] else { panic!("{faults:?}") };
     assert_eq!(fault.filter, "web");
     assert!(fault.why.message.contains("attribute 'dstport' of <tcp> is unknown"), "{}", fault.why.message);

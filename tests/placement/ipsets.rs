@@ -117,6 +117,7 @@ fn a_set_that_only_a_device_reads_is_filled_and_kept() {
         let (host, macvtap) = (Host::new(), guest());
         let daemon = host.start();
         daemon.connect().define(&by_set()).unwrap();
+        ipset(&daemon, IpsetVerb::Flush, &[]);
         daemon.connect().create("macvtap0", "f").unwrap();
         assert!(passes(&macvtap, &to(BLOCKED)), "empty");
         ipset(&daemon, IpsetVerb::Add, &[BLOCKED]);

@@ -59,6 +59,14 @@ impl Engine {
                 Ok(Reply::Done)
             }
             Request::Bound { portdev } => Ok(Reply::Json(format!("{{\"portdev\":\"{portdev}\"}}"))),
+            Request::Define { documents } => {
+                documents.into_iter().try_for_each(|(_, xml)| self.define(xml).map(drop))?;
+                Ok(Reply::Json("[]".into()))
+            }
+            Request::Undefine { name } => {
+                self.filters.remove(&name).ok_or_else(|| Error::no_filter_named(&name))?;
+                Ok(Reply::Done)
+            }
             Request::Status => Ok(Reply::Json(format!("{{\"bindings\":{}}}", self.bindings.len()))),
             Request::Ipset { name, verb, addresses } => {
                 let set = self.sets.entry(name).or_default();
