@@ -53,7 +53,14 @@ fn files(directory: &Store) -> Result<Files, Fault> {
 impl Filters {
     pub(super) fn open(config: &Config) -> Result<Filters, Failure> {
         let directory = Store::open(&config.filter_dir)?;
-        let standard = config.standard_filters.then(|| Standard::open(config)).transpose()?;
+        let standard = match config.standard_filters.then(|| Standard::open(config)).transpose() {
+            // A start that fails would filter nobody anew; these filters alone are not believed.
+            Err(fault @ Fault::Open(_)) => {
+                error!(reason = %fault, "the standard filters are those that have a file");
+                None
+            }
+            standard => standard?,
+        };
         Ok(Filters { directory, standard })
     }
 
