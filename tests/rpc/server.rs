@@ -200,9 +200,9 @@ fn a_silent_client_is_pinged_and_then_dropped() {
 
 #[test]
 fn a_client_that_pongs_stays_and_pings_are_answered_during_a_call() {
-    let keepalive = Keepalive { interval: Duration::from_millis(40), count: 1 };
+    let keepalive = Keepalive { interval: Duration::from_millis(200), count: 1 };
     let served = Served::with(Limits { keepalive, ..limits() }, |engine, request| {
-        std::thread::sleep(Duration::from_millis(300));
+        std::thread::sleep(Duration::from_millis(1500));
         engine.answer(request)
     });
     let mut raw = Raw::open(&served.path(NAME));
@@ -223,7 +223,7 @@ fn a_client_that_pongs_stays_and_pings_are_answered_during_a_call() {
         }
     }
     assert_eq!(pongs, 1);
-    assert!(pings >= 3, "{pings} pings in 300 ms");
+    assert!(pings >= 3, "{pings} pings in 1500 ms");
 }
 
 // Clients that mean harm.
@@ -289,12 +289,13 @@ fn a_flood_of_calls_is_read_only_as_fast_as_it_is_answered() {
     let mut neighbour = Raw::open(&served.path(NAME));
     let begun = Instant::now();
     neighbour.ask(178, &[]).unwrap();
-    assert!(begun.elapsed() < Duration::from_millis(500), "a neighbour waited {:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(5), "a neighbour waited {:?}", begun.elapsed());
 }
 
 #[test]
 fn a_client_that_does_not_read_keeps_nobody_waiting_and_is_dropped() {
-    let write_deadline = Duration::from_millis(500);
+    // Long, since a loaded machine takes its time, too.
+    let write_deadline = Duration::from_secs(3);
     let tight = Limits { write_deadline, calls: 2, ..limits() };
     let served = Served::with(tight, |_, request| match request {
         Request::CountFilters => Ok(Reply::Count(0)),
@@ -307,14 +308,14 @@ fn a_client_that_does_not_read_keeps_nobody_waiting_and_is_dropped() {
     let mut patient = Raw::open(&served.path(NAME));
     let begun = Instant::now();
     patient.ask(178, &[]).unwrap();
-    assert!(begun.elapsed() < Duration::from_millis(400), "waited {:?} for a neighbour", begun.elapsed());
+    assert!(begun.elapsed() < write_deadline, "waited {:?} for a neighbour", begun.elapsed());
     served.wait_for_clients(1);
     assert!(slow.iter_mut().all(Raw::is_closed));
 }
 
 #[test]
 fn where_answers_find_no_room_calls_wait_until_slow_readers_are_gone() {
-    let write_deadline = Duration::from_millis(500);
+    let write_deadline = Duration::from_secs(2);
     // Room for four of the answers; the other two of these clients keep the engine's two places.
     let tight = Limits { write_deadline, calls: 2, bytes: 0, ..limits() };
     let served = Served::with(tight, |_, request| match request {
@@ -330,7 +331,7 @@ fn where_answers_find_no_room_calls_wait_until_slow_readers_are_gone() {
     let begun = Instant::now();
     patient.ask(178, &[]).unwrap();
     assert!(begun.elapsed() > Duration::from_millis(100), "there was a place after {:?}", begun.elapsed());
-    assert!(begun.elapsed() < Duration::from_secs(3), "waited {:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(30), "waited {:?}", begun.elapsed());
 }
 
 #[test]
