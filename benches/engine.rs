@@ -5,7 +5,7 @@ mod guests;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use guests::{FIRST, guest, guests, policy, wordings};
 use nwfilter::binding::{self, Binding};
-use nwfilter::compile::{Features, Options, compile};
+use nwfilter::compile::{Features, HostToGuest, Options, compile};
 use nwfilter::engine::{Context, State};
 use nwfilter::filter::read;
 use nwfilter::filter::write::write;
@@ -29,7 +29,7 @@ fn program(c: &mut Criterion) {
     let library = Library::standard();
     let lookup = |name: &str| library.get(name);
     let vars = guest(1, "").vars;
-    let options = Options { features: Features::ALL, counters: false };
+    let options = Options { features: Features::ALL, counters: false, host_to_guest: HostToGuest::Pass };
     let text = STANDARD.iter().find(|(name, _)| *name == "clean-traffic").expect("it is standard").1;
     let source = Source::new("clean-traffic.xml", text);
     c.bench_function("parse/clean-traffic", |b| b.iter(|| read::read(black_box(&source)).is_ok()));

@@ -33,7 +33,7 @@ fn main() {
         for (name, fold_up_to) in [("folded", usize::MAX), ("slots", 0)] {
             let at_bridge = Place::Bridge(None);
             bench(&format!("{name}/{members}"), |network| bind(network, members, fold_up_to, &at_bridge));
-            let bridge = BridgePort { index: 0, name: "br0".into(), host: None };
+            let bridge = BridgePort { index: 0, name: "br0".into(), host: None, port: "vnet0".into() };
             let at_device = Place::Port { name: "vnet0".into(), bridge };
             bench(&format!("{name}/{members}, at the device"), |network| {
                 bind(network, members, fold_up_to, &at_device);

@@ -9,7 +9,7 @@ mod lab;
 use lab::frames::*;
 use lab::{Network, Verdict, Way, in_fresh_netns};
 use nwfilter::apply::Kernel;
-use nwfilter::compile::Options;
+use nwfilter::compile::{HostToGuest, Options};
 use nwfilter::firewall::{Firewall, Member, Place, Policy, Rules};
 use nwfilter::ir::Ruleset;
 use nwfilter::library::Library;
@@ -59,7 +59,8 @@ fn show() -> Result<usize, Box<dyn Error>> {
 /// Has the kernel enforce clean-traffic on the guest's interface.
 fn filter(network: &Network) -> Result<Ruleset, Box<dyn Error>> {
     let kernel = Kernel::open(Ownership::OwnedAndKept)?;
-    let compile = Options { features: kernel.features().into(), counters: false };
+    let compile =
+        Options { features: kernel.features().into(), counters: false, host_to_guest: HostToGuest::Pass };
     let firewall = Firewall::new(Policy { fold_up_to: 64, compile, placement: Default::default() });
     let firewall = firewall.define(Library::standard().filters.into_values()).map_err(refused)?;
     let mut vars = Vars::default();

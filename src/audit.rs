@@ -9,7 +9,7 @@ mod differences;
 mod shadow;
 
 use crate::addr::Mac;
-use crate::compile::{Features, Options, compile, silenced};
+use crate::compile::{Features, HostToGuest, Options, compile, silenced};
 use crate::diag::Diagnostic;
 use crate::eval::{Connection, End, Frame, Port, Rules, Tracking};
 use crate::explain::summary;
@@ -146,7 +146,10 @@ fn prepared(library: Library<'_>, root: &str) -> Result<(Resolved, Program), Vec
     own.into_iter().for_each(|(name, value)| vars.push(name, value));
     let resolved = with_samples(library, root, &vars)?;
     // Rules that count are never made into one, nor left out for doing nothing.
-    let program = compile(&resolved, &Options { features: Features::ALL, counters: true })?;
+    let program = compile(
+        &resolved,
+        &Options { features: Features::ALL, counters: true, host_to_guest: HostToGuest::Pass },
+    )?;
     Ok((resolved, program))
 }
 

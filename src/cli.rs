@@ -16,6 +16,7 @@ mod trace;
 mod whole;
 
 use crate::addr::Mac;
+use crate::compile::HostToGuest;
 use crate::config::{Config, Options};
 use crate::diag::{Code, Diagnostic, render};
 use crate::library::Library;
@@ -173,6 +174,9 @@ struct BindArgs {
     /// Only warn of what libvirt ignores, so that a rule means more than it says. Not where the daemon runs.
     #[arg(long)]
     lenient: bool,
+    /// What becomes of packets that the host itself sends to the guest at the IP layer.
+    #[arg(long, value_enum)]
+    host_to_guest: Option<HostToGuest>,
 }
 
 /// Why a command did not do what it was told.

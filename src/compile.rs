@@ -4,12 +4,14 @@
 //! has any. Every walk ends in an explicit verdict. What the kernel can do is an argument; nothing here asks it.
 
 mod flow;
+mod host;
 mod layout;
 mod link;
 mod matches;
 mod notes;
 
-pub use flow::needs_bridge;
+pub use flow::{needs_bridge, refuses_to_guest};
+pub use host::{HOST_MARK, lets_host};
 pub use notes::{Use, silenced, warnings};
 
 use crate::diag::Diagnostic;
@@ -17,8 +19,10 @@ use crate::ir::{self, Action, Data, From, KeyType, Match, Name, Role, Set, SetRe
 use crate::program::name::SetName;
 use crate::program::{IN, OUT, Program, Slot};
 use crate::resolve::Resolved;
+use clap::ValueEnum;
 use flow::{asks_for_connections, rejects_packets};
 use imbl::OrdMap;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a program is made for.
@@ -28,6 +32,20 @@ pub struct Options {
     pub features: Features,
     /// Whether each rule of a filter counts the frames it matches.
     pub counters: bool,
+    /// What becomes of packets that the host itself sends to a guest.
+    pub host_to_guest: HostToGuest,
+}
+
+/// What becomes of packets that the host itself sends to a guest: answers of its DHCP server, ssh, DNS. What it routes to
+/// the guest for others is not among them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum HostToGuest {
+    /// The Ethernet layer judges them and the IP layer does not, as in libvirt.
+    #[default]
+    Pass,
+    /// Both layers judge them.
+    Filter,
 }
 
 /// Which part of a program is made. A bridge port has all of it in one place. Where frames never meet a bridge and the
@@ -161,6 +179,8 @@ pub struct Programs {
     pub frames: Program,
     /// For its packets in the host's IP layer, where that knows more than can be known of frames.
     pub packets: Option<Program>,
+    /// For those frames of a bridge's port that its bridge takes or makes itself, at the port's own hooks.
+    pub guard: Option<Program>,
 }
 
 /// The programs of a resolved filter for an interface whose frames are seen there, in a kernel that has the features.
@@ -175,15 +195,41 @@ pub fn compile_at(resolved: &Resolved, options: &Options, hooks: Hooks) -> Resul
         _ => None,
     };
     let frames = at(hooks, if packets.is_some() { Part::Link } else { Part::Whole })?;
-    Ok(Programs { frames: if hooks == Hooks::Macvtap { frames.turned() } else { frames }, packets })
+    let frames = if hooks == Hooks::Macvtap { frames.turned() } else { frames };
+    Ok(Programs { frames, packets, guard: None })
+}
+
+/// The same for a port of a bridge that also has its own hooks, for frames that the bridge takes or makes itself. The Ethernet
+/// layer judges them: such an IP packet gets no further from the guest, and to it comes from the host.
+pub fn compile_guarded(resolved: &Resolved, options: &Options) -> Result<Programs, Vec<Diagnostic>> {
+    let at_port = Options { features: options.features.at(Hooks::Port), ..*options };
+    let guard = Some(compile_part(resolved, &at_port, Part::Link)?);
+    Ok(Programs { guard, ..compile_at(resolved, options, Hooks::Bridge)? })
 }
 
 impl Programs {
+    /// Nothing gets through.
+    pub fn closed() -> Programs {
+        Programs { frames: Program::closed(), packets: None, guard: None }
+    }
+
+    /// What comes after the first, and the hooks that lead to it.
+    pub fn further(self) -> Option<(Hooks, Program)> {
+        let packets = self.packets.map(|packets| (Hooks::Packets, packets));
+        packets.or(self.guard.map(|guard| (Hooks::Port, guard)))
+    }
+
+    /// Whether packets that the host itself sends pass by their mark.
+    pub fn let_host(&self) -> bool {
+        lets_host(&self.frames) || self.packets.as_ref().is_some_and(lets_host)
+    }
+
     /// The same, counting what they drop at an interface with these hooks, for each interface and rule.
     pub fn tallied(self, hooks: Hooks) -> Programs {
         // The host's answer to a packet may be told by the packet's own mark (`fwmark_reflect`).
         let packets = self.packets.map(|packets| packets.tallied(false, false));
-        Programs { frames: self.frames.tallied(hooks == Hooks::Macvtap, true), packets }
+        let guard = self.guard.map(|guard| guard.tallied(false, true));
+        Programs { frames: self.frames.tallied(hooks == Hooks::Macvtap, true), packets, guard }
     }
 }
 

@@ -9,6 +9,7 @@ mod words;
 
 pub use endpoint::Endpoint;
 
+use crate::compile::HostToGuest;
 use crate::diag::{Code, Diagnostic};
 use crate::firewall::Placement;
 use crate::span::Source;
@@ -63,6 +64,8 @@ pub struct Config {
     pub placement: Placement,
     /// Whether frames are dropped whose checksum the kernel would write elsewhere than in its place.
     pub checksum_guard: ChecksumGuard,
+    /// What becomes of packets that the host itself sends to a guest.
+    pub host_to_guest: HostToGuest,
     /// How long the rules of a deleted binding stay, for the binding that may replace it.
     #[serde(deserialize_with = "seconds")]
     pub grace: Duration,
@@ -180,6 +183,7 @@ impl Default for Config {
             fold_up_to: 64,
             placement: Placement::Bridge,
             checksum_guard: ChecksumGuard::Auto,
+            host_to_guest: HostToGuest::Pass,
             grace: Duration::from_secs(1),
             max_clients: 5000,
             max_client_requests: 5,

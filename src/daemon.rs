@@ -188,7 +188,11 @@ impl Daemon {
         let features = kernel.features();
         let policy = Policy {
             fold_up_to: config.fold_up_to,
-            compile: compile::Options { features: features.into(), counters: config.counters },
+            compile: compile::Options {
+                features: features.into(),
+                counters: config.counters,
+                host_to_guest: config.host_to_guest,
+            },
             placement: config.placement,
         };
         let (found, _) = filters.read(&Default::default())?;

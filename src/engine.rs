@@ -271,7 +271,8 @@ impl State {
         let (documents, vars) = (documents.collect(), member.vars.0.clone());
         let reject = self.firewall.answers(member.index);
         let closed = self.closed(&member.name).map(str::to_owned);
-        let json = serde_json::to_string(&Bound { filter, closed, vars, documents, reject });
+        let host_to_guest = self.firewall.policy().compile.host_to_guest;
+        let json = serde_json::to_string(&Bound { filter, closed, vars, documents, reject, host_to_guest });
         self.answer(Reply::Json(json.map_err(|error| Error::internal(error.to_string()))?))
     }
 

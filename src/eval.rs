@@ -33,6 +33,8 @@ pub struct Frame<'a> {
     pub tag: Tag,
     /// What conntrack says of it.
     pub tracking: Tracking,
+    /// Its mark.
+    pub mark: u32,
 }
 
 /// An interface. Rules read either; where a name is empty there is none.
@@ -279,6 +281,7 @@ impl<'s, 'a> Walk<'s, 'a, '_> {
             | Action::SetZone(..)
             | Action::Zone(_)
             | Action::Untracked
+            | Action::Mark(_)
             | Action::Trace
             | Action::Count(..)
             | Action::Unknown => Onward::Next,

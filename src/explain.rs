@@ -12,7 +12,7 @@ mod words;
 pub use pcap::{Packets, Unreadable};
 pub use sketch::{Sketch, Station, Unclear};
 
-use crate::compile::{Features, Options, compile};
+use crate::compile::{Features, HostToGuest, Options, compile};
 use crate::diag::Diagnostic;
 use crate::eval::{Connection, End, Frame, Rules, Step, Tracking, seen};
 use crate::field::Field;
@@ -138,6 +138,9 @@ pub struct Bound {
     pub documents: Vec<(String, String)>,
     /// Whether rules may answer.
     pub reject: bool,
+    /// What becomes of packets that the host itself sends to it.
+    #[serde(default)]
+    pub host_to_guest: HostToGuest,
 }
 
 impl Explainer {
@@ -151,7 +154,8 @@ impl Explainer {
         let resolved = resolve(library, root, vars, Mode::Fold)?;
         let features = Features { reject, ..Features::ALL };
         // Rules that count are never made into one.
-        let program = compile(&resolved, &Options { features, counters: true })?;
+        let program =
+            compile(&resolved, &Options { features, counters: true, host_to_guest: HostToGuest::Pass })?;
         let documents = resolved.rules().filter_map(|rule| library(&rule.origin.filter));
         let documents = documents.map(|filter| (filter.name.clone(), filter)).collect();
         Ok(Explainer { program, documents })

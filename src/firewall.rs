@@ -22,7 +22,7 @@ pub use group::{Group, Placed};
 pub use place::{BridgePort, Place};
 pub use tables::Tables;
 
-use crate::compile::{self, Hooks, Programs, compile_at};
+use crate::compile::{self, Hooks, HostToGuest, Programs, compile_at, compile_guarded};
 use crate::diag::{Code, Diagnostic, lines};
 use crate::filter::Filter;
 use crate::ir::{Family, Name, Origin, Ruleset};
@@ -59,6 +59,8 @@ pub struct Firewall {
     uses: OrdMap<(Family, Name), usize>,
     /// Bridges whose frames conntrack must see, with the number of members that need it.
     tracked: OrdMap<String, (Tracked, usize)>,
+    /// Interfaces that the host reaches members by whose programs let its packets pass, with the number of such members.
+    host_links: OrdMap<String, usize>,
     tables: Tables,
     /// Devices whose own hooks lead to the second table.
     devices: Devices,
@@ -134,7 +136,8 @@ impl std::error::Error for Refused {}
 impl Policy {
     /// What suits a kernel with these features: small groups are folded, nothing counts.
     pub fn new(features: impl Into<compile::Features>) -> Policy {
-        let compile = compile::Options { features: features.into(), counters: false };
+        let compile =
+            compile::Options { features: features.into(), counters: false, host_to_guest: HostToGuest::Pass };
         Policy { fold_up_to: 64, compile, placement: Placement::default() }
     }
 }
@@ -151,6 +154,7 @@ impl Firewall {
             homes: OrdMap::new(),
             uses: OrdMap::new(),
             tracked: OrdMap::new(),
+            host_links: OrdMap::new(),
             tables: Tables::new(&policy.compile.features),
             devices: Devices::default(),
             traced: false,
@@ -389,7 +393,8 @@ impl Firewall {
         let Rules::Filter(filter) = rules else {
             return Ok(Compiled {
                 seat: hooks,
-                programs: Programs { frames: Program::closed(), packets: None }.tallied(hooks),
+                programs: Programs { guard: self.guards(hooks).then(Program::closed), ..Programs::closed() }
+                    .tallied(hooks),
                 reads: BTreeSet::new(),
                 folded: BTreeSet::new(),
             });
@@ -402,7 +407,11 @@ impl Firewall {
             Hooks::Port if compile::needs_bridge(&resolved) => Hooks::Bridge,
             hooks => hooks,
         };
-        let programs = compile_at(&resolved, &self.policy.compile, seat)?.tallied(seat);
+        let programs = match self.guards(seat) {
+            true => compile_guarded(&resolved, &self.policy.compile)?,
+            false => compile_at(&resolved, &self.policy.compile, seat)?,
+        };
+        let programs = programs.tallied(seat);
         Ok(Compiled { seat, programs, reads: resolved.reads, folded: resolved.folded })
     }
 }

@@ -336,6 +336,8 @@ pub enum From {
     BridgeName,
     /// The packet's mark (`meta mark`), in host byte order.
     Mark,
+    /// Whom the frame is for as the kernel sees it (`meta pkttype`): 0 for what the host sends or gets.
+    PacketType,
 }
 
 /// Which set a lookup reads.
@@ -374,6 +376,8 @@ pub enum Action {
     Zone(u16),
     /// Keep conntrack off the frame.
     Untracked,
+    /// Give the frame this mark.
+    Mark(u32),
     /// Have the kernel tell of every rule that the frame meets from here on.
     Trace,
     /// Count the frame under these keys in a dynamic set. Where that is full, no rule of the chain is skipped.

@@ -14,6 +14,7 @@
 //! Everything here turns one [`Table`] into the next; nothing knows filters or the kernel.
 
 mod counting;
+mod own;
 mod sides;
 mod tracking;
 
@@ -21,7 +22,8 @@ pub use crate::program::name::prefix;
 pub use counting::{
     DROPS, TRAFFIC_IN, TRAFFIC_OUT, count_traffic, counts, tallies, with_answers, with_counts,
 };
-pub use sides::{has_hooks, hook, hooked, trace, unhook};
+pub use own::{HOST_LINKS, mark_host};
+pub use sides::{guard, has_hooks, hook, hooked, trace, unhook};
 pub use tracking::{HOSTS, TRACKED, Tracked, ZONES, track, tracked};
 
 use crate::ir::digest::digest;
@@ -88,6 +90,7 @@ pub fn packet_skeleton() -> Table {
     table.sets.insert(RESERVED.into(), set(vec![KeyType::IfName], Data::None, Role::Dispatch));
     let accept = Rule::new(vec![], Action::Accept);
     table.chains.insert(ELSEWHERE.into(), Arc::new(Chain { hook: None, rules: vec![accept] }));
+    own::with_output(&mut table);
     with_sides(table, &PACKET_SIDES)
 }
 
@@ -128,8 +131,9 @@ pub fn role_of(name: &str, ty: &SetType) -> Role {
 }
 
 /// The sets that each interface is led by.
-const DISPATCH: [&str; 14] = [
+const DISPATCH: [&str; 15] = [
     BOUND,
+    HOST_LINKS,
     RESERVED,
     AT_DEVICE,
     FROM_GUEST,
@@ -270,6 +274,16 @@ pub fn enter(table: &mut Table, index: u32, entrance: &Entrance) {
     };
     for side in sides(table) {
         insert(table, side.map, index, Datum::Jump(chain(prefix, side.chain(turned))));
+    }
+}
+
+/// Binds a bridge's port where only those of its frames come that its bridge takes or makes itself. They count as no traffic.
+pub fn enter_guard(table: &mut Table, index: u32, entrance: &Entrance) {
+    enter(table, index, entrance);
+    for side in sides(table) {
+        if let Some(traffic) = table.sets.get_mut(side.traffic()) {
+            traffic.elements.remove(&index_key(index));
+        }
     }
 }
 

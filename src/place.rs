@@ -14,7 +14,7 @@ pub fn of(link: &Link, master: Option<&Link>, ports_at_devices: bool) -> Place {
     let turned = link.kind.is_turned();
     match master.filter(|master| master.kind == Kind::Bridge) {
         Some(Link { index, name: bridge, mac, .. }) => {
-            let bridge = BridgePort { index: *index, name: bridge.clone(), host: *mac };
+            let bridge = BridgePort { index: *index, name: bridge.clone(), host: *mac, port: name.clone() };
             if ports_at_devices { Place::Port { name, bridge } } else { Place::Bridge(Some(bridge)) }
         }
         None if link.master.is_none() && !turned => Place::Routed { name },
@@ -35,7 +35,7 @@ mod tests {
     fn a_link_has_its_place_by_what_it_is_and_whose() {
         let macvtap = Kind::Macvtap { mode: MacvtapMode::Bridge, lower: Some(1), lower_netns: None };
         let (bridge, bond) = (link(2, Kind::Bridge, None), link(3, Kind::Other, None));
-        let port = BridgePort { index: 2, name: "link2".into(), host: None };
+        let port = BridgePort { index: 2, name: "link2".into(), host: None, port: "link9".into() };
         let name = || "link9".to_owned();
         let device = |turned| Place::Device { name: name(), turned };
         for (kind, number, master, ports_at_devices, expected) in [

@@ -94,7 +94,8 @@ fn differences(old: &Ruleset, new: &Ruleset) -> Plan {
         }
         let before = before.unwrap_or(&empty);
         let stay = handed && family == Family::Netdev;
-        let difference = Difference::of(&Bindings { old: before, new: table, stay });
+        let guards = stay && !lets_by(new) && leaves_guards(before, table);
+        let difference = Difference::of(&Bindings { old: before, new: table, stay, guards });
         match before.unfit && !table.unfit || difference.replaces {
             true => plan.replace(family, table),
             false => difference.append_to(&mut plan, family, handed),
@@ -117,6 +118,19 @@ fn hands_over(old: &Ruleset, new: &Ruleset) -> bool {
     }
 }
 
+/// Whether bridges let ports through that are judged at their own hooks.
+fn lets_by(rules: &Ruleset) -> bool {
+    rules.tables.get(&Family::Bridge).is_some_and(|table| table.sets.contains_key(AT_DEVICE))
+}
+
+/// Whether the hooks of some device lead on in another way: all of its frames before, and those alone then that its bridge
+/// takes or makes itself.
+fn leaves_guards(before: &Table, after: &Table) -> bool {
+    let hooked = before.chains.iter().filter(|(_, chain)| chain.hook.is_some());
+    let mut both = hooked.filter_map(|(name, chain)| Some((chain, after.chains.get(name)?)));
+    both.any(|(before, after)| before.rules != after.rules)
+}
+
 /// The changes of one table, by what must come before what.
 #[derive(Default)]
 struct Difference {
@@ -131,6 +145,8 @@ struct Difference {
     let_by: Vec<Change>,
     /// Whether a chain or set is to be of another kind under the same name.
     replaces: bool,
+    /// What leaves the devices' own hooks but a guard: only when no packet is left that its bridge has let by.
+    guard: Vec<Change>,
     /// Whether somebody is bound still and led nowhere any more: packets under way may walk his program.
     shuts: bool,
     /// Elements of a map that lead elsewhere, and interfaces that are unbound.
@@ -167,7 +183,7 @@ impl Difference {
                 DiffItem::Remove(name, _) => difference.delete_chain(name),
                 DiffItem::Update { old: (name, before), new: (_, after) } => {
                     difference.replaces |= before.hook != after.hook;
-                    difference.refill(name, before, after);
+                    difference.refill(name, before, after, bindings.guards);
                 }
             }
         }
@@ -194,7 +210,14 @@ impl Difference {
         extend(
             last,
             // Elements of a map that nobody of ours made may lead to a chain.
-            vec![self.let_by, self.delete_elements, self.empty_chains, self.delete_sets, self.delete_chains],
+            vec![
+                self.let_by,
+                self.guard,
+                self.delete_elements,
+                self.empty_chains,
+                self.delete_sets,
+                self.delete_chains,
+            ],
         );
         extend(&mut plan.forget, vec![self.forget]);
     }
@@ -241,12 +264,13 @@ impl Difference {
         self.delete_chains.push(Change::DeleteChain(name.clone()));
     }
 
-    fn refill(&mut self, name: &Name, before: &Arc<Chain>, after: &Arc<Chain>) {
+    fn refill(&mut self, name: &Name, before: &Arc<Chain>, after: &Arc<Chain>, guards: bool) {
         if before.rules == after.rules {
             return;
         }
-        self.refill.push(Change::FlushChain(name.clone()));
-        self.refill.extend(after.rules.iter().map(|rule| Change::AddRule(name.clone(), rule.clone())));
+        let refill = if guards { &mut self.guard } else { &mut self.refill };
+        refill.push(Change::FlushChain(name.clone()));
+        refill.extend(after.rules.iter().map(|rule| Change::AddRule(name.clone(), rule.clone())));
     }
 
     fn change_elements(&mut self, name: &Name, before: &Set, after: &Set, bindings: &Bindings) {
@@ -264,7 +288,9 @@ impl Difference {
                     changes.remove(key, after.role, keeps);
                 }
                 // Who is judged at his own hooks alone from now on leaves the IP layer's program when they have seen all.
-                DiffItem::Update { new: (key, datum), .. } if layout::is_elsewhere(datum) => {
+                DiffItem::Update { new: (key, datum), .. }
+                    if bindings.guards || layout::is_elsewhere(datum) =>
+                {
                     changes.left_for.push((key.clone(), datum.clone()));
                 }
                 DiffItem::Update { new: (key, datum), .. } => {
@@ -276,7 +302,8 @@ impl Difference {
         push_elements(&mut self.add_unread, name, after, changes.unread);
         push_elements(&mut self.add_read, name, after, changes.read);
         push_removal(&mut self.redirect, name, after, changes.unbound);
-        let by = |(key, _): &(Bytes, Datum)| **name == *AT_DEVICE || bindings.was_shut(key);
+        let by =
+            |(key, _): &(Bytes, Datum)| **name == *AT_DEVICE || bindings.guards || bindings.was_shut(key);
         let (by, dispatched) = changes.dispatched.into_iter().partition(by);
         push_elements(&mut self.redirect, name, after, dispatched);
         push_removal(
@@ -297,6 +324,8 @@ struct Bindings<'a> {
     new: &'a Table,
     /// Whether whoever leaves stays for a while.
     stay: bool,
+    /// Whether of what judged ports at their own hooks a guard stays.
+    guards: bool,
 }
 
 impl Bindings<'_> {
@@ -383,7 +412,7 @@ impl Plan {
     /// Has a table made anew in place of the one that is there, in one batch.
     fn replace(&mut self, family: Family, table: &Table) {
         let (old, mut made) = (Table::default(), Plan::default());
-        let bindings = Bindings { old: &old, new: table, stay: false };
+        let bindings = Bindings { old: &old, new: table, stay: false, guards: false };
         Difference::of(&bindings).append_to(&mut made, family, false);
         let anew = [Change::DeleteTable, Change::AddTable].map(|change| Step { family, change });
         self.switch.extend([anew.into(), made.prepare, made.switch, made.retire].into_iter().flatten());

@@ -151,11 +151,14 @@ impl Status {
         let ruleset = recall(observed, &Ruleset::default());
         // Where packets are judged or kept out, the frames of the same interfaces are judged elsewhere.
         let tables = ruleset.tables.iter().filter(|(family, _)| **family != Family::Inet);
+        // Whoever has a program at the bridge has but a guard at his own hooks.
+        let bridge = ruleset.tables.get(&Family::Bridge);
+        let guarded = |index: &u32| bridge.is_some_and(|table| layout::entrance(table, *index).is_some());
         let devices = ruleset.tables.get(&Family::Netdev).into_iter().flat_map(layout::bound);
-        let devices: BTreeSet<u32> = devices.collect();
+        let devices: BTreeSet<u32> = devices.filter(|index| !guarded(index)).collect();
         let bound = tables.flat_map(|(family, table)| {
             let here = layout::bound(table).into_iter().map(move |index| (*family, table, index));
-            here.filter(|(family, _, index)| *family == Family::Netdev || !devices.contains(index))
+            here.filter(|(family, _, index)| (*family == Family::Netdev) == devices.contains(index))
         });
         let packets = ruleset.tables.get(&Family::Inet);
         let packets = |index| program_of(packets?, index).0.map(|prefix| prefix.to_string());

@@ -158,7 +158,7 @@ fn what_libvirt_would_do_otherwise_is_told() {
     let out = |protocol: &str| rule("action='accept' direction='out'", protocol);
     let cases = [
         (rule("action='reject' direction='out'", "<mac/>"), Some(("drops it in silence", 3))),
-        (rule("action='reject' direction='out'", "<tcp/>"), None),
+        (rule("action='reject' direction='out'", "<tcp/>"), Some(("what the host routes", 2))),
         (rule("action='accept' direction='inout'", "<icmp type='8'/>"), Some(("no rule at all", 2))),
         (out("<icmp type='8'/>"), None),
         (out("<tcp match='no' dstportstart='80'/>"), Some(("loses the negation", 4))),
@@ -183,7 +183,9 @@ fn what_libvirt_would_do_otherwise_is_told() {
         (out("<stp root-cost='5'/>"), Some(("turns these comparisons", 6))),
         (out("<mac srcmacaddr='2:0:0:0:0:9' srcmacmask='ff:ff:0:0:0:0'/>"), Some(("nothing is equal", 6))),
         (out("<mac srcmacaddr='2:0:0:0:0:0' srcmacmask='ff:ff:0:0:0:0'/>"), None),
-        (rule("action='drop' direction='in'", "<tcp/>"), Some(("the host's own packets", 2))),
+        (rule("action='drop' direction='in'", "<tcp/>"), Some(("what the host routes", 2))),
+        (rule("action='drop' direction='out'", "<tcp/>"), Some(("what the host routes", 2))),
+        (rule("action='drop' direction='out'", "<tcp state='NEW'/>"), None),
     ];
     for (rule, difference) in cases {
         check("", &rule, difference);

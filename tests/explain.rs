@@ -135,7 +135,11 @@ fn a_connection_opens_what_a_first_frame_does_not() {
 fn a_daemon_tells_what_an_interface_is_filtered_by() {
     use nwfilter::engine::{Context, State};
     use nwfilter::rpc::{Reply, Request};
-    let compile = nwfilter::compile::Options { features: nwfilter::compile::Features::ALL, counters: false };
+    let compile = nwfilter::compile::Options {
+        features: nwfilter::compile::Features::ALL,
+        counters: false,
+        host_to_guest: nwfilter::compile::HostToGuest::Pass,
+    };
     let firewall = nwfilter::firewall::Firewall::new(nwfilter::firewall::Policy {
         fold_up_to: 64,
         compile,

@@ -200,7 +200,7 @@ fn chosen(index: u32, filter: usize, values: u8, bridge: Option<u32>) -> Member 
     }
     let place = match bridge {
         Some(6) => {
-            let bridge = BridgePort { index: 101, name: "br1".into(), host: None };
+            let bridge = BridgePort { index: 101, name: "br1".into(), host: None, port: "vnet".into() };
             Place::Port { name: format!("vnet{index}"), bridge }
         }
         Some(5) => Place::Routed { name: format!("vnet{index}") },
@@ -209,6 +209,7 @@ fn chosen(index: u32, filter: usize, values: u8, bridge: Option<u32>) -> Member 
             index: 100 + index,
             name: format!("br{index}"),
             host: None,
+            port: "vnet".into(),
         })),
     };
     Member { place, ..member(index, FILTERS[filter], vars) }
@@ -421,7 +422,8 @@ fn whoever_is_closed_shares_nothing_with_a_filter_of_that_name() {
 #[test]
 fn a_bridge_is_tracked_while_a_port_needs_the_state_of_connections() {
     let port = |index, bridge: u32| {
-        let bridge = BridgePort { index: bridge, name: format!("br{bridge}"), host: None };
+        let bridge =
+            BridgePort { index: bridge, name: format!("br{bridge}"), host: None, port: "vnet".into() };
         Member { place: Place::Bridge(Some(bridge)), ..guest(index, "f") }
     };
     let tracked = |firewall: &Firewall| -> usize {
@@ -448,7 +450,12 @@ fn a_bridge_is_tracked_while_a_port_needs_the_state_of_connections() {
 #[test]
 fn the_hosts_address_on_a_tracked_bridge_is_the_one_it_has_now() {
     let port = |index, host: u8| {
-        let bridge = BridgePort { index: 10, name: "br0".into(), host: Some(Mac([2, 0, 0, 0, 0, host])) };
+        let bridge = BridgePort {
+            index: 10,
+            name: "br0".into(),
+            host: Some(Mac([2, 0, 0, 0, 0, host])),
+            port: "vnet".into(),
+        };
         Member { place: Place::Bridge(Some(bridge)), ..guest(index, "f") }
     };
     let hosts = |firewall: &Firewall| -> Vec<u8> {

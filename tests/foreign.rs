@@ -31,11 +31,15 @@ struct Host {
 impl Host {
     fn new(fold_up_to: usize) -> Host {
         let (network, kernel) = (Network::new(), Kernel::open(Ownership::Shared).unwrap());
-        let compile = Options { features: kernel.features().into(), counters: true };
+        let compile = Options {
+            features: kernel.features().into(),
+            counters: true,
+            host_to_guest: nwfilter::compile::HostToGuest::Pass,
+        };
         let policy = Policy { fold_up_to, compile, placement: Default::default() };
         let firewall = Firewall::new(policy).define(Library::standard().filters.into_values()).unwrap();
         let [routed, macvtap] = ["routed0", "other0"].map(|name| lab::Tap::new(name).link.index());
-        let bridge = BridgePort { index: 3, name: "br0".into(), host: None };
+        let bridge = BridgePort { index: 3, name: "br0".into(), host: None, port: "vnet0".into() };
         let guest = network.guest.link.index();
         let members = [
             (guest, Place::Bridge(Some(bridge))),

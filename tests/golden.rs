@@ -12,7 +12,7 @@ mod lab;
 mod tool;
 
 use nwfilter::apply::Kernel;
-use nwfilter::compile::{Features, Options, compile};
+use nwfilter::compile::{Features, HostToGuest, Options, compile};
 use nwfilter::filter::{Filter, read::read};
 use nwfilter::ir::{Chain, Data, Family, Role, Ruleset, Set, Table};
 use nwfilter::nft::Ownership;
@@ -24,7 +24,8 @@ use nwfilter::vars::Vars;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-const OPTIONS: Options = Options { features: Features::ALL, counters: false };
+const OPTIONS: Options =
+    Options { features: Features::ALL, counters: false, host_to_guest: HostToGuest::Pass };
 
 /// What every case is bound with.
 const VARS: &[(&str, &str)] = &[

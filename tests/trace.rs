@@ -7,7 +7,7 @@ mod tool;
 use lab::frames::{FOREIGN_IP, FOREIGN_MAC, GUEST_IP, PEER_IP, arp_request, ip, udp_with};
 use lab::{Network, Tap, Way, address};
 use nwfilter::apply::Kernel;
-use nwfilter::compile::Options;
+use nwfilter::compile::{HostToGuest, Options};
 use nwfilter::firewall::{BridgePort, Firewall, Member, Place, Policy, Rules};
 use nwfilter::ir::Ruleset;
 use nwfilter::library::Library;
@@ -26,13 +26,19 @@ use tool::{InTime, Lines, end, with_usual_signals};
 /// A guest with clean-traffic, and a traced line for each frame.
 fn traced(at_device: bool, frames: Vec<(Way, Vec<u8>)>) -> Vec<String> {
     let (network, kernel) = (Network::new(), Kernel::open(Ownership::OwnedAndKept).unwrap());
-    let compile = Options { features: kernel.features().into(), counters: false };
+    let compile =
+        Options { features: kernel.features().into(), counters: false, host_to_guest: HostToGuest::Filter };
     let mut vars = Vars::default();
     [("MAC", "52:54:00:00:00:01"), ("IP", GUEST_IP)]
         .iter()
         .for_each(|(name, value)| vars.push(*name, *value));
     let rules = Rules::Filter("clean-traffic".into());
-    let bridge = BridgePort { index: network.bridge.link.index(), name: "br0".into(), host: None };
+    let bridge = BridgePort {
+        index: network.bridge.link.index(),
+        name: "br0".into(),
+        host: None,
+        port: "vnet0".into(),
+    };
     let member = Member {
         index: network.guest.link.index(),
         name: "vnet0".into(),

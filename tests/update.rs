@@ -8,7 +8,7 @@ mod tool;
 
 use lab::frames::*;
 use lab::{Flood, Network, Tap, Way, in_fresh_netns};
-use nwfilter::compile::Options;
+use nwfilter::compile::{HostToGuest, Options};
 use nwfilter::firewall::{Firewall, Member, Place, Policy, Rules};
 use nwfilter::ir::observed::Observed;
 use nwfilter::ir::{Action, Family, Match, Name, SetRef};
@@ -38,7 +38,8 @@ const OTHERS: std::ops::Range<u32> = 1000..1200;
 impl Host {
     fn new(fold_up_to: usize) -> Host {
         let (network, kernel) = (Network::new(), Kernel::open(Ownership::OwnedAndKept).unwrap());
-        let compile = Options { features: kernel.features().into(), counters: false };
+        let compile =
+            Options { features: kernel.features().into(), counters: false, host_to_guest: HostToGuest::Pass };
         let firewall = Firewall::new(Policy { fold_up_to, compile, placement: Default::default() });
         let firewall = firewall.define(Library::standard().filters.into_values()).unwrap();
         kernel.apply(plan(&Default::default(), &firewall.ruleset())).unwrap();

@@ -3,7 +3,7 @@
 // Every benchmark uses a part of it.
 #![allow(dead_code)]
 
-use nwfilter::compile::{Features, Options};
+use nwfilter::compile::{Features, HostToGuest, Options};
 use nwfilter::filter::Filter;
 use nwfilter::firewall::{Firewall, Member, Place, Policy, Rules};
 use nwfilter::library::Library;
@@ -16,7 +16,10 @@ pub const FIRST: u32 = 100;
 
 /// What the daemon does unless told otherwise.
 pub fn policy(features: Features) -> Policy {
-    Policy { compile: Options { features, counters: false }, ..Policy::new(features) }
+    Policy {
+        compile: Options { features, counters: false, host_to_guest: HostToGuest::Pass },
+        ..Policy::new(features)
+    }
 }
 
 /// Guest number `n` with an address of each kind, bound to this filter.

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use nwfilter::compile::{Features, Options};
+use nwfilter::compile::{Features, HostToGuest, Options};
 use nwfilter::eval::{Frame, Port, Rules};
 use nwfilter::firewall::{self, Firewall, Member, Place, Policy};
 use nwfilter::ir::{Family, Ruleset};
@@ -39,7 +39,7 @@ fn bound(library: &Library, name: &str, fold_up_to: usize) -> Option<Ruleset> {
     for (name, value) in [("MAC", "52:54:00:00:00:01"), ("IP", "10.0.0.1"), ("IPV6", "fe80::1"), ("DHCPSERVER", "10.0.0.9")] {
         vars.push(name, value);
     }
-    let compile = Options { features: Features::ALL, counters: false };
+    let compile = Options { features: Features::ALL, counters: false, host_to_guest: HostToGuest::Pass };
     let rules = firewall::Rules::Filter(name.to_owned());
     let member = Member { index: 7, name: "vnet0".into(), place: Place::Bridge(None), rules, vars };
     let firewall = Firewall::new(Policy { fold_up_to, compile, placement: Default::default() }).define(library.filters.values().cloned()).ok()?;

@@ -3,6 +3,7 @@
 //! libvirt's iptables driver is meant, unless a row names the other one. Rows look at a rule as it was written; what
 //! shows only where rules meet is said of the filter as a whole.
 
+use crate::compile::refuses_to_guest;
 use crate::diag::Diagnostic;
 use crate::field::Field;
 use crate::filter::schema::{Kind, Layer, Role};
@@ -181,15 +182,14 @@ fn ends_every_walk(chain: &str, rule: &resolve::Rule) -> bool {
     all && ends && rule.conditions.is_empty()
 }
 
-/// libvirt's IP layer never sees what the host itself sends to a guest.
+/// libvirt's IP layer never sees what the host sends to a guest, for itself or for others.
 fn host(root: &str, resolved: &Resolved) -> Option<Diagnostic> {
-    let refuses = |rule: &resolve::Rule| {
-        matches!(rule.action, Action::Drop | Action::Reject) && goes(rule.direction, Direction::In)
-    };
-    let message =
-        format!("filter '{root}' refuses packets to the guest at the IP layer, those of the host too");
-    let help = "libvirt lets the host's own packets pass there; add a rule that accepts them where the guest needs them";
-    resolved.ip.iter().any(refuses).then(|| Diagnostic::warning(message).help(cited(help, 2)))
+    let message = format!(
+        "filter '{root}' refuses packets to the guest at the IP layer, those that the host routes to it too"
+    );
+    let help = "libvirt lets pass there what the host routes; what the host itself sends passes in both, unless nwfilterd's \
+                host_to_guest is \"filter\"";
+    refuses_to_guest(resolved).then(|| Diagnostic::warning(message).help(cited(help, 2)))
 }
 
 /// A rule of the IP layer that refuses in one direction refuses the other way as well, the ends exchanged.

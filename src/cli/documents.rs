@@ -3,7 +3,7 @@
 use super::{Failure, Outcome, print, show, whole};
 use crate::audit::{audit, behind_ethernet};
 use crate::binding::{self, Binding};
-use crate::compile::{Features, Options, Use, compile, warnings};
+use crate::compile::{Features, HostToGuest, Options, Use, compile, warnings};
 use crate::diag::{Diagnostic, refuses};
 use crate::filter::{Filter, read, write};
 use crate::library::{Library, unreadable};
@@ -125,7 +125,7 @@ fn load(file: &Path) -> Result<Arc<Source>, Diagnostic> {
 
 /// What shows only when the filter is compiled, whatever the interface.
 fn meaning(library: &Library, root: &str, used: Use) -> Vec<Diagnostic> {
-    let options = Options { features: Features::ALL, counters: false };
+    let options = Options { features: Features::ALL, counters: false, host_to_guest: HostToGuest::Pass };
     let checked = resolve::check(&|name| library.get(name), root);
     let compiled = checked
         .and_then(|resolved| compile(&resolved, &options).map(|_| warnings(&resolved, &options, used)));

@@ -10,7 +10,7 @@ use super::{BindArgs, Failure, Outcome, note, params, print, show};
 use crate::apply::{self, Kernel};
 use crate::audit;
 use crate::binding::{self, Binding};
-use crate::compile::{Hooks, Options, Programs, compile_at};
+use crate::compile::{Hooks, Options, Programs, compile_at, compile_guarded};
 use crate::diag::{Diagnostic, refuses};
 use crate::explain::Bound;
 use crate::firewall::{Place, Tables};
@@ -112,15 +112,21 @@ pub(super) fn plan(arguments: &BindArgs) -> Outcome {
 
 /// Some options are for a host without the daemon.
 fn refuse_what_the_daemon_decides(arguments: &BindArgs) -> Outcome {
-    const OPTIONS: [(&str, &str); 2] = [
+    const OPTIONS: [(&str, &str); 3] = [
         ("--lenient", "nwfilterd runs, and binds no interface to a filter that would mean more than it says"),
         (
             "--counters",
             "nwfilterd runs and decides for all interfaces whether rules count: write 'counters = true' to its \
              configuration and restart it, or leave the option out",
         ),
+        (
+            "--host-to-guest",
+            "nwfilterd runs and decides for all interfaces what becomes of the host's own packets: write host_to_guest to its \
+             configuration and restart it, or leave the option out",
+        ),
     ];
-    let given = OPTIONS.iter().zip([arguments.lenient, arguments.counters]);
+    let given = [arguments.lenient, arguments.counters, arguments.host_to_guest.is_some()];
+    let given = OPTIONS.iter().zip(given);
     let given: Vec<_> = given.filter(|(_, given)| *given).map(|(option, _)| option).collect();
     match given.first() {
         Some((option, why)) if asked(&arguments.dev, Client::status)?.is_some() => {
@@ -295,9 +301,13 @@ fn programs(kernel: &Kernel, arguments: &BindArgs, hooks: Hooks) -> Result<Progr
     let lookup = |name: &str| library.get(name);
     check(&lookup, arguments)?;
     complete(&library, &arguments.filter.filter, &vars(arguments))?;
-    let options = Options { features: kernel.features().into(), counters: arguments.counters };
+    let options = options(kernel, arguments);
     let resolved = resolve(&lookup, &arguments.filter.filter, &vars(arguments), Mode::Fold);
-    let programs = resolved.and_then(|resolved| compile_at(&resolved, &options, hooks));
+    let guarded = hooks == Hooks::Bridge && kernel.features().lasting_hooks.is_yes();
+    let programs = resolved.and_then(|resolved| match guarded {
+        true => compile_guarded(&resolved, &options),
+        false => compile_at(&resolved, &options, hooks),
+    });
     let programs = programs.map_err(|faults| with_faults_of(library.faults, faults))?;
     Ok(programs.tallied(hooks))
 }
@@ -324,10 +334,18 @@ fn check(library: resolve::Library<'_>, arguments: &BindArgs) -> Outcome {
     }
 }
 
+fn options(kernel: &Kernel, arguments: &BindArgs) -> Options {
+    Options {
+        features: kernel.features().into(),
+        counters: arguments.counters,
+        host_to_guest: arguments.host_to_guest.unwrap_or_default(),
+    }
+}
+
 /// Says what is peculiar about the filter in this kernel.
 fn notices(kernel: &Kernel, arguments: &BindArgs) -> Outcome {
     let library = library(arguments)?;
-    let options = Options { features: kernel.features().into(), counters: arguments.counters };
+    let options = options(kernel, arguments);
     show(&audit::notices(&|name| library.get(name), &arguments.filter.filter, &options));
     Ok(())
 }

@@ -4,6 +4,7 @@ use super::print::with_faults_of;
 use super::status::asked;
 use super::{Failure, FilterArgs, Outcome, print};
 use crate::addr::Mac;
+use crate::compile::{HOST_MARK, HostToGuest};
 use crate::eval::{Connection, Frame, Port, Tracking};
 use crate::explain::{Bound, Explainer, Packets, Sketch, Station, Way};
 use crate::filter::{Filter, state};
@@ -86,6 +87,9 @@ struct StationArgs {
     /// Who gets it.
     #[arg(long)]
     dst_mac: Option<Mac>,
+    /// The host itself sends it to the guest.
+    #[arg(long, requires = "to_guest")]
+    from_host: bool,
     /// Its VLAN.
     #[arg(long)]
     vlan: Option<u16>,
@@ -102,7 +106,7 @@ enum State {
 
 /// Explains the frame.
 pub(super) fn run(arguments: &ExplainArgs) -> Outcome {
-    let (explainer, vars) = match &arguments.dev {
+    let (explainer, vars, host_to_guest) = match &arguments.dev {
         Some(dev) => bound(dev)?,
         None => named(arguments)?,
     };
@@ -112,7 +116,9 @@ pub(super) fn run(arguments: &ExplainArgs) -> Outcome {
     let (iif, oif) = if way == Way::Out { (guest, other) } else { (other, guest) };
     let usual = if begins { tracking(State::New, false) } else { Tracking::Unknown };
     let tracking = arguments.state.map_or(usual, |state| tracking(state, arguments.reply));
-    let frame = Frame { bytes: &bytes, iif, oif, tracking, ..Frame::default() };
+    let marked = arguments.station.from_host && host_to_guest == HostToGuest::Pass;
+    let mark = if marked { HOST_MARK } else { 0 };
+    let frame = Frame { bytes: &bytes, iif, oif, tracking, mark, ..Frame::default() };
     let explanation = explainer.explain(way, frame);
     match arguments.json {
         true => print(&format!("{:#}\n", serde_json::json!(explanation))),
@@ -121,7 +127,7 @@ pub(super) fn run(arguments: &ExplainArgs) -> Outcome {
     Ok(())
 }
 
-fn named(arguments: &ExplainArgs) -> Result<(Explainer, Vars), Failure> {
+fn named(arguments: &ExplainArgs) -> Result<(Explainer, Vars, HostToGuest), Failure> {
     let filter = arguments.filter.clone().unwrap_or_default();
     let filter = FilterArgs { filter, params: arguments.params.clone(), dir: arguments.dir.clone() };
     let (library, mut vars) = (filter.library()?, filter.vars());
@@ -132,11 +138,12 @@ fn named(arguments: &ExplainArgs) -> Result<(Explainer, Vars), Failure> {
     }
     super::print::complete(&library, &filter.filter, &vars)?;
     let explainer = Explainer::new(&|name| library.get(name), &filter.filter, &vars, true);
-    Ok((explainer.map_err(|faults| with_faults_of(library.faults, faults))?, vars))
+    let explainer = explainer.map_err(|faults| with_faults_of(library.faults, faults))?;
+    Ok((explainer, vars, HostToGuest::Pass))
 }
 
 /// What the daemon enforces on an interface, learned addresses and all.
-fn bound(dev: &str) -> Result<(Explainer, Vars), Failure> {
+fn bound(dev: &str) -> Result<(Explainer, Vars, HostToGuest), Failure> {
     let Some(json) = asked(&dev, |daemon| daemon.bound(dev))? else {
         let help = "name the filter with --filter and its variables with --param";
         let why = format!("{dev}: the daemon does not run, and rules in the kernel have no XML; {help}");
@@ -153,7 +160,7 @@ fn bound(dev: &str) -> Result<(Explainer, Vars), Failure> {
     }
     let vars = Vars(bound.vars);
     let lookup = |name: &str| -> Option<Arc<Filter>> { library.get(name) };
-    Ok((Explainer::new(&lookup, root, &vars, bound.reject)?, vars))
+    Ok((Explainer::new(&lookup, root, &vars, bound.reject)?, vars, bound.host_to_guest))
 }
 
 /// The frame, and whether it begins a connection.

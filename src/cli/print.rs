@@ -1,7 +1,7 @@
 //! `compile`: the program a filter comes to, as text or as JSON.
 
 use super::{Failure, FilterArgs, Outcome, print};
-use crate::compile::{Features, Options, compile as to_program};
+use crate::compile::{Features, HostToGuest, Options, compile as to_program};
 use crate::ir::text::RuleText;
 use crate::ir::{Family, Rule};
 use crate::library::Library;
@@ -16,7 +16,7 @@ pub(super) fn compile(arguments: &FilterArgs, slots: bool, as_json: bool) -> Out
     let library = arguments.library()?;
     let mode = if slots { Mode::Slots } else { Mode::Fold };
     let lookup = |name: &str| library.get(name);
-    let options = Options { features: Features::ALL, counters: false };
+    let options = Options { features: Features::ALL, counters: false, host_to_guest: HostToGuest::Pass };
     if mode == Mode::Fold {
         complete(&library, &arguments.filter, &arguments.vars())?;
     }

@@ -175,6 +175,13 @@ pub fn needs_bridge(resolved: &Resolved) -> bool {
     asks_for_connections(resolved) || all.any(|rule| rule.action == Action::Reject)
 }
 
+/// Whether the IP layer refuses packets to the guest.
+pub fn refuses_to_guest(resolved: &Resolved) -> bool {
+    let refuses = |rule: &Rule| matches!(rule.action, Action::Drop | Action::Reject);
+    let to_guest = |rule: &Rule| placements(rule).iter().any(|place| place.way == Way::ToGuest);
+    resolved.ip.iter().any(|rule| refuses(rule) && to_guest(rule))
+}
+
 /// Whether some rule of the IP layer answers what it refuses.
 pub(super) fn rejects_packets(resolved: &Resolved) -> bool {
     resolved.ip.iter().any(|rule| rule.action == Action::Reject)

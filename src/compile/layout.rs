@@ -110,6 +110,9 @@ impl Build<'_> {
             }
             rules.push(Rule::new(Vec::new(), Action::Accept));
             cut_off(&mut rules);
+            if !is_open(&rules) {
+                rules.splice(0..0, self.host_rule(way));
+            }
             self.add_chain(way.name(chain), rules);
             targets.insert(ether_type, way.name(chain));
         }
@@ -312,4 +315,9 @@ fn by_type(targets: BTreeMap<u16, Name>, single: fn(Name) -> Action, verdict: fn
     let bytes = |ether_type: u16| -> Bytes { ether_type.to_be_bytes().into() };
     let map = targets.into_iter().map(|(ether_type, chain)| (bytes(ether_type), verdict(chain)));
     Rule::new(Vec::new(), Action::Branch(Key::field(Field::EtherType), map.collect()))
+}
+
+/// Whether rules let every frame pass.
+fn is_open(rules: &[Rule]) -> bool {
+    rules.iter().all(|rule| matches!(rule.action, Action::Accept | Action::Continue))
 }

@@ -16,7 +16,7 @@ impl Config {
         let keys = differing! {
             self, new;
             filter_dir standard_filters state_dir runtime_dir socket_group socket_mode socket_ro_mode log_level counters traffic
-            traffic_check trace metrics fold_up_to placement checksum_guard grace max_clients max_client_requests keepalive_interval
+            traffic_check trace metrics fold_up_to placement checksum_guard host_to_guest grace max_clients max_client_requests keepalive_interval
             keepalive_count timeout confine
         };
         keys.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()

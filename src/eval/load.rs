@@ -90,6 +90,9 @@ fn quick(headers: &Headers, offset: usize, length: usize) -> Option<usize> {
     headers.upper.filter(|_| fits).map(|upper| upper.offset)
 }
 
+/// What the kernel takes a frame for that is forwarded (`PACKET_OTHERHOST`).
+const OTHER_HOST: u8 = 3;
+
 /// Where the type field is, and where a tagged header ends.
 const TYPE: usize = 12;
 const TAGGED_HEADER: usize = 18;
@@ -113,7 +116,9 @@ fn property(meta: Meta, frame: &Frame<'_>, headers: &Headers) -> Option<Register
         Meta::IifName => name(frame.iif.name),
         Meta::OifName => name(frame.oif.name),
         Meta::BridgeName => name(frame.bridge),
-        Meta::Mark => Register::of(&[0; 4]),
+        Meta::Mark => Register::of(&frame.mark.to_ne_bytes()),
+        // Whatever station sends it, and whichever it is for.
+        Meta::PacketType => Register::of(&[OTHER_HOST]),
         Meta::Protocol => Register::of(&headers.protocol.to_be_bytes()),
         Meta::L4Proto => Register::of(&[headers.upper?.protocol]),
         // Of the bridge family this is always the family itself (`NFPROTO_BRIDGE`).

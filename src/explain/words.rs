@@ -112,6 +112,7 @@ fn text(key: &Key, bytes: &[u8]) -> String {
         },
         From::Iif | From::Oif => (Style::Index, 0),
         From::Mark => (Style::Mark, 0),
+        From::PacketType => (Style::PacketType, 0),
         From::IifName | From::OifName | From::BridgeName => (Style::Name, 0),
         From::Protocol => (Style::EtherType, 0),
         From::L4Proto => (Style::Protocol, 0),
@@ -126,6 +127,7 @@ fn name(key: &Key) -> &'static str {
         From::Oif | From::OifName => "interface it goes out by",
         From::BridgeName => "bridge",
         From::Mark => "mark",
+        From::PacketType => "packet type",
         From::Protocol => "protocol",
         From::L4Proto => "IP protocol",
         From::Field(field) => match field {

@@ -7,7 +7,7 @@ use super::group::Compiled;
 use super::sort::Changed;
 use super::tables::{Packets, Seat};
 use super::{Firewall, Group, Member, Placed, Refused, Rules};
-use crate::compile::{Hooks, Programs};
+use crate::compile::Hooks;
 use crate::diag::Diagnostic;
 use crate::ir::{Bytes, Data, Datum, Family, Name, Role, Table, concat};
 use crate::layout::{self, Entrance, Tracked};
@@ -73,9 +73,7 @@ impl Firewall {
         };
         let compiled: Result<Vec<_>, Refused> = newcomers.iter().map(compiled).collect();
         for (index, Compiled { seat, programs, .. }) in compiled? {
-            let Programs { frames, packets } = programs;
-            let programs = std::iter::once((seat, frames));
-            let programs = programs.chain(packets.map(|packets| (Hooks::Packets, packets)));
+            let programs = std::iter::once((seat, programs.frames.clone())).chain(programs.further());
             let entrance = |(hooks, program)| (hooks, self.settle(index, hooks, &program));
             let entrances = programs.map(entrance).collect();
             self.enter(index, entrances);
@@ -124,7 +122,7 @@ impl Firewall {
             self.count(hooks, prefix, false);
         }
         let mut places = places.into_iter();
-        let placed = places.next().map(|program| Placed { program, packets: places.next() });
+        let placed = places.next().map(|program| Placed { program, further: places.next() });
         self.groups.insert(name.clone(), Arc::new(Group { placed, ..group.clone() }));
     }
 
@@ -161,7 +159,7 @@ impl Firewall {
 
     /// Takes an interface out of the tables it sat in as this member.
     pub(super) fn leave(&mut self, member: &Member, seat: Hooks) {
-        for hooks in [seat, Hooks::Packets] {
+        for hooks in [seat, Hooks::Packets, Hooks::Port] {
             self.clear_slots(member.index, hooks);
             let before = layout::private(self.table(hooks), member.index);
             layout::leave(self.table_mut(hooks), member.index);
@@ -236,11 +234,27 @@ impl Firewall {
         }
     }
 
-    /// Counts the bridges of a program's members in or out of those that conntrack must see.
-    pub(super) fn track_all(&mut self, program: &Program, members: &OrdSet<u32>, needed: bool) {
-        if program.stateful {
+    /// Counts the bridges of a group's members in or out of those that conntrack must see, and the interfaces that lead to
+    /// them in or out of those whose packets the host marks.
+    pub(super) fn note_all(&mut self, group: &Group, members: &OrdSet<u32>, needed: bool) {
+        if group.program.stateful {
             members.iter().for_each(|index| self.track(*index, needed));
         }
+        if group.lets_host() {
+            members.iter().for_each(|index| self.mark_host(*index, needed));
+        }
+    }
+
+    fn mark_host(&mut self, index: u32, needed: bool) {
+        let member = self.members.get(&index);
+        let Some(link) = member.and_then(|member| member.place.host_link()).map(String::from) else { return };
+        let before = self.host_links.get(&link).copied().unwrap_or_default();
+        let after = if needed { before + 1 } else { before.saturating_sub(1) };
+        match after {
+            0 => self.host_links.remove(&link),
+            after => self.host_links.insert(link.clone(), after),
+        };
+        layout::mark_host(&mut self.tables.inet, &link, after > 0);
     }
 
     fn track(&mut self, index: u32, needed: bool) {

@@ -4,7 +4,7 @@
 //! are folded all the same have the same values. Knows programs and variables, and nothing of tables.
 
 use super::Rules;
-use crate::compile::{Hooks, Programs};
+use crate::compile::{Hooks, Programs, lets_host};
 use crate::ir::Name;
 use crate::program::Program;
 use crate::vars::Vars;
@@ -25,8 +25,9 @@ pub struct Group {
     pub members: OrdSet<u32>,
     /// The program that all share, with slots.
     pub program: Arc<Program>,
-    /// What of it is for their packets in the host's IP layer, where their connections are known.
-    pub packets: Option<Arc<Program>>,
+    /// What of it is elsewhere, and the hooks that lead there: for their packets in the host's IP layer, where their connections
+    /// are known, or for frames that their bridge takes or makes itself.
+    pub further: Option<(Hooks, Arc<Program>)>,
     /// Where the program is placed, if the group is shared; a folded group's members have one each.
     pub placed: Option<Placed>,
     pub(super) signature: Arc<Signature>,
@@ -37,8 +38,8 @@ pub struct Group {
 pub struct Placed {
     /// The program.
     pub program: Name,
-    /// The one for packets.
-    pub packets: Option<Name>,
+    /// The one elsewhere.
+    pub further: Option<Name>,
 }
 
 /// What of a member's variables a program with slots depends on: which of those that the filter reads have
@@ -64,23 +65,29 @@ impl Group {
     /// A group of nobody yet, for a member with these variables.
     pub(super) fn new(rules: &Rules, vars: &Vars, hooks: Hooks, compiled: Compiled) -> Group {
         let signature = Arc::new(Signature::of(vars, &compiled));
-        let (seat, Programs { frames, packets }) = (compiled.seat, compiled.programs);
-        let (program, packets) = (Arc::new(frames), packets.map(Arc::new));
+        let (seat, programs) = (compiled.seat, compiled.programs);
+        let program = Arc::new(programs.frames.clone());
+        let further = programs.further().map(|(hooks, program)| (hooks, Arc::new(program)));
         let (rules, members) = (rules.clone(), OrdSet::new());
-        Group { rules, hooks, seat, members, program, packets, placed: None, signature }
+        Group { rules, hooks, seat, members, program, further, placed: None, signature }
     }
 
     /// Its programs, each with the hooks that lead to it.
     pub(super) fn programs(&self) -> impl Iterator<Item = (Hooks, &Arc<Program>)> {
-        let packets = self.packets.as_ref().map(|packets| (Hooks::Packets, packets));
-        std::iter::once((self.seat, &self.program)).chain(packets)
+        let further = self.further.as_ref().map(|(hooks, program)| (*hooks, program));
+        std::iter::once((self.seat, &self.program)).chain(further)
+    }
+
+    /// Whether packets that the host itself sends pass its programs by their mark.
+    pub(super) fn lets_host(&self) -> bool {
+        self.programs().any(|(_, program)| lets_host(program))
     }
 
     /// Where its programs are placed.
     pub(super) fn places(&self) -> impl Iterator<Item = (Hooks, &Name)> {
         let program = self.placed.iter().map(|placed| (self.seat, &placed.program));
-        program
-            .chain(self.placed.iter().filter_map(|placed| Some((Hooks::Packets, placed.packets.as_ref()?))))
+        let further = self.further.iter().zip(&self.placed);
+        program.chain(further.filter_map(|((hooks, _), placed)| Some((*hooks, placed.further.as_ref()?))))
     }
 
     /// Whether members need the same elements in both.

@@ -45,6 +45,8 @@ pub struct BridgePort {
     pub name: String,
     /// The host's own address on it.
     pub host: Option<Mac>,
+    /// What the port is called now.
+    pub port: String,
 }
 
 /// The devices whose own hooks lead to our table.
@@ -52,6 +54,8 @@ pub struct BridgePort {
 pub(super) struct Devices {
     /// How many members have each name.
     members: OrdMap<String, usize>,
+    /// How many members have each name whose bridge is to keep no frame from us.
+    guarded: OrdMap<String, usize>,
     /// Names of bindings whose last device is gone.
     kept: OrdSet<String>,
     /// Whether hooks outlive their device.
@@ -81,6 +85,21 @@ impl Place {
             Place::Bridge(bridge) => bridge.as_ref(),
             Place::Port { bridge, .. } => Some(bridge),
             Place::Routed { .. } | Place::Device { .. } => None,
+        }
+    }
+
+    /// The port of a bridge that sits at the bridge, where its name is known.
+    fn guarded(&self, seat: Hooks) -> Option<&str> {
+        self.bridge().filter(|_| seat == Hooks::Bridge).map(|bridge| &*bridge.port)
+    }
+
+    /// The interface that the host itself sends by to get there; none where it is not known or another system's.
+    pub fn host_link(&self) -> Option<&str> {
+        match self {
+            Place::Bridge(bridge) => bridge.as_ref().map(|bridge| &*bridge.name),
+            Place::Port { bridge, .. } => Some(&bridge.name),
+            Place::Routed { name } => Some(name),
+            Place::Device { .. } => None,
         }
     }
 
@@ -122,6 +141,11 @@ impl Firewall {
         self.policy.placement == Placement::Device && self.devices.last
     }
 
+    /// Whether the ports that are judged there have hooks of their own for what their bridge takes or makes itself.
+    pub(super) fn guards(&self, seat: Hooks) -> bool {
+        seat == Hooks::Bridge && self.devices.last && self.policy.placement == Placement::Bridge
+    }
+
     /// With the hooks of these names that are in force, where such a name is reserved and no device has it.
     pub fn keep_hooks<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Firewall {
         let mut next = self.clone();
@@ -141,7 +165,8 @@ impl Firewall {
     /// A member has come to a place.
     pub(super) fn come_to(&mut self, name: &str, place: &Place, seat: Hooks) {
         let Some(device) = place.device(seat).map(String::from) else {
-            return self.let_device_be(name);
+            self.let_device_be(name);
+            return self.count_guard(place, seat, 1);
         };
         *self.devices.members.entry(device.clone()).or_default() += 1;
         self.devices.kept.remove(&device);
@@ -150,13 +175,24 @@ impl Firewall {
 
     /// A member has left a place.
     pub(super) fn gone_from(&mut self, place: &Place, seat: Hooks) {
-        let Some(device) = place.device(seat) else { return };
+        let Some(device) = place.device(seat) else { return self.count_guard(place, seat, -1) };
         match self.devices.members.get(device).copied() {
             Some(more @ 2..) => drop(self.devices.members.insert(device.into(), more - 1)),
             _ => drop(self.devices.members.remove(device)),
         }
         self.keep_hook(device);
         self.hook_as_needed(device);
+    }
+
+    /// Members of a name that are guarded come and go.
+    fn count_guard(&mut self, place: &Place, seat: Hooks, more: isize) {
+        let Some(port) = place.guarded(seat).filter(|_| self.guards(seat)).map(String::from) else { return };
+        let before = self.devices.guarded.get(&port).copied().unwrap_or_default();
+        match before.saturating_add_signed(more) {
+            0 => drop(self.devices.guarded.remove(&port)),
+            after => drop(self.devices.guarded.insert(port.clone(), after)),
+        }
+        self.hook_as_needed(&port);
     }
 
     fn keep_hook(&mut self, name: &str) {
@@ -175,9 +211,10 @@ impl Firewall {
     }
 
     fn hook_as_needed(&mut self, device: &str) {
-        match self.devices.has(device) {
-            true => layout::hook(&mut self.tables.netdev, device, self.traced),
-            false => layout::unhook(&mut self.tables.netdev, device),
+        match (self.devices.has(device), self.devices.guarded.contains_key(device)) {
+            (true, _) => layout::hook(&mut self.tables.netdev, device, self.traced),
+            (false, true) => layout::guard(&mut self.tables.netdev, device, self.traced),
+            (false, false) => layout::unhook(&mut self.tables.netdev, device),
         }
     }
 

@@ -53,7 +53,7 @@ impl Firewall {
         let name = self.homes.remove(&index)?;
         let mut group = Group::clone(&self.groups[&name]);
         group.members.remove(&index);
-        self.track_all(&group.program, &OrdSet::unit(index), false);
+        self.note_all(&group, &OrdSet::unit(index), false);
         self.groups.insert(name.clone(), Arc::new(group));
         Some(name)
     }
@@ -61,7 +61,7 @@ impl Firewall {
     /// Makes these members, who are in no group, some of this one.
     fn admit(&mut self, name: &Name, members: OrdSet<u32>) {
         let mut group = Group::clone(&self.groups[name]);
-        self.track_all(&group.program, &members, true);
+        self.note_all(&group, &members, true);
         group.members = if group.members.is_empty() { members } else { group.members.union(members) };
         self.groups.insert(name.clone(), Arc::new(group));
     }
@@ -117,7 +117,7 @@ impl Firewall {
             .filter_map(|name| self.groups.remove(&name).map(|group| (name, group)))
             .collect();
         for (_, group) in &old {
-            self.track_all(&group.program, &group.members, false);
+            self.note_all(group, &group.members, false);
         }
         let mut changed = Changed::new();
         for (name, group) in &old {

@@ -117,9 +117,13 @@ impl Tables {
         let packets = if hooks == Hooks::Bridge { Packets::Shut } else { Packets::Pass };
         self.enter(index, Seat { hooks, device: place.device(hooks), packets }, &entrances);
         self.reserve(name);
-        match place.device(hooks) {
-            Some(device) => layout::hook(&mut self.netdev, device, false),
-            None => layout::unhook(&mut self.netdev, name),
+        match (place.device(hooks), &programs.guard) {
+            (Some(device), _) => layout::hook(&mut self.netdev, device, false),
+            (None, Some(_)) => layout::guard(&mut self.netdev, name, false),
+            (None, None) => layout::unhook(&mut self.netdev, name),
+        }
+        if let Some(link) = place.host_link().filter(|_| programs.let_host()) {
+            layout::mark_host(&mut self.inet, link, true);
         }
         if let Some(bridge) = place.bridge().filter(|_| programs.frames.stateful) {
             let mut tracked = layout::tracked(&self.bridge);
@@ -197,6 +201,7 @@ impl Tables {
 
     /// Lets the device of this name be.
     pub fn unhook(&mut self, name: &str) {
+        layout::mark_host(&mut self.inet, name, false);
         layout::unhook(&mut self.netdev, name);
     }
 
@@ -218,12 +223,16 @@ impl Tables {
             layout::keep_out(&mut self.bridge, index, false);
         }
         for (hooks, entrance) in entrances {
-            if *hooks == Hooks::Port {
+            let guards = *hooks == Hooks::Port && seat.hooks == Hooks::Bridge;
+            if *hooks == Hooks::Port && !guards {
                 layout::let_by(&mut self.bridge, index, seat.device.expect("a port has a name"));
             }
             let table = self.of_mut(hooks.family());
             left.extend(layout::private(table, index).map(|prefix| (*hooks, prefix)));
-            layout::enter(table, index, entrance);
+            match guards {
+                true => layout::enter_guard(table, index, entrance),
+                false => layout::enter(table, index, entrance),
+            }
         }
         left
     }
@@ -232,7 +241,8 @@ impl Tables {
 /// The programs of an interface with these hooks, each with the hooks that lead to it.
 fn parts(hooks: Hooks, programs: &Programs) -> impl Iterator<Item = (Hooks, &Program)> {
     let packets = programs.packets.iter().map(|packets| (Hooks::Packets, packets));
-    std::iter::once((hooks, &programs.frames)).chain(packets)
+    let guard = programs.guard.iter().map(|guard| (Hooks::Port, guard));
+    std::iter::once((hooks, &programs.frames)).chain(packets).chain(guard)
 }
 
 impl Entrance {

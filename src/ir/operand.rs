@@ -49,6 +49,7 @@ pub(crate) enum Meta {
     OifName,
     BridgeName,
     Mark,
+    PacketType,
 }
 
 /// How a value of an operand is written, and which of nft's data types it is.
@@ -74,6 +75,7 @@ pub(crate) enum Style {
     Icmp6Type,
     Icmp6Code,
     Mark,
+    PacketType,
 }
 
 pub(crate) const IPV4: u16 = 0x0800;
@@ -109,6 +111,7 @@ pub(crate) fn operand(family: Family, context: Context, key: &Key) -> Operand {
         From::OifName => Operand::meta(Meta::OifName, "oifname", Style::Name),
         From::BridgeName => Operand::meta(Meta::BridgeName, "meta ibrname", Style::Name),
         From::Mark => Operand::meta(Meta::Mark, "meta mark", Style::Mark),
+        From::PacketType => Operand::meta(Meta::PacketType, "meta pkttype", Style::PacketType),
     };
     let all_ones = |mask: &Bytes| mask.len() == operand.length() && mask.iter().all(|byte| *byte == 0xff);
     let mask = key.mask.as_ref().filter(|mask| !all_ones(mask));
@@ -192,7 +195,7 @@ impl Operand {
             Source::Payload { length, .. } => length as usize,
             Source::Meta(Meta::Iif | Meta::Oif | Meta::Mark) => 4,
             Source::Meta(Meta::Protocol) => 2,
-            Source::Meta(Meta::NfProto | Meta::L4Proto) => 1,
+            Source::Meta(Meta::NfProto | Meta::L4Proto | Meta::PacketType) => 1,
             Source::Meta(Meta::BridgeName | Meta::IifName | Meta::OifName) => 16,
         }
     }

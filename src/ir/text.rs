@@ -333,6 +333,7 @@ fn action(action: &Action, keys: &[Operand]) -> Option<String> {
         Action::SetZone(_, map) => format!("ct zone set {} map @{map}", names(keys)),
         Action::Zone(zone) => format!("ct zone set {zone}"),
         Action::Untracked => "notrack".into(),
+        Action::Mark(mark) => format!("meta mark set {mark:#010x}"),
         Action::Trace => "meta nftrace set 1".into(),
         Action::Count(_, set) => format!("update @{set} {{ {} counter }}", names(keys)),
         Action::Unknown => "unknown".into(),

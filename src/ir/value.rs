@@ -21,6 +21,7 @@ pub(crate) fn value(style: Style, shift: u32, bytes: &[u8]) -> String {
         (Style::EtherType, [_, _]) => word(&ETHER_TYPES, number()).unwrap_or(format!("{:#06x}", number())),
         (Style::Protocol, [_]) => word(&PROTOCOLS, number()).unwrap_or(number().to_string()),
         (Style::ArpOperation, [_, _]) => word(&OPERATIONS, number()).unwrap_or(number().to_string()),
+        (Style::PacketType, [0]) => "host".into(),
         (Style::NfProto, [_]) => word(&[(2, "ipv4"), (10, "ipv6")], number()).unwrap_or(number().to_string()),
         (Style::Dscp, _) => format!("{:#04x}", number() >> shift),
         (Style::TcpFlags, [_]) => flags(number()),

@@ -7,6 +7,7 @@ use super::{
     AT_DEVICE, AT_EGRESS, AT_INGRESS, AT_POSTROUTING, AT_PREROUTING, BOUND, FROM_GUEST, RESERVED, TO_GUEST,
     TRAFFIC_IN, TRAFFIC_OUT,
 };
+use crate::field::Field;
 use crate::ir::{Action, Chain, From, Hook, Interface, Key, Match, Name, Point, Rule, SetRef, Table, Tally};
 use crate::program::name::{ChainName, SetName};
 use crate::program::{IN, OUT, printable};
@@ -198,6 +199,37 @@ pub fn hook(table: &mut Table, device: &str, traced: bool) {
         let trace = traced.then(|| Rule::new(vec![], Action::Trace));
         let goto = Rule::new(vec![], Action::Goto(side.base.into()));
         let rules = trace.into_iter().chain([goto]).collect();
+        table.chains.insert(device_chain(side, device), Arc::new(Chain { hook, rules }));
+    }
+}
+
+/// The addresses of frames that a bridge may keep for itself (01:80:c2:00:00:0x), and the bits that tell.
+const LINK_LOCAL: [u8; 6] = [0x01, 0x80, 0xc2, 0, 0, 0];
+const LINK_LOCAL_BITS: [u8; 6] = [0xff, 0xff, 0xff, 0xff, 0xff, 0xf0];
+/// The kernel's word for a frame that the host, or the bridge's own code, sends.
+const HOST: [u8; 1] = [0];
+/// What a bridge's own code never sends.
+const TCP_AND_UDP: [u8; 2] = [6, 17];
+
+/// Leads those frames of a bridge's port to the dispatch that its bridge takes or makes itself, before and behind its
+/// hooks; all others pass here, and are judged there.
+///
+/// What other stations send to the port the kernel has marked as such when it came. Of what the host sends, TCP and UDP
+/// are told at once.
+pub fn guard(table: &mut Table, device: &str, traced: bool) {
+    let compare = |key, negated, value: &[u8]| Match::Compare { key, negated, value: value.into() };
+    let link_local = compare(Key::masked(Field::EtherDaddr, &LINK_LOCAL_BITS), false, &LINK_LOCAL);
+    let forwarded = compare(Key::new(From::PacketType), true, &HOST);
+    let judged = TCP_AND_UDP.map(|number| Match::equals(Key::new(From::L4Proto), &[number]));
+    let pass = |part| Rule::new(vec![part], Action::Accept);
+    let goto = |side: &Side, matches| Rule::new(matches, Action::Goto(side.base.into()));
+    let trace = || traced.then(|| Rule::new(vec![], Action::Trace));
+    let [came, goes] = &DEVICE_SIDES;
+    let ingress = trace().into_iter().chain([goto(came, vec![link_local])]).collect();
+    let egress = std::iter::once(pass(forwarded)).chain(judged.map(pass)).chain(trace());
+    let egress = egress.chain([goto(goes, vec![])]).collect();
+    for (side, point, rules) in [(came, Point::Ingress, ingress), (goes, Point::Egress, egress)] {
+        let hook = Some(Hook { point, priority: FILTER_PRIORITY, device: Some(device.into()) });
         table.chains.insert(device_chain(side, device), Arc::new(Chain { hook, rules }));
     }
 }

@@ -122,6 +122,7 @@ fn data_type(style: Style) -> u32 {
         Style::Hardware => 21,
         Style::Icmp6Type => 29,
         Style::Mark => 19,
+        Style::PacketType => 31,
         Style::IcmpCode => 32,
         Style::Icmp6Code => 33,
         Style::Name => 41,

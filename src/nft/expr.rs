@@ -313,12 +313,16 @@ impl Code {
 
     /// The chain finds in the mark as what to count the frame.
     fn count_at(&mut self, id: u32, chain: &'static str) {
-        self.constant_register(&id.to_ne_bytes());
+        self.set_meta(libc::NFT_META_MARK, &id.to_ne_bytes());
+        self.verdict(libc::NFT_GOTO, Some(&chain.into()));
+    }
+
+    fn set_meta(&mut self, key: i32, value: &[u8]) {
+        self.constant_register(value);
         self.expression("meta", |data| {
-            data.u32(META_KEY, libc::NFT_META_MARK as u32);
+            data.u32(META_KEY, key as u32);
             data.u32(META_SREG, FIRST);
         });
-        self.verdict(libc::NFT_GOTO, Some(&chain.into()));
     }
 
     fn constant_register(&mut self, value: &[u8]) {
@@ -353,13 +357,8 @@ impl Code {
                 self.zone();
             }
             Action::Untracked => self.expression("notrack", |_| {}),
-            Action::Trace => {
-                self.constant_register(&[1]);
-                self.expression("meta", |data| {
-                    data.u32(META_KEY, libc::NFT_META_NFTRACE as u32);
-                    data.u32(META_SREG, FIRST);
-                });
-            }
+            Action::Mark(mark) => self.set_meta(libc::NFT_META_MARK, &mark.to_ne_bytes()),
+            Action::Trace => self.set_meta(libc::NFT_META_NFTRACE, &[1]),
             Action::Count(_, set) => {
                 self.load_all(keys);
                 self.dynset(set, libc::NFT_DYNSET_OP_UPDATE, "counter", put_counter);
@@ -435,5 +434,6 @@ pub(super) fn meta_key(meta: Meta) -> i32 {
         Meta::OifName => libc::NFT_META_OIFNAME,
         Meta::BridgeName => libc::NFT_META_BRI_IIFNAME,
         Meta::Mark => libc::NFT_META_MARK,
+        Meta::PacketType => libc::NFT_META_PKTTYPE,
     }
 }

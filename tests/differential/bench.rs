@@ -2,7 +2,7 @@
 
 use crate::lab::{Network, Way};
 use nwfilter::apply::Kernel;
-use nwfilter::compile::{Features, Options};
+use nwfilter::compile::{Features, HostToGuest, Options};
 use nwfilter::eval::{self, End, Frame, Port};
 use nwfilter::filter::{Filter, read::read};
 use nwfilter::firewall::{BridgePort, Firewall, Member, Place, Policy, Rules};
@@ -50,7 +50,7 @@ pub fn accepts(text: &str, vars: &Vars) -> bool {
     let Ok((filter, _)) = read(&Source::new("f.xml", text)) else { return false };
     let mut inner = vars.clone();
     inner.push("INNER", "10.0.0.1");
-    let compile = Options { features: Features::ALL, counters: false };
+    let compile = Options { features: Features::ALL, counters: false, host_to_guest: HostToGuest::Pass };
     let firewall = Firewall::new(Policy { fold_up_to: 0, compile, placement: Default::default() })
         .define([Arc::new(filter)]);
     firewall.is_ok_and(|firewall| firewall.check("f", &inner).is_ok())
@@ -163,9 +163,18 @@ impl Bench {
     }
 
     fn ruleset(&self, subject: &Subject, fold_up_to: usize) -> Option<Ruleset> {
-        let compile = Options { features: self.kernel.features().into(), counters: subject.counters };
+        let compile = Options {
+            features: self.kernel.features().into(),
+            counters: subject.counters,
+            host_to_guest: HostToGuest::Pass,
+        };
         let (link, name) = (self.network.guest.link, self.network.guest.link.name());
-        let bridge = BridgePort { index: self.network.bridge.link.index(), name: "br0".into(), host: None };
+        let bridge = BridgePort {
+            index: self.network.bridge.link.index(),
+            name: "br0".into(),
+            host: None,
+            port: "vnet0".into(),
+        };
         let rules = Rules::Filter("f0".into());
         let member = Member {
             index: link.index(),

@@ -3,7 +3,7 @@
 use crate::build::{prepare, steps};
 use crate::lab::{in_namespace, listing, nft};
 use nwfilter::apply::{Kernel, Refused};
-use nwfilter::compile::{Features, Options, Part, compile_part};
+use nwfilter::compile::{Features, HostToGuest, Options, Part, compile_part};
 use nwfilter::filter::{Filter, read::read};
 use nwfilter::ir::{Chain, Data, Family, Role, Ruleset, Set, Table};
 use nwfilter::nft::Ownership;
@@ -15,8 +15,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// nft 1.0.6 aborts when it is to list a comparison of two registers.
-const OPTIONS: Options =
-    Options { features: Features { xor_registers: false, reject: false, ..Features::ALL }, counters: true };
+const OPTIONS: Options = Options {
+    features: Features { xor_registers: false, reject: false, ..Features::ALL },
+    counters: true,
+    host_to_guest: HostToGuest::Pass,
+};
 
 /// Enough for the cases and the standard filters to resolve.
 const VARS: &[(&str, &str)] = &[

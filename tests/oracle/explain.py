@@ -29,7 +29,7 @@ def heard_by_host(case):
     return any(row["verdict"] == "drop" and flow(frame) in alike for row, frame in heard(case.before))
 
 
-HEARD_BY_HOST = "decision 2 (no host chains)"
+HEARD_BY_HOST = "decision 2 (a dropped frame opens no connection)"
 REASONS = {
     "iptables": [("decision 6 (dscp as ToS)", dscp_as_tos), (HEARD_BY_HOST, heard_by_host)],
     "nftables": nftables.REASONS,

@@ -68,7 +68,12 @@ fn interface(daemon: &Daemon, name: &str) -> Interface {
 }
 
 fn guarded() -> (Host, Daemon) {
+    guarded_with("")
+}
+
+fn guarded_with(configuration: &str) -> (Host, Daemon) {
     let host = Host::new();
+    host.configure(configuration);
     let daemon = host.start();
     daemon.connect().define(&guard("g", 0)).unwrap();
     (host, daemon)
@@ -227,7 +232,7 @@ fn a_routed_guest_gets_its_answers_and_nothing_else_over_a_restart() {
         let ear = Ear::at(&guest);
         let neighbour = ["neigh", "add", GUEST_IP, "lladdr", "52:54:00:00:00:01", "dev", "vnet0"];
         assert!(std::process::Command::new("ip").args(neighbour).status_in_time().unwrap().success());
-        let (host, daemon) = guarded();
+        let (host, daemon) = guarded_with("host_to_guest = 'filter'\n");
         let rules =
             "<rule action='drop' direction='out' priority='100'><mac match='no' srcmacaddr='$MAC'/></rule>
             <rule action='accept' direction='out'><udp/></rule>

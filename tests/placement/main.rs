@@ -12,10 +12,12 @@ mod refuser;
 mod daemon;
 mod ipsets;
 mod macvtap;
+mod own;
 mod ports;
 mod pump;
 mod refused;
 mod rounds;
+mod taken;
 #[path = "../tool/mod.rs"]
 mod tool;
 

@@ -1,7 +1,7 @@
 //! A guest bound to a filter, without a kernel: its program, the elements its variables give, and frames to try.
 #![allow(dead_code, reason = "each test file needs another part of it")]
 
-use nwfilter::compile::{Features, Options, Part, compile_part};
+use nwfilter::compile::{Features, HostToGuest, Options, Part, compile_part};
 use nwfilter::diag::Diagnostic;
 use nwfilter::eval::{Connection, End, Frame, Port, Rules};
 use nwfilter::filter::{Filter, read::read};
@@ -16,7 +16,8 @@ use std::sync::Arc;
 /// The index of the guest's interface; the other side has index 1.
 const INDEX: u32 = 7;
 
-pub const ABLE: Options = Options { features: Features::ALL, counters: false };
+pub const ABLE: Options =
+    Options { features: Features::ALL, counters: false, host_to_guest: HostToGuest::Filter };
 
 pub struct Guest {
     pub program: Program,

@@ -7,7 +7,7 @@ use crate::lab::{Bridge, Link, Tap, Verdict, in_fresh_netns, sysctl, verdict};
 use crate::tool::InTime;
 use nwfilter::addr::Mac;
 use nwfilter::apply::Kernel;
-use nwfilter::compile::Options;
+use nwfilter::compile::{HostToGuest, Options};
 use nwfilter::filter::Filter;
 use nwfilter::filter::read::read;
 use nwfilter::firewall::{BridgePort, Firewall, Member, Place, Policy, Rules};
@@ -57,7 +57,12 @@ impl Site {
         match self {
             Site::Bridge(bridge, name) => {
                 let host = Some(Mac(Bridge::MAC));
-                Place::Bridge(Some(BridgePort { index: bridge.link.index(), name: name.clone(), host }))
+                Place::Bridge(Some(BridgePort {
+                    index: bridge.link.index(),
+                    name: name.clone(),
+                    host,
+                    port: port.name(),
+                }))
             }
             Site::Routed => Place::Routed { name: port.name() },
         }
@@ -119,7 +124,7 @@ fn run(kind: Kind, fold_up_to: usize, work: impl FnOnce(Host)) {
         println!("skipped: {kind:?} interfaces of this kernel have no conntrack");
         return;
     }
-    let compile = Options { features: found.into(), counters: false };
+    let compile = Options { features: found.into(), counters: false, host_to_guest: HostToGuest::Pass };
     let firewall = Firewall::new(Policy { fold_up_to, compile, placement: Default::default() });
     let mut host = Host { firewall, in_force: Ruleset::default(), kernel };
     host.enforce(host.firewall.define(Library::standard().filters.into_values()).unwrap());

@@ -4,7 +4,7 @@
 
 use crate::lab::{Network, Tap};
 use nwfilter::apply::{self, Kernel};
-use nwfilter::compile::Options;
+use nwfilter::compile::{HostToGuest, Options};
 use nwfilter::filter::Filter;
 use nwfilter::filter::read::read;
 use nwfilter::firewall::{self, BridgePort, Firewall, Member, Place, Policy, Rules};
@@ -59,7 +59,8 @@ impl Host {
         let kernel = Kernel::open(Ownership::OwnedAndKept).expect("root may open netfilter");
         let at_device = style.is_at_device();
         let fold_up_to = if matches!(style, Style::Folded | Style::FoldedAtDevice) { 64 } else { 0 };
-        let compile = Options { features: kernel.features().into(), counters: false };
+        let compile =
+            Options { features: kernel.features().into(), counters: false, host_to_guest: HostToGuest::Pass };
         let firewall = Firewall::new(Policy { fold_up_to, compile, placement: Default::default() });
         let firewall = firewall.hooks_last(kernel.features().lasting_hooks.is_yes());
         let mut host =
@@ -99,7 +100,12 @@ impl Host {
         let mut all = Vars::default();
         vars.iter().for_each(|(name, value)| all.push(*name, *value));
         let (index, name) = (tap.link.index(), tap.link.name());
-        let bridge = BridgePort { index: self.network.bridge.link.index(), name: "br0".into(), host: None };
+        let bridge = BridgePort {
+            index: self.network.bridge.link.index(),
+            name: "br0".into(),
+            host: None,
+            port: "vnet0".into(),
+        };
         let place = match self.at_device {
             true => Place::Port { name: name.clone(), bridge },
             false => Place::Bridge(None),
