@@ -80,6 +80,7 @@ mod tests {
         let program = fs::read_to_string(format!("/proc/{}/comm", child.id())).unwrap();
         assert_eq!(found.program.as_deref(), Some(program.trim_end()));
         child.kill().unwrap();
+        #[allow(clippy::disallowed_methods)] // It has been killed.
         child.wait().unwrap();
         assert_eq!(find(runtime.path()), None, "its holder has ended");
     }

@@ -53,7 +53,7 @@ pub fn accepts(text: &str, vars: &Vars) -> bool {
     let compile = Options { features: Features::ALL, counters: false, host_to_guest: HostToGuest::Pass };
     let firewall = Firewall::new(Policy { fold_up_to: 0, compile, placement: Default::default() })
         .define([Arc::new(filter)]);
-    firewall.is_ok_and(|firewall| firewall.check("f", &inner).is_ok())
+    firewall.is_ok_and(|firewall| firewall.check("f", &inner, &[nwfilter::compile::Hooks::Bridge]).is_ok())
 }
 
 /// A guest, a peer, and the kernel between.

@@ -54,6 +54,7 @@ impl Engine {
             }
             Request::CreateBinding { xml, .. } => self.bind(xml),
             Request::Apply { xml } => self.bind(xml).map(|_| Reply::Done),
+            Request::Plan { xml } => Ok(Reply::Json(xml)),
             Request::DeleteBinding { portdev } | Request::Remove { portdev } => {
                 self.bindings.remove(&portdev).ok_or_else(|| Error::no_binding(&portdev))?;
                 Ok(Reply::Done)
