@@ -9,6 +9,9 @@
 mod grace;
 mod host;
 mod link;
+mod reader;
+
+pub use reader::{Reader, Wanted};
 
 use crate::ir::observed::Observed;
 use crate::ir::{Bytes, Datum, Family, Name, SetType};
@@ -85,7 +88,6 @@ pub enum Stage {
 enum Job {
     Apply(Plan, Retire, oneshot::Sender<Result<Applied, Refused>>),
     Observe(oneshot::Sender<io::Result<Observed>>),
-    Count(oneshot::Sender<io::Result<Observed>>),
 }
 
 impl Kernel {
@@ -142,15 +144,6 @@ impl Kernel {
         outcome
     }
 
-    /// Reads back only what counts frames of interfaces, which costs less; the outcome can be awaited.
-    pub fn submit_count(&self) -> oneshot::Receiver<io::Result<Observed>> {
-        let (answer, outcome) = oneshot::channel();
-        if let Err(mpsc::SendError(Job::Count(answer))) = self.jobs.send(Job::Count(answer)) {
-            let _ = answer.send(Err(gone()));
-        }
-        outcome
-    }
-
     /// What this kernel can do, found out when the socket was opened.
     pub fn features(&self) -> Features {
         self.features
@@ -190,10 +183,6 @@ impl Worker {
                     self.retire(&[]);
                     let _ = answer.send(read::observe(&mut self.link));
                 }
-                Ok(Job::Count(answer)) => {
-                    let counts = [layout::TRAFFIC_IN, layout::TRAFFIC_OUT];
-                    let _ = answer.send(read::observe_sets(&mut self.link, &counts));
-                }
                 Err(mpsc::RecvTimeoutError::Timeout) => {}
                 Err(mpsc::RecvTimeoutError::Disconnected) => return self.retire(&[]),
             }
@@ -229,7 +218,9 @@ impl Worker {
         if !plan.prepare.iter().chain(anew).any(|step| made_ipset(step).is_some()) {
             return Ok(());
         }
-        let observed = read::observe(&mut self.link)
+        let names: BTreeSet<Name> =
+            plan.prepare.iter().filter_map(made_ipset).map(|(name, _)| name.clone()).collect();
+        let observed = read::observe_sets(&mut self.link, &|name| names.contains(name))
             .map_err(|error| Refused::unsent("the sets in force", error.to_string()))?;
         let prepare = std::mem::take(&mut plan.prepare).into_iter();
         plan.prepare = prepare.flat_map(|step| filled(step, &observed, Anew::No)).collect();

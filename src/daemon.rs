@@ -13,18 +13,21 @@ mod inputs;
 mod look;
 mod reconcile;
 mod reconfigure;
+mod refusals;
 mod rival;
 mod start;
+mod tell;
 mod trail;
 mod transaction;
 
 use crate::apply::{self, Kernel};
 use crate::compile;
 use crate::config::{Config, Options};
-use crate::drops;
 use crate::engine::{self, State};
 use crate::filter::Filter;
 use crate::firewall::{Firewall, Policy};
+use crate::ir::observed::Observed;
+use crate::ir::{Family, Name};
 use crate::links::{self, LinkEvent};
 use crate::metrics::Counters;
 use crate::nft::Ownership;
@@ -38,9 +41,13 @@ use ears::Ears;
 use filters::Filters;
 use inputs::{Inputs, Signals, Told};
 use reconfigure::Settings;
+use refusals::Refusals;
 use start::Learned;
+use std::collections::BTreeSet;
 use std::io;
 use std::time::{Duration, Instant};
+use tell::Teller;
+use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 use transaction::Transaction;
 
@@ -99,6 +106,13 @@ struct Daemon {
     started: Instant,
     counters: Counters,
     watch: Watch,
+    /// Answers whoever only looks.
+    teller: Teller,
+    /// Where counts go that were read to tidy up.
+    counted: mpsc::Sender<Observed>,
+    refusals: Refusals,
+    /// The sets of the kernel that stand for ipsets.
+    ipsets: BTreeSet<(Family, Name)>,
     /// When counts of what is no more are forgotten, and rules are put right that could not be; none where there are none.
     untidy: Option<Instant>,
     kernel_state: KernelState,
@@ -152,9 +166,9 @@ async fn serve(config: Config, options: &Options) -> Result<(), Failure> {
     // Before the first thread: it binds only those that are born later.
     start::confine(&config, Config::file(options));
     let (ears, sightings) = Ears::new(start::most_ears());
-    let mut daemon =
+    let (mut daemon, counted) =
         Daemon::start(config, settings, checksum_guard, filters, bindings, learned, ears).await?;
-    let mut inputs = Inputs::open(listeners, metrics, sightings, &daemon)?;
+    let mut inputs = Inputs::open(listeners, metrics, sightings, counted, &daemon)?;
     notify::tell(notify::State::Ready);
     info!(
         bindings = daemon.state.bindings().len(),
@@ -174,7 +188,8 @@ fn system(what: &'static str) -> impl Fn(io::Error) -> Failure {
 }
 
 impl Daemon {
-    /// Builds what must be in force from what is on disk, and takes the kernel there from whatever it holds.
+    /// Builds what must be in force from what is on disk, and takes the kernel there from whatever it holds. Where
+    /// counts come from that were read to tidy up comes beside it.
     async fn start(
         config: Config,
         settings: Settings,
@@ -183,8 +198,9 @@ impl Daemon {
         bindings: Store,
         learned: Learned,
         ears: Ears,
-    ) -> Result<Daemon, Failure> {
+    ) -> Result<(Daemon, mpsc::Receiver<Observed>), Failure> {
         let kernel = Kernel::open(Ownership::OwnedAndKept).map_err(system("no netfilter socket"))?;
+        let teller = Teller::start().map_err(system("no netfilter socket to read by"))?;
         let features = kernel.features();
         let policy = Policy {
             fold_up_to: config.fold_up_to,
@@ -206,6 +222,7 @@ impl Daemon {
         let Learned { journal, book, stands } = learned;
         let state = State::restore_learned(firewall, bound, links, config.grace, book.clone(), epoch);
         let (counters, watch) = (Counters::default(), Watch::default());
+        let (counted_to, counted) = mpsc::channel(1);
         let mut daemon = Daemon {
             config,
             settings,
@@ -219,6 +236,10 @@ impl Daemon {
             started,
             counters,
             watch,
+            teller,
+            counted: counted_to,
+            refusals: Refusals::default(),
+            ipsets: BTreeSet::new(),
             untidy,
             kernel_state: KernelState::InSync,
             unsettled: Transaction::default(),
@@ -232,7 +253,7 @@ impl Daemon {
         daemon.write_what_is_known(stands.then_some(&book));
         trail::warn_of_blocked(&daemon.state);
         daemon.listen();
-        Ok(daemon)
+        Ok((daemon, counted))
     }
 
     async fn work(&mut self, inputs: &mut Inputs, signals: &mut Signals) -> Result<(), Failure> {
@@ -241,9 +262,14 @@ impl Daemon {
             let due = self.due();
             let idle = self.idle(inputs.clients());
             let untidy = at(self.untidy);
+            let refusals = at(self.refusals.due());
+            let calm = inputs.are_calm();
             tokio::select! {
-                Some(call) = inputs.calls.recv() => self.answer(call).await,
-                Some(question) = inputs.scrapes.recv() => drop(question.send(self.figures().await)),
+                Some(call) = inputs.changes.recv() => self.answer(call).await,
+                Some(call) = inputs.asked.recv(), if calm => self.show(call),
+                Some(question) = inputs.scrapes.recv(), if calm => self.figures(question),
+                Some(counted) = inputs.counted.recv() => self.forget(counted).await,
+                () = refusals => self.refusals.tell_left_out(),
                 Some(look) = inputs.looks.recv() => self.look(&look),
                 events = inputs.links.recv() => match events {
                     Some(events) => self.follow(events).await,
@@ -293,15 +319,11 @@ impl Daemon {
         at(self.state.deadline().map(|deadline| self.started + deadline))
     }
 
-    /// Puts right what could not be, and forgets what was counted of interfaces and rules that are no more. Whatever that
-    /// meets is found the next time.
+    /// Puts right what could not be, and has those counts looked for that are of no use any more.
     async fn tidy(&mut self) {
         self.untidy = None;
-        if !self.settle().await {
-            return;
-        }
-        if let Ok(observed) = self.observe().await {
-            let _ = self.submit(drops::forget_stale(&observed)).await;
+        if self.settle().await {
+            self.count_for_tidying();
         }
     }
 

@@ -3,13 +3,14 @@
 //! Rules of our tables count what they drop in a set of their table, under the index of the interface and a number of
 //! the rule ([`Tally`](crate::ir::Tally)); the rules in force tell which rule of a filter that is. Pure.
 
-use crate::ir::observed::{Observed, ObservedTable};
-use crate::ir::{Family, Name, Ruleset, Table};
+use crate::ir::observed::{Observed, ObservedChain, ObservedTable};
+use crate::ir::{Chain, Family, Name, Ruleset, Table};
 use crate::layout::{self, DROPS, TRAFFIC_IN, TRAFFIC_OUT};
 use crate::plan::{Change, Plan, Step};
 use crate::recall::recall;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// Frames and their bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,33 +81,55 @@ pub struct Ways {
     pub went: Count,
 }
 
-/// What was dropped of each bound interface's frames, by index.
+/// What was dropped of each bound interface's frames, by index, where nothing is known but what was observed.
 pub fn dropped(observed: &Observed) -> BTreeMap<u32, Vec<Dropped>> {
+    dropped_of(&recall(observed, &Ruleset::default()), observed, told)
+}
+
+/// What was dropped of each bound interface's frames, by index, under the rules that are in force. No more needs to be
+/// observed than the sets that count.
+pub fn dropped_by(rules: &Ruleset, counted: &Observed) -> BTreeMap<u32, Vec<Dropped>> {
+    dropped_of(rules, counted, known)
+}
+
+fn dropped_of(ruleset: &Ruleset, seen: &Observed, rules: Rules) -> BTreeMap<u32, Vec<Dropped>> {
     let mut all: BTreeMap<u32, Vec<Dropped>> = BTreeMap::new();
-    each_table(observed, |seen, table| {
-        let names = Names::of(seen);
-        for (key, (frames, bytes)) in counts(seen, DROPS) {
+    each_table(ruleset, seen, |seen, table| {
+        let wanted: BTreeSet<u32> = counts(seen, DROPS).filter_map(|(key, _)| Some(split(key)?.1)).collect();
+        if wanted.is_empty() {
+            return;
+        }
+        let mut rules = rules(seen, table);
+        rules.retain(|rule| wanted.contains(&rule.id));
+        let (names, programs) = (Names::of(&rules), layout::programs(table));
+        for (key, count) in counts(seen, DROPS) {
             let Some((index, id)) = split(key).filter(|(index, _)| is_bound(table, *index)) else { continue };
-            let (filter, rule) = names.name(layout::program(table, index).as_deref(), id).unzip();
-            let count = Count { frames: *frames, bytes: *bytes };
+            let program = programs.get(&index).and_then(|(program, _)| program.as_deref());
+            let (filter, rule) = names.name(program, id).unzip();
             let list = all.entry(index).or_default();
-            // A routed interface has rules in two tables.
-            match list.iter_mut().find(|known| (known.id, &known.filter, known.rule) == (id, &filter, rule)) {
-                Some(known) => known.count += count,
-                None => list.push(Dropped { filter, rule, id, place: None, count }),
-            }
+            list.push(Dropped { filter, rule, id, place: None, count: Count::from(*count) });
         }
     });
-    for list in all.values_mut() {
-        list.sort_by(|a, b| (&a.filter, a.rule, a.id).cmp(&(&b.filter, b.rule, b.id)));
-    }
+    all.values_mut().for_each(sum_up);
     all
 }
 
+/// A routed interface has rules in two tables: each rule is told once.
+fn sum_up(list: &mut Vec<Dropped>) {
+    list.sort_by(|a, b| (&a.filter, a.rule, a.id).cmp(&(&b.filter, b.rule, b.id)));
+    list.dedup_by(|more, first| {
+        let same = (more.id, &more.filter, more.rule) == (first.id, &first.filter, first.rule);
+        if same {
+            first.count += more.count;
+        }
+        same
+    });
+}
+
 /// The frames of each bound interface, by index; empty where they are not counted.
-pub fn traffic(observed: &Observed) -> BTreeMap<u32, Traffic> {
+pub fn traffic(rules: &Ruleset, counted: &Observed) -> BTreeMap<u32, Traffic> {
     let mut all = BTreeMap::new();
-    each_table(observed, |seen, table| {
+    each_table(rules, counted, |seen, table| {
         for (index, Ways { came, went }) in ways_of(seen) {
             let (from_guest, to_guest) =
                 if layout::is_turned(table, index) { (went, came) } else { (came, went) };
@@ -133,13 +156,14 @@ fn ways_of(table: &ObservedTable) -> BTreeMap<u32, Ways> {
     all
 }
 
-/// What forgets the counts of interfaces that are not bound any more and of rules that are no more.
-pub fn forget_stale(observed: &Observed) -> Plan {
+/// What forgets the counts of interfaces that are not bound any more and of rules that are no more, under the rules that
+/// are in force. No more needs to be observed than the sets that count.
+pub fn forget_stale(rules: &Ruleset, counted: &Observed) -> Plan {
     let mut plan = Plan::default();
-    let ruleset = recall(observed, &Ruleset::default());
-    for (family, seen) in &observed.families {
-        let (Some(table), Some(set)) = (ruleset.tables.get(family), seen.sets.get(DROPS)) else { continue };
-        let known: BTreeSet<u32> = rules(seen).map(|(_, id, _)| id).chain([0]).collect();
+    for (family, seen) in &counted.families {
+        let (Some(table), Some(set)) = (rules.tables.get(family), seen.sets.get(DROPS)) else { continue };
+        let rules = table.chains.values().flat_map(|chain| &chain.rules);
+        let known: BTreeSet<u32> = rules.filter_map(|rule| Some(rule.tally?.id)).chain([0]).collect();
         let stale = |(index, id): (u32, u32)| !is_bound(table, index) || !known.contains(&id);
         let keys: Vec<_> = set.counts.keys().filter(|key| split(key).is_none_or(stale)).cloned().collect();
         if !keys.is_empty() {
@@ -150,8 +174,11 @@ pub fn forget_stale(observed: &Observed) -> Plan {
     plan
 }
 
-fn each_table(observed: &Observed, mut look: impl FnMut(&ObservedTable, &Table)) {
-    let ruleset = recall(observed, &Ruleset::default());
+fn each_table<'a>(
+    ruleset: &'a Ruleset,
+    observed: &'a Observed,
+    mut look: impl FnMut(&'a ObservedTable, &'a Table),
+) {
     for family in [Family::Bridge, Family::Netdev, Family::Inet] {
         if let (Some(seen), Some(table)) = (observed.families.get(&family), ruleset.tables.get(&family)) {
             look(seen, table);
@@ -177,28 +204,55 @@ fn is_bound(table: &Table, index: u32) -> bool {
     bound.is_some_and(|bound| bound.elements.contains_key(&layout::index_key(index)))
 }
 
-/// Rules that count what they drop: chain, number, comment.
-fn rules(table: &ObservedTable) -> impl Iterator<Item = (&Name, u32, Option<&str>)> {
-    let of_chain = |(name, chain)| {
-        let chain: &crate::ir::observed::ObservedChain = chain;
-        chain.rules.iter().filter_map(move |rule| Some((name, rule.tally?, rule.comment.as_deref())))
+/// A rule that counts what it drops: its chain, the number that it counts as, and which rule of which filter it is.
+struct Counting<'a> {
+    chain: &'a str,
+    id: u32,
+    filter: &'a str,
+    rule: u32,
+}
+
+/// The rules of a table that count.
+type Rules = for<'a> fn(&'a ObservedTable, &'a Table) -> Vec<Counting<'a>>;
+
+/// Those that the kernel tells of.
+fn told<'a>(seen: &'a ObservedTable, _: &'a Table) -> Vec<Counting<'a>> {
+    let of_chain = |(name, chain): (&'a Name, &'a ObservedChain)| {
+        let rules = chain.rules.iter().filter_map(move |rule| {
+            let (filter, number) = rule.comment.as_deref()?.rsplit_once(':')?;
+            Some(Counting { chain: name, id: rule.tally?, filter, rule: number.parse().ok()? })
+        });
+        rules.collect::<Vec<_>>()
     };
-    table.chains.iter().flat_map(of_chain)
+    seen.chains.iter().flat_map(of_chain).collect()
+}
+
+/// Those that are in force.
+fn known<'a>(_: &'a ObservedTable, table: &'a Table) -> Vec<Counting<'a>> {
+    let of_chain = |(name, chain): (&'a Name, &'a Arc<Chain>)| {
+        let rules = chain.rules.iter().filter_map(move |rule| {
+            let origin = rule.origin.as_ref()?;
+            Some(Counting { chain: name, id: rule.tally?.id, filter: &origin.filter, rule: origin.rule })
+        });
+        rules.collect::<Vec<_>>()
+    };
+    table.chains.iter().flat_map(of_chain).collect()
 }
 
 /// The rules of filters by number: those of a program, and those of any.
+#[derive(Default)]
 struct Names<'a> {
-    own: BTreeMap<(&'a str, u32), &'a str>,
-    any: BTreeMap<u32, &'a str>,
+    own: BTreeMap<(&'a str, u32), (&'a str, u32)>,
+    any: BTreeMap<u32, (&'a str, u32)>,
 }
 
 impl<'a> Names<'a> {
-    fn of(table: &'a ObservedTable) -> Names<'a> {
-        let mut names = Names { own: BTreeMap::new(), any: BTreeMap::new() };
-        for (chain, id, comment) in rules(table) {
-            if let (Some(prefix), Some(comment)) = (layout::prefix_of(chain), comment) {
-                names.own.entry((prefix, id)).or_insert(comment);
-                names.any.entry(id).or_insert(comment);
+    fn of(rules: &[Counting<'a>]) -> Names<'a> {
+        let mut names = Names::default();
+        for Counting { chain, id, filter, rule } in rules {
+            if let Some(prefix) = layout::prefix_of(chain) {
+                names.own.entry((prefix, *id)).or_insert((filter, *rule));
+                names.any.entry(*id).or_insert((filter, *rule));
             }
         }
         names
@@ -207,7 +261,7 @@ impl<'a> Names<'a> {
     /// Two rules of one number are told apart by the program that the interface has.
     fn name(&self, program: Option<&str>, id: u32) -> Option<(String, u32)> {
         let own = program.and_then(|program| self.own.get(&(program, id)));
-        let (filter, rule) = own.or_else(|| self.any.get(&id))?.rsplit_once(':')?;
-        Some((filter.to_owned(), rule.parse().ok()?))
+        let (filter, rule) = own.or_else(|| self.any.get(&id))?;
+        Some(((*filter).to_owned(), *rule))
     }
 }

@@ -20,16 +20,20 @@ pub use records::Records;
 
 use crate::binding::{self, Binding};
 use crate::diag::Diagnostic;
+use crate::drops;
 use crate::explain::Bound;
 use crate::filter::{Filter, write};
 use crate::firewall::{Firewall, Refused};
 use crate::ir::observed::Observed;
+use crate::ir::{Family, Name, SetType};
+use crate::layout;
 use crate::lease::Table;
 use crate::lease::file::{self, Book};
 use crate::links::Link;
 use crate::rpc::{BindingId, Error, FilterId, Reply, Request};
 use crate::status::{Guest, Interface, Status};
 use imbl::OrdMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
@@ -149,10 +153,13 @@ impl State {
         &self.bindings
     }
 
-    /// What `nwfilter status` shows of this state, given what is in the kernel.
-    pub fn status(&self, observed: &Observed) -> Status {
-        let mut status = Status::of(observed, self.links.values().map(|link| &**link));
-        let dropping = self.firewall.dropping();
+    /// What `nwfilter status` shows of this state, given what the kernel has counted ([`State::counted`]).
+    pub fn status(&self, counted: &Observed) -> Status {
+        let ruleset = self.firewall.ruleset();
+        let dropped = drops::dropped_by(&ruleset, counted);
+        let dropping = if dropped.is_empty() { BTreeMap::new() } else { self.firewall.dropping() };
+        let links = self.links.values().map(|link| &**link);
+        let mut status = Status::known(&ruleset, counted, dropped, links);
         for interface in &mut status.interfaces {
             for dropped in &mut interface.dropped {
                 dropped.place = dropping.get(&dropped.id).map(|origin| origin.place.line_column());
@@ -172,6 +179,29 @@ impl State {
         });
         status.interfaces.extend(waiting);
         Status { daemon: true, ..status }
+    }
+
+    /// The sets of the kernel that count what this state does not know.
+    pub fn counted(&self) -> Vec<(Family, Name, SetType)> {
+        let ruleset = self.firewall.ruleset();
+        let sets = ruleset.tables.iter().flat_map(|(family, table)| {
+            let counting = [layout::DROPS, layout::TRAFFIC_IN, layout::TRAFFIC_OUT].into_iter();
+            counting.filter_map(|name| Some((*family, name.into(), table.sets.get(name)?.kind())))
+        });
+        sets.collect()
+    }
+
+    /// The chains of the kernel whose rules count.
+    pub fn counting_chains(&self) -> Vec<(Family, Name)> {
+        if !self.firewall.policy().compile.counters {
+            return Vec::new();
+        }
+        let ruleset = self.firewall.ruleset();
+        let chains = ruleset.tables.iter().flat_map(|(family, table)| {
+            let programs = table.chains.keys().filter(|name| layout::prefix_of(name).is_some());
+            programs.map(|name| (*family, name.clone()))
+        });
+        chains.collect()
     }
 
     /// Why a binding's interface is closed; none where it is not.

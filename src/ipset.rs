@@ -33,10 +33,10 @@ pub enum Fault {
 }
 
 /// The types of addresses; those of each type sit in a set of their own.
-const FAMILIES: [KeyType; 2] = [KeyType::Ipv4, KeyType::Ipv6];
+pub const FAMILIES: [KeyType; 2] = [KeyType::Ipv4, KeyType::Ipv6];
 
 /// Where a set can be.
-const TABLES: [Family; 3] = [Family::Bridge, Family::Inet, Family::Netdev];
+pub const TABLES: [Family; 3] = [Family::Bridge, Family::Inet, Family::Netdev];
 
 /// An empty set for addresses of this type.
 pub fn empty(kind: KeyType) -> Set {

@@ -34,7 +34,7 @@ use crate::program::name::{ChainName, SetName};
 use crate::program::{IN, OUT, Program, printable};
 use imbl::OrdMap;
 use sides::{BRIDGE_SIDES, DEVICE_SIDES, PACKET_SIDES, Side, refresh_dispatch, sides};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// The set of all bound interfaces.
@@ -350,6 +350,26 @@ pub fn entrance(table: &Table, index: u32) -> Option<Entrance> {
         _ => None,
     };
     shared.or_else(private)
+}
+
+/// The programs of all bound interfaces: where each is placed, and whether others may share it.
+pub fn programs(table: &Table) -> BTreeMap<u32, (Option<Name>, bool)> {
+    let private = first_map(table).into_iter().flat_map(|map| map.elements.keys());
+    let private = private.filter_map(|key| Some((index_of(key)?, (private_at(table, key), false))));
+    let members = table.sets.iter().filter_map(|(name, set)| Some((shared_by(name)?, set)));
+    let shared = members.flat_map(|(name, set)| {
+        let program = led(table, name);
+        let indexes = set.elements.keys().filter_map(|key| index_of(key));
+        indexes.map(|index| (index, (program.clone(), true))).collect::<Vec<_>>()
+    });
+    private.chain(shared).collect()
+}
+
+fn private_at(table: &Table, key: &Bytes) -> Option<Name> {
+    match first_map(table)?.elements.get(key)? {
+        Datum::Jump(chain) => prefix_of(chain).map(Name::from),
+        _ => None,
+    }
 }
 
 /// Whether frames of an interface get on from the dispatch: to a program, or by it.

@@ -15,8 +15,8 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use std::time::Duration;
 
-/// What happened since the daemon's start.
-#[derive(Debug)]
+/// What happened since the daemon's start. Copies count together.
+#[derive(Clone, Debug)]
 pub struct Counters {
     commits: Counter,
     refused: Counter,

@@ -22,4 +22,4 @@ pub mod xdr;
 pub use error::{Code, Domain, Error};
 pub use listen::Listeners;
 pub use request::{BindingId, FilterId, IpsetVerb, Reply, Request};
-pub use server::{Call, Limits, serve};
+pub use server::{Call, Limits, Queues, serve};

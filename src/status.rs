@@ -4,15 +4,15 @@
 
 use crate::binding::Binding;
 use crate::drops::{self, Dropped, Traffic};
-use crate::ir::observed::{Observed, ObservedTable};
+use crate::ir::observed::Observed;
 use crate::ir::{Family, Name, Ruleset, Table};
-use crate::layout::{self, Entrance};
+use crate::layout;
 use crate::links::{Kind, Link, MacvtapMode};
 use crate::program::name::{SetName, label_of};
 use crate::recall::recall;
 use crate::unseen::Missed;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Everything `nwfilter status` shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -145,75 +145,105 @@ pub struct Counter {
 }
 
 impl Status {
-    /// What our tables say of these links.
+    /// What our tables say of these links, where nothing else is known.
     pub fn of<'a>(observed: &Observed, links: impl IntoIterator<Item = &'a Link>) -> Status {
-        let links: BTreeMap<u32, &Link> = links.into_iter().map(|link| (link.index, link)).collect();
         let ruleset = recall(observed, &Ruleset::default());
-        // Where packets are judged or kept out, the frames of the same interfaces are judged elsewhere.
-        let tables = ruleset.tables.iter().filter(|(family, _)| **family != Family::Inet);
-        // Whoever has a program at the bridge has but a guard at his own hooks.
-        let bridge = ruleset.tables.get(&Family::Bridge);
-        let guarded = |index: &u32| bridge.is_some_and(|table| layout::entrance(table, *index).is_some());
-        let devices = ruleset.tables.get(&Family::Netdev).into_iter().flat_map(layout::bound);
-        let devices: BTreeSet<u32> = devices.filter(|index| !guarded(index)).collect();
-        let bound = tables.flat_map(|(family, table)| {
-            let here = layout::bound(table).into_iter().map(move |index| (*family, table, index));
-            here.filter(|(family, _, index)| (*family == Family::Netdev) == devices.contains(index))
-        });
-        let packets = ruleset.tables.get(&Family::Inet);
-        let packets = |index| program_of(packets?, index).0.map(|prefix| prefix.to_string());
-        let (mut dropped, traffic) = (drops::dropped(observed), drops::traffic(observed));
-        let interface = |(family, table, index)| Interface {
-            packets: packets(index),
-            dropped: dropped.remove(&index).unwrap_or_default(),
-            traffic: traffic.get(&index).copied(),
-            ..interface(family, table, index, &links)
-        };
-        // All tables that have a set of this name have the same.
-        let sets = ruleset.tables.values().flat_map(|table| &table.sets);
-        let sets: BTreeMap<&Name, usize> = sets.map(|(name, set)| (name, set.elements.len())).collect();
-        let ipsets = sets.into_iter().filter_map(|(name, length)| match SetName::parse(name)? {
-            SetName::Ipset(name, _) => Some((name, length)),
-            _ => None,
-        });
+        Status::known(&ruleset, observed, drops::dropped(observed), links)
+    }
+
+    /// What the rules in force say of these links, with what was dropped. Of the kernel no more is asked for than what
+    /// counts, and the sets that filters refer to.
+    pub fn known<'a>(
+        ruleset: &Ruleset,
+        counted: &Observed,
+        mut dropped: BTreeMap<u32, Vec<Dropped>>,
+        links: impl IntoIterator<Item = &'a Link>,
+    ) -> Status {
+        let links: BTreeMap<u32, &Link> = links.into_iter().map(|link| (link.index, link)).collect();
+        let traffic = drops::traffic(ruleset, counted);
+        let mut interfaces: BTreeMap<u32, Interface> = BTreeMap::new();
+        // Where packets are judged or kept out, the frames of the same interfaces are judged elsewhere. Whoever has a program at
+        // the bridge has but a guard at its own hooks; else those hooks keep it from the bridge.
+        for family in [Family::Netdev, Family::Bridge] {
+            let Some(table) = ruleset.tables.get(&family) else { continue };
+            for interface in bound(family, table, &links) {
+                let index = interface.index.unwrap_or_default();
+                if interface.program.is_some() || !interfaces.contains_key(&index) {
+                    interfaces.insert(index, interface);
+                }
+            }
+        }
+        let packets = ruleset.tables.get(&Family::Inet).map(layout::programs).unwrap_or_default();
+        for (index, interface) in &mut interfaces {
+            interface.packets =
+                packets.get(index).and_then(|(program, _)| Some(program.as_ref()?.to_string()));
+            interface.dropped = dropped.remove(index).unwrap_or_default();
+            interface.traffic = traffic.get(index).copied();
+        }
         Status {
             daemon: false,
-            interfaces: bound.map(interface).collect(),
-            programs: observed.families.values().flat_map(programs).collect(),
-            ipsets: ipsets.fold(BTreeMap::new(), sum),
+            interfaces: in_order(interfaces),
+            programs: ruleset.tables.iter().flat_map(|table| programs(table, counted)).collect(),
+            ipsets: ipsets(counted),
         }
     }
 }
 
-/// The program that an interface enters in a table, and whether others share it.
-fn program_of(table: &Table, index: u32) -> (Option<Name>, bool) {
-    match layout::entrance(table, index) {
-        Some(Entrance::Shared(name)) => (layout::led(table, &name), true),
-        Some(Entrance::Private(prefix) | Entrance::Turned(prefix)) => (Some(prefix), false),
-        None => (None, false),
-    }
+/// Those at the bridge before those at their own hooks.
+fn in_order(interfaces: BTreeMap<u32, Interface>) -> Vec<Interface> {
+    let at_bridge = |interface: &Interface| matches!(interface.seat, Some(Seat::Bridge(_)));
+    let (bridge, device): (Vec<_>, Vec<_>) = interfaces.into_values().partition(at_bridge);
+    bridge.into_iter().chain(device).collect()
 }
 
-fn interface(family: Family, table: &Table, index: u32, links: &BTreeMap<u32, &Link>) -> Interface {
-    let (program, shared) = program_of(table, index);
+/// All tables that have a set of this name have the same.
+fn ipsets(counted: &Observed) -> BTreeMap<String, usize> {
+    let sets = counted.families.values().flat_map(|table| &table.sets);
+    let sets: BTreeMap<&Name, usize> = sets.map(|(name, set)| (name, set.elements.len())).collect();
+    let ipsets = sets.into_iter().filter_map(|(name, length)| match SetName::parse(name)? {
+        SetName::Ipset(name, _) => Some((name, length)),
+        _ => None,
+    });
+    ipsets.fold(BTreeMap::new(), sum)
+}
+
+/// The interfaces that are bound in a table.
+fn bound<'a>(
+    family: Family,
+    table: &'a Table,
+    links: &'a BTreeMap<u32, &'a Link>,
+) -> impl Iterator<Item = Interface> + 'a {
+    let (programs, hooked) = (layout::programs(table), layout::hooked(table));
+    layout::bound(table).into_iter().map(move |index| {
+        let (program, shared) = programs.get(&index).cloned().unwrap_or_default();
+        let link = links.get(&index).copied();
+        let interface = interface(family, index, program, link, links);
+        let seen = match &interface.seat {
+            Some(Seat::Bridge(bridge)) => bridge.is_some(),
+            _ => link.is_some_and(|link| hooked.contains(&*link.name)),
+        };
+        Interface { shared, unseen: link.is_some() && !seen, ..interface }
+    })
+}
+
+fn interface(
+    family: Family,
+    index: u32,
+    program: Option<Name>,
+    link: Option<&Link>,
+    links: &BTreeMap<u32, &Link>,
+) -> Interface {
     let filter = program.as_deref().map(label_of).unwrap_or_default().to_owned();
-    let link = links.get(&index);
     let master = link.and_then(|link| links.get(&link.master?)).filter(|master| master.kind == Kind::Bridge);
-    let seen = |link: &&Link| match family {
-        Family::Netdev => layout::hooked(table).contains(&*link.name),
-        _ => master.is_some(),
-    };
     Interface {
         name: link.map(|link| link.name.clone()),
         index: Some(index),
-        unseen: link.is_some_and(|link| !seen(link)),
         seat: Some(match family {
             Family::Netdev => Seat::Device(link.and_then(|link| mode(link.kind)).map(String::from)),
             _ => Seat::Bridge(master.map(|master| master.name.clone())),
         }),
         filter,
         program: program.map(|prefix| prefix.to_string()),
-        shared,
         ..Interface::default()
     }
 }
@@ -236,11 +266,14 @@ fn sum(mut sizes: BTreeMap<String, usize>, (name, size): (String, usize)) -> BTr
     sizes
 }
 
-fn programs(table: &ObservedTable) -> Vec<Program> {
+/// The programs of a table, with the rules among those that were read that count.
+fn programs((family, table): (&Family, &Table), counted: &Observed) -> Vec<Program> {
+    let counted = counted.families.get(family);
     let mut programs: BTreeMap<&str, Vec<Counter>> = BTreeMap::new();
-    for (name, chain) in &table.chains {
+    for name in table.chains.keys() {
         let Some(prefix) = layout::prefix_of(name) else { continue };
-        let counters = chain.rules.iter().filter_map(|rule| {
+        let rules = counted.and_then(|table| table.chains.get(name)).map(|chain| &chain.rules);
+        let counters = rules.into_iter().flatten().filter_map(|rule| {
             let (packets, bytes) = rule.counter?;
             let chain = name[prefix.len() + 1..].to_owned();
             Some(Counter { chain, rule: rule.comment.clone(), packets, bytes })

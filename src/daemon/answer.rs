@@ -1,20 +1,22 @@
 //! Answers clients, and whoever keeps figures.
 
-use super::{Daemon, gone};
-use crate::diag::{self, Diagnostic};
-use crate::engine::documents::error;
-use crate::engine::{Change, Context, Write};
+use super::Daemon;
+use super::tell::{Ask, View, bad_ipset, ipset_sets};
+use crate::apply::Wanted;
+use crate::drops;
+use crate::engine::{self, Context, Write};
 use crate::ipset;
 use crate::ir::observed::Observed;
+use crate::layout;
 use crate::links;
-use crate::metrics;
-use crate::plan::plan;
-use crate::rpc::{self, Call, Error, Reply};
-use tracing::info;
+use crate::plan::Change;
+use crate::rpc::{self, Call, Error, Reply, Request};
+use crate::scrape;
+use tracing::debug;
 use uuid::Uuid;
 
 /// Rules and links go by an interface's own name: a binding under another of its names would wait while the interface is open.
-fn under_own_name(change: Change) -> Result<Change, Error> {
+fn under_own_name(change: engine::Change) -> Result<engine::Change, Error> {
     let bound = change.writes.iter().filter_map(|write| match write {
         Write::SaveBinding(portdev, _) => Some(portdev),
         _ => None,
@@ -29,22 +31,50 @@ fn under_own_name(change: Change) -> Result<Change, Error> {
 }
 
 impl Daemon {
+    /// A call that changes something.
     pub(super) async fn answer(&mut self, call: Call) {
         let context = Context { now: self.now(), fresh: Uuid::new_v4() };
         let answer = match &call.request {
-            rpc::Request::Status => self.status().await,
-            rpc::Request::Plan { xml } => self.plan(xml, context),
-            rpc::Request::Ipset { name, verb, addresses } => self.ipset(name, *verb, addresses).await,
+            Request::Ipset { name, verb, addresses } => self.ipset(name, *verb, addresses).await,
             request => {
                 let change = self.state.request(request, context).and_then(under_own_name);
                 self.commit_if(change).await
             }
         };
+        self.reply(call, answer);
+    }
+
+    /// A call that only looks. What takes longer than a look-up is answered elsewhere.
+    pub(super) fn show(&mut self, call: Call) {
+        let context = Context { now: self.now(), fresh: Uuid::nil() };
+        match &call.request {
+            Request::CountFilters
+            | Request::LookupFilterByName { .. }
+            | Request::LookupFilterByUuid { .. }
+            | Request::LookupBinding { .. } => {
+                let answer = self.state.request(&call.request, context).map(|change| change.reply);
+                self.reply(call, answer);
+            }
+            _ => self.teller.ask(Ask::Call(call, self.view())),
+        }
+    }
+
+    fn reply(&mut self, call: Call, answer: Result<Reply, Error>) {
         self.counters.call(call.request.name(), answer.is_err());
         if let Err(refused) = &answer {
-            info!(request = call.request.name(), reason = %refused.message, "refused");
+            self.refusals.tell(&call, refused);
         }
         let _ = call.reply.send(answer); // The client may be gone.
+    }
+
+    fn view(&self) -> Box<View> {
+        Box::new(View {
+            now: self.now(),
+            state: self.state.clone(),
+            missed: self.missed().map(|(link, missed)| (link.index, missed)).collect(),
+            counters: self.counters.clone(),
+            ipsets: self.ipsets.clone(),
+        })
     }
 
     async fn ipset(
@@ -53,9 +83,9 @@ impl Daemon {
         verb: rpc::IpsetVerb,
         addresses: &[String],
     ) -> Result<Reply, Error> {
-        let work = ipset::work(&self.observe().await?, name, verb, addresses);
-        let work =
-            work.map_err(|fault| error(&[Diagnostic::error(diag::Code::INVALID_ARG, fault.to_string())]))?;
+        let counted = self.teller.counts(ipset_sets(name)).await;
+        let counted = counted.map_err(|error| Error::internal(error.to_string()))?;
+        let work = ipset::work(&counted, name, verb, addresses).map_err(|fault| bad_ipset(&fault))?;
         self.submit(work.plan).await.map_err(|refused| Error::internal(refused.to_string()))?;
         if verb != rpc::IpsetVerb::List {
             // Some may be blocked since the set was not there.
@@ -64,31 +94,36 @@ impl Daemon {
         Ok(Reply::Names(work.addresses))
     }
 
-    /// What binding an interface would change; nothing is.
-    fn plan(&self, xml: &str, context: Context) -> Result<Reply, Error> {
-        let change = self.state.request(&rpc::Request::Apply { xml: xml.to_owned() }, context)?;
-        let [old, new] = [&self.state, &change.next].map(|state| state.firewall().ruleset());
-        Ok(Reply::Text(plan(&old, &new).to_string()))
-    }
-
-    async fn status(&self) -> Result<Reply, Error> {
-        let status = self.with_missed(self.state.status(&self.observe().await?));
-        let json = serde_json::to_string(&status).map_err(|error| Error::internal(error.to_string()))?;
-        Ok(Reply::Json(json))
+    /// Sets that stand for ipsets outlive the programs that refer to them, so they are remembered when they come.
+    pub(super) fn know_ipsets(&mut self, plan: &crate::plan::Plan) {
+        for step in plan.prepare.iter().chain(&plan.switch) {
+            if let Change::AddSet(name, kind) = &step.change
+                && layout::is_ipset(name, kind)
+            {
+                self.ipsets.insert((step.family, name.clone()));
+            }
+        }
     }
 
     /// What is told of us at this moment to whoever keeps figures.
-    pub(super) async fn figures(&self) -> String {
-        let dropped = match self.observe().await {
-            Ok(observed) => metrics::dropped(&self.state.status(&observed)),
-            Err(_) => Vec::new(),
-        };
-        let missed: Vec<_> = self.missed().map(|(link, missed)| (link.name.clone(), missed)).collect();
-        self.counters.text(&self.state.census(), &dropped, &missed)
+    pub(super) fn figures(&self, question: scrape::Question) {
+        self.teller.ask(Ask::Figures(question, self.view()));
     }
 
-    pub(super) async fn observe(&self) -> Result<Observed, Error> {
-        let observed = self.kernel.submit_observe().await.map_err(|_| Error::internal(gone().to_string()))?;
-        observed.map_err(|error| Error::internal(error.to_string()))
+    /// Has the kernel's counts read, to forget those of what is no more; nobody waits for that.
+    pub(super) fn count_for_tidying(&self) {
+        let (teller, to) = (self.teller.clone(), self.counted.clone());
+        let wanted = Wanted { sets: self.state.counted(), chains: Vec::new() };
+        tokio::spawn(async move {
+            match teller.counts(wanted).await {
+                Ok(counted) => _ = to.send(counted).await,
+                Err(error) => debug!(reason = %error, "counts of what is no more stay for now"),
+            }
+        });
+    }
+
+    /// Forgets what was counted of interfaces and rules that are no more. Whatever that meets is found the next time.
+    pub(super) async fn forget(&mut self, counted: Observed) {
+        let _ = self.submit(drops::forget_stale(&self.state.firewall().ruleset(), &counted)).await;
     }
 }

@@ -1,11 +1,12 @@
 //! Where the daemon's events come from: clients, links, guests, foreign changes of rules, signals, the watchdog.
 
 use super::{Daemon, Failure, look, start, system};
+use crate::ir::observed::Observed;
 use crate::learn::Told as Sighting;
 use crate::links::{self, LinkEvent};
 use crate::nft::watch::Watch;
 use crate::notify;
-use crate::rpc::{self, Call};
+use crate::rpc::{self, Call, Queues};
 use crate::scrape;
 use crate::unseen::Look;
 use std::io;
@@ -29,7 +30,9 @@ const ALIVE: Duration = Duration::from_secs(3600);
 
 /// Where events come from.
 pub(super) struct Inputs {
-    pub(super) calls: mpsc::Receiver<Call>,
+    pub(super) changes: mpsc::Receiver<Call>,
+    /// Calls that only look.
+    pub(super) asked: mpsc::Receiver<Call>,
     pub(super) connected: watch::Receiver<usize>,
     /// When the last client was seen.
     pub(super) busy: Instant,
@@ -37,6 +40,7 @@ pub(super) struct Inputs {
     pub(super) sightings: mpsc::Receiver<Sighting>,
     pub(super) scrapes: mpsc::Receiver<scrape::Question>,
     pub(super) looks: mpsc::Receiver<Look>,
+    pub(super) counted: mpsc::Receiver<Observed>,
     pub(super) foreign: AsyncFd<Watch>,
     pub(super) alive: tokio::time::Interval,
     pub(super) stop: watch::Sender<bool>,
@@ -50,12 +54,14 @@ impl Inputs {
         listeners: rpc::Listeners,
         metrics: Option<scrape::Socket>,
         sightings: mpsc::Receiver<Sighting>,
+        counted: mpsc::Receiver<Observed>,
         daemon: &Daemon,
     ) -> Result<Inputs, Failure> {
         let (links_to, links) = mpsc::channel(LINK_EVENTS);
         tokio::spawn(links::watch(RESYNC, links_to));
         let foreign = Watch::open_async(Some(daemon.kernel.port()));
-        let (calls_to, calls) = mpsc::channel(CALLS);
+        let ((changes_to, changes), (asked_to, asked)) = (mpsc::channel(CALLS), mpsc::channel(CALLS));
+        let queues = Queues { changes: changes_to, looks: asked_to };
         let (connected_to, connected) = watch::channel(0);
         let (stop, stopped) = watch::channel(false);
         let limits = start::limits(&daemon.config);
@@ -63,19 +69,26 @@ impl Inputs {
         let report = |socket| tokio::spawn(scrape::serve(socket, scrapes_to, stopped.clone()));
         let reporter = metrics.map(report);
         Ok(Inputs {
-            calls,
+            changes,
+            asked,
             connected,
             busy: Instant::now(),
             links,
             sightings,
             scrapes,
             reporter,
-            looks: look::looks(&daemon.config, &daemon.kernel, daemon.started),
+            looks: look::looks(&daemon.config, &daemon.teller, daemon.started),
+            counted,
             foreign: foreign.map_err(system("changes of rules can not be followed"))?,
             alive: tokio::time::interval(notify::watchdog().unwrap_or(ALIVE)),
             stop,
-            server: tokio::spawn(rpc::serve(listeners, limits, calls_to, connected_to, stopped)),
+            server: tokio::spawn(rpc::serve(listeners, limits, queues, connected_to, stopped)),
         })
+    }
+
+    /// Whether nothing waits that changes something.
+    pub(super) fn are_calm(&self) -> bool {
+        self.changes.is_empty() && self.links.is_empty()
     }
 
     /// How many clients there are, and since when that is none.
@@ -91,7 +104,7 @@ impl Inputs {
     /// Lets clients have their last answers.
     pub(super) async fn close(self) {
         self.stop.send_replace(true);
-        drop(self.calls);
+        drop((self.changes, self.asked));
         let _ = self.server.await;
         if let Some(reporter) = self.reporter {
             let _ = reporter.await;

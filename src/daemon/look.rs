@@ -3,13 +3,14 @@
 //! Reading is a task of its own that nobody waits for. What it means is [`unseen`](crate::unseen)'s.
 
 use super::Daemon;
-use crate::apply::Kernel;
+use super::tell::Teller;
+use crate::apply::Wanted;
 use crate::config::Config;
 use crate::drops;
+use crate::ir::{Data, Family, KeyType, SetType};
+use crate::layout::{TRAFFIC_IN, TRAFFIC_OUT};
 use crate::links::{self, Link};
-use crate::status::Status;
 use crate::unseen::{Finding, Look, Missed, Way};
-use std::collections::BTreeMap;
 use std::io;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -17,20 +18,27 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::{debug, info, warn};
 
 /// Where looks come from; none ever do where frames are not counted.
-pub(super) fn looks(config: &Config, kernel: &Kernel, started: Instant) -> mpsc::Receiver<Look> {
+pub(super) fn looks(config: &Config, teller: &Teller, started: Instant) -> mpsc::Receiver<Look> {
     let (to, looks) = mpsc::channel(1);
     if config.traffic && !config.traffic_check.is_zero() {
-        tokio::spawn(keep_looking(config.traffic_check, kernel.clone(), started, to));
+        tokio::spawn(keep_looking(config.traffic_check, teller.clone(), started, to));
     }
     looks
 }
 
-async fn keep_looking(period: Duration, kernel: Kernel, started: Instant, to: mpsc::Sender<Look>) {
+/// The sets that count frames, in whichever tables there are by then.
+fn counting() -> Wanted {
+    let kind = SetType { key: vec![KeyType::IfIndex], data: Data::None, dynamic: false, counted: true };
+    let of = |family| [TRAFFIC_IN, TRAFFIC_OUT].map(|name| (family, name.into(), kind.clone()));
+    Wanted { sets: [Family::Bridge, Family::Netdev].into_iter().flat_map(of).collect(), chains: Vec::new() }
+}
+
+async fn keep_looking(period: Duration, teller: Teller, started: Instant, to: mpsc::Sender<Look>) {
     let mut timer = interval(period);
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         timer.tick().await;
-        match look(&kernel, started).await {
+        match look(&teller, started).await {
             Ok(look) => {
                 if to.send(look).await.is_err() {
                     return;
@@ -41,10 +49,10 @@ async fn keep_looking(period: Duration, kernel: Kernel, started: Instant, to: mp
     }
 }
 
-async fn look(kernel: &Kernel, started: Instant) -> io::Result<Look> {
+async fn look(teller: &Teller, started: Instant) -> io::Result<Look> {
     let began = started.elapsed();
     let before = aside(links::loads).await?;
-    let observed = kernel.submit_count().await.map_err(io::Error::other)??;
+    let observed = teller.counts(counting()).await?;
     let shed = aside(links::shed).await?;
     Ok(Look { began, before, seen: drops::ways(&observed), shed, after: aside(links::loads).await? })
 }
@@ -71,16 +79,6 @@ impl Daemon {
                 false => info!(interface, direction, carried, seen, "rules see its frames again"),
             }
         }
-    }
-
-    /// Adds what was missed to a status.
-    pub(super) fn with_missed(&self, mut status: Status) -> Status {
-        let missed: BTreeMap<u32, Missed> =
-            self.missed().map(|(link, missed)| (link.index, missed)).collect();
-        for interface in &mut status.interfaces {
-            interface.missed = interface.index.and_then(|index| missed.get(&index).copied());
-        }
-        status
     }
 
     /// What was missed of each interface that is looked at.

@@ -5,6 +5,7 @@ use crate::apply::{self, Retire, Stage};
 use crate::ipset;
 use crate::ir::Ruleset;
 use crate::ir::observed::Observed;
+use crate::layout;
 use crate::links::{self, Link, LinkEvent};
 use crate::nft::reply::Refusal;
 use crate::plan::{Change, Plan, Step, plan};
@@ -19,6 +20,10 @@ impl Daemon {
         let observed = self.see().await?;
         let ruleset = recall(&observed, &Ruleset::default());
         self.state = self.state.keep_hooks(&ruleset);
+        let sets =
+            ruleset.tables.iter().flat_map(|(family, table)| table.sets.iter().map(|set| (*family, set)));
+        let ipsets = sets.filter(|(_, (name, set))| layout::is_ipset(name, &set.kind()));
+        self.ipsets = ipsets.map(|(family, (name, _))| (family, name.clone())).collect();
         for link in self.state.strays(&ruleset) {
             warn!(interface = link.name, "closed: it was renamed while it was bound; bind it under its name");
             self.state = self.state.close(&link, "renamed while it was bound, and not bound under this name");
@@ -186,6 +191,7 @@ impl Daemon {
         }
         // What is retired no packet can reach any more, and nobody has to wait for that, unless somebody moves.
         let moves = plan.moves();
+        self.know_ipsets(&plan);
         let retire = if moves { Retire::BeforeAnswer } else { Retire::AfterAnswer };
         let began = Instant::now();
         let counted_anew: Vec<u32> = counted_anew(&plan).collect();

@@ -10,8 +10,8 @@ use super::message::{Attributes, Message};
 use super::notes::note;
 use super::reply::{Received, attribute, attributes, body, long, number, text};
 use super::uapi::*;
-use crate::ir::observed::{Observed, ObservedChain, ObservedRule, ObservedTable};
-use crate::ir::{Family, Hook, Name, Point, TABLE};
+use crate::ir::observed::{Observed, ObservedChain, ObservedRule, ObservedSet, ObservedTable};
+use crate::ir::{Family, Hook, Name, Point, SetType, TABLE};
 use std::collections::BTreeMap;
 use std::io;
 
@@ -63,13 +63,49 @@ pub fn observe(link: &mut dyn Dump) -> io::Result<Observed> {
     Err(io::Error::new(io::ErrorKind::ResourceBusy, "the rule set does not stop changing"))
 }
 
-/// Reads these sets of our tables alone, while others may change.
-pub fn observe_sets(link: &mut dyn Dump, names: &[&str]) -> io::Result<Observed> {
+/// Reads these sets and the rules of these chains alone, while others may change. What is not there is left out. It costs
+/// what is read, however many rules there are.
+pub fn observe_these(
+    link: &mut dyn Dump,
+    sets: &[(Family, Name, SetType)],
+    chains: &[(Family, Name)],
+) -> io::Result<Observed> {
+    let mut observed = Observed::default();
+    for (family, name, ty) in sets {
+        let table = observed.families.entry(*family).or_default();
+        let (elements, counts) = (BTreeMap::new(), BTreeMap::new());
+        let mut set = ObservedSet { ty: ty.clone(), strange: false, elements, counts };
+        if is_there(sets::read_until_whole(link, super::message::family_number(*family), name, &mut set))? {
+            table.sets.insert(name.clone(), set);
+        }
+    }
+    for (family, name) in chains {
+        let table = observed.families.entry(*family).or_default();
+        let chain = ObservedChain { hook: None, strange: false, rules: Vec::new() };
+        table.chains.insert(name.clone(), chain);
+        let (number, constants) = (super::message::family_number(*family), BTreeMap::new());
+        if !is_there(read_rules(link, number, table, &constants, Some(name)))? {
+            table.chains.remove(name);
+        }
+    }
+    Ok(observed)
+}
+
+/// What is gone between two looks is no failure.
+fn is_there(outcome: io::Result<()>) -> io::Result<bool> {
+    match outcome {
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        outcome => outcome.map(|()| true),
+    }
+}
+
+/// Reads the elements of these sets, with whatever else of our tables they need to be found.
+pub fn observe_sets(link: &mut dyn Dump, is_wanted: &dyn Fn(&str) -> bool) -> io::Result<Observed> {
     let mut families = tables(link)?;
     for (family, table) in &mut families {
         let number = super::message::family_number(*family);
         sets::list(link, number, table)?;
-        table.sets.retain(|name, _| names.contains(&&**name));
+        table.sets.retain(|name, _| is_wanted(name));
         sets::read_all_elements(link, number, table)?;
     }
     Ok(Observed { families })
@@ -122,7 +158,7 @@ fn observe_once(link: &mut dyn Dump) -> io::Result<Observed> {
         table.strange |= has_others(link, number)?;
         sets::read_all_elements(link, number, table)?;
         let constants = sets::read_constants(link, number, constants)?;
-        read_rules(link, number, table, &constants)?;
+        read_rules(link, number, table, &constants, None)?;
     }
     Ok(Observed { families })
 }
@@ -178,13 +214,18 @@ fn read_hook(family: u8, hook: &[u8]) -> Option<Hook> {
     Some(Hook { point, priority, device })
 }
 
+/// The rules of one chain, or of all.
 fn read_rules(
     link: &mut dyn Dump,
     family: u8,
     table: &mut ObservedTable,
     constants: &BTreeMap<String, Content>,
+    chain: Option<&Name>,
 ) -> io::Result<()> {
-    let request = Request::dump(libc::NFT_MSG_GETRULE, family, |a| a.text(RULE_TABLE, TABLE));
+    let request = Request::dump(libc::NFT_MSG_GETRULE, family, |a| {
+        a.text(RULE_TABLE, TABLE);
+        chain.iter().for_each(|chain| a.text(RULE_CHAIN, chain));
+    });
     ask(link, &request, &mut |message| {
         let attributes = body(message);
         let chain = ours(attributes, RULE_TABLE).then(|| named(attributes, RULE_CHAIN)).flatten();
@@ -260,7 +301,7 @@ pub(super) fn family_of(number: u8) -> Option<Family> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ir::{Action, Data, Datum, KeyType, Rule, SetType, concat};
+    use crate::ir::{Action, Data, Datum, KeyType, Rule, concat};
     use crate::nft::reply::messages;
     use crate::nft::watch::Decoder;
     use crate::nft::{Ownership, encode};

@@ -75,6 +75,7 @@ struct Asked {
 
 struct Pending {
     head: Header,
+    is_look: bool,
     answer: oneshot::Receiver<Result<Reply, Error>>,
     slot: OwnedSemaphorePermit,
     _room: Option<OwnedSemaphorePermit>,
@@ -206,8 +207,14 @@ impl Connection {
         Ok(())
     }
 
+    /// What a client asks is done in the order in which it asks: a change waits for its looks, a look for its changes.
     fn hand_over(&mut self) {
-        if self.handing.is_none() {
+        if self.handing.is_some() {
+            return;
+        }
+        let Some(next) = self.asked.front() else { return };
+        let is_look = next.request.is_look();
+        if self.pending.iter().all(|pending| pending.is_look == is_look) {
             self.handing = self.asked.pop_front().map(|asked| hand(&self.pool, asked));
         }
     }
@@ -331,14 +338,15 @@ fn claim(pool: &Pool, bytes: usize) -> Waiting<OwnedSemaphorePermit> {
 }
 
 fn hand(pool: &Pool, asked: Asked) -> Waiting<Pending> {
-    let (slots, calls) = (pool.slots.clone(), pool.calls.clone());
+    let (lane, access) = (pool.lane(&asked.request).clone(), pool.access);
     Box::pin(async move {
-        let slot = slots.acquire_owned().await.expect("it is never closed");
+        let slot = lane.slots.acquire_owned().await.expect("it is never closed");
         let Asked { head, request, _room } = asked;
         let (reply, answer) = oneshot::channel();
         // With the engine gone the sender goes too, and the answer says so.
-        let _ = calls.send(Call { request, reply }).await;
-        Pending { head, answer, slot, _room }
+        let is_look = request.is_look();
+        let _ = lane.calls.send(Call { request, access, reply }).await;
+        Pending { head, is_look, answer, slot, _room }
     })
 }
 

@@ -53,6 +53,33 @@ pub enum Request {
 }
 
 impl Request {
+    /// Whether it only looks: it changes nothing, and is answered when there is nothing to change.
+    pub fn is_look(&self) -> bool {
+        match self {
+            Request::CountFilters
+            | Request::ListFilterNames { .. }
+            | Request::ListAllFilters { .. }
+            | Request::LookupFilterByName { .. }
+            | Request::LookupFilterByUuid { .. }
+            | Request::FilterXml { .. }
+            | Request::ListAllBindings { .. }
+            | Request::LookupBinding { .. }
+            | Request::BindingXml { .. }
+            | Request::Status
+            | Request::Bound { .. }
+            | Request::Plan { .. } => true,
+            Request::DefineFilter { .. }
+            | Request::UndefineFilter { .. }
+            | Request::CreateBinding { .. }
+            | Request::DeleteBinding { .. }
+            | Request::Apply { .. }
+            | Request::Remove { .. }
+            | Request::Define { .. }
+            | Request::Undefine { .. } => false,
+            Request::Ipset { verb, .. } => *verb == IpsetVerb::List,
+        }
+    }
+
     /// What it asks for, in a word, for logs.
     pub fn name(&self) -> &'static str {
         match self {

@@ -220,18 +220,19 @@ fn whoever_is_bound_under_an_index_again_begins_to_count_anew() {
 fn counts_of_nobody_and_of_rules_that_are_no_more_are_forgotten() {
     in_fresh_netns(|| {
         let mut bare = Bare::new();
-        bare.enforce(bare.firewall(64, bare.network.guest.link.index()).ruleset());
+        let rules = bare.firewall(64, bare.network.guest.link.index()).ruleset();
+        bare.enforce(rules.clone());
         send(&bare.network.guest, 3, forged_mac());
         let index = bare.network.guest.link.index();
         nft(&format!("add element bridge nwfilter drops {{ {index} . 0x7 counter, 4711 . 0x0 counter }}"));
         let keys = |seen: &Observed| seen.families[&Family::Bridge].sets["drops"].counts.len();
-        let plan = forget_stale(&bare.kernel.observe().unwrap());
+        let plan = forget_stale(&rules, &bare.kernel.observe().unwrap());
         assert!(!plan.is_empty());
         bare.apply(plan);
         let seen = bare.kernel.observe().unwrap();
         assert_eq!(frames(&seen, &bare.network.guest), of(&[("no-mac-spoofing:2", 3)]));
         assert_eq!(keys(&seen), 1);
-        assert!(forget_stale(&seen).is_empty());
+        assert!(forget_stale(&rules, &seen).is_empty());
     });
 }
 

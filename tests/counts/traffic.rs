@@ -4,6 +4,7 @@ use crate::host::{Host, STYLES};
 use crate::lab::frames::*;
 use crate::lab::in_fresh_netns;
 use nwfilter::drops::{Count, traffic};
+use nwfilter::ir::Ruleset;
 use nwfilter::plan::plan;
 use nwfilter::recall::recall;
 
@@ -26,7 +27,8 @@ fn each_way_is_counted_from_bind_to_unbind_whatever_becomes_of_the_rules() {
                 (0..received).for_each(|_| host.network.peer.send(&receiving).unwrap());
             };
             let counts = |host: &Host| {
-                let all = traffic(&host.observe());
+                let seen = host.observe();
+                let all = traffic(&recall(&seen, &Ruleset::default()), &seen);
                 all.get(&index).map(|traffic| (traffic.from_guest, traffic.to_guest))
             };
             let of = |frames: u64| Count { frames, bytes: frames * (Vec::from(own()).len() as u64 - HEADER) };

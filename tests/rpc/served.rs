@@ -5,7 +5,7 @@ use crate::tool::LIMIT;
 use nwfilter::rpc::listen::{NAME, Permissions};
 use nwfilter::rpc::proto::{self, HEADER, Header, REMOTE, kind, status};
 use nwfilter::rpc::xdr::{Reader, Writer};
-use nwfilter::rpc::{Call, Error, FilterId, Limits, Listeners, Reply, Request, serve};
+use nwfilter::rpc::{Call, Error, FilterId, Limits, Listeners, Queues, Reply, Request, serve};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -77,7 +77,8 @@ pub fn run(
         }
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(serve(listeners, limits, calls, connected, stop)).unwrap();
+    let queues = Queues { changes: calls.clone(), looks: calls };
+    runtime.block_on(serve(listeners, limits, queues, connected, stop)).unwrap();
     drop(runtime);
     engine.join().unwrap();
 }

@@ -106,18 +106,25 @@ pub(super) fn read_all_elements(
     table: &mut ObservedTable,
 ) -> io::Result<()> {
     let readable = |(name, set): &(&Name, &mut ObservedSet)| !set.ty.dynamic || &***name == layout::DROPS;
-    for (name, set) in table.sets.iter_mut().filter(readable) {
-        // While the kernel moves a set to a larger hash table, a dump may pass elements over: what one dump lacks the
-        // next one has.
-        loop {
-            let known = set.elements.len() + set.counts.len();
-            read_elements(link, family, name, set)?;
-            if set.elements.len() + set.counts.len() == known {
-                break;
-            }
+    let mut sets = table.sets.iter_mut().filter(readable);
+    sets.try_for_each(|(name, set)| read_until_whole(link, family, name, set))
+}
+
+/// Reads the elements of a set. While the kernel moves it to a larger hash table, a dump may pass elements over: what one dump
+/// lacks the next one has.
+pub(super) fn read_until_whole(
+    link: &mut dyn Dump,
+    family: u8,
+    name: &Name,
+    set: &mut ObservedSet,
+) -> io::Result<()> {
+    loop {
+        let known = set.elements.len() + set.counts.len();
+        read_elements(link, family, name, set)?;
+        if set.elements.len() + set.counts.len() == known {
+            return Ok(());
         }
     }
-    Ok(())
 }
 
 fn read_elements(link: &mut dyn Dump, family: u8, name: &Name, set: &mut ObservedSet) -> io::Result<()> {
