@@ -1,11 +1,14 @@
 //! What `nwfilter check` says of filters as people write them: what matters, once, and nothing of building blocks.
 
+mod tool;
+
 use expect_test::{Expect, expect};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Output};
 use tempfile::TempDir;
+use tool::InTime;
 
 /// The outcome of a check of these documents, each diagnostic as a line with its place and help.
 fn check(options: &[&str], documents: &[&str], expected: Expect) {
@@ -21,7 +24,7 @@ fn check(options: &[&str], documents: &[&str], expected: Expect) {
         .collect();
     let mut command = Command::new(env!("CARGO_BIN_EXE_nwfilter"));
     let output =
-        command.arg("check").args(options).args(["--dir", "/nowhere"]).args(&files).output().unwrap();
+        command.arg("check").args(options).args(["--dir", "/nowhere"]).args(&files).output_in_time().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     let said = said.replace(&format!("{}/", directory.path().display()), "");
     let kept = |line: &&str| {
@@ -468,7 +471,7 @@ fn explain(directory: &str, arguments: &[&str]) -> Output {
     command
         .args(["explain", "--filter", "clean-traffic", "--dir", directory])
         .args(arguments)
-        .output()
+        .output_in_time()
         .unwrap()
 }
 
@@ -511,7 +514,7 @@ fn an_ordinary_user_can_ask_about_the_standard_filters() {
         "MAC=52:54:00:00:00:01",
     ]);
     command.args(["--icmp", "10.0.0.1,10.0.0.2", "--dir"]).arg(&filters);
-    let output = command.uid(65534).gid(65534).output().expect("this test needs root");
+    let output = command.uid(65534).gid(65534).output_in_time().expect("this test needs root");
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert!(String::from_utf8(output.stdout).unwrap().contains("accepted by rule "));
 }

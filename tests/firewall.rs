@@ -616,9 +616,17 @@ fn the_command_and_the_daemon_have_the_same_rules_for_an_interface() {
         library.filters.insert(name.into(), filter(name, rules));
     }
     let features = Features::ALL;
-    let policy = Policy { compile: compile::Options { features, counters: false }, ..Policy::new(features) };
+    let policy = Policy {
+        compile: compile::Options { counters: false, ..Policy::new(features).compile },
+        ..Policy::new(features)
+    };
     let daemon = Firewall::new(policy).define(library.filters.values().cloned()).unwrap();
-    let port = BridgePort { index: 3, name: "br0".into(), host: Some(Mac([2, 0, 0, 0, 0, 3])) };
+    let port = BridgePort {
+        index: 3,
+        name: "br0".into(),
+        host: Some(Mac([2, 0, 0, 0, 0, 3])),
+        port: "vnet7".into(),
+    };
     let places = [
         Place::Bridge(Some(port)),
         Place::Routed { name: "vnet7".into() },

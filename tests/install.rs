@@ -21,7 +21,7 @@ fn install(root: &Path, prefix: &str) {
 /// Takes all of it away again; what is said of the rest.
 fn uninstall(root: &Path, prefix: &str) -> String {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/uninstall");
-    let output = Command::new(script).arg(root).args([prefix, "/etc"]).output().unwrap();
+    let output = Command::new(script).arg(root).args([prefix, "/etc"]).output_in_time().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
@@ -126,7 +126,8 @@ fn installing_does_not_build() {
     let place = TempDir::new().unwrap();
     fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("Makefile"), place.path().join("Makefile")).unwrap();
     let mut make = Command::new("make");
-    let output = make.args(["install", "CARGO=no-cargo-here"]).current_dir(place.path()).output().unwrap();
+    let output =
+        make.args(["install", "CARGO=no-cargo-here"]).current_dir(place.path()).output_in_time().unwrap();
     assert!(!output.status.success());
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("nothing is built; run: cargo build --release"), "{said}");
@@ -142,17 +143,17 @@ fn checked(depends: &str) -> (bool, String) {
     fs::write(control, format!("{head}{depends}")).unwrap();
     let package = place.path().join("x.deb");
     let mut build = Command::new("dpkg-deb");
-    let built = build.arg("--build").arg(place.path().join("tree")).arg(&package).output().unwrap();
+    let built = build.arg("--build").arg(place.path().join("tree")).arg(&package).output_in_time().unwrap();
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/deb");
-    let output = Command::new(script).arg("--check").arg(&package).output().unwrap();
+    let output = Command::new(script).arg("--check").arg(&package).output_in_time().unwrap();
     assert_eq!(output.status.success(), package.exists());
     (package.exists(), String::from_utf8(output.stderr).unwrap())
 }
 
 #[test]
 fn a_package_that_names_no_library_is_not_kept() {
-    if Command::new("dpkg-deb").arg("--version").output().is_err() {
+    if Command::new("dpkg-deb").arg("--version").output_in_time().is_err() {
         println!("skipped: this is no Debian");
         return;
     }

@@ -203,7 +203,7 @@ fn verdicts_of_other_interfaces_are_not_told() {
         let block = "<filter name='block'><rule action='drop' direction='inout'/></filter>";
         std::fs::write(filters.path().join("block.xml"), block).unwrap();
         let bind = ["apply", "--dev", "peer0", "--mac", "52:54:00:00:00:02", "--filter", "block"];
-        assert!(nwfilter(filters.path(), &bind).status().unwrap().success());
+        assert!(nwfilter(filters.path(), &bind).status_in_time().unwrap().success());
         let mut child = running(filters.path(), &[]);
         let mut lines = Lines::of(child.0.stdout.take().unwrap());
         for frame in frames() {
@@ -225,7 +225,7 @@ fn verdicts_of_other_interfaces_are_not_told() {
 fn an_interface_that_is_not_bound_is_not_traced_and_that_is_said() {
     lab::in_fresh_netns(|| {
         let (_network, filters) = (Network::new(), tempfile::tempdir().unwrap());
-        let output = nwfilter(filters.path(), &["trace", "--dev", "vnet0"]).output().unwrap();
+        let output = nwfilter(filters.path(), &["trace", "--dev", "vnet0"]).output_in_time().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!(
             (output.status.code(), said.as_str()),

@@ -54,7 +54,7 @@ fn generated(version: &str) -> Option<String> {
     let generator = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/systemd/nwfilterd-generator");
     let out = directory.path().join("normal");
     let path = format!("{}:{}", directory.path().display(), std::env::var("PATH").unwrap());
-    let status = Command::new(generator).args([&out, &out, &out]).env("PATH", path).status().unwrap();
+    let status = Command::new(generator).args([&out, &out, &out]).env("PATH", path).status_in_time().unwrap();
     assert!(status.success());
     fs::read_to_string(out.join("nwfilterd.service.d/notify-reload.conf")).ok()
 }

@@ -3,6 +3,7 @@
 
 use crate::host::Host;
 use crate::lab::in_fresh_netns;
+use crate::tool::InTime;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -12,7 +13,7 @@ const CAP_NET_RAW: libc::c_int = 13;
 
 /// The exit code and what was said.
 fn outcome(mut command: Command) -> (Option<i32>, String) {
-    let output = command.stderr(std::process::Stdio::piped()).output().unwrap();
+    let output = command.stderr(std::process::Stdio::piped()).output_in_time().unwrap();
     (output.status.code(), String::from_utf8(output.stderr).unwrap())
 }
 
