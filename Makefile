@@ -17,7 +17,7 @@ DEBIAN ?= 12
 N    ?= 1000000
 SEED ?= 1
 
-.PHONY: demo test fuzz-verdicts lint fresh bench vm-test guest-test doc install uninstall deb package-test qemu-test clean
+.PHONY: demo test fuzz-verdicts lint fresh bench vm-test guest-test doc book install uninstall deb package-test qemu-test clean
 
 demo:
 	scripts/setup
@@ -69,6 +69,11 @@ qemu-test:
 doc:
 	scripts/setup
 	$(CARGO) doc --no-deps
+
+# The book as HTML, in target/book. Its test is part of `make test` and needs no mdbook.
+book:
+	scripts/setup --book
+	PATH="$(CURDIR)/target/tools/bin:$$PATH" mdbook build docs
 
 # Everything that a package holds, below DESTDIR, as `cargo build --release` built it: sudo has no cargo to build it with.
 install:

@@ -5,6 +5,7 @@
 //! everything that can be wrong. It does not know what a rule compiles to.
 
 pub mod read;
+pub mod reference;
 pub mod schema;
 pub mod strict;
 pub mod validate;

@@ -1,0 +1,58 @@
+//! The book in docs/ is true: its reference pages are those that the code gives, its links lead somewhere, its commands print
+//! what it shows, and its words are plain.
+//!
+//! `UPDATE=1 cargo test --test book` writes generated pages and the outputs of commands again; the difference is then for a
+//! person to judge. Commands run in a machine of their own (see `machine`) and need root.
+
+mod console;
+mod generated;
+#[path = "../lab/mod.rs"]
+mod lab;
+mod links;
+mod listed;
+mod machine;
+mod markdown;
+#[path = "../tool/mod.rs"]
+mod tool;
+mod words;
+
+use markdown::Page;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Whether pages are written instead of compared.
+fn updates() -> bool {
+    std::env::var_os("UPDATE").is_some_and(|value| value == "1")
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The pages of the book.
+fn book() -> Vec<Page> {
+    files_below(&root().join("docs/src")).into_iter().filter(|path| is_page(path)).map(Page::read).collect()
+}
+
+/// All documents of the repository's root.
+fn documents() -> Vec<Page> {
+    let entries = fs::read_dir(root()).unwrap().map(|entry| entry.unwrap().path());
+    entries.filter(|path| is_page(path)).map(Page::read).collect()
+}
+
+/// The sources of the program.
+fn below_src() -> Vec<PathBuf> {
+    files_below(&root().join("src"))
+}
+
+fn files_below(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let (directories, mut files): (Vec<PathBuf>, Vec<PathBuf>) = entries.partition(|path| path.is_dir());
+    files.extend(directories.iter().flat_map(|directory| files_below(directory)));
+    files.sort();
+    files
+}
+
+fn is_page(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "md")
+}
