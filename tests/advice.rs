@@ -310,6 +310,8 @@ fn refusals_count_both_ways() {
          <rule action='drop' direction='out'><tcp dstipaddr='10.151.0.0' dstipmask='24'/></rule>",
         expect![[r#"
             exit 0
+            warning: filter 'mine' refuses packets to the guest at the IP layer, those that the host routes to it too
+            = help: libvirt lets pass there what the host routes; what the host itself sends passes in both, unless nwfilterd's host_to_guest is "filter" (PROMISES.md, departure 2)
             warning: direction='out' of this rule of filter 'mine' also refuses what comes to the guest from there
             --> 0.xml:3:1
             | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ counts both ways

@@ -57,7 +57,7 @@ fn a_plan_is_that_of_the_daemon_while_it_runs() {
         assert!(done && text.contains("no-mac-spoofing"), "{text}");
         assert_eq!(rules(), before, "nothing is done");
         assert!(daemon.connect().bindings().unwrap().is_empty());
-        assert_eq!(run(&APPLY), (true, String::new()));
+        assert_eq!(run(&APPLY), (true, "vnet0: filtered by no-mac-spoofing\n".into()));
         assert_eq!(run(&plan()), (true, String::new()), "it is in force");
         assert!(!network.passes(Way::FromGuest, forged()));
         for verb in [APPLY.to_vec(), plan()] {

@@ -154,7 +154,9 @@ fn compare(host: &Host, daemon: &Daemon, owned: &[Own]) {
         assert!(files[&format!("{name}.xml")].ends_with(&xml));
     }
     let ports: Vec<String> = bindings.keys().map(|port| format!("{port}.xml")).collect();
-    assert_eq!(host.files("run/nwfilter-binding").into_keys().collect::<Vec<_>>(), ports);
+    // What lies aside belongs to bindings that were deleted a moment ago.
+    let written = host.files("run/nwfilter-binding").into_keys().filter(|name| !name.starts_with('.'));
+    assert_eq!(written.collect::<Vec<_>>(), ports);
 }
 
 #[test]

@@ -187,7 +187,7 @@ fn loopback_addresses_serve_figures_and_others_keep_the_daemon_from_starting() {
         let mut daemon = host.spawn(host.command());
         assert!(!daemon.wait().success());
         let text = daemon.log();
-        assert!(text.contains("conf:2:12"), "{text}");
+        assert!(text.contains("conf:3:12"), "{text}");
         assert!(text.contains("\"0.0.0.0:9477\", expected \"unix:/PATH\" or a loopback address"), "{text}");
     });
 }

@@ -191,8 +191,9 @@ fn a_reload_takes_what_is_sound_and_tells_of_the_rest() {
     let files = [guard("a", 1), tree("l1", &["l2"]), tree("l2", &["l1"]), guard("new", 0), stolen];
     let (change, faults) = world.state.reload(files.iter().map(|xml| filter(xml)));
     world.state = change.next;
-    let told: Vec<_> =
+    let mut told: Vec<_> =
         faults.iter().map(|fault| (fault.filter.as_str(), fault.why.message.as_str())).collect();
+    told.sort();
     let same_uuid = "operation failed: filter with same UUID but different name ('a') already exists";
     assert_eq!(told, [("l2", "operation failed: filter would introduce a loop"), ("thief", same_uuid)]);
     let names: Vec<_> = world.state.firewall().filters().keys().cloned().collect();
