@@ -315,6 +315,8 @@ fn packets_of_a_routed_guest_are_traced_in_the_host_s_ip_layer_and_nobody_else_s
             let (other, others) = routed("vnet1", Ipv4Addr::new(10, 0, 1, 254), "10.0.1.1");
             for dev in ["vnet0", "vnet1"] {
                 let bind = ["apply", "--dev", dev, "--mac", "52:54:00:00:00:01", "--filter", "two-parts"];
+                // What this host itself sends would pass its IP layer.
+                let bind = [&bind[..], &["--host-to-guest", "filter"]].concat();
                 assert!(nwfilter(filters.path(), &bind).status_in_time().unwrap().success());
             }
             let before = tables();

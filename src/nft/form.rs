@@ -122,8 +122,8 @@ fn is_evened_out(expression: &str, kind: u16, value: &[u8]) -> bool {
     match (expression, kind) {
         ("counter", COUNTER_BYTES | COUNTER_PACKETS | COUNTER_PAD) => true,
         ("lookup", LOOKUP_SET_ID) | ("dynset", 2 | DYNSET_PAD) => true,
-        // Flags of a lookup; time and flags of a dynset; a bitwise that masks; the code of a reject that has none.
-        ("lookup", 5) | ("dynset", 6 | 9) | ("bitwise", 6) | ("reject", 2) => {
+        // Flags of a lookup and of a limit; time and flags of a dynset; a bitwise that masks; the code of a reject that has none.
+        ("lookup", 5) | ("connlimit", 2) | ("dynset", 6 | 9) | ("bitwise", 6) | ("reject", 2) => {
             value.iter().all(|byte| *byte == 0)
         }
         _ => false,
