@@ -144,6 +144,8 @@ struct Build<'a> {
     options: Options,
     part: Part,
     program: Program,
+    /// How many sets count connections of frames of each way.
+    counting: BTreeMap<Way, usize>,
     diagnostics: Vec<Diagnostic>,
 }
 
@@ -162,7 +164,14 @@ pub fn compile_part(resolved: &Resolved, options: &Options, part: Part) -> Resul
         slots: BTreeSet::new(),
         stateful: false,
     };
-    let mut build = Build { resolved, options: *options, part, program, diagnostics: Vec::new() };
+    let mut build = Build {
+        resolved,
+        options: *options,
+        part,
+        program,
+        counting: BTreeMap::new(),
+        diagnostics: Vec::new(),
+    };
     for way in [Way::FromGuest, Way::ToGuest] {
         build.add_way(way);
     }
@@ -322,7 +331,8 @@ impl Build<'_> {
 
     /// A new set that counts connections of each guest by address.
     fn connections(&mut self, way: Way, kind: KeyType) -> Name {
-        let number = 1 + self.program.sets.keys().filter(|name| name.starts_with(way.chain())).count();
+        let number = self.counting.entry(way).or_default();
+        *number += 1;
         let name = way.name(&format!("connections-{number}"));
         self.program.sets.insert(name.clone(), set(vec![KeyType::IfIndex, kind], true));
         name

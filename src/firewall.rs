@@ -18,6 +18,7 @@ mod place;
 mod sort;
 mod tables;
 
+pub use arrange::FOLDED_RULES;
 pub use group::{Group, Placed};
 pub use place::{BridgePort, Place};
 pub use tables::Tables;
@@ -70,7 +71,8 @@ pub struct Firewall {
 /// The choices that no filter makes.
 #[derive(Clone, Copy, Debug)]
 pub struct Policy {
-    /// Up to how many members a group is folded. It is folded again below half of that.
+    /// Up to how many members a group is folded, unless they would come to more than [`FOLDED_RULES`]. It is folded again
+    /// below half of that.
     pub fold_up_to: usize,
     /// What the compiler may use of the kernel, and whether rules count.
     pub compile: compile::Options,

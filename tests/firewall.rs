@@ -312,6 +312,36 @@ fn a_group_is_shared_above_the_limit_and_folded_again_at_half_of_it() {
     assert_eq!(meaning(&half), meaning(&from_nothing(&half, 4)));
 }
 
+/// So many ports of one bridge, of a filter that is given or of a standard one.
+fn ports(filters: Vec<Arc<Filter>>, filter: &str, count: u32) -> Firewall {
+    let firewall = Firewall::new(Policy::new(Features::ALL)).define(filters).unwrap();
+    (1..=count).fold(firewall, |firewall, index| {
+        let (bridge, port) = ("br0".into(), format!("vnet{index}"));
+        let port = BridgePort { index: 1000, name: bridge, host: None, port };
+        let member = Member { place: Place::Bridge(Some(port)), ..guest(index, filter) };
+        firewall.bind(member).unwrap()
+    })
+}
+
+#[test]
+fn what_is_folded_comes_to_so_many_rules_at_most() {
+    let standard = Library::standard().filters.into_values().collect::<Vec<_>>();
+    let limit = Policy::new(Features::ALL).fold_up_to as u32;
+    assert_eq!(shares(&ports(standard, "clean-traffic", limit)), vec![false; limit as usize]);
+
+    let rules: String = (0..400)
+        .map(|n| {
+            format!("<rule action='drop' direction='out'><tcp srcipaddr='$IP' dstportstart='{n}'/></rule>")
+        })
+        .collect();
+    let long = ports(vec![filter("f", &rules)], "f", limit);
+    assert_eq!(shares(&long), vec![true; limit as usize]);
+    let made: usize = table(&long).chains.values().map(|chain| chain.rules.len()).sum();
+    assert!(made < 2 * 4096, "{made} rules");
+    // One alone has nobody to share with.
+    assert_eq!(shares(&(2..=limit).fold(long, |few, index| few.unbind(index))), [false]);
+}
+
 #[test]
 fn members_who_move_to_another_filter_let_their_group_be_folded() {
     let shared = bound(2, OWN_MAC, 3).define([filter("g", OWN_ADDRESSES)]).unwrap();

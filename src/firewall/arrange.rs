@@ -17,6 +17,9 @@ use imbl::OrdSet;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+/// All rules that the private programs of one group come to at most: a redefinition makes all of them anew.
+pub const FOLDED_RULES: usize = 4096;
+
 impl Firewall {
     /// Lets the table show these groups as they are.
     pub(super) fn arrange(&mut self, changed: Changed) -> Result<(), Refused> {
@@ -45,9 +48,12 @@ impl Firewall {
         Ok(())
     }
 
+    /// Whether a group has too many members to be folded, or its members would come to too many rules. One that is shared
+    /// is folded again below half of either.
     fn is_shared(&self, group: &Group) -> bool {
-        let limit = self.policy.fold_up_to;
-        group.members.len() > if group.placed.is_some() { limit / 2 } else { limit }
+        let part = if group.placed.is_some() { 2 } else { 1 };
+        let (members, rules) = (group.members.len(), group.length());
+        members > self.policy.fold_up_to / part || members > 1 && members * rules > FOLDED_RULES / part
     }
 
     fn enter_shared(&mut self, name: &Name, group: &Group, newcomers: &OrdSet<u32>) -> Result<(), Refused> {

@@ -83,6 +83,11 @@ impl Group {
         self.programs().any(|(_, program)| lets_host(program))
     }
 
+    /// How many rules its programs have.
+    pub(super) fn length(&self) -> usize {
+        self.programs().flat_map(|(_, program)| program.chains.values()).map(Vec::len).sum()
+    }
+
     /// Where its programs are placed.
     pub(super) fn places(&self) -> impl Iterator<Item = (Hooks, &Name)> {
         let program = self.placed.iter().map(|placed| (self.seat, &placed.program));
