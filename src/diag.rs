@@ -261,21 +261,17 @@ pub fn render(diagnostics: &[Diagnostic], color: bool) -> String {
     text
 }
 
-/// Diagnostics in the order of the document. Of few the lines and columns are compared, since those that came from elsewhere
-/// have a document of nothing but their line; of many that would cost the document's length each.
+/// Diagnostics in the order of the document. Lines and columns are compared, since those that came from elsewhere have a document
+/// of nothing but their line.
 pub(crate) fn in_order(diagnostics: &[Diagnostic]) -> Vec<&Diagnostic> {
     let mut sorted: Vec<&Diagnostic> = diagnostics.iter().collect();
-    if sorted.len() > SHOWN {
-        sorted.sort_by_key(|found| found.place.as_ref().map(|place| (&place.source.name, place.span)));
-    } else {
-        sorted.sort_by_cached_key(|found| found.place.as_ref().map(position));
-    }
+    sorted.sort_by_cached_key(|found| found.place.as_ref().map(position));
     sorted
 }
 
-fn position(place: &Place) -> (String, (usize, usize), u32) {
+fn position(place: &Place) -> (&str, (usize, usize), u32) {
     let length = place.span.end.saturating_sub(place.span.start);
-    (place.source.name.clone(), place.source.line_column(place.span.start), length)
+    (&place.source.name, place.source.line_column(place.span.start), length)
 }
 
 fn group(diagnostic: &Diagnostic) -> Group<'_> {
