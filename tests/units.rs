@@ -2,6 +2,7 @@
 
 mod tool;
 
+use nwfilter::checksum::PIN;
 use nwfilter::config::Config;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -108,7 +109,9 @@ fn the_service_may_write_where_the_daemon_does() {
     let (service, config) = (unit("nwfilterd.service"), Config::default());
     let under = |root: &str, key: &str| Path::new(root).join(value(&service, key));
     assert_eq!(under("/etc", "ConfigurationDirectory"), config.filter_dir);
-    assert_eq!(Path::new(value(&service, "ReadWritePaths")), config.filter_dir);
+    // The checksum guard is kept in the BPF file system, where there is one.
+    let writable = format!("{} -{}", config.filter_dir.display(), Path::new(PIN).parent().unwrap().display());
+    assert_eq!(value(&service, "ReadWritePaths"), writable);
     assert_eq!(under("/var/lib", "StateDirectory"), config.state_dir);
     assert_eq!(under("/run", "RuntimeDirectory"), config.runtime_dir);
     assert_eq!(value(&service, "RuntimeDirectoryPreserve"), "yes", "others' sockets stay");
