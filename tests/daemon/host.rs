@@ -242,6 +242,14 @@ impl Conn {
         Ok(conn)
     }
 
+    /// As a client that may only look.
+    pub fn open_read_only(socket: &Path) -> Result<Conn, Failure> {
+        let mut conn = Conn(Client::connect(socket, PATIENCE)?);
+        conn.call(66, |to| to)?;
+        conn.call(1, |to| to.option(Some("nwfilter:///system"), |to, name| to.string(name)).u32(1))?;
+        Ok(conn)
+    }
+
     fn call(
         &mut self,
         procedure: i32,

@@ -12,6 +12,7 @@ mod libvirtd;
 mod lifecycle;
 mod many;
 mod metrics;
+mod readers;
 mod refuser;
 mod settings;
 mod standard;
