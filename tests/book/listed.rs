@@ -1,4 +1,5 @@
-//! Pages that people write and that must leave nothing out: every metric and every message of the log is there.
+//! Pages that people write and that must leave nothing out: every metric, every message of the log, and every set and chain is
+//! there.
 
 use super::below_src;
 use super::markdown::Page;
@@ -31,6 +32,18 @@ fn every_warning_and_error_is_in_the_reference() {
     assert!(messages.len() > 30, "{messages:?}");
     let absent: Vec<&String> = messages.iter().filter(|message| !page.contains(*message)).collect();
     assert!(absent.is_empty(), "docs/src/reference/log.md does not list {absent:#?}");
+}
+
+#[test]
+fn every_set_and_chain_is_in_the_reference() {
+    let page = Page::read(root().join("docs/src/reference/ruleset.md")).text;
+    let layout = below_src().into_iter().filter(|path| path.to_str().unwrap().contains("/src/layout"));
+    let sources: String = layout.map(|path| fs::read_to_string(path).unwrap()).collect();
+    let constants = sources.split("const ").skip(1).filter_map(|rest| rest.split_once(": &str = \""));
+    let names: Vec<&str> = constants.filter_map(|(_, rest)| Some(rest.split_once('"')?.0)).collect();
+    assert!(names.len() > 15, "{names:?}");
+    let absent: Vec<&&str> = names.iter().filter(|name| !page.contains(&format!("`{name}`"))).collect();
+    assert!(absent.is_empty(), "docs/src/reference/ruleset.md does not list {absent:?}");
 }
 
 /// The names as Prometheus sees them.
