@@ -9,6 +9,7 @@ mod enforce;
 mod explain;
 mod filters;
 mod ipset;
+mod man;
 mod params;
 mod print;
 mod status;
@@ -17,11 +18,10 @@ mod whole;
 
 use crate::addr::Mac;
 use crate::compile::HostToGuest;
-use crate::config::{Config, Options};
+use crate::config::Config;
 use crate::diag::{Code, Diagnostic, render};
 use crate::library::Library;
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use std::fs;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -227,24 +227,11 @@ fn run(command: Command) -> Outcome {
             Ok(())
         }
         Command::Man { dir } => {
-            let pages = man_pages(&dir).map_err(|error| Failure::host(&dir.display(), &error))?;
+            let pages = man::write(&dir).map_err(|error| Failure::host(&dir.display(), &error))?;
             print(&format!("{pages} man pages written to {}\n", dir.display()));
             Ok(())
         }
     }
-}
-
-/// One page for each command, and the daemon's.
-fn man_pages(dir: &Path) -> io::Result<usize> {
-    clap_mangen::generate_to(Cli::command(), dir)?;
-    let daemon = clap_mangen::Man::new(Options::command()).section("8");
-    daemon.render(&mut fs::File::create(dir.join("nwfilterd.8"))?)?;
-    Ok(pages_of(&Cli::command()) + 1)
-}
-
-/// The page of a command and those of the commands below it.
-fn pages_of(command: &clap::Command) -> usize {
-    1 + command.get_subcommands().map(pages_of).sum::<usize>()
 }
 
 /// The filters of a directory, as the daemon takes them.

@@ -78,7 +78,13 @@ fn everything_has_its_place() {
     let (pages, rest): (BTreeSet<_>, BTreeSet<_>) =
         tree(root.path()).into_iter().partition(|(name, _)| name.starts_with("usr/share/man/"));
     assert_eq!(rest, expected);
-    for page in ["man1/nwfilter.1", "man1/nwfilter-apply.1", "man8/nwfilterd.8"] {
+    for page in [
+        "man1/nwfilter.1",
+        "man1/nwfilter-apply.1",
+        "man5/nwfilterd.conf.5",
+        "man7/nwfilter-filter.7",
+        "man8/nwfilterd.8",
+    ] {
         assert!(pages.contains(&(format!("usr/share/man/{page}"), 0o644)), "{page} is not among {pages:?}");
     }
     let page = fs::read_to_string(root.path().join("usr/share/man/man8/nwfilterd.8")).unwrap();

@@ -34,7 +34,7 @@ pub fn frames(protocol: &Protocol) -> String {
         Layer::Ipv6 => "IP layer, IPv6",
     };
     let kind = match (protocol.name, protocol.ip_protocol, protocol.ether_type) {
-        ("stp", ..) => "frames to 01:80:c2:00:00:00 that carry a BPDU".to_owned(),
+        ("stp", ..) => "frames to 01:80:c2:00:00:00".to_owned(),
         (_, Some(number), _) => format!("packets of IP protocol {number}"),
         (_, None, Some(_)) if protocol.layer != Layer::Ethernet => "packets of any IP protocol".to_owned(),
         (_, None, Some(number)) => format!("frames of Ethernet type {number:#06x}"),
@@ -63,8 +63,8 @@ fn base_of(role: Role) -> Option<&'static str> {
 fn matches(role: Role) -> String {
     let words = match role {
         Role::Is(field) => words(field),
-        Role::MaskOf(base) => return format!("which bits of `{base}` count"),
-        Role::EndOf(base) => return format!("the last value of a range that `{base}` begins"),
+        Role::MaskOf(base) => return format!("which bits of {base} count"),
+        Role::EndOf(base) => return format!("the last value of a range that {base} begins"),
         Role::UpperProtocol => "IP protocol; IPv6 extension headers are skipped",
         Role::Gratuitous => "whether the ARP sender's and target's IP address are the same",
         Role::TcpOption => "the TCP option of this kind is present",
