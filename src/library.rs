@@ -39,7 +39,7 @@ impl Library {
     /// The filters of a directory's `*.xml`, and the standard ones of which it has no file. A directory that does not exist
     /// has no file; where it may not be read, that is among the faults.
     pub fn load(directory: &Path) -> io::Result<Library> {
-        Library::load_with(directory, &Record::new(directory), |_, _| false)
+        Library::load_with(directory, &Record::new(directory), |_, _| None)
     }
 
     /// The same, as the daemon takes them whose state directory this is: what it recorded of the directory counts.
@@ -48,7 +48,7 @@ impl Library {
             Ok(record) => (record.of(directory), None),
             Err(fault) => (Record::new(directory), Some(fault)),
         };
-        let mut library = Library::load_with(directory, &record, is_packaged)?;
+        let mut library = Library::load_with(directory, &record, packaged_copy)?;
         library.faults.extend(fault);
         Ok(library)
     }
@@ -56,7 +56,7 @@ impl Library {
     fn load_with(
         directory: &Path,
         record: &Record,
-        packaged: fn(&Path, &str) -> bool,
+        packaged: fn(&Path, &str) -> Option<String>,
     ) -> io::Result<Library> {
         let (files, fault) = match files(directory) {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
@@ -72,13 +72,14 @@ impl Library {
     fn of_files(
         mut files: BTreeMap<PathBuf, File>,
         record: &Record,
-        packaged: fn(&Path, &str) -> bool,
+        packaged: fn(&Path, &str) -> Option<String>,
     ) -> Library {
         let mut library = Library::default();
         for (name, text) in STANDARD {
             let path = record.directory.join(format!("{name}.xml"));
             let file = files.remove(&path);
-            match record.taken(name, found(file.as_ref()), packaged(&record.directory, name)) {
+            let packaged = packaged(&record.directory, name);
+            match record.taken(name, found(file.as_ref()), packaged.as_deref()) {
                 Taken::File => file.into_iter().for_each(|file| library.add_file(&path, file)),
                 Taken::Kept(text) => library.add(&Source::new(format!("{RECORD}: {name}"), text)),
                 Taken::Standard => library.add(&shipped(name, text)),
@@ -120,9 +121,16 @@ impl Library {
     }
 }
 
-/// Whether a package of libvirt's is installed that puts this standard filter into this directory.
-pub fn is_packaged(directory: &Path, name: &str) -> bool {
-    directory == Path::new(ADMINISTRATORS) && Path::new(PACKAGED).join(format!("{name}.xml")).exists()
+/// The copy from which an installed package of libvirt's puts this standard filter into this directory. One that can not be
+/// read is there as well, and says nothing.
+pub fn packaged_copy(directory: &Path, name: &str) -> Option<String> {
+    if directory != Path::new(ADMINISTRATORS) {
+        return None;
+    }
+    match fs::read(Path::new(PACKAGED).join(format!("{name}.xml"))) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        copy => Some(copy.map(|bytes| decode(&bytes)).unwrap_or_default()),
+    }
 }
 
 /// A standard filter as it ships.

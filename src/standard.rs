@@ -3,8 +3,8 @@
 //! A standard filter is in force as it ships where the administrator's directory has no file of its name. The administrator may
 //! edit it (a file of that name is in force instead) or delete it. Both decisions last: a [`Record`] keeps them, since
 //! libvirt's packages write these files too, and take them away. Which of the two did it shows in libvirt's own
-//! copies: a file that came or went together with the packaged copy came or went with the package; all other
-//! changes are the administrator's.
+//! copies: a file that came or went together with the packaged copy came or went with the package; so did the first that means
+//! the same as the copy, after the copy came alone. All other changes are the administrator's.
 //!
 //! The functions here are pure. They do not know where the record is stored, and they change no file.
 
@@ -46,7 +46,7 @@ standard! {
 pub struct Record {
     /// The directory that it is about.
     pub directory: PathBuf,
-    /// By name, for each filter that the directory has or had.
+    /// By name, for each filter that was looked at.
     pub filters: BTreeMap<String, Entry>,
 }
 
@@ -83,13 +83,13 @@ impl Record {
         if self.directory == directory { self } else { Record::new(directory) }
     }
 
-    /// What is in force of a name, given its file and whether libvirt's packaged copy is there.
-    pub fn taken(&self, name: &str, found: Found<'_>, packaged: bool) -> Taken {
+    /// What is in force of a name, given its file and libvirt's packaged copy, where they are there.
+    pub fn taken(&self, name: &str, found: Found<'_>, packaged: Option<&str>) -> Taken {
         choice::settle(self.filters.get(name), found, packaged).0
     }
 
     /// The same, and the choice that it comes to is recorded.
-    pub fn settle(&mut self, name: &str, found: Found<'_>, packaged: bool) -> Taken {
+    pub fn settle(&mut self, name: &str, found: Found<'_>, packaged: Option<&str>) -> Taken {
         let (taken, entry) = choice::settle(self.filters.get(name), found, packaged);
         if let Some(entry) = entry {
             self.filters.insert(name.into(), entry);
@@ -99,13 +99,16 @@ impl Record {
 
     /// A client defined this filter, and this is its file.
     pub fn define(&mut self, name: &str, text: &str, packaged: bool) {
-        let entry = Entry { choice: Choice::File(text.into()), packaged, passed_over: None };
-        self.filters.insert(name.into(), entry);
+        self.choose(name, Choice::File(text.into()), packaged);
     }
 
     /// A client deleted this filter.
     pub fn delete(&mut self, name: &str, packaged: bool) {
-        let entry = Entry { choice: Choice::Deleted, packaged, passed_over: None };
-        self.filters.insert(name.into(), entry);
+        self.choose(name, Choice::Deleted, packaged);
+    }
+
+    fn choose(&mut self, name: &str, choice: Choice, packaged: bool) {
+        let file_due = packaged && self.filters.get(name).is_some_and(|before| before.file_due);
+        self.filters.insert(name.into(), Entry { choice, packaged, file_due, passed_over: None });
     }
 }

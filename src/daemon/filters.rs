@@ -5,7 +5,7 @@ use super::Failure;
 use crate::config::Config;
 use crate::diag::{Diagnostic, Severity};
 use crate::filter::{Filter, read, write};
-use crate::library::is_packaged;
+use crate::library::packaged_copy;
 use crate::span::Source;
 use crate::standard::{self, Found, RECORD, Record, STANDARD, Taken, is_standard};
 use crate::store::{Document, Fault, Staged, Store};
@@ -153,7 +153,7 @@ impl Standard {
     /// Records the choice of a client about a filter.
     fn stage(&self, name: &str, choose: impl FnOnce(&mut Record, bool)) -> Result<Staged, Fault> {
         let mut record = self.record()?;
-        choose(&mut record, is_packaged(&self.directory, name));
+        choose(&mut record, packaged_copy(&self.directory, name).is_some());
         self.state.stage_put(RECORD, &record.write())
     }
 }
@@ -169,8 +169,8 @@ fn settle(record: &mut Record, name: &str, file: Option<&Result<String, Fault>>)
         Some(Err(_)) => Found::Unreadable,
     };
     let before = record.filters.get(name).cloned();
-    let packaged = is_packaged(&record.directory, name);
-    let taken = record.settle(name, found, packaged);
+    let packaged = packaged_copy(&record.directory, name);
+    let taken = record.settle(name, found, packaged.as_deref());
     if let Some(change) = record.filters.get(name).and_then(|entry| entry.change_since(before.as_ref())) {
         warn!(filter = name, "{change}");
     }

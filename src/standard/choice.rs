@@ -11,6 +11,9 @@ pub struct Entry {
     pub choice: Choice,
     /// Whether libvirt's packaged copy was there at the last look.
     pub packaged: bool,
+    /// Whether the package that brought this copy may still write its file: when the copy came, the file was not there yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub file_due: bool,
     /// The meaning of a file that a package wrote over the choice, and that is not in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub passed_over: Option<String>,
@@ -20,6 +23,8 @@ pub struct Entry {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Choice {
+    /// The filter as it ships: it never had a file.
+    Standard,
     /// What the file says. This was its text at the last look.
     File(String),
     /// This document: a package removed its file or wrote over it.
@@ -52,27 +57,38 @@ pub enum Taken {
     Nothing,
 }
 
-/// What is in force, and what to record from now on. Nothing is recorded of a filter that never had a file.
-pub(super) fn settle(entry: Option<&Entry>, found: Found<'_>, packaged: bool) -> (Taken, Option<Entry>) {
+/// What is in force, and what to record from now on, given the packaged copy where there is one.
+pub(super) fn settle(
+    entry: Option<&Entry>,
+    found: Found<'_>,
+    packaged: Option<&str>,
+) -> (Taken, Option<Entry>) {
     let (choice, passed_over) = match (found, entry) {
         (Found::Unreadable, _) => return (Taken::File, entry.cloned()),
-        (Found::Text(text), entry) => with_file(text, entry, packaged),
-        (Found::Nothing, Some(entry)) => (without_file(entry, packaged), None),
-        (Found::Nothing, None) if packaged => (Choice::Deleted, None),
-        (Found::Nothing, None) => return (Taken::Standard, None),
+        (Found::Text(text), Some(entry)) => with_file(text, entry, packaged),
+        (Found::Text(text), None) => (Choice::File(text.into()), None),
+        (Found::Nothing, Some(entry)) => (without_file(entry, packaged.is_some()), None),
+        (Found::Nothing, None) if packaged.is_some() => (Choice::Deleted, None),
+        (Found::Nothing, None) => (Choice::Standard, None),
     };
-    (Taken::of(&choice), Some(Entry { choice, packaged, passed_over }))
+    let came = passed_over.is_some() && passed_over == packaged.map(meaning);
+    let file_due =
+        packaged.is_some() && !came && entry.is_some_and(|entry| entry.may_still_get_its_file(&choice));
+    (Taken::of(&choice), Some(Entry { choice, packaged: packaged.is_some(), file_due, passed_over }))
 }
 
 /// A file is the administrator's, unless it came with libvirt's package and says something else than what is in force.
-fn with_file(text: &str, entry: Option<&Entry>, packaged: bool) -> (Choice, Option<String>) {
-    let file = || (Choice::File(text.into()), None);
-    let Some(entry) = entry else { return file() };
+fn with_file(text: &str, entry: &Entry, packaged: Option<&str>) -> (Choice, Option<String>) {
     let found = meaning(text);
-    let came_with_package = packaged && !entry.packaged && entry.choice.meaning().as_ref() != Some(&found);
-    match entry.passed_over == Some(found.clone()) || came_with_package {
+    let came_with_package = match packaged {
+        Some(_) if !entry.packaged => true,
+        Some(copy) => entry.file_due && meaning(copy) == found,
+        None => false,
+    };
+    let replaces = came_with_package && entry.choice.is_replaced_by(&found);
+    match replaces || entry.passed_over.as_ref() == Some(&found) {
         true => (entry.choice.clone().kept(), Some(found)),
-        false => file(),
+        false => (Choice::File(text.into()), None),
     }
 }
 
@@ -97,6 +113,11 @@ fn meaning(text: &str) -> String {
 }
 
 impl Entry {
+    /// Whether the package's script has yet to write the file, as far as this choice shows: dpkg may have us look before it does.
+    fn may_still_get_its_file(&self, choice: &Choice) -> bool {
+        !self.packaged || (self.file_due && self.choice.meaning() == choice.meaning())
+    }
+
     /// What an administrator should know of what became of a filter since it was recorded before.
     pub fn change_since(&self, before: Option<&Entry>) -> Option<&'static str> {
         let is_new = |was: fn(&Entry) -> bool| was(self) && !before.is_some_and(was);
@@ -129,10 +150,15 @@ impl Choice {
         }
     }
 
+    /// Whether a file that means this would take the place of an edit or a deletion.
+    fn is_replaced_by(&self, found: &str) -> bool {
+        *self != Choice::Standard && self.meaning().is_none_or(|meaning| meaning != found)
+    }
+
     fn meaning(&self) -> Option<String> {
         match self {
             Choice::File(text) | Choice::Kept(text) => Some(meaning(text)),
-            Choice::Deleted => None,
+            Choice::Standard | Choice::Deleted => None,
         }
     }
 }
@@ -142,6 +168,7 @@ impl Taken {
         match choice {
             Choice::File(_) => Taken::File,
             Choice::Kept(text) => Taken::Kept(text.clone()),
+            Choice::Standard => Taken::Standard,
             Choice::Deleted => Taken::Nothing,
         }
     }
@@ -167,8 +194,9 @@ mod tests {
         let mut record = Record::new(Path::new("/filters"));
         for (number, (file, packaged, expected)) in steps.iter().enumerate() {
             let found = file.map_or(Found::Nothing, Found::Text);
-            let only_read = record.taken("allow-ipv6", found, *packaged);
-            let taken = record.settle("allow-ipv6", found, *packaged);
+            let packaged = packaged.then_some(STOCK);
+            let only_read = record.taken("allow-ipv6", found, packaged);
+            let taken = record.settle("allow-ipv6", found, packaged);
             assert_eq!((&taken, &only_read), (expected, expected), "step {number} of {steps:#?}: {record:?}");
             record = Record::read(&record.write()).unwrap();
         }
@@ -195,10 +223,71 @@ mod tests {
     fn what_is_missing_beside_the_package_was_deleted() {
         looks(&[
             (None, true, Taken::Nothing),
+            (None, true, Taken::Nothing),
+            (Some(STOCK), true, Taken::File),
+            (None, true, Taken::Nothing),
             (None, false, Taken::Nothing),
+        ]);
+    }
+
+    /// dpkg may have us look between the files of libvirt's package and its script, which writes into the directory.
+    #[test]
+    fn what_the_package_writes_after_a_look_takes_no_choices_place() {
+        looks(&[
+            (Some(EDITED), false, Taken::File),
+            (Some(EDITED), true, Taken::File),
+            (Some(EDITED), true, Taken::File),
+            (Some(STOCK), true, kept(EDITED)),
+            (Some(WITH_UUID), true, kept(EDITED)),
+            (Some(OTHER), true, Taken::File),
+            (Some(STOCK), true, Taken::File),
+        ]);
+        looks(&[
+            (Some(EDITED), true, Taken::File),
+            (None, false, kept(EDITED)),
+            (None, true, kept(EDITED)),
+            (Some(STOCK), true, kept(EDITED)),
+            (None, true, kept(EDITED)),
+        ]);
+        looks(&[
+            (Some(STOCK), false, Taken::File),
+            (None, false, Taken::Nothing),
+            (None, true, Taken::Nothing),
+            (Some(STOCK), true, Taken::Nothing),
             (None, true, Taken::Nothing),
             (Some(STOCK), true, Taken::File),
         ]);
+        looks(&[
+            (None, false, Taken::Standard),
+            (None, true, Taken::Standard),
+            (None, true, Taken::Standard),
+            (Some(STOCK), true, Taken::File),
+            (None, true, Taken::Nothing),
+        ]);
+    }
+
+    #[test]
+    fn the_packaged_copy_put_back_by_hand_is_in_force() {
+        looks(&[(Some(EDITED), true, Taken::File), (Some(STOCK), true, Taken::File)]);
+        looks(&[
+            (Some(EDITED), false, Taken::File),
+            (Some(EDITED), true, Taken::File),
+            (Some(OTHER), true, Taken::File),
+            (Some(STOCK), true, Taken::File),
+        ]);
+    }
+
+    #[test]
+    fn what_a_client_chooses_before_the_package_writes_stays() {
+        let mut record = Record::new(Path::new("/filters"));
+        for packaged in [None, Some(STOCK)] {
+            assert_eq!(record.settle("allow-ipv6", Found::Nothing, packaged), Taken::Standard);
+        }
+        let mut defined = record.clone();
+        defined.define("allow-ipv6", EDITED, true);
+        assert_eq!(defined.settle("allow-ipv6", Found::Text(STOCK), Some(STOCK)), kept(EDITED));
+        record.delete("allow-ipv6", true);
+        assert_eq!(record.settle("allow-ipv6", Found::Text(STOCK), Some(STOCK)), Taken::Nothing);
     }
 
     #[test]
@@ -242,7 +331,7 @@ mod tests {
         ]);
         let mut record = Record::new(Path::new("/filters"));
         record.delete("allow-ipv6", false);
-        assert_eq!(record.settle("allow-ipv6", Found::Text(STOCK), true), Taken::Nothing);
+        assert_eq!(record.settle("allow-ipv6", Found::Text(STOCK), Some(STOCK)), Taken::Nothing);
     }
 
     #[test]
@@ -257,7 +346,7 @@ mod tests {
     #[test]
     fn a_file_that_can_not_be_read_is_never_replaced() {
         let mut record = Record::new(Path::new("/filters"));
-        for packaged in [false, true] {
+        for packaged in [None, Some(STOCK)] {
             assert_eq!(record.settle("allow-ipv6", Found::Unreadable, packaged), Taken::File);
         }
         assert_eq!(record, Record::new(Path::new("/filters")));

@@ -92,6 +92,7 @@ fn a_deletion_that_can_not_be_recorded_is_refused() {
         let daemon = host.start();
         let mut conn = daemon.connect();
         // Nothing can be renamed onto a directory.
+        fs::remove_file(host.path("state").join(RECORD)).unwrap();
         fs::create_dir_all(host.path("state").join(RECORD).join("in the way")).unwrap();
         let refused = refused(conn.undefine_uuid(uuid("allow-ipv6")));
         assert!(refused.message.contains(RECORD), "{refused:?}");
@@ -105,7 +106,7 @@ fn one_that_a_package_took_away_is_in_force_as_it_was() {
         let host = host();
         let edited = "<filter name='allow-arp' chain='arp'><rule action='drop' direction='in'/></filter>";
         let mut record = standard::Record::new(&host.path("filters"));
-        record.settle("allow-arp", standard::Found::Text(edited), true);
+        record.settle("allow-arp", standard::Found::Text(edited), Some(edited));
         fs::create_dir(host.path("state")).unwrap();
         fs::write(host.path("state").join(RECORD), record.write()).unwrap();
         let daemon = host.start();
