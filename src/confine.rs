@@ -148,11 +148,9 @@ fn older_threads() -> Option<usize> {
     std::fs::read_dir("/proc/self/task").ok()?.count().checked_sub(1)
 }
 
-/// The bounding set goes first, while there is a capability to change it.
+/// The bounding set goes first, while there is a capability to change it. Where there is none, the other sets go nevertheless.
 fn try_drop_capabilities() -> Result<(), caps::errors::CapsError> {
-    for capability in caps::read(None, CapSet::Bounding)?.into_iter().filter(|c| !KEPT.contains(c)) {
-        caps::drop(None, CapSet::Bounding, capability)?;
-    }
+    let bounding = try_drop_bounding();
     if caps::runtime::ambient_set_supported().is_ok() {
         caps::clear(None, CapSet::Ambient)?;
     }
@@ -161,7 +159,12 @@ fn try_drop_capabilities() -> Result<(), caps::errors::CapsError> {
         let kept = caps::read(None, set)?.into_iter().filter(|c| KEPT.contains(c)).collect();
         caps::set(None, set, &kept)?;
     }
-    Ok(())
+    bounding
+}
+
+fn try_drop_bounding() -> Result<(), caps::errors::CapsError> {
+    let mut excess = caps::read(None, CapSet::Bounding)?.into_iter().filter(|c| !KEPT.contains(c));
+    excess.try_for_each(|capability| caps::drop(None, CapSet::Bounding, capability))
 }
 
 fn try_restrict_files(bounds: &Bounds<'_>, absent: &mut Vec<String>) -> Result<RulesetStatus, RulesetError> {

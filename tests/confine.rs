@@ -245,6 +245,19 @@ fn child_without_capabilities() {
     });
 }
 
+/// The bounding set needs a capability to be changed; that it stays is told of, and keeps no other set.
+#[test]
+fn child_that_can_not_change_the_bounding_set() {
+    alone(|_| {
+        caps::drop(None, caps::CapSet::Effective, caps::Capability::CAP_SETPCAP).unwrap();
+        assert!(matches!(confine::drop_capabilities(), Outcome::Missing(_)));
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        for set in ["CapPrm:\t0000000000003000", "CapEff:\t0000000000003000"] {
+            assert!(status.contains(set), "{status}");
+        }
+    });
+}
+
 #[test]
 fn child_without_new_privileges() {
     alone(|_| {
@@ -308,6 +321,11 @@ fn no_file_outside_of_the_bounds_is_touched() {
 #[test]
 fn two_capabilities_are_left_even_to_programs_it_would_start() {
     in_a_process("child_without_capabilities");
+}
+
+#[test]
+fn capabilities_are_dropped_where_the_bounding_set_stays() {
+    in_a_process("child_that_can_not_change_the_bounding_set");
 }
 
 #[test]
