@@ -123,7 +123,7 @@ in
         RuntimeDirectoryPreserve = true;
         UMask = "0077";
       } // lib.optionalAttrs cfg.hardening {
-        CapabilityBoundingSet = [ "CAP_NET_ADMIN" "CAP_NET_RAW" "CAP_BPF" "CAP_PERFMON" ];
+        CapabilityBoundingSet = [ "CAP_NET_ADMIN" "CAP_NET_RAW" "CAP_BPF" "CAP_PERFMON" "CAP_SETPCAP" ];
         IPAddressAllow = if overLoopback then "localhost" else "";
         IPAddressDeny = "any";
         KeyringMode = "private";
@@ -138,10 +138,14 @@ in
         ProtectHostname = true;
         ProtectKernelLogs = true;
         ProtectKernelModules = true;
-        ProtectKernelTunables = true;
         ProtectProc = "invisible";
         ProtectSystem = "strict";
-        ReadWritePaths = [ filterDir ];
+        # ProtectKernelTunables would make /sys/fs/bpf read-only whatever ReadWritePaths says, and the checksum guard is pinned there.
+        ReadOnlyPaths = [ "/sys" ] ++ map (name: "-/proc/${name}") [
+          "acpi" "apm" "asound" "bus" "fs" "irq" "latency_stats" "mtrr" "scsi" "sys" "sysrq-trigger" "timer_stats"
+        ];
+        InaccessiblePaths = [ "-/proc/kallsyms" "-/proc/kcore" ];
+        ReadWritePaths = [ filterDir "-/sys/fs/bpf" ];
         RestrictAddressFamilies = [ "AF_UNIX" "AF_NETLINK" "AF_PACKET" ]
           ++ (if overLoopback then [ "AF_INET" "AF_INET6" ] else [ ]);
         RestrictNamespaces = true;
