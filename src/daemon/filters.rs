@@ -2,6 +2,7 @@
 //! administrator left them as they ship.
 
 use super::Failure;
+use super::transaction::chain;
 use crate::config::Config;
 use crate::diag::{Diagnostic, Severity};
 use crate::filter::{Filter, read, write};
@@ -40,7 +41,9 @@ pub(super) fn record(config: &Config) -> Result<(), Failure> {
         false => Files::new(),
     };
     if config.standard_filters {
-        Standard::open(config)?.look(&mut files)?;
+        let standard = Standard::open(config)?;
+        let (_, changed) = standard.look(&mut files)?;
+        changed.map(|record| standard.write(&record)).transpose()?;
     }
     Ok(())
 }
@@ -79,31 +82,45 @@ impl Filters {
         Ok((filters, faulty))
     }
 
-    /// What the directory holds and is in force, and the other standard filters. The administrator's choices are recorded.
+    /// What the directory holds and is in force, and the other standard filters. The administrator's choices are recorded; a disk
+    /// that does not take them is told of, and the next look compares with the same record.
     fn look(&self) -> Result<(Files, Vec<Document>), Fault> {
         let mut files = files(&self.directory)?;
-        let others = self.standard.as_ref().map(|standard| standard.look(&mut files)).transpose()?;
-        Ok((files, others.unwrap_or_default()))
+        let Some(standard) = &self.standard else { return Ok((files, Vec::new())) };
+        let (others, changed) = standard.look(&mut files)?;
+        if let Some(record) = changed
+            && let Err(fault) = standard.write(&record)
+        {
+            error!(reason = chain(&fault), "not recorded which standard filters were edited or deleted");
+        }
+        Ok((files, others))
     }
 
     /// Writes a filter's file, and records that a standard filter has one. What was written can be put back.
     pub(super) fn stage_save(&self, name: &str, text: &str) -> Result<Vec<Staged>, Fault> {
         let file = self.directory.stage_save(name, text)?;
-        let define = |record: &mut Record, packaged| record.define(name, text, packaged);
-        match self.standard_of(name).map(|standard| standard.stage(name, define)).transpose() {
-            Ok(record) => Ok([file].into_iter().chain(record).collect()),
-            Err(fault) => file.undo().and(Err(fault)),
-        }
+        self.stage_record(name, file, |record, packaged| record.define(name, text, packaged))
     }
 
-    /// Deletes a filter's file. That a standard filter is deleted is recorded first: it has no file, or a package may bring it
-    /// back. What was there can be put back.
+    /// Deletes a filter's file, and records that a standard filter is deleted, whether it had one or not. What was there can be
+    /// put back.
     pub(super) fn stage_delete(&self, name: &str) -> Result<Vec<Staged>, Fault> {
-        let delete = |record: &mut Record, packaged| record.delete(name, packaged);
-        let record = self.standard_of(name).map(|standard| standard.stage(name, delete)).transpose()?;
-        match self.directory.stage_delete(name) {
-            Ok(file) => Ok(record.into_iter().chain([file]).collect()),
-            Err(fault) => record.map_or(Ok(()), |record| record.undo()).and(Err(fault)),
+        let file = self.directory.stage_delete(name)?;
+        self.stage_record(name, file, |record, packaged| record.delete(name, packaged))
+    }
+
+    /// Records a choice once its file is on the disk, and never before: a record that says more than the directory would have a
+    /// restart between the two find a filter that never was in force.
+    fn stage_record(
+        &self,
+        name: &str,
+        file: Staged,
+        choose: impl FnOnce(&mut Record, bool),
+    ) -> Result<Vec<Staged>, Fault> {
+        let Some(standard) = self.standard_of(name) else { return Ok(vec![file]) };
+        match file.sync().and_then(|()| standard.stage(name, choose)) {
+            Ok(record) => Ok(vec![file, record]),
+            Err(fault) => file.undo().and(Err(fault)),
         }
     }
 
@@ -130,8 +147,8 @@ impl Standard {
         Ok(record.of(&self.directory))
     }
 
-    /// Takes away the files that are not in force; gives the documents that are and have no file.
-    fn look(&self, files: &mut Files) -> Result<Vec<Document>, Fault> {
+    /// Takes away the files that are not in force; gives the documents that are and have no file, and the record where it changed.
+    fn look(&self, files: &mut Files) -> Result<(Vec<Document>, Option<Record>), Fault> {
         let before = self.record()?;
         let mut record = before.clone();
         let mut others = Vec::new();
@@ -144,10 +161,12 @@ impl Standard {
             }
             files.remove(*name);
         }
-        if record != before {
-            self.state.put(RECORD, &record.write())?;
-        }
-        Ok(others)
+        let changed = (record != before).then_some(record);
+        Ok((others, changed))
+    }
+
+    fn write(&self, record: &Record) -> Result<(), Fault> {
+        self.state.put(RECORD, &record.write())
     }
 
     /// Records the choice of a client about a filter.

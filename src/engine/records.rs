@@ -11,7 +11,7 @@ use crate::lease::file;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Records {
     /// Documents that are written before the kernel has the new rules. There is one at most, and from its rename on a restart finds
-    /// the new state: what follows in this order changes nothing of that.
+    /// the new state: what follows in this order changes nothing of that, nor does the record of a standard filter.
     pub documents: Vec<Write>,
     /// Lines about addresses that are written then, before the kernel has the new rules.
     pub before: String,

@@ -1,8 +1,10 @@
 //! The standard filters: in force without a file, and as the administrator left them after every restart.
 
-use crate::host::{Conn, Daemon, Host, refused};
+use crate::boundary::{Boundaries, Fate};
+use crate::host::{Conn, Daemon, Host, eventually, refused};
 use crate::lab::in_fresh_netns;
-use nwfilter::standard::{self, RECORD, STANDARD};
+use nwfilter::rpc::client::Failure;
+use nwfilter::standard::{self, Found, RECORD, Record, STANDARD};
 use std::fs;
 use uuid::Uuid;
 
@@ -105,8 +107,8 @@ fn one_that_a_package_took_away_is_in_force_as_it_was() {
     in_fresh_netns(|| {
         let host = host();
         let edited = "<filter name='allow-arp' chain='arp'><rule action='drop' direction='in'/></filter>";
-        let mut record = standard::Record::new(&host.path("filters"));
-        record.settle("allow-arp", standard::Found::Text(edited), Some(edited));
+        let mut record = Record::new(&host.path("filters"));
+        record.settle("allow-arp", Found::Text(edited), Some(edited));
         fs::create_dir(host.path("state")).unwrap();
         fs::write(host.path("state").join(RECORD), record.write()).unwrap();
         let daemon = host.start();
@@ -115,5 +117,125 @@ fn one_that_a_package_took_away_is_in_force_as_it_was() {
         assert!(before.contains("drop"), "{before}");
         let (_daemon, mut conn) = restarted(&host, daemon);
         assert_eq!(conn.filter_xml_of(uuid("allow-arp")).unwrap(), before);
+    });
+}
+
+const EDITED: &str = "<filter name='allow-arp' chain='arp'><rule action='drop' direction='in'/></filter>";
+
+/// What a host has of a standard filter: its file, and what was recorded.
+type Had = (&'static str, fn(&Host));
+/// What a client does about it.
+type Change = (&'static str, fn(&mut Conn) -> Result<(), Failure>);
+
+const HAD: [Had; 4] = [
+    ("no file", |_| {}),
+    ("an edited file", |host| host.write_filter("allow-arp", EDITED)),
+    ("a package's file, passed over for an edited one", |host| passed_over(host, |_| {})),
+    ("a package's file, passed over for a deletion", |host| {
+        passed_over(host, |record| record.delete("allow-arp", false));
+    }),
+];
+
+const CHANGES: [Change; 3] = [
+    ("deleted", |conn| conn.undefine_uuid(uuid("allow-arp"))),
+    ("defined", |conn| conn.define(&with_uuid("<rule action='accept' direction='in'/>")).map(drop)),
+    ("defined as the package has it", |conn| conn.define(&shipped()).map(drop)),
+];
+
+fn shipped() -> String {
+    STANDARD.iter().find(|(name, _)| *name == "allow-arp").unwrap().1.into()
+}
+
+fn with_uuid(rules: &str) -> String {
+    format!("<filter name='allow-arp' chain='arp'><uuid>{}</uuid>{rules}</filter>", uuid("allow-arp"))
+}
+
+/// The file came with a package after an edit, or after what was chosen instead.
+fn passed_over(host: &Host, choose: fn(&mut Record)) {
+    let shipped = shipped();
+    let mut record = Record::new(&host.path("filters"));
+    record.settle("allow-arp", Found::Text(EDITED), None);
+    choose(&mut record);
+    record.settle("allow-arp", Found::Text(&shipped), Some(&shipped));
+    host.write_filter("allow-arp", &shipped);
+    fs::create_dir(host.path("state")).unwrap();
+    fs::write(host.path("state").join(RECORD), record.write()).unwrap();
+}
+
+/// What a daemon that starts then has of the filter.
+fn found(host: &Host) -> Option<String> {
+    host.start().connect().filter_xml_of(uuid("allow-arp")).ok()
+}
+
+/// What a restart finds before and after the change.
+fn before_and_after((_, prepare): Had, (_, change): Change) -> [Option<String>; 2] {
+    [false, true].map(|changes| {
+        in_fresh_netns(|| {
+            let host = host();
+            prepare(&host);
+            let daemon = host.start();
+            // What is not there can not be deleted.
+            let _ = changes.then(|| change(&mut daemon.connect()));
+            daemon.kill();
+            found(&host)
+        })
+    })
+}
+
+/// Whether the change has so many steps.
+fn killed_at(
+    step: u32,
+    (had, prepare): Had,
+    (done, change): Change,
+    [before, after]: &[Option<String>; 2],
+) -> bool {
+    in_fresh_netns(|| {
+        let host = host();
+        prepare(&host);
+        let (boundaries, mut daemon) = Boundaries::start(&host);
+        let mut conn = daemon.connect();
+        boundaries.at(step, Fate::Dies);
+        let answer = change(&mut conn);
+        let met = boundaries.was_met();
+        if met {
+            daemon.wait();
+        }
+        daemon.kill();
+        let found = found(&host);
+        let what = format!("{had}, {done}, killed at step {step}: {answer:?}");
+        assert!(found == *before || found == *after, "{what}: a third filter: {found:?}");
+        assert!(answer.is_err() || found == *after, "{what}: acknowledged and lost");
+        met
+    })
+}
+
+/// Its file and the record of it are two files in two directories.
+#[test]
+fn a_daemon_killed_at_any_step_of_a_change_leaves_the_old_filter_or_the_new_one() {
+    for had in HAD {
+        for change in CHANGES {
+            let both = before_and_after(had, change);
+            let steps = (1..40).take_while(|step| killed_at(*step, had, change, &both)).count();
+            let nothing_to_do = both == [None, None];
+            assert!(steps < 39 && (steps > 2 || nothing_to_do), "{}, {}: {steps} steps", had.0, change.0);
+        }
+    }
+}
+
+/// What is recorded is compared with at the next look, so that what can not be recorded now is found then.
+#[test]
+fn a_choice_that_can_not_be_recorded_is_in_force() {
+    in_fresh_netns(|| {
+        let host = host();
+        let (boundaries, daemon) = Boundaries::start(&host);
+        host.write_filter("allow-arp", &with_uuid("<rule action='drop' direction='in'/>"));
+        boundaries.at(1, Fate::FailsFromOn(libc::EROFS));
+        daemon.signal(libc::SIGHUP);
+        daemon.logs("not recorded which standard filters");
+        let mut conn = daemon.connect();
+        eventually("the edited filter", || conn.filter_xml_of(uuid("allow-arp")).unwrap().contains("drop"));
+        boundaries.come_back();
+        daemon.kill();
+        assert!(found(&host).unwrap().contains("drop"));
     });
 }
