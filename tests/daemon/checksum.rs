@@ -2,7 +2,7 @@
 
 use crate::host::*;
 use crate::lab::frames::{GUEST_IP, GUEST_MAC, arp_request};
-use crate::lab::{Bridge, Tap, Wire, in_fresh_netns, macvtap, veth};
+use crate::lab::{Bridge, Tap, Wire, in_fresh_netns, macvtap, veth, where_tcx_is};
 use std::time::Duration;
 
 /// ARP of the guest's own address, and nothing else.
@@ -29,14 +29,6 @@ fn honest() -> Vec<u8> {
     [vec![0; 10], frame].concat()
 }
 
-/// A BPF file system of the test's own mount namespace.
-fn mount_bpf() {
-    let kind = c"bpf".as_ptr();
-    // SAFETY: the strings end in NUL; no data is given.
-    let mounted = unsafe { libc::mount(kind, c"/sys/fs/bpf".as_ptr(), kind, 0, std::ptr::null()) };
-    assert_eq!(mounted, 0, "{}", std::io::Error::last_os_error());
-}
-
 /// A guest's tap, and another port of its bridge that finishes no checksums.
 fn bridged() -> (Tap, Tap) {
     let bridge = Bridge::new("br0");
@@ -57,8 +49,7 @@ fn passes(guest: &Tap, wire: &Tap, frame: &[u8]) -> bool {
 
 #[test]
 fn a_bound_guest_cannot_choose_where_a_checksum_goes() {
-    in_fresh_netns(|| {
-        mount_bpf();
+    where_tcx_is(|| {
         let (guest, wire) = bridged();
         assert!(passes(&guest, &wire, &crooked()), "the kernel itself lets it pass");
         let host = guarded();
@@ -76,8 +67,7 @@ fn a_bound_guest_cannot_choose_where_a_checksum_goes() {
 
 #[test]
 fn the_guest_of_a_macvtap_is_guarded_where_its_frames_leave() {
-    in_fresh_netns(|| {
-        mount_bpf();
+    where_tcx_is(|| {
         let (lower, far) = veth("lower", "far");
         [lower, far].into_iter().for_each(crate::lab::Link::up);
         [lower, far].into_iter().for_each(crate::lab::Link::ready);

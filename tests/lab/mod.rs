@@ -46,6 +46,40 @@ pub fn in_fresh_netns<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     }
 }
 
+/// As [`in_fresh_netns`] where interfaces have `tcx` hooks, with a BPF file system of the thread's own at `/sys/fs/bpf`.
+/// Elsewhere it says so and does nothing.
+pub fn where_tcx_is(work: impl FnOnce() + Send) {
+    in_fresh_netns(|| match tcx_is_there() {
+        true => {
+            mount_bpf();
+            work();
+        }
+        false => println!("skipped: interfaces of this kernel have no tcx hooks (Linux 6.6 has them)"),
+    });
+}
+
+/// Asks which programs the loopback has at its `tcx` hook. Older kernels know no such kind of hook.
+fn tcx_is_there() -> bool {
+    const PROG_QUERY: i32 = 16;
+    const TCX_INGRESS: u32 = 46;
+    let loopback = Link::named("lo").index();
+    // The interface, the kind of hook, and no room for programs.
+    let mut question = [0u32; 16];
+    question[..2].copy_from_slice(&[loopback, TCX_INGRESS]);
+    // SAFETY: the kernel reads and writes that many bytes of the question, in which no address is.
+    let answer =
+        unsafe { libc::syscall(libc::SYS_bpf, PROG_QUERY, question.as_mut_ptr(), size_of_val(&question)) };
+    let refused = (answer < 0).then(|| io::Error::last_os_error().raw_os_error());
+    refused != Some(Some(libc::EINVAL))
+}
+
+fn mount_bpf() {
+    let kind = c"bpf".as_ptr();
+    // SAFETY: the strings end in NUL; no data is given.
+    checked(unsafe { libc::mount(kind, c"/sys/fs/bpf".as_ptr(), kind, 0, ptr::null()) })
+        .expect("a kernel with BPF has its file system");
+}
+
 /// Writes a network setting of this namespace, e.g. `("bridge/bridge-nf-call-iptables", "1")`.
 ///
 /// # Errors
