@@ -84,25 +84,30 @@ pub enum Kind {
 
 /// Runs on bridges with constants and then with slots, each in a namespace of its own.
 pub fn in_both_styles(work: impl Fn(Host) + Send + Sync) {
-    in_all_styles(&[Kind::Bridged], |host, _| work(host));
+    in_all_styles(&[Kind::Bridged], HostToGuest::Pass, |host, _| work(host));
 }
 
 /// Runs on a bridge and on routed taps, with constants and then with slots, each in a namespace of its own; not where
 /// the kernel tracks no connections.
 pub fn everywhere(work: impl Fn(Host, Kind) + Send + Sync) {
-    in_all_styles(&[Kind::Bridged, Kind::Routed], work);
+    everywhere_with(HostToGuest::Pass, work);
+}
+
+/// As [`everywhere`], with what the host itself sends judged so.
+pub fn everywhere_with(host_to_guest: HostToGuest, work: impl Fn(Host, Kind) + Send + Sync) {
+    in_all_styles(&[Kind::Bridged, Kind::Routed], host_to_guest, work);
 }
 
 /// As [`everywhere`], on routed taps only.
 pub fn routed(work: impl Fn(Host) + Send + Sync) {
-    in_all_styles(&[Kind::Routed], |host, _| work(host));
+    in_all_styles(&[Kind::Routed], HostToGuest::Pass, |host, _| work(host));
 }
 
-fn in_all_styles(kinds: &[Kind], work: impl Fn(Host, Kind) + Send + Sync) {
+fn in_all_styles(kinds: &[Kind], host_to_guest: HostToGuest, work: impl Fn(Host, Kind) + Send + Sync) {
     let _shared = LIMIT.read().unwrap_or_else(|poisoned| poisoned.into_inner());
     for kind in kinds {
         for fold_up_to in [64, 0] {
-            in_fresh_netns(|| run(*kind, fold_up_to, |host| work(host, *kind)));
+            in_fresh_netns(|| run(*kind, fold_up_to, host_to_guest, |host| work(host, *kind)));
         }
     }
 }
@@ -110,10 +115,10 @@ fn in_all_styles(kinds: &[Kind], work: impl Fn(Host, Kind) + Send + Sync) {
 /// As [`in_both_styles`], with constants only and with nobody else about.
 pub fn alone(work: impl FnOnce(Host) + Send) {
     let _exclusive = LIMIT.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-    in_fresh_netns(|| run(Kind::Bridged, 64, work));
+    in_fresh_netns(|| run(Kind::Bridged, 64, HostToGuest::Pass, work));
 }
 
-fn run(kind: Kind, fold_up_to: usize, work: impl FnOnce(Host)) {
+fn run(kind: Kind, fold_up_to: usize, host_to_guest: HostToGuest, work: impl FnOnce(Host)) {
     let kernel = Kernel::open(Ownership::OwnedAndKept).expect("root may open netfilter");
     let found = kernel.features();
     if !is_complete(kind, &found) {
@@ -124,7 +129,7 @@ fn run(kind: Kind, fold_up_to: usize, work: impl FnOnce(Host)) {
         println!("skipped: {kind:?} interfaces of this kernel have no conntrack");
         return;
     }
-    let compile = Options { features: found.into(), counters: false, host_to_guest: HostToGuest::Pass };
+    let compile = Options { features: found.into(), counters: false, host_to_guest };
     let firewall = Firewall::new(Policy { fold_up_to, compile, placement: Default::default() });
     let mut host = Host { firewall, in_force: Ruleset::default(), kernel };
     host.enforce(host.firewall.define(Library::standard().filters.into_values()).unwrap());

@@ -11,6 +11,7 @@ mod host;
 mod limits;
 mod moves;
 mod neighbours;
+mod own;
 mod routed;
 #[path = "../tool/mod.rs"]
 mod tool;

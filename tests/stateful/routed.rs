@@ -1,7 +1,8 @@
 //! Kernels talking: guests that are namespaces, through the host to another network, and to the host itself.
 
-use crate::host::{Host, Kind, Segment, Site, everywhere, in_both_styles, tool};
+use crate::host::{Host, Kind, Segment, Site, everywhere, everywhere_with, in_both_styles, tool};
 use crate::lab::{Link, Tap, address, sysctl, veth};
+use nwfilter::compile::HostToGuest;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
@@ -243,8 +244,8 @@ fn what_the_host_translates_is_judged_as_the_guest_sees_it() {
 }
 
 #[test]
-fn the_host_and_its_guest_talk_as_the_rules_say() {
-    everywhere(|mut host, kind| {
+fn the_host_and_its_guest_talk_as_the_rules_say_where_the_host_is_judged() {
+    everywhere_with(HostToGuest::Filter, |mut host, kind| {
         let lan = Lan::new(kind, "lan", 1);
         let (guest, port) = lan.guest("vnet1", 1);
         let own = lan.host;
@@ -262,6 +263,29 @@ fn the_host_and_its_guest_talk_as_the_rules_say() {
         let address = Ipv4Addr::new(10, 1, 0, 1);
         assert!((0..5).any(|_| talks_tcp((address, 22))), "the host to the open port of the guest");
         assert!(!talks_tcp((address, 23)), "to another");
+    });
+}
+
+/// A guest that may call and answer, and that nobody may call. What it answers the host is judged as all that it sends.
+const ANSWERS: &str = "<filter name='answers' chain='root'>
+    <rule action='accept' direction='out'><all state='NEW,ESTABLISHED'/></rule>
+    <rule action='accept' direction='in'><all state='ESTABLISHED'/></rule>
+    <rule action='drop' direction='inout' priority='900'><all/></rule></filter>";
+
+#[test]
+fn the_host_calls_a_guest_whom_nobody_else_may_call() {
+    everywhere(|mut host, kind| {
+        let lan = Lan::new(kind, "lan", 1);
+        let (guest, port) = lan.guest("vnet1", 1);
+        let outside = outside();
+        outside.run(|| tool("ip", "route add default via 203.0.113.1"));
+        guest.serve(&[22]);
+        let own = (Ipv4Addr::new(10, 1, 0, 1), 22);
+        assert_eq!(outside.reaches(own), [true; 2], "without rules");
+        host.bind_document(&lan, port, ANSWERS, &[]);
+        assert!((0..5).any(|_| talks_tcp(own)) && (0..5).any(|_| talks_udp(own)), "the host");
+        assert!(outside.is_kept_from(own), "another, whom the host routes for");
+        assert_eq!(guest.reaches((OUTSIDE, 80)), [true; 2], "the guest calls");
     });
 }
 
