@@ -17,6 +17,7 @@ use crate::rpc::session::Keepalive;
 use crate::rpc::{Limits, Listeners};
 use crate::scrape;
 use crate::span::Source;
+use crate::standard::PACKAGED;
 use crate::store::journal::Journal;
 use crate::store::{BINDINGS, Document, Fault, LOCK, Lock, Store};
 use crate::{learning, lease};
@@ -190,8 +191,9 @@ pub fn confine(config: &Config, file: &Path) {
         warn!("the daemon keeps all its rights, as configured");
         return;
     }
-    // A file that is edited is another file afterwards.
-    let read: Vec<&Path> = file.parent().filter(|directory| directory.exists()).into_iter().collect();
+    // A file that is edited is another file afterwards, and the directory of packaged copies comes and goes with its package.
+    let directories = [file.parent(), Path::new(PACKAGED).ancestors().nth(2)];
+    let read: Vec<&Path> = directories.into_iter().flatten().filter(|directory| directory.exists()).collect();
     give_up(&Bounds { read: &read, write: &[&config.filter_dir, &config.state_dir, &config.runtime_dir] });
 }
 
