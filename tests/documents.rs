@@ -538,6 +538,16 @@ fn what_is_taken_but_ignored_is_told() {
             "dstipaddr='10.0.0.0' is ignored, another <ip> of the rule says '10.0.0.1'",
             "10.0.0.0",
         ),
+        (with_rule("<tcp>80</tcp>"), Unenforced, "text in <tcp> is ignored", "80"),
+        (with_rule("80<tcp/>"), Unenforced, "text in <rule> is ignored", "80"),
+        (
+            with_rule("<tcp><dstportstart>80</dstportstart></tcp>"),
+            Unenforced,
+            "element <dstportstart> is unknown here and ignored",
+            "dstportstart",
+        ),
+        (with_rule("<tcp state=''/>"), Unenforced, "state='' asks for no state", ""),
+        (with_rule("<tcp state='NONE,NEW'/>"), Unenforced, "state='NONE,NEW' asks for no state", "NONE,NEW"),
         (with_rule("<tcp match='NO'/>"), Unenforced, "match='NO' negates nothing", "NO"),
         (with_rule("<arp gratuitous='maybe'/>"), Warning, "'maybe' is taken for false", "maybe"),
         (

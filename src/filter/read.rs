@@ -91,6 +91,7 @@ pub fn name_fault(name: &str) -> Option<String> {
 
 fn read_filter(root: Element<'_>, source: &Arc<Source>, faults: &mut Faults) -> Option<Filter> {
     unknown_attributes(root, &["name", "chain", "priority"], Severity::Unenforced, faults);
+    unknown::unread_text(root, faults);
     let name = read_name(root, faults);
     let entered = read_chain_priority(root, faults);
     let chain = read_chain(root, faults);
@@ -291,6 +292,7 @@ fn read_entries(root: Element<'_>, faults: &mut Faults) -> Vec<Entry> {
 
 fn read_include(element: Element<'_>, faults: &mut Faults) -> Option<Include> {
     unknown_attributes(element, &["filter"], Severity::Warning, faults);
+    unknown::unread_text(element, faults);
     let params = read_params(element, faults);
     let Some(filter) = element.attribute("filter") else {
         faults.push(missing(element, "filter"));

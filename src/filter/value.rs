@@ -247,6 +247,11 @@ fn list(text: &str, names: &[(&str, u8)]) -> Option<u8> {
     Some(bits)
 }
 
+/// Whether states are written that come to none: no word, or other words beside NONE, which overrides them.
+pub fn asks_for_less(states: &str) -> bool {
+    list(states, STATES).is_some_and(|bits| bits == 0 || (bits & state::NONE != 0 && bits != state::NONE))
+}
+
 fn only_none(bits: u8) -> u8 {
     if bits & state::NONE != 0 { state::NONE } else { bits }
 }

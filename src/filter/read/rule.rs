@@ -3,8 +3,8 @@
 //! Several elements of one protocol are one, and a mask or the end of a range has the sign of what it
 //! belongs to. A destination port keeps its own sign, which libvirt loses.
 
-use super::unknown::unknown_element_labelled;
-use super::{PRIORITIES, missing, unknown_attributes};
+use super::unknown::{unknown_element_labelled, unread_text};
+use super::{PRIORITIES, missing, unknown_attributes, unknown_element};
 use crate::diag::{Code, Diagnostic, Faults, Severity, similar};
 use crate::filter::schema::{Attribute, Kind, PROTOCOLS, Protocol, Role};
 use crate::filter::{ACTIONS, DIRECTIONS, Match, Rule, Value, value};
@@ -22,6 +22,7 @@ const WITH_PORTS: &[u32] = &[6, 17, 33, 132];
 pub(super) fn read_rule(element: Element<'_>, faults: &mut Faults) -> Option<Rule> {
     let known = ["action", "direction", "priority", "statematch"];
     unknown_attributes(element, &known, Severity::Unenforced, faults);
+    unread_text(element, faults);
     let action = keyword(element, "action", ACTIONS, faults);
     let direction = keyword(element, "direction", DIRECTIONS, faults);
     let priority = read_priority(element, faults);
@@ -150,6 +151,8 @@ fn read_element(
     let negated = read_sign(element, faults);
     let known: Vec<&str> = table.iter().map(|row| row.name).chain(["match"]).collect();
     unknown_attributes(element, &known, Severity::Unenforced, faults);
+    unread_text(element, faults);
+    element.children().for_each(|child| unknown_element(child, &[], Severity::Unenforced, faults));
     let mut bad = Vec::new();
     for (row, slot) in table.iter().zip(found) {
         let Some(entered) = element.attribute(row.name) else {
@@ -219,6 +222,12 @@ fn doubts(element: Element<'_>, kind: Kind, entered: xml::Attribute<'_>) -> Opti
         Access::parse(text).filter(|(_, rest)| !rest.is_empty())?;
         let fault = Diagnostic::unenforced("what follows the variable is ignored");
         return Some(fault.at(element.place(entered.span), "nothing may follow the bracket"));
+    }
+    if kind == Kind::States && value::asks_for_less(text) {
+        let fault = Diagnostic::unenforced(format!("state='{text}' asks for no state"));
+        let fault =
+            fault.at(element.place(entered.span), "the rule takes frames of connections in any state");
+        return Some(fault.help("name the states, or leave the attribute out"));
     }
     let (message, label) = match kind {
         Kind::Bool if !value::is_true(text) && !matches!(text, "false" | "0" | "no") => {

@@ -1,4 +1,4 @@
-//! Attributes and elements that no table knows: what libvirt leaves out of a document in silence.
+//! Attributes, elements and text that no table knows: what libvirt leaves out of a document in silence.
 //!
 //! Where a rule, a filter or a reference would ask for less than was written, that is told as unenforced; where nothing
 //! depends on it, and where a name belongs to another namespace, as a warning.
@@ -50,6 +50,15 @@ pub(super) fn unknown_element_labelled(
     let message = format!("element <{}> is unknown here and ignored", element.name());
     let help = meant::element(element.name(), known);
     faults.push(unknown(element, element.name_span(), message, severity, label, help));
+}
+
+/// Tells of text where only elements and attributes say something.
+pub(super) fn unread_text(element: Element<'_>, faults: &mut Faults) {
+    faults.extend(element.stray_text().map(|span| {
+        Diagnostic::unenforced(format!("text in <{}> is ignored", element.name()))
+            .at(element.place(span), "is not enforced")
+            .help("rules and references are elements, and what a rule looks at are attributes")
+    }));
 }
 
 fn unknown(
