@@ -56,6 +56,8 @@ pub enum Kind {
     Veth,
     /// A bridge.
     Bridge,
+    /// A device whose packets have no Ethernet header: a tun device, WireGuard, a tunnel.
+    Headerless,
     /// Anything else.
     Other,
 }

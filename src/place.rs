@@ -2,6 +2,7 @@
 //!
 //! Pure, and the one answer to that question: for the daemon, which follows links, and for the command, which sees them once.
 
+use crate::diag::{Code, Diagnostic};
 use crate::firewall::{BridgePort, Place};
 use crate::links::{Kind, Link};
 
@@ -20,6 +21,14 @@ pub fn of(link: &Link, master: Option<&Link>, ports_at_devices: bool) -> Place {
         None if link.master.is_none() && !turned => Place::Routed { name },
         None => Place::Device { name, turned },
     }
+}
+
+/// What keeps every filter from such a link: rules judge Ethernet frames, and would overlook its packets.
+pub fn unfit(link: &Link) -> Option<Diagnostic> {
+    let message =
+        || format!("interface '{}' carries no Ethernet frames: no filter can judge its packets", link.name);
+    let help = "bind the guest's tap, macvtap or veth, or a port of a bridge";
+    (link.kind == Kind::Headerless).then(|| Diagnostic::error(Code::OPERATION_FAILED, message()).help(help))
 }
 
 #[cfg(test)]

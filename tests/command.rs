@@ -12,7 +12,7 @@ use nwfilter::ir::Family;
 use nwfilter::nft::Ownership;
 use nwfilter::nft::probe::Features;
 use nwfilter::plan::{Change, Plan, Step};
-use std::fs;
+use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -884,5 +884,31 @@ fn a_status_file_is_there_while_an_interface_is_bound() {
         assert!(fs::read_to_string(&file).unwrap().contains("<filterref filter='clean-traffic'>"));
         desk.run(&["remove", "--dev", "vnet0"]).done();
         assert!(!file.exists());
+    });
+}
+
+/// A tun device: packets without Ethernet headers, which every rule overlooks.
+fn tun(name: &str) -> File {
+    let device = File::options().read(true).write(true).open("/dev/net/tun").unwrap();
+    let mut request = [0u8; 40];
+    request[..name.len()].copy_from_slice(name.as_bytes());
+    request[16..18].copy_from_slice(&1u16.to_ne_bytes());
+    // SAFETY: TUNSETIFF reads and writes a request of this length.
+    let outcome =
+        unsafe { libc::ioctl(std::os::fd::AsRawFd::as_raw_fd(&device), 0x4004_54ca, request.as_mut_ptr()) };
+    assert_eq!(outcome, 0, "{}", std::io::Error::last_os_error());
+    device
+}
+
+#[test]
+fn an_interface_that_carries_no_ethernet_frames_is_refused() {
+    in_fresh_netns(|| {
+        let _device = tun("vnet0");
+        let desk = Desk::new(&[(
+            "shut",
+            "<filter name='shut'><rule action='drop' direction='inout'><all/></rule></filter>",
+        )]);
+        desk.bind("apply", "shut").fails(1, &["vnet0", "no Ethernet frames"]);
+        assert_eq!(rules_in_force(), "");
     });
 }

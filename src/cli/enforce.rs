@@ -251,6 +251,7 @@ fn fault(fault: Fault) -> Failure {
 /// The rule sets before and after.
 fn change(kernel: &Kernel, arguments: &BindArgs) -> Result<(Ruleset, Ruleset), Failure> {
     let (index, place) = link(&arguments.dev)?;
+    refuse_unfit(&arguments.dev)?;
     let programs = programs(kernel, arguments, place.hooks())?;
     // Known, so that programs are recognised that are there already.
     let mut known = Tables::new(&kernel.features().into());
@@ -389,6 +390,12 @@ fn link(dev: &str) -> Result<(u32, Place), Failure> {
     let link = found.ok_or_else(|| Failure::Host(no_interface(dev)))?;
     let master = links.iter().find(|other| Some(other.index) == link.master);
     Ok((link.index, place::of(link, master, false)))
+}
+
+/// Refuses an interface whose packets no filter judges.
+fn refuse_unfit(dev: &str) -> Outcome {
+    let link = links::by_name(dev).map_err(|error| Failure::host(&dev, &error))?;
+    link.and_then(|link| place::unfit(&link)).map_or(Ok(()), |fault| Err(Failure::Faults(vec![fault])))
 }
 
 fn observe(kernel: &Kernel) -> Result<Observed, Failure> {

@@ -14,6 +14,7 @@ use crate::learning::{Heard, Learner, Mode};
 use crate::lease::file::{self, Book, Guest};
 use crate::lease::{How, Learned, Table};
 use crate::links::{Kind, Link};
+use crate::place;
 use crate::resolve::unresolvable;
 use crate::rpc::Error;
 use crate::status::{Address, Learning};
@@ -58,6 +59,10 @@ impl State {
         binding: &Binding,
         needs: &mut Needs,
     ) -> Result<Vec<Member>, Refused> {
+        let diagnostics: Vec<_> = links.iter().filter_map(|link| place::unfit(link)).collect();
+        if !diagnostics.is_empty() {
+            return Err(Refused { interface: None, diagnostics });
+        }
         let Some(wanted) = needs.wanted(self, binding)? else {
             links.iter().for_each(|link| self.unlearn(link.index));
             return Ok(links.iter().map(|link| self.member(link, binding)).collect());

@@ -297,7 +297,7 @@ fn link(payload: &[u8]) -> Option<Link> {
             _ => {}
         }
     }
-    let ethernet = header.link_layer_type == LinkLayerType::Ether;
+    let ethernet = matches!(header.link_layer_type, LinkLayerType::Ether | LinkLayerType::Loopback);
     let kind = kind(info, ethernet, lower, lower_netns);
     let up = header.flags.contains(LinkFlags::Up);
     Some(Link { index: header.index, name: name?, kind, master, mac, up })
@@ -312,7 +312,7 @@ fn kind(info: &[u8], ethernet: bool, lower: Option<u32>, lower_netns: Option<i32
         Some("tun") => match find(IFLA_TUN_TYPE, data).and_then(|value| value.first()) {
             Some(&IFF_TAP) => Kind::Tap,
             None if ethernet => Kind::Tap,
-            _ => Kind::Other,
+            _ => Kind::Headerless,
         },
         Some("macvtap") => {
             let mode = find(IFLA_MACVLAN_MODE, data).and_then(number).map_or(MacvtapMode::Unknown, mode);
@@ -320,6 +320,7 @@ fn kind(info: &[u8], ethernet: bool, lower: Option<u32>, lower_netns: Option<i32
         }
         Some("veth") => Kind::Veth,
         Some("bridge") => Kind::Bridge,
+        _ if !ethernet => Kind::Headerless,
         _ => Kind::Other,
     }
 }

@@ -185,6 +185,21 @@ fn a_filter_that_tracks_connections_is_refused_where_none_are_tracked() {
 }
 
 #[test]
+fn an_interface_whose_packets_no_rule_sees_is_refused_or_closed() {
+    let mut world = world();
+    let headerless = |index, name| Link { kind: Kind::Headerless, ..tap(index, name) };
+    world.appears(&headerless(5, "tun0"));
+    let refused = world.create("tun0", "a").unwrap_err();
+    assert!(refused.message.contains("'tun0' carries no Ethernet frames"), "{refused:?}");
+    assert_eq!(world.program(5), None, "nothing has changed");
+    // One that is bound before it is there is closed when it comes.
+    world.create("tun1", "a").unwrap();
+    world.appears(&headerless(6, "tun1"));
+    assert!(world.program(6).unwrap().starts_with("drop-all/"));
+    assert!(world.state.closed("tun1").unwrap().contains("no Ethernet frames"));
+}
+
+#[test]
 fn connections_of_a_tap_without_a_bridge_are_judged_in_the_hosts_ip_layer() {
     let mut world = world();
     let seats = |world: &World| {
