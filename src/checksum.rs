@@ -22,7 +22,7 @@ use std::path::Path;
 /// The name of the program, as `bpftool prog` lists it.
 const NAME: &str = "nwfilter_csum";
 
-/// Where the program is kept, so that the next process finds it.
+/// Where the program is kept if there is a BPF file system, so that the next process finds it.
 pub const PIN: &str = "/sys/fs/bpf/nwfilter-checksum-1";
 
 /// On which side of an interface its guest's frames are seen.
@@ -34,6 +34,13 @@ pub enum TcxHook {
     Egress,
 }
 
+impl TcxHook {
+    /// The side of an interface, or of one that is turned: what the guest of a macvtap sends leaves by it.
+    pub fn of(turned: bool) -> TcxHook {
+        if turned { TcxHook::Egress } else { TcxHook::Ingress }
+    }
+}
+
 /// The loaded program.
 #[derive(Debug)]
 pub struct Guard {
@@ -42,17 +49,28 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Loads the program, or takes the one that an earlier process pinned at this path of a BPF file system.
+    /// Loads the program, or takes the same one that an earlier process loaded: pinned at this path, where that is in a BPF file
+    /// system, else any that the kernel has. What lies at the path and is another program is replaced.
     ///
     /// # Errors
-    /// Why this kernel cannot: no description of its types, Linux before 6.6, no right (`CAP_BPF`, `CAP_PERFMON`), no BPF
-    /// file system at the path.
+    /// Why this kernel cannot: no description of its types, Linux before 6.6, no right (`CAP_BPF`, `CAP_PERFMON`, and without
+    /// a BPF file system `CAP_SYS_ADMIN`).
     pub fn open(pin: &Path) -> Result<Guard, String> {
-        let program = match call::pinned(pin) {
-            Ok(program) => program,
-            Err(_) => load_and_pin(pin)?,
+        let loaded = load()?;
+        let said = |error: io::Error| error.to_string();
+        let content = call::info(loaded.as_fd()).map_err(said)?.content;
+        let is_same = |other: &OwnedFd| call::info(other.as_fd()).is_ok_and(|info| info.content == content);
+        let program = match is_in_bpf_fs(pin) {
+            true => match call::pinned(pin).ok().filter(is_same) {
+                Some(pinned) => pinned,
+                None => pin_anew(loaded, pin)?,
+            },
+            // The oldest: its kind is attached already. It is ours at least.
+            false => call::all()
+                .find(is_same)
+                .ok_or("programs cannot be listed, and there is no BPF file system")?,
         };
-        let id = call::id(program.as_fd()).map_err(|error| error.to_string())?;
+        let id = call::info(program.as_fd()).map_err(said)?.id;
         Ok(Guard { program, id })
     }
 
@@ -90,15 +108,22 @@ impl Guard {
 /// What `statfs` calls a BPF file system.
 const BPF_FS: u64 = 0xcafe_4a11;
 
-fn load_and_pin(pin: &Path) -> Result<OwnedFd, String> {
+fn is_in_bpf_fs(pin: &Path) -> bool {
     let directory = pin.parent().unwrap_or(pin);
-    if !rustix::fs::statfs(directory).is_ok_and(|found| found.f_type as u64 == BPF_FS) {
-        return Err(format!("{} is no BPF file system", directory.display()));
-    }
+    rustix::fs::statfs(directory).is_ok_and(|found| found.f_type as u64 == BPF_FS)
+}
+
+fn load() -> Result<OwnedFd, String> {
     let described = skb::read(Path::new(skb::DESCRIPTION))?;
     let code = program::program(&described.offsets, described.cast);
-    let program =
-        call::load(NAME, &code).map_err(|error| format!("the kernel refuses the program: {error}"))?;
-    call::pin(program.as_fd(), pin).map_err(|error| format!("{}: {error}", pin.display()))?;
+    call::load(NAME, &code).map_err(|error| format!("the kernel refuses the program: {error}"))
+}
+
+fn pin_anew(program: OwnedFd, pin: &Path) -> Result<OwnedFd, String> {
+    let said = |error: io::Error| format!("{}: {error}", pin.display());
+    match std::fs::remove_file(pin) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(said(error)),
+        _ => call::pin(program.as_fd(), pin).map_err(said)?,
+    }
     Ok(program)
 }

@@ -8,6 +8,7 @@ mod documents;
 mod enforce;
 mod explain;
 mod filters;
+mod guard;
 mod ipset;
 mod man;
 mod params;

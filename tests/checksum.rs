@@ -103,8 +103,10 @@ impl Case {
     }
 }
 
+const PIN: &str = "/sys/fs/bpf/nwfilter_csum";
+
 fn guard() -> Guard {
-    Guard::open(Path::new("/sys/fs/bpf/nwfilter_csum")).unwrap()
+    Guard::open(Path::new(PIN)).unwrap()
 }
 
 #[test]
@@ -153,11 +155,59 @@ fn the_guard_outlives_its_process_and_is_taken_up_by_the_next() {
         drop(first);
         let arp = &cases()[0].frame;
         assert_eq!(ports.send(arp, 20, 10), None, "nothing lets go when the process ends");
-        let second = Guard::open(Path::new("/sys/fs/bpf/nwfilter_csum")).unwrap();
+        let second = Guard::open(Path::new(PIN)).unwrap();
         assert!(second.is_attached(index, TcxHook::Ingress).unwrap());
         second.attach(index, TcxHook::Ingress).unwrap();
         second.detach(index, TcxHook::Ingress).unwrap();
         assert!(ports.send(arp, 20, 10).is_some(), "attached twice is attached once");
         second.detach(index, TcxHook::Ingress).unwrap();
+    });
+}
+
+#[test]
+fn without_a_bpf_file_system_the_next_process_takes_the_guard_up_too() {
+    in_fresh_netns(|| {
+        let ports = ports();
+        let index = ports.guest.link.index();
+        let nowhere = Path::new("/nowhere/nwfilter_csum");
+        Guard::open(nowhere).unwrap().attach(index, TcxHook::Ingress).unwrap();
+        let second = Guard::open(nowhere).unwrap();
+        assert!(second.is_attached(index, TcxHook::Ingress).unwrap());
+        second.detach(index, TcxHook::Ingress).unwrap();
+        assert!(ports.send(&cases()[0].frame, 20, 10).is_some(), "attached twice is attached once");
+    });
+}
+
+/// BPF_PROG_LOAD and BPF_OBJ_PIN of a program of the same name that passes everything.
+fn pin_another(path: &str) {
+    let code: [u64; 2] = [0xffff_ffff_0000_00b7, 0x95];
+    let path = std::ffi::CString::new(path).unwrap();
+    let call = |command: i32, fields: &[(usize, u64, usize)]| {
+        let mut argument = [0u8; 144];
+        for (at, value, length) in fields {
+            argument[*at..at + length].copy_from_slice(&value.to_ne_bytes()[..*length]);
+        }
+        // SAFETY: what the argument points to outlives the call.
+        let answer = unsafe { libc::syscall(libc::SYS_bpf, command, argument.as_ptr(), argument.len()) };
+        assert!(answer >= 0, "{}", std::io::Error::last_os_error());
+        answer as u64
+    };
+    let name = u64::from_ne_bytes(*b"nwfilter");
+    let load =
+        [(0, 3, 4), (4, 2, 4), (8, code.as_ptr() as u64, 8), (16, c"GPL".as_ptr() as u64, 8), (48, name, 8)];
+    let program = call(5, &load);
+    call(6, &[(0, path.as_ptr() as u64, 8), (8, program, 4)]);
+}
+
+#[test]
+fn another_program_in_the_guards_place_is_not_taken_for_it() {
+    in_fresh_netns(|| {
+        let ports = ports();
+        pin_another(PIN);
+        let guard = Guard::open(Path::new(PIN)).unwrap();
+        guard.attach(ports.guest.link.index(), TcxHook::Ingress).unwrap();
+        assert_eq!(ports.send(&cases()[0].frame, 20, 10), None, "the guard judges");
+        let next = Guard::open(Path::new(PIN)).unwrap();
+        assert!(next.is_attached(ports.guest.link.index(), TcxHook::Ingress).unwrap(), "and is kept there");
     });
 }

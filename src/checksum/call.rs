@@ -17,6 +17,8 @@ const OBJ_PIN: i32 = 6;
 const OBJ_GET: i32 = 7;
 const PROG_ATTACH: i32 = 8;
 const PROG_DETACH: i32 = 9;
+const PROG_GET_NEXT_ID: i32 = 11;
+const PROG_GET_FD_BY_ID: i32 = 13;
 const OBJ_GET_INFO_BY_FD: i32 = 15;
 const PROG_QUERY: i32 = 16;
 const SCHED_CLS: u32 = 3;
@@ -96,15 +98,39 @@ pub(super) fn pinned(path: &Path) -> io::Result<OwnedFd> {
     Argument::new().address(0, path.as_ptr()).open(OBJ_GET)
 }
 
-/// The kernel's number of a program.
-pub(super) fn id(program: BorrowedFd<'_>) -> io::Result<u32> {
+/// What the kernel says of a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Info {
+    /// Its number.
+    pub id: u32,
+    /// Its type and the digest of its instructions: two programs that have the same do the same.
+    pub content: ([u8; 4], [u8; 8]),
+}
+
+/// What the kernel says of a program. Another kind of object is EINVAL, or has another content.
+pub(super) fn info(program: BorrowedFd<'_>) -> io::Result<Info> {
     let mut info = [0u8; 256];
     let mut argument = Argument::new()
         .number(0, program.as_raw_fd() as u32)
         .number(4, info.len() as u32)
         .address(8, info.as_mut_ptr());
     argument.call(OBJ_GET_INFO_BY_FD)?;
-    Ok(u32::from_ne_bytes(std::array::from_fn(|byte| info[4 + byte])))
+    let id = u32::from_ne_bytes(std::array::from_fn(|byte| info[4 + byte]));
+    let (kind, digest) = (std::array::from_fn(|byte| info[byte]), std::array::from_fn(|byte| info[8 + byte]));
+    Ok(Info { id, content: (kind, digest) })
+}
+
+/// All programs of the kernel that may be looked at (which takes `CAP_SYS_ADMIN`), the oldest first.
+pub(super) fn all() -> impl Iterator<Item = OwnedFd> {
+    let mut last = 0;
+    let ids = std::iter::from_fn(move || {
+        let mut argument = Argument::new().number(0, last);
+        argument.call(PROG_GET_NEXT_ID).ok()?;
+        last = argument.get(4);
+        Some(last)
+    });
+    // One may end while they are listed.
+    ids.filter_map(|id| Argument::new().number(0, id).open(PROG_GET_FD_BY_ID).ok())
 }
 
 /// Puts a program before all others of an interface.

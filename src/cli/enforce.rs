@@ -6,10 +6,11 @@
 
 use super::print::{complete, with_faults_of};
 use super::status::asked;
-use super::{BindArgs, Failure, Outcome, note, params, print, show};
+use super::{BindArgs, Failure, Outcome, guard, note, params, print, show};
 use crate::apply::{self, Kernel};
 use crate::audit;
 use crate::binding::{self, Binding};
+use crate::checksum::TcxHook;
 use crate::compile::{Hooks, Options, Programs, compile_at, compile_guarded};
 use crate::diag::{Diagnostic, refuses};
 use crate::explain::Bound;
@@ -74,21 +75,37 @@ fn apply_here(arguments: &BindArgs) -> Outcome {
     let kernel = open()?;
     let (old, new) = change(&kernel, arguments)?;
     notices(&kernel, arguments)?;
+    let (index, place) = link(&arguments.dev)?;
+    let is_guarded_anew = guard::attach(&arguments.dev, index, TcxHook::of(place.is_turned()))?;
+    commit_with_record(arguments, &records, &kernel, (&old, &new)).or_else(|failure| {
+        if is_guarded_anew {
+            guard::detach(index)?;
+        }
+        Err(failure)
+    })
+}
+
+fn commit_with_record(
+    arguments: &BindArgs,
+    records: &Records,
+    kernel: &Kernel,
+    (old, new): (&Ruleset, &Ruleset),
+) -> Outcome {
     let status = binding::write_status(&as_binding(arguments));
     match records.of(&arguments.dev)? {
         // What may open is durable before it is in force.
         Some(before) => {
             records.save(&arguments.dev, &status)?;
-            commit(&kernel, &old, &new).or_else(|failure| {
+            commit(kernel, old, new).or_else(|failure| {
                 records.save(&arguments.dev, &before)?;
                 Err(failure)
             })
         }
         // What was not filtered is, before anything says so.
         None => {
-            commit(&kernel, &old, &new)?;
+            commit(kernel, old, new)?;
             records.save(&arguments.dev, &status).or_else(|failure| {
-                commit(&kernel, &new, &old)?;
+                commit(kernel, new, old)?;
                 Err(failure)
             })
         }
@@ -208,7 +225,8 @@ fn remove(dev: Option<&str>, index: Option<u32>) -> Outcome {
             records.save(dev, &before)?;
         }
         Err(failure)
-    })
+    })?;
+    guard::detach(index)
 }
 
 fn open() -> Result<Kernel, Failure> {

@@ -108,8 +108,6 @@ fn difference(old: &OrdMap<u32, Arc<Member>>, new: &OrdMap<u32, Arc<Member>>) ->
     difference
 }
 
-/// What the guest of a macvtap sends leaves by it.
 fn attachment(member: &Arc<Member>) -> Attachment {
-    let hook = if member.place.is_turned() { TcxHook::Egress } else { TcxHook::Ingress };
-    (member.index, hook)
+    (member.index, TcxHook::of(member.place.is_turned()))
 }

@@ -3,6 +3,8 @@
 use crate::host::*;
 use crate::lab::frames::{GUEST_IP, GUEST_MAC, arp_request};
 use crate::lab::{Bridge, Tap, Wire, in_fresh_netns, macvtap, veth, where_tcx_is};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::time::Duration;
 
 /// ARP of the guest's own address, and nothing else.
@@ -85,17 +87,47 @@ fn the_guest_of_a_macvtap_is_guarded_where_its_frames_leave() {
     });
 }
 
+/// A daemon that may not load programs.
+fn without_bpf(host: &Host) -> Command {
+    const CAPABILITIES: [libc::c_ulong; 2] = [21, 39]; // CAP_SYS_ADMIN, CAP_BPF
+    let mut command = host.command();
+    let drop = || {
+        // SAFETY: takes numbers alone.
+        let outcomes = CAPABILITIES.map(|number| unsafe { libc::prctl(libc::PR_CAPBSET_DROP, number) });
+        if outcomes == [0, 0] { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+    };
+    // SAFETY: the child makes two system calls.
+    unsafe { command.pre_exec(drop) };
+    command
+}
+
 #[test]
 fn what_the_kernel_lacks_is_said_or_keeps_the_daemon_from_starting() {
     in_fresh_netns(|| {
-        // Without a BPF file system.
         let host = Host::new();
-        let daemon = host.start();
+        let daemon = host.run(without_bpf(&host));
         daemon.logs("no checksum guard");
         daemon.stop();
         host.configure("checksum_guard = \"require\"");
-        let mut daemon = host.spawn(host.command());
+        let mut daemon = host.spawn(without_bpf(&host));
         assert!(!daemon.wait().success());
         assert!(daemon.log().contains("checksum_guard"), "{}", daemon.log());
+    });
+}
+
+#[test]
+fn without_a_bpf_file_system_a_guest_is_guarded_too() {
+    in_fresh_netns(|| {
+        // SAFETY: the string ends in NUL.
+        unsafe { libc::umount(c"/sys/fs/bpf".as_ptr()) };
+        let (guest, wire) = bridged();
+        let host = guarded();
+        let mut daemon = host.start();
+        daemon.connect().create("vnet0", "own-arp").unwrap();
+        assert!(passes(&guest, &wire, &honest()) && !passes(&guest, &wire, &crooked()), "bound");
+        daemon.kill();
+        daemon = host.start();
+        daemon.connect().delete("vnet0").unwrap();
+        eventually("attached once, over a restart", || passes(&guest, &wire, &crooked()));
     });
 }
