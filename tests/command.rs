@@ -9,6 +9,7 @@ use lab::frames::*;
 use lab::{Bridge, Network, Tap, Way, Wire, in_fresh_netns, macvtap, veth};
 use nwfilter::apply::Kernel;
 use nwfilter::ir::Family;
+use nwfilter::layout::{HOSTS, TRACKED, ZONES};
 use nwfilter::nft::Ownership;
 use nwfilter::nft::probe::Features;
 use nwfilter::plan::{Change, Plan, Step};
@@ -225,19 +226,22 @@ fn connections_of_a_bridges_port_are_tracked_there_alone() {
         assert!(network.passes(Way::FromGuest, udp(ip(GUEST_IP, PEER_IP), 1000, 2000)));
         assert!(network.passes(Way::ToGuest, answer()));
         assert!(!network.passes(Way::ToGuest, udp(ip(PEER_IP, GUEST_IP), 2001, 1000).inbound()));
-        let zones = |rules: String| rules.lines().filter(|line| line.contains("\"br0\"")).count();
-        assert_eq!(zones(rules_in_force()), 2, "its bridge is seen by conntrack and has a zone");
+        let seen = || {
+            let rules = rules_in_force();
+            [TRACKED, ZONES, HOSTS].map(|set| listed(&rules, set).contains("\"br0\""))
+        };
+        assert_eq!(seen(), [true; 3], "its bridge is seen by conntrack, and has a zone and an address");
         assert!(!rules_in_force().contains("br1"));
         assert_eq!(asks("plan"), "", "it is in force");
         // Whether the other port asks for connections can not be known: conntrack goes on to see its bridge.
         let peer = ["apply", "--dev", "peer0", "--mac", "52:54:00:00:00:02", "--filter", "allow-arp"];
         desk.with_filters(&peer).done();
-        assert_eq!(zones(rules_in_force()), 2);
+        assert_eq!(seen(), [true; 3]);
         desk.run(&["remove", "--dev", "peer0"]).done();
-        assert_eq!(zones(rules_in_force()), 2);
+        assert_eq!(seen(), [true; 3]);
         desk.run(&["remove", "--dev", "vnet0"]).done();
-        assert_eq!(zones(rules_in_force()), 0);
-        assert!(!rules_in_force().contains("notrack"));
+        let left = rules_in_force();
+        assert!(!left.contains("\"br0\"") && !left.contains("notrack"), "{left}");
     });
 }
 
@@ -265,6 +269,13 @@ fn a_guest_at_a_bridge_hears_that_it_was_rejected() {
             assert!({ heard }.any(|frame| is_unreachable(&frame)), "no answer");
         }
     });
+}
+
+/// What is listed of a set or map of this name.
+fn listed<'a>(rules: &'a str, name: &str) -> &'a str {
+    let begins = [format!("set {name} {{"), format!("map {name} {{")];
+    let from = begins.iter().find_map(|begin| rules.find(begin)).unwrap_or(rules.len());
+    rules[from..].split("\n\t}").next().unwrap_or_default()
 }
 
 /// Whether this kernel has that for bridges. A complete one does.

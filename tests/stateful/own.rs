@@ -23,31 +23,37 @@ const BROADCAST_IP: &str = "255.255.255.255";
 struct Own {
     ip: Ipv4Addr,
     mac: [u8; 6],
-    /// What leads to the guest.
-    link: &'static str,
+    /// Its DHCP server, at the link that leads to the guest. A port may stay in use for a moment after its socket is closed,
+    /// while another test starts a program.
+    server: UdpSocket,
 }
 
 impl Own {
     /// On a bridge with an address of its own, or with the address that a routed segment has.
     fn of(segment: &Segment) -> Own {
         let Site::Bridge(bridge, _) = &segment.site else {
-            return Own { ip: Ipv4Addr::new(192, 0, 2, 1), mac: PEER_MAC, link: "vm0" };
+            return Own::new(Ipv4Addr::new(192, 0, 2, 1), PEER_MAC, "vm0");
         };
-        let own = Own { ip: Ipv4Addr::new(10, 0, 0, 254), mac: Bridge::MAC, link: "br0" };
+        let ip = Ipv4Addr::new(10, 0, 0, 254);
         bridge.link.ready();
-        address(bridge.link, own.ip, 24);
+        address(bridge.link, ip, 24);
         let mac = GUEST_MAC.map(|byte| format!("{byte:02x}")).join(":");
-        tool("ip", &format!("neigh add {GUEST_IP} lladdr {mac} dev {}", own.link));
-        own
+        tool("ip", &format!("neigh add {GUEST_IP} lladdr {mac} dev br0"));
+        Own::new(ip, Bridge::MAC, "br0")
+    }
+
+    fn new(ip: Ipv4Addr, mac: [u8; 6], link: &str) -> Own {
+        let server = UdpSocket::bind((ip, SERVER)).unwrap();
+        server.set_broadcast(true).unwrap();
+        SockRef::from(&server).bind_device(Some(link.as_bytes())).unwrap();
+        server.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        Own { ip, mac, server }
     }
 
     fn offers(&self, segment: &Segment, to: &str) -> bool {
         drop(segment.guest.drain());
-        let server = UdpSocket::bind((self.ip, SERVER)).unwrap();
-        server.set_broadcast(true).unwrap();
-        SockRef::from(&server).bind_device(Some(self.link.as_bytes())).unwrap();
         // Where the host's IP layer drops it, the sender is refused.
-        let _ = server.send_to(&[2; 300], (to, CLIENT));
+        let _ = self.server.send_to(&[2; 300], (to, CLIENT));
         gets(segment, CLIENT)
     }
 
@@ -90,12 +96,10 @@ fn reached(host_to_guest: HostToGuest, expected: [bool; 3]) {
         }
         // The guest asks the host itself, and has its answer.
         let question = |port| udp(ip(GUEST_IP, &own.ip.to_string()), port, SERVER).to(own.mac);
-        let server = UdpSocket::bind((own.ip, SERVER)).unwrap();
         segment.guest.send(&Vec::from(question(1000))).unwrap();
-        server.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        let (_, asked) = server.recv_from(&mut [0; 64]).expect("the guest's question");
+        let (_, asked) = own.server.recv_from(&mut [0; 64]).expect("the guest's question");
         drop(segment.guest.drain());
-        server.send_to(&[2; 300], asked).unwrap();
+        own.server.send_to(&[2; 300], asked).unwrap();
         assert!(gets(&segment, 1000), "{kind:?}: the answer to the guest's own question");
     });
 }
