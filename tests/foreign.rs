@@ -7,7 +7,7 @@ mod lab;
 mod tool;
 
 use lab::frames::*;
-use lab::{Network, Way, in_fresh_netns};
+use lab::{Network, Tap, Way, in_fresh_netns};
 use nwfilter::apply::Kernel;
 use nwfilter::compile::Options;
 use nwfilter::firewall::{BridgePort, Firewall, Member, Place, Policy, Rules};
@@ -24,6 +24,8 @@ use tool::InTime;
 /// A bridge's port, a routed tap and a macvtap by number, all with one filter, and a kernel that holds it.
 struct Host {
     network: Network,
+    /// Before Linux 6.16 a chain of a device asks for the device itself.
+    _taps: [Tap; 2],
     kernel: Kernel,
     wanted: Ruleset,
 }
@@ -38,7 +40,8 @@ impl Host {
         };
         let policy = Policy { fold_up_to, compile, placement: Default::default() };
         let firewall = Firewall::new(policy).define(Library::standard().filters.into_values()).unwrap();
-        let [routed, macvtap] = ["routed0", "other0"].map(|name| lab::Tap::new(name).link.index());
+        let taps = ["routed0", "other0"].map(Tap::new);
+        let [routed, macvtap] = taps.each_ref().map(|tap| tap.link.index());
         let bridge = BridgePort { index: 3, name: "br0".into(), host: None, port: "vnet0".into() };
         let guest = network.guest.link.index();
         let members = [
@@ -50,7 +53,7 @@ impl Host {
         let firewall = firewall.bind_all(members).unwrap().counting_traffic(true).reserve("vnet7");
         let wanted = firewall.ruleset();
         kernel.apply(plan(&Ruleset::default(), &wanted)).unwrap();
-        Host { network, kernel, wanted }
+        Host { network, _taps: taps, kernel, wanted }
     }
 
     /// Takes the kernel from what it holds to what must be.
