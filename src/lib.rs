@@ -31,7 +31,7 @@
 //! # }
 //! ```
 //!
-//! `ARCHITECTURE.md` is the map of the modules, `PROMISES.md` says what flows when.
+//! `ARCHITECTURE.md` is the map of the modules, `PROMISES.md` holds the security properties.
 #![deny(unsafe_code, missing_docs)]
 
 pub mod addr;

@@ -109,6 +109,7 @@ fn guard() -> Guard {
     Guard::open(Path::new(PIN)).unwrap()
 }
 
+// P-20
 #[test]
 fn the_host_writes_checksums_only_where_they_belong() {
     where_tcx_is(|| {
@@ -166,7 +167,7 @@ fn the_guard_outlives_its_process_and_is_taken_up_by_the_next() {
 
 #[test]
 fn without_a_bpf_file_system_the_next_process_takes_the_guard_up_too() {
-    in_fresh_netns(|| {
+    where_tcx_is(|| {
         let ports = ports();
         let index = ports.guest.link.index();
         let nowhere = Path::new("/nowhere/nwfilter_csum");
@@ -201,7 +202,7 @@ fn pin_another(path: &str) {
 
 #[test]
 fn another_program_in_the_guards_place_is_not_taken_for_it() {
-    in_fresh_netns(|| {
+    where_tcx_is(|| {
         let ports = ports();
         pin_another(PIN);
         let guard = Guard::open(Path::new(PIN)).unwrap();

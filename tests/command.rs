@@ -324,6 +324,7 @@ fn what_others_put_into_the_rules_of_an_interface_goes_with_its_next_apply() {
     });
 }
 
+// P-17
 #[test]
 fn what_is_written_and_what_is_in_force_go_together() {
     let desk = Desk::new(&[]);
@@ -843,6 +844,7 @@ fn an_interface_that_comes_to_a_bridge_is_moved_by_the_next_apply() {
     });
 }
 
+// P-22
 #[test]
 fn connections_of_an_interface_without_a_bridge_are_judged_where_they_are_known() {
     in_fresh_netns(|| {

@@ -438,6 +438,7 @@ fn the_referring_side_wins_over_a_parameter() {
     }
 }
 
+// P-36
 #[test]
 fn what_can_not_be_enforced_as_written_is_refused() {
     for (inner, direction, message) in [

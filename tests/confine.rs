@@ -333,6 +333,7 @@ fn no_execution_gains_a_right() {
     in_a_process("child_without_new_privileges");
 }
 
+// P-41
 #[test]
 fn all_layers_together_leave_the_daily_work() {
     in_a_process("child_with_everything");

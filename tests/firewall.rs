@@ -449,6 +449,7 @@ fn whoever_is_closed_shares_nothing_with_a_filter_of_that_name() {
     );
 }
 
+// P-32
 #[test]
 fn a_bridge_is_tracked_while_a_port_needs_the_state_of_connections() {
     let port = |index, bridge: u32| {
@@ -594,6 +595,7 @@ fn a_hook_stays_behind_only_for_a_name_that_is_bound_and_no_longer_than_that() {
 }
 
 /// Names that clients may choose and that look like names of ours.
+// P-35
 #[test]
 fn what_a_set_is_for_does_not_depend_on_what_clients_call_things() {
     const FILTERS: [&str; 6] = ["ipset.open", "ipset6 x", "members", "turned", "bound", "v2"];
@@ -634,6 +636,7 @@ fn what_a_set_is_for_does_not_depend_on_what_clients_call_things() {
 }
 
 /// The command builds its tables out of what it reads from the kernel, for one interface; the daemon out of all that it knows.
+// P-17
 #[test]
 fn the_command_and_the_daemon_have_the_same_rules_for_an_interface() {
     let mut library = Library::standard();

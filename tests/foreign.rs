@@ -191,6 +191,7 @@ const CHANGES: &[&str] = &[
      { type filter hook ingress devices = { routed0, other0 } priority -150; policy accept; }",
 ];
 
+// P-13
 #[test]
 fn nothing_that_others_put_into_our_tables_is_left_there() {
     for fold_up_to in [0, 64] {
@@ -229,6 +230,7 @@ fn nothing_that_others_put_into_our_tables_is_left_there() {
 }
 
 /// A rule of ours as the kernel holds it, with its notes, in which only the verdict is another.
+// P-13
 #[test]
 fn a_digest_on_a_rule_proves_nothing() {
     in_fresh_netns(|| {

@@ -34,6 +34,7 @@ fn message(name: &str, text: &str) -> String {
     principal(&refused(name, text)).message.clone()
 }
 
+// P-38
 #[test]
 fn hostile_documents_are_refused_fast() {
     let nested = format!("{}{}", "<filter name='f'>".repeat(20_000), "</filter>".repeat(20_000));

@@ -27,6 +27,7 @@ fn executed(directory: &TempDir, arguments: &[&str]) -> Vec<String> {
     calls.lines().filter(|line| line.contains("exec")).map(str::to_owned).collect()
 }
 
+// P-12
 #[test]
 fn the_command_executes_nothing_but_itself() {
     if !available("strace", "--tests") {

@@ -163,6 +163,7 @@ const BY_CHAINS: &str = "<filter name='two' chain='root'>\
 const DROP_ELSEWHERE: &str =
     "<rule action='drop' direction='out' priority='-890'><mac dstmacaddr='02:00:00:00:00:78'/></rule>";
 
+// P-9
 #[test]
 fn redefinitions_within_the_same_chains_are_not_seen() {
     shared_and_folded(|fold_up_to| {
@@ -185,6 +186,7 @@ fn redefinitions_that_move_rules_to_other_chains_are_not_seen() {
     });
 }
 
+// P-9
 #[test]
 fn a_move_to_another_filter_is_not_seen() {
     shared_and_folded(|fold_up_to| {
@@ -214,6 +216,7 @@ fn policy(kernel: &Kernel) -> Policy {
     Policy::new(kernel.features())
 }
 
+// W-9
 #[test]
 fn an_address_that_comes_and_goes_takes_nothing_from_the_others() {
     shared_and_folded(|fold_up_to| {

@@ -46,6 +46,7 @@ impl Quota {
 mod tests {
     use super::*;
 
+    // P-40
     #[test]
     fn what_comes_too_often_is_counted_and_told_once() {
         let (start, second) = (Instant::now(), Duration::from_secs(1));

@@ -52,6 +52,7 @@ fn forged_arp() -> Frame {
     arp_reply(FOREIGN_IP, PEER_IP).frame()
 }
 
+// P-42
 #[test]
 fn each_guests_drops_are_counted_by_rule_to_the_frame_and_byte() {
     for style in STYLES {
@@ -170,6 +171,7 @@ fn nft(text: &str) {
     assert!(child.status_in_time().unwrap().success());
 }
 
+// P-42
 #[test]
 fn what_can_not_be_counted_any_more_is_dropped_all_the_same() {
     for fold_up_to in [0, 64] {

@@ -49,6 +49,7 @@ fn passes(guest: &Tap, wire: &Tap, frame: &[u8]) -> bool {
     !wire.drain().is_empty()
 }
 
+// P-20
 #[test]
 fn a_bound_guest_cannot_choose_where_a_checksum_goes() {
     where_tcx_is(|| {
@@ -117,7 +118,7 @@ fn what_the_kernel_lacks_is_said_or_keeps_the_daemon_from_starting() {
 
 #[test]
 fn without_a_bpf_file_system_a_guest_is_guarded_too() {
-    in_fresh_netns(|| {
+    where_tcx_is(|| {
         // SAFETY: the string ends in NUL.
         unsafe { libc::umount(c"/sys/fs/bpf".as_ptr()) };
         let (guest, wire) = bridged();

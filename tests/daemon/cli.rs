@@ -81,6 +81,7 @@ fn code(runtime: &Path, filters: &Path, arguments: &[&str]) -> (Option<i32>, Str
     (output.status.code(), String::from_utf8(output.stderr).unwrap())
 }
 
+// P-16
 #[test]
 fn a_refusal_is_the_same_with_and_without_the_daemon() {
     let rule = |inner: &str| format!("  <rule action='accept' direction='out'>\n    {inner}\n  </rule>\n");
@@ -150,6 +151,7 @@ fn a_refusal_is_the_same_with_and_without_the_daemon() {
     });
 }
 
+// P-34
 #[test]
 fn an_interface_is_bound_under_its_own_name_alone() {
     in_fresh_netns(|| {
@@ -245,6 +247,7 @@ fn what_the_daemon_did_is_said() {
     });
 }
 
+// P-37
 #[test]
 fn a_set_that_nobody_made_and_one_of_the_host_are_refused_with_the_way_out() {
     let filter = format!(

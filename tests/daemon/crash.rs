@@ -76,6 +76,7 @@ fn check_state(conn: &mut Conn, known: &mut Known) {
     assert_eq!(bound.len(), 1 + known.ports.values().filter(|there| **there).count());
 }
 
+// P-7
 #[test]
 fn a_crash_at_any_moment_lets_nothing_through_and_loses_nothing() {
     let rounds = rounds("NWFILTER_CRASHES", 30);

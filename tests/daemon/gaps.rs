@@ -45,6 +45,7 @@ fn until_bound(guest: &Tap, peer: &Tap, sent: &mut u64, arrived: &mut Arrived) -
     began.elapsed()
 }
 
+// P-1
 #[test]
 fn a_name_that_comes_back_lets_nothing_forged_through_before_its_rules_are_there() {
     let rounds = rounds("NWFILTER_REUSE_ROUNDS", 200);
@@ -76,6 +77,7 @@ fn a_name_that_comes_back_lets_nothing_forged_through_before_its_rules_are_there
     });
 }
 
+// P-14
 #[test]
 fn a_binding_deleted_and_made_again_by_another_client_lets_nothing_forged_through() {
     let rounds = rounds("NWFILTER_UPDATE_ROUNDS", 100);

@@ -23,6 +23,7 @@ fn filtered(network: &Network) -> bool {
     !network.passes(Way::FromGuest, forged())
 }
 
+// P-8
 #[test]
 fn a_restart_restores_the_same_rules_and_lets_nothing_through_meanwhile() {
     in_fresh_netns(|| {
@@ -51,6 +52,7 @@ fn a_restart_restores_the_same_rules_and_lets_nothing_through_meanwhile() {
     });
 }
 
+// P-15
 #[test]
 fn a_reload_takes_new_and_changed_files_and_survives_broken_and_missing_ones() {
     in_fresh_netns(|| {
@@ -221,6 +223,7 @@ fn others_can_not_harm_an_owned_table() {
     HARM.iter().for_each(|harm| in_fresh_netns(|| harmed(harm, true)));
 }
 
+// W-6
 #[test]
 fn what_others_do_to_a_table_without_an_owner_is_healed() {
     HARM.iter().for_each(|harm| in_fresh_netns(|| harmed(harm, false)));
@@ -310,6 +313,7 @@ fn a_process_number_is_written_where_it_is_asked_for() {
     });
 }
 
+// P-12
 #[test]
 fn a_confined_daemon_executes_nothing_and_has_nothing_left_to_lose() {
     in_fresh_netns(|| {
@@ -371,6 +375,7 @@ fn with_trace_the_kernel_tells_of_bound_interfaces_and_filters_as_ever() {
     });
 }
 
+// P-6
 #[test]
 fn a_link_renamed_while_bound_is_not_open_after_a_restart() {
     in_fresh_netns(|| {
@@ -394,6 +399,7 @@ fn a_link_renamed_while_bound_is_not_open_after_a_restart() {
     });
 }
 
+// P-6
 #[test]
 fn a_binding_that_can_not_be_read_again_is_closed_and_not_opened() {
     in_fresh_netns(|| {

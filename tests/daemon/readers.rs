@@ -34,6 +34,7 @@ fn binding_takes(conn: &mut Conn) -> Duration {
     times[ROUNDS / 2]
 }
 
+// P-39
 #[test]
 fn readers_hold_up_no_change() {
     in_fresh_netns(|| {

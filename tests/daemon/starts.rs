@@ -299,6 +299,7 @@ fn a_daemon_starts_with_tables_of_the_last_one_that_need_one_more_hook() {
     }
 }
 
+// P-8
 #[test]
 fn after_any_sequence_a_daemon_starts_and_what_was_bound_was_filtered_throughout() {
     let cases = u32::try_from(rounds("NWFILTER_STARTS", 8)).unwrap();

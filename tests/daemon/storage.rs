@@ -228,6 +228,7 @@ fn killed_at(case: &Case, step: u32, [before, after]: &[Snapshot; 2]) -> bool {
     })
 }
 
+// P-11
 #[test]
 fn killed_at_any_step_a_change_is_there_as_a_whole_or_not_at_all() {
     for case in &CASES {
@@ -275,6 +276,7 @@ fn fails_at(case: &Case, step: u32, fate: Fate, [before, after]: &[Snapshot; 2])
     })
 }
 
+// P-10
 #[test]
 fn where_the_disk_fails_a_refused_change_has_not_happened_and_any_other_has() {
     // What fails from some step on takes a second to be put back. With NWFILTER_DISKS=9 all of it is tried, else a part.
@@ -352,6 +354,7 @@ fn whole_page(host: &Host) {
 
 /// Three file systems of which one takes no more: what needs it is refused, whatever was written to the others, and done when
 /// there is room.
+// P-10
 #[test]
 fn a_disk_that_is_full_refuses_a_change_as_a_whole() {
     in_fresh_netns(|| {
@@ -402,6 +405,7 @@ fn a_disk_that_is_full_refuses_a_change_as_a_whole() {
 }
 
 /// What can not be written to is as it was, also for a daemon that starts then; it is written to when it can be.
+// P-10
 #[test]
 fn directories_that_are_read_only_refuse_a_change_as_a_whole() {
     in_fresh_netns(|| {
@@ -439,6 +443,7 @@ fn directories_that_are_read_only_refuse_a_change_as_a_whole() {
 }
 
 /// What can not be written down is not in force, is tried seldom, and told once.
+// P-29
 #[test]
 fn an_address_that_can_not_be_written_down_is_never_in_force() {
     in_fresh_netns(|| {

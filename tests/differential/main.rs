@@ -42,6 +42,7 @@ struct Tally {
     disagreements: Vec<String>,
 }
 
+// P-43
 #[test]
 fn the_evaluator_slots_constants_and_the_kernel_agree() {
     let (pairs, seed, jobs) =

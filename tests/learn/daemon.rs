@@ -131,6 +131,7 @@ fn an_address_is_learned_and_its_filter_comes_into_force() {
     });
 }
 
+// P-2
 #[test]
 fn while_it_learns_a_guest_does_no_more_than_it_must() {
     in_fresh_netns(|| {
@@ -205,6 +206,7 @@ fn what_is_known_survives_restart_crash_and_reload() {
     ["any", "dhcp"].into_iter().for_each(|mode| in_fresh_netns(|| case(mode)));
 }
 
+// P-2
 #[test]
 fn a_waiting_guest_waits_over_stop_and_start() {
     in_fresh_netns(|| {
@@ -223,6 +225,7 @@ fn a_waiting_guest_waits_over_stop_and_start() {
     });
 }
 
+// P-30
 #[test]
 fn a_guest_that_has_to_learn_after_all_goes_on_as_before_until_it_has_an_address() {
     in_fresh_netns(|| {
@@ -264,6 +267,7 @@ fn an_idle_daemon_stays_while_one_waits() {
 }
 
 /// Another guest each time under the same name: none ever has an address of the one before.
+// P-28
 #[test]
 fn a_guest_that_follows_another_under_its_name_gets_none_of_its_addresses() {
     let rounds = host::rounds("NWFILTER_LEARN_ROUNDS", 40);

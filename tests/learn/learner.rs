@@ -156,6 +156,7 @@ fn of_dhcp_what_a_server_confirms_with_a_time_is_leased() {
     );
 }
 
+// P-25
 #[test]
 fn servers_that_were_not_named_are_not_believed() {
     let elsewhere = [("CTRL_IP_LEARNING", "dhcp"), ("DHCPSERVER", "10.0.0.200")];
@@ -178,6 +179,7 @@ fn servers_that_were_not_named_are_not_believed() {
     );
 }
 
+// P-27
 #[test]
 fn addresses_that_can_be_nobodys_are_not_usable() {
     for (address, usable) in [
@@ -197,6 +199,7 @@ fn addresses_that_can_be_nobodys_are_not_usable() {
     }
 }
 
+// P-26
 #[test]
 fn the_first_address_counts_and_no_more_than_the_limit() {
     for (limit, expected) in [
@@ -245,6 +248,7 @@ fn snooper() -> Ear {
     Ear::new(&[("CTRL_IP_LEARNING", "DHCP")])
 }
 
+// P-25
 #[test]
 fn a_lease_runs_is_renewed_longer_or_shorter_and_ends() {
     let mut ear = snooper();
@@ -411,6 +415,7 @@ fn a_lease_of_no_time_ends_it() {
     assert_eq!(ear.known(), "");
 }
 
+// P-31
 #[test]
 fn a_server_that_gives_without_measure_fills_no_memory() {
     let mut ear = snooper();

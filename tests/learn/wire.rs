@@ -180,6 +180,7 @@ fn another_guests_frames_are_not_heard() {
     });
 }
 
+// P-31
 #[test]
 fn a_flooding_guest_is_read_no_faster_than_its_budget() {
     in_world(async || {

@@ -160,6 +160,7 @@ fn an_index_that_is_used_again_gives_another_macvtap_nothing() {
     });
 }
 
+// W-1
 #[test]
 fn a_macvtap_that_is_renamed_is_filtered_again_at_once() {
     in_fresh_netns(|| {
@@ -266,6 +267,7 @@ fn a_routed_guest_gets_its_answers_and_nothing_else_over_a_restart() {
     });
 }
 
+// P-21
 #[test]
 fn a_tap_without_a_bridge_is_filtered_both_ways() {
     in_fresh_netns(|| {
@@ -287,6 +289,7 @@ fn a_tap_without_a_bridge_is_filtered_both_ways() {
     });
 }
 
+// W-3
 #[test]
 fn a_port_that_leaves_its_bridge_and_comes_back_stays_filtered() {
     in_fresh_netns(|| {

@@ -101,6 +101,7 @@ impl World {
     }
 }
 
+// P-21
 #[test]
 fn every_mode_gives_every_verdict_of_the_corpus() {
     for (mode, fold_up_to) in MODES.into_iter().flat_map(|mode| [(mode, 64), (mode, 0)]) {

@@ -158,6 +158,7 @@ fn sites() -> Vec<Site> {
     }
 }
 
+// P-4
 #[test]
 fn the_hosts_packets_pass_the_ip_layer_and_no_others() {
     for site in sites() {
@@ -178,6 +179,7 @@ fn the_hosts_packets_pass_the_ip_layer_and_no_others() {
     }
 }
 
+// P-4
 #[test]
 fn the_hosts_packets_are_judged_where_the_configuration_says_so() {
     for site in sites() {
@@ -195,6 +197,7 @@ fn the_hosts_packets_are_judged_where_the_configuration_says_so() {
     }
 }
 
+// P-4
 #[test]
 fn a_neighbour_is_not_taken_for_the_host() {
     for netfilter in ["0", "1"] {

@@ -161,6 +161,7 @@ fn move_refused(case: &Case, batches: u32, check: impl Fn(&mut World, [Place; 2]
     });
 }
 
+// P-18
 #[test]
 fn a_guest_whose_last_step_the_kernel_refuses_at_first_is_let_in_all_the_same() {
     for case in CASES {
@@ -173,6 +174,7 @@ fn a_guest_whose_last_step_the_kernel_refuses_at_first_is_let_in_all_the_same() 
 }
 
 /// Who has moved himself is closed where he is.
+// P-18
 #[test]
 fn a_guest_whose_last_step_the_kernel_keeps_refusing_keeps_his_rules_or_is_closed() {
     for case in CASES {
@@ -200,6 +202,7 @@ fn a_guest_whose_last_step_the_kernel_keeps_refusing_keeps_his_rules_or_is_close
     }
 }
 
+// W-7
 #[test]
 fn a_guest_that_can_not_even_be_closed_where_it_has_gone_is_set_down_and_filtered_when_it_comes_up() {
     world("", |world| {

@@ -79,6 +79,7 @@ fn gets_within(network: &Network, limit: Duration) -> Vec<Vec<u8>> {
     frames
 }
 
+// P-19
 #[test]
 fn a_link_local_frame_with_anothers_address_teaches_the_bridge_nothing() {
     for stp in ["stp_state 0", "stp_state 1 forward_delay 200"] {
@@ -104,6 +105,7 @@ fn a_link_local_frame_with_anothers_address_teaches_the_bridge_nothing() {
     }
 }
 
+// P-19
 #[test]
 fn a_guest_that_may_send_nothing_fills_no_table_of_the_host() {
     world(|network, _, daemon| {
@@ -127,6 +129,7 @@ fn a_guest_that_may_send_nothing_fills_no_table_of_the_host() {
     });
 }
 
+// P-19
 #[test]
 fn a_guest_that_may_get_nothing_gets_nothing_of_the_bridges_own() {
     world(|network, _, daemon| {

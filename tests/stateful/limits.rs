@@ -122,6 +122,7 @@ fn a_full_table_of_connections_lets_nothing_by_that_is_not_in_it() {
 }
 
 /// As many sources as a guest's filter lets it invent: more than the set of them holds.
+// P-33
 #[test]
 #[ignore = "slow: sends tens of thousands of frames"]
 fn a_source_that_finds_no_room_to_be_counted_is_over_its_limit() {

@@ -159,6 +159,7 @@ const WAITS: [Wait; 2] = [
 
 /// A packet that waits until its guest says its MAC address has left the host's IP layer and not come to the guest's own hooks.
 /// Where a redefinition takes its rules from there to the IP layer, nobody would judge it.
+// P-24
 #[test]
 fn a_packet_that_waits_for_its_guest_to_answer_is_judged_or_dropped() {
     let guard = |Wait { protocol, rest, .. }: &Wait, more: &str| {
@@ -231,6 +232,7 @@ fn nothing_forbidden_passes_while_an_interface_moves() {
 /// LLDP's: a bridge hands frames for this address to the host as they are, before any rule of a bridge.
 const NEAREST_BRIDGE: Mac = [0x01, 0x80, 0xc2, 0, 0, 0x0e];
 
+// P-23
 #[test]
 fn a_bridged_guest_does_not_reach_the_host_around_the_bridge() {
     routed(|mut host| {
@@ -250,6 +252,7 @@ fn a_bridged_guest_does_not_reach_the_host_around_the_bridge() {
     });
 }
 
+// P-1
 #[test]
 fn a_link_that_has_a_bound_name_is_shut_to_the_host_until_it_is_bound() {
     routed(|mut host| {

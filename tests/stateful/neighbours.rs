@@ -14,6 +14,7 @@ fn answer(port: u16) -> Frame {
     udp(ip(PEER_IP, GUEST_IP), 53, port).inbound()
 }
 
+// P-32
 #[test]
 fn bridges_with_the_same_addresses_share_no_connection() {
     in_both_styles(|mut host| {

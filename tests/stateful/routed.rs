@@ -221,6 +221,7 @@ fn a_port_that_the_host_forwards_reaches_the_guest() {
     });
 }
 
+// P-22
 #[test]
 fn what_the_host_translates_is_judged_as_the_guest_sees_it() {
     everywhere(|mut host, kind| {

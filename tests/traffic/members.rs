@@ -208,6 +208,7 @@ fn priorities_order_rules_and_chains() {
     }
 }
 
+// P-3
 #[test]
 fn continue_goes_on_and_both_layers_must_accept() {
     check(
@@ -251,6 +252,7 @@ fn reject_stops_the_frame() {
     }
 }
 
+// P-5
 #[test]
 fn a_rename_keeps_the_filter_and_a_reused_name_gets_nothing_of_it() {
     for style in STYLES {

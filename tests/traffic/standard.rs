@@ -25,6 +25,7 @@ fn bound<T: Send>(style: Style, filter: &str, work: impl FnOnce(&Host) -> T + Se
     })
 }
 
+// P-3
 #[test]
 fn clean_traffic_gives_every_verdict_of_the_corpus() {
     for style in STYLES {
