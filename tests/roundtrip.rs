@@ -39,7 +39,7 @@ fn literal(kind: Kind) -> BoxedStrategy<Value> {
         Kind::Bool => any::<bool>().prop_map(Value::Bool).boxed(),
         // A line break is printed as libvirt prints it, which reads as a blank.
         Kind::Comment => "[^$\\p{C}][^\\p{C}]{0,60}".prop_map(Value::Text).boxed(),
-        Kind::States => prop_oneof![0..16u8, Just(state::NONE)].prop_map(Value::States).boxed(),
+        Kind::States => prop_oneof![1..16u8, Just(state::NONE)].prop_map(Value::States).boxed(),
         Kind::TcpFlags => {
             (0..64u8, 0..64u8).prop_map(|(mask, flags)| Value::TcpFlags { mask, flags }).boxed()
         }
