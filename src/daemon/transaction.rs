@@ -199,8 +199,14 @@ impl Daemon {
     }
 
     async fn enforce(&mut self, next: &State) -> Result<(), apply::Refused> {
-        self.guard(next)?;
-        self.converge(&self.state.firewall().ruleset(), &next.firewall().ruleset()).await
+        let outcome = match self.guard(next) {
+            Ok(()) => self.converge(&self.state.firewall().ruleset(), &next.firewall().ruleset()).await,
+            refused => refused,
+        };
+        if outcome.is_err() {
+            self.unguard(next);
+        }
+        outcome
     }
 
     /// Closes an interface whose rules the kernel did not take.

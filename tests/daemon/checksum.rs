@@ -3,6 +3,7 @@
 use crate::host::*;
 use crate::lab::frames::{GUEST_IP, GUEST_MAC, arp_request};
 use crate::lab::{Bridge, Tap, Wire, in_fresh_netns, macvtap, veth, where_tcx_is};
+use crate::refuser::Refuser;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::Duration;
@@ -65,6 +66,21 @@ fn a_bound_guest_cannot_choose_where_a_checksum_goes() {
         assert!(passes(&guest, &wire, &honest()) && !passes(&guest, &wire, &crooked()), "started again");
         daemon.connect().delete("vnet0").unwrap();
         eventually("the guard goes with the binding", || passes(&guest, &wire, &crooked()));
+    });
+}
+
+#[test]
+fn a_refused_binding_leaves_no_guard() {
+    where_tcx_is(|| {
+        let (guest, wire) = bridged();
+        let host = guarded();
+        let (refuser, daemon) = Refuser::start(&host);
+        refuser.refuse(u32::MAX);
+        daemon.connect().create("vnet0", "own-arp").unwrap_err();
+        assert!(passes(&guest, &wire, &crooked()), "as before");
+        refuser.refuse(0);
+        daemon.connect().create("vnet0", "own-arp").unwrap();
+        assert!(passes(&guest, &wire, &honest()) && !passes(&guest, &wire, &crooked()), "bound after all");
     });
 }
 
