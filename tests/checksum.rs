@@ -5,7 +5,7 @@
 mod lab;
 
 use lab::frames::{self, ACK, Frame, GUEST_IP, PEER_IP};
-use lab::{Bridge, Tap, where_tcx_is};
+use lab::{Tap, guest_with_headers, where_tcx_is};
 use nwfilter::checksum::{Guard, TcxHook};
 use std::path::Path;
 
@@ -54,14 +54,7 @@ struct Ports {
 }
 
 fn ports() -> Ports {
-    let bridge = Bridge::new("br0");
-    let (guest, wire) = (Tap::with_header("vnet0"), Tap::new("wire0"));
-    for tap in [&guest, &wire] {
-        bridge.add(tap.link);
-        tap.link.up();
-    }
-    bridge.link.up();
-    bridge.link.ready();
+    let (guest, wire) = guest_with_headers();
     Ports { guest, wire }
 }
 

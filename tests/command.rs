@@ -6,7 +6,7 @@ mod lab;
 mod tool;
 
 use lab::frames::*;
-use lab::{Bridge, Network, Tap, Way, Wire, in_fresh_netns, macvtap, veth};
+use lab::{Bridge, Network, Way, Wire, guest_with_headers, in_fresh_netns, macvtap, veth};
 use nwfilter::apply::Kernel;
 use nwfilter::ir::Family;
 use nwfilter::layout::{HOSTS, TRACKED, ZONES};
@@ -905,14 +905,7 @@ fn a_status_file_is_there_while_an_interface_is_bound() {
 #[test]
 fn a_guest_bound_without_the_daemon_cannot_choose_where_a_checksum_goes() {
     in_fresh_netns(|| {
-        let bridge = Bridge::new("br0");
-        let (guest, wire) = (Tap::with_header("vnet0"), Tap::new("wire0"));
-        for tap in [&guest, &wire] {
-            bridge.add(tap.link);
-            tap.link.up();
-        }
-        bridge.link.up();
-        bridge.link.ready();
+        let (guest, wire) = guest_with_headers();
         let request: Vec<u8> = arp_request(GUEST_IP, "10.0.0.2").frame().into();
         let honest = [&[0; 10][..], &request].concat();
         // The kernel is to write a checksum into the sender's address.

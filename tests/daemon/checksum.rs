@@ -2,7 +2,7 @@
 
 use crate::host::*;
 use crate::lab::frames::{GUEST_IP, GUEST_MAC, arp_request};
-use crate::lab::{Bridge, Tap, Wire, in_fresh_netns, macvtap, veth, where_tcx_is};
+use crate::lab::{Tap, Wire, guest_with_headers, in_fresh_netns, macvtap, veth, where_tcx_is};
 use crate::refuser::Refuser;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -32,19 +32,6 @@ fn honest() -> Vec<u8> {
     [vec![0; 10], frame].concat()
 }
 
-/// A guest's tap, and another port of its bridge that finishes no checksums.
-fn bridged() -> (Tap, Tap) {
-    let bridge = Bridge::new("br0");
-    let (guest, wire) = (Tap::with_header("vnet0"), Tap::new("wire0"));
-    for tap in [&guest, &wire] {
-        bridge.add(tap.link);
-        tap.link.up();
-    }
-    bridge.link.up();
-    bridge.link.ready();
-    (guest, wire)
-}
-
 fn passes(guest: &Tap, wire: &Tap, frame: &[u8]) -> bool {
     guest.send(frame).unwrap();
     !wire.drain().is_empty()
@@ -54,7 +41,7 @@ fn passes(guest: &Tap, wire: &Tap, frame: &[u8]) -> bool {
 #[test]
 fn a_bound_guest_cannot_choose_where_a_checksum_goes() {
     where_tcx_is(|| {
-        let (guest, wire) = bridged();
+        let (guest, wire) = guest_with_headers();
         assert!(passes(&guest, &wire, &crooked()), "the kernel itself lets it pass");
         let host = guarded();
         let mut daemon = host.start();
@@ -72,7 +59,7 @@ fn a_bound_guest_cannot_choose_where_a_checksum_goes() {
 #[test]
 fn a_refused_binding_leaves_no_guard() {
     where_tcx_is(|| {
-        let (guest, wire) = bridged();
+        let (guest, wire) = guest_with_headers();
         let host = guarded();
         let (refuser, daemon) = Refuser::start(&host);
         refuser.refuse(u32::MAX);
@@ -137,7 +124,7 @@ fn without_a_bpf_file_system_a_guest_is_guarded_too() {
     where_tcx_is(|| {
         // SAFETY: the string ends in NUL.
         unsafe { libc::umount(c"/sys/fs/bpf".as_ptr()) };
-        let (guest, wire) = bridged();
+        let (guest, wire) = guest_with_headers();
         let host = guarded();
         let mut daemon = host.start();
         daemon.connect().create("vnet0", "own-arp").unwrap();

@@ -18,7 +18,7 @@ mod wire;
 pub use link::{
     Bridge, Link, MacvtapMode, PortOption, address, index_of, macvtap, macvtap_at, macvtap_in, veth,
 };
-pub use network::{Flood, Network, Verdict, Way, flood, verdict};
+pub use network::{Flood, Network, Verdict, Way, flood, guest_with_headers, verdict};
 pub use tap::Tap;
 pub use wire::Wire;
 

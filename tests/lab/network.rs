@@ -31,6 +31,20 @@ pub enum Verdict {
     Reject(Vec<u8>),
 }
 
+/// A guest on a bridge that puts a virtio-net header before each of its frames, `vnet0`, and a port by which they leave that finishes
+/// no checksums, `wire0`.
+pub fn guest_with_headers() -> (Tap, Tap) {
+    let bridge = Bridge::new("br0");
+    let (guest, wire) = (Tap::with_header("vnet0"), Tap::new("wire0"));
+    for tap in [&guest, &wire] {
+        bridge.add(tap.link);
+        tap.link.up();
+    }
+    bridge.link.up();
+    bridge.link.ready();
+    (guest, wire)
+}
+
 /// A guest and a peer on a bridge, all up.
 pub struct Network {
     /// The bridge, `br0`.
