@@ -6,7 +6,7 @@ mod lab;
 
 use lab::frames::{self, ACK, GUEST_IP, PEER_IP};
 use lab::{Bridge, Tap, in_fresh_netns};
-use nwfilter::checksum::{Guard, TcxHook};
+use nwfilter::kernel::checksum::{Guard, TcxHook};
 use std::path::Path;
 use std::time::{Duration, Instant};
 

@@ -7,12 +7,12 @@ mod guests;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use guests::{guest, guests, policy, wordings};
-use nwfilter::apply::{Kernel, Retire};
-use nwfilter::firewall::Firewall;
-use nwfilter::ir::{Family, Ruleset};
-use nwfilter::nft::Ownership;
-use nwfilter::plan::{Change, Plan, Step, plan};
-use nwfilter::recall::recall;
+use nwfilter::kernel::apply::{Kernel, Retire};
+use nwfilter::program::ir::{Family, Ruleset};
+use nwfilter::ruleset::firewall::Firewall;
+use nwfilter::ruleset::from_kernel::recall;
+use nwfilter::ruleset::nft::Ownership;
+use nwfilter::ruleset::plan::{Change, Plan, Step, plan};
 use std::time::{Duration, Instant};
 
 const COUNTS: [u32; 5] = [0, 64, 100, 1000, 5000];

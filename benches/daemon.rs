@@ -85,7 +85,7 @@ impl Server for Host {
     }
 
     fn socket(&self) -> PathBuf {
-        self.runtime().join(nwfilter::rpc::listen::NAME)
+        self.runtime().join(nwfilter::service::rpc::listen::NAME)
     }
 }
 

@@ -13,11 +13,12 @@ mod tool;
 use host::{Conn, Daemon, Host, eventually, uuid};
 use lab::frames::*;
 use lab::{Network, PortOption, Tap, Way, in_fresh_netns};
-use nwfilter::bpf::Side;
-use nwfilter::learn::{Post, listen};
-use nwfilter::learning::Mode;
-use nwfilter::library::Library;
-use nwfilter::status::Status;
+use nwfilter::document::catalog::Library;
+use nwfilter::guest::bpf::Side;
+use nwfilter::guest::learning::Mode;
+use nwfilter::guest::observation::CaptureSpec;
+use nwfilter::kernel::capture::listen;
+use nwfilter::report::status::Status;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use std::fs;
 use std::time::{Duration, Instant};
@@ -46,7 +47,7 @@ fn daemon() {
     let daemon = host.start();
     let mut conn = daemon.connect();
     for filter in Library::standard().filters.values() {
-        conn.define(&nwfilter::filter::write::write(filter)).unwrap();
+        conn.define(&nwfilter::document::filter::write::write(filter)).unwrap();
     }
     row("from a frame to its address in force, no others", frame_to_address(&mut conn, &network));
     let taps: Vec<Tap> = (0..GUESTS).map(|number| port(&network, number)).collect();
@@ -181,8 +182,8 @@ fn socket_filter() {
     let (to, _told) = tokio::sync::mpsc::channel(1);
     let ear = |mode: Option<Mode>| {
         let index = network.guest.link.index();
-        let mac = nwfilter::addr::Mac(GUEST_MAC);
-        let post = |mode| Post { guest: index, link: index, side: Side::Host, mac, mode };
+        let mac = nwfilter::document::mac::Mac(GUEST_MAC);
+        let post = |mode| CaptureSpec { guest: index, link: index, side: Side::Host, mac, mode };
         mode.map(|mode| listen(post(mode), to.clone()).unwrap())
     };
     let frames = [

@@ -8,14 +8,14 @@ mod lab;
 
 use lab::frames::*;
 use lab::{Network, Verdict, Way, in_fresh_netns};
-use nwfilter::apply::Kernel;
-use nwfilter::compile::{HostToGuest, Options};
-use nwfilter::firewall::{Firewall, Member, Place, Policy, Rules};
-use nwfilter::ir::Ruleset;
-use nwfilter::library::Library;
-use nwfilter::nft::Ownership;
-use nwfilter::plan::plan;
-use nwfilter::vars::Vars;
+use nwfilter::document::catalog::Library;
+use nwfilter::document::vars::Vars;
+use nwfilter::kernel::apply::Kernel;
+use nwfilter::program::compile::{HostToGuest, Options};
+use nwfilter::program::ir::Ruleset;
+use nwfilter::ruleset::firewall::{Firewall, Member, Place, Policy, Rules};
+use nwfilter::ruleset::nft::Ownership;
+use nwfilter::ruleset::plan::plan;
 use std::error::Error;
 use std::process::ExitCode;
 
@@ -74,8 +74,8 @@ fn filter(network: &Network) -> Result<Ruleset, Box<dyn Error>> {
     Ok(ruleset)
 }
 
-fn refused(refused: nwfilter::firewall::Refused) -> String {
-    nwfilter::diag::render(&refused.diagnostics, false)
+fn refused(refused: nwfilter::ruleset::firewall::Refused) -> String {
+    nwfilter::document::diag::render(&refused.diagnostics, false)
 }
 
 fn word(verdict: &Verdict) -> &'static str {

@@ -4,17 +4,17 @@
 //!
 //! The interface stays filtered when this program has ended; `nwfilter remove --dev vnet0` lets it go.
 
-use nwfilter::apply::Kernel;
-use nwfilter::diag::render;
-use nwfilter::filter::read::read;
-use nwfilter::firewall::{Firewall, Member, Place, Policy, Rules};
-use nwfilter::library::Library;
-use nwfilter::links;
-use nwfilter::nft::Ownership;
-use nwfilter::plan::plan;
-use nwfilter::recall::recall;
-use nwfilter::span::Source;
-use nwfilter::vars::Vars;
+use nwfilter::document::catalog::Library;
+use nwfilter::document::diag::render;
+use nwfilter::document::filter::read::read;
+use nwfilter::document::span::Source;
+use nwfilter::document::vars::Vars;
+use nwfilter::kernel::apply::Kernel;
+use nwfilter::kernel::links;
+use nwfilter::ruleset::firewall::{Firewall, Member, Place, Policy, Rules};
+use nwfilter::ruleset::from_kernel::recall;
+use nwfilter::ruleset::nft::Ownership;
+use nwfilter::ruleset::plan::plan;
 use std::error::Error;
 use std::sync::Arc;
 

@@ -17,11 +17,11 @@ mod status;
 mod trace;
 mod whole;
 
-use crate::addr::Mac;
-use crate::compile::HostToGuest;
-use crate::config::Config;
-use crate::diag::{Code, Diagnostic, render};
-use crate::library::Library;
+use crate::document::catalog::Library;
+use crate::document::diag::{Code, Diagnostic, render};
+use crate::document::mac::Mac;
+use crate::program::compile::HostToGuest;
+use crate::service::config::Config;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};

@@ -4,9 +4,11 @@
 //! daemon lets the kernel take the difference of the two rule sets, writes before and after it what its [`Records`] say, and only
 //! then makes the next state its own; whatever fails on the way leaves the old one. Time and randomness come as arguments.
 
+pub mod api;
 mod beginners;
 mod census;
 pub mod documents;
+pub mod error;
 mod filters;
 mod learners;
 pub mod named;
@@ -18,20 +20,21 @@ pub use census::Census;
 pub use filters::{Fault, sound};
 pub use records::Records;
 
-use crate::binding::{self, Binding};
-use crate::diag::Diagnostic;
-use crate::drops;
-use crate::explain::Bound;
-use crate::filter::{Filter, write};
-use crate::firewall::{Firewall, Refused};
-use crate::ir::observed::Observed;
-use crate::ir::{Family, Name, SetType};
-use crate::layout;
-use crate::lease::Table;
-use crate::lease::file::{self, Book};
-use crate::links::Link;
-use crate::rpc::{BindingId, Error, FilterId, Reply, Request};
-use crate::status::{Guest, Interface, Status};
+use crate::document::binding::{self, Binding};
+use crate::document::diag::Diagnostic;
+use crate::document::filter::{Filter, write};
+use crate::engine::api::{BindingId, FilterId, Reply, Request};
+use crate::engine::error::Error;
+use crate::guest::lease::Table;
+use crate::guest::lease::file::{self, Book};
+use crate::guest::link::Link;
+use crate::program::ir::observed::Observed;
+use crate::program::ir::{Family, Name, SetType};
+use crate::report::explain::Bound;
+use crate::report::status::{Guest, Interface, Status};
+use crate::ruleset::counters;
+use crate::ruleset::firewall::{Firewall, Refused};
+use crate::ruleset::layout;
 use imbl::OrdMap;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -156,7 +159,7 @@ impl State {
     /// What `nwfilter status` shows of this state, given what the kernel has counted ([`State::counted`]).
     pub fn status(&self, counted: &Observed) -> Status {
         let ruleset = self.firewall.ruleset();
-        let dropped = drops::dropped_by(&ruleset, counted);
+        let dropped = counters::dropped_by(&ruleset, counted);
         let dropping = if dropped.is_empty() { BTreeMap::new() } else { self.firewall.dropping() };
         let links = self.links.values().map(|link| &**link);
         let mut status = Status::known(&ruleset, counted, dropped, links);

@@ -1,17 +1,31 @@
 //! libvirt network filters for the interfaces of virtual machines, enforced with nftables over netlink.
 //!
-//! Filters are documents; a [`firewall::Firewall`] is a value made of filters and bound interfaces, and gives
-//! the rule set that enforces them. A [`plan`](mod@plan) is the difference of two rule sets, as batches that never open
-//! before they close, and an [`apply::Kernel`] takes it. Everything up to the plan is pure.
+//! The rooms of the crate, each of which uses only those before it:
+//!
+//! | room | what turns into what |
+//! | --- | --- |
+//! | [`document`] | XML, variables and files → filters and bindings that keep their places |
+//! | [`guest`] | a guest's frames and link → what is known of its addresses |
+//! | [`program`] | a filter → the chains that its frames walk |
+//! | [`ruleset`] | programs of bound interfaces → the host's rule set, plans and netlink messages |
+//! | [`report`] | rule sets and traces → status, explanations, audits |
+//! | [`engine`] | a request, a link event or the clock → the next state and what to write |
+//! | [`kernel`] | plans → the kernel, and the kernel's links, frames and changes → values |
+//! | [`service`] | sockets, files and signals → the engine, and back |
+//! | [`cli`] | arguments → all of the above |
+//!
+//! Everything up to `engine` is pure. To embed the engine, start at [`ruleset::firewall::Firewall`]: a value made of filters and bound
+//! interfaces that gives the rule set to enforce. A [`plan`](mod@ruleset::plan) is the difference of two rule sets, as batches that never open
+//! before they close, and [`kernel::apply::Kernel`] applies it.
 //!
 //! ```no_run
-//! use nwfilter::apply::Kernel;
-//! use nwfilter::firewall::{Firewall, Member, Place, Policy, Rules};
-//! use nwfilter::library::Library;
-//! use nwfilter::nft::Ownership;
-//! use nwfilter::plan::plan;
-//! use nwfilter::recall::recall;
-//! use nwfilter::vars::Vars;
+//! use nwfilter::kernel::apply::Kernel;
+//! use nwfilter::ruleset::firewall::{Firewall, Member, Place, Policy, Rules};
+//! use nwfilter::document::catalog::Library;
+//! use nwfilter::ruleset::nft::Ownership;
+//! use nwfilter::ruleset::plan::plan;
+//! use nwfilter::ruleset::from_kernel::recall;
+//! use nwfilter::document::vars::Vars;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let kernel = Kernel::open(Ownership::OwnedAndKept)?;
@@ -21,7 +35,7 @@
 //! let mut vars = Vars::default();
 //! vars.push("MAC", "52:54:00:00:00:01");
 //! vars.push("IP", "10.0.0.1");
-//! let link = nwfilter::links::by_name("vnet0")?.ok_or("no vnet0")?;
+//! let link = nwfilter::kernel::links::by_name("vnet0")?.ok_or("no vnet0")?;
 //! let rules = Rules::Filter("clean-traffic".into());
 //! let firewall = firewall.bind(Member { index: link.index, name: link.name, place: Place::Bridge(None), rules, vars })?;
 //!
@@ -31,54 +45,15 @@
 //! # }
 //! ```
 //!
-//! `ARCHITECTURE.md` is the map of the modules, `PROMISES.md` holds the security properties.
+//! `ARCHITECTURE.md` maps the modules, `PROMISES.md` holds the security properties.
 #![deny(unsafe_code, missing_docs)]
 
-pub mod addr;
-pub mod apply;
-pub mod audit;
-pub mod binding;
-pub mod bpf;
-pub mod checksum;
 pub mod cli;
-pub mod compile;
-pub mod config;
-pub mod confine;
-pub mod daemon;
-pub mod diag;
-pub mod drops;
+pub mod document;
 pub mod engine;
-pub mod eval;
-pub mod explain;
-pub mod field;
-pub mod filter;
-pub mod firewall;
-pub mod frame;
-pub mod ipset;
-pub mod ir;
-pub mod layout;
-pub mod learn;
-pub mod learning;
-pub mod lease;
-pub mod library;
-pub mod links;
-pub mod logging;
-pub mod metrics;
-pub mod nft;
-pub mod notify;
-pub mod number;
-pub mod place;
-pub mod plan;
+pub mod guest;
+pub mod kernel;
 pub mod program;
-pub mod recall;
-pub mod resolve;
-pub mod rpc;
-pub mod scrape;
-pub mod span;
-pub mod standard;
-pub mod status;
-pub mod store;
-pub mod trace;
-pub mod unseen;
-pub mod vars;
-pub mod xml;
+pub mod report;
+pub mod ruleset;
+pub mod service;

@@ -3,10 +3,14 @@
 //! Names of chains are relative (`out`, `in`, `out/ipv4-ip`); [`Program::placed`] puts them under a prefix. What
 //! differs between the members of one program is only in the elements of its slots.
 
+pub mod compile;
+pub mod eval;
+pub mod ir;
 pub mod name;
+pub mod resolve;
 
-use crate::ir::text::{ChainText, SetText};
-use crate::ir::{
+use crate::program::ir::text::{ChainText, SetText};
+use crate::program::ir::{
     Action, Chain, Data, Family, From, Interface, Key, KeyType, Match, Name, Role, Rule, Set, SetRef, Tally,
     Verdict,
 };

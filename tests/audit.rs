@@ -1,9 +1,9 @@
 //! What an audit finds, and that it finds nothing where there is nothing.
 
-use nwfilter::audit::{Disguise, audit, witnesses};
-use nwfilter::filter::read::read;
-use nwfilter::library::Library;
-use nwfilter::span::Source;
+use nwfilter::document::catalog::Library;
+use nwfilter::document::filter::read::read;
+use nwfilter::document::span::Source;
+use nwfilter::report::audit::{Disguise, audit, witnesses};
 use std::sync::Arc;
 
 fn with(text: &str) -> Library {
@@ -44,7 +44,7 @@ fn the_standard_filters_keep_what_they_promise() {
     // A guest may use UDP from any link-local address, so that it can ask for its own.
     let told = witnesses(&|name| library.get(name), "no-ipv6-spoofing").unwrap();
     let told = told.iter().find(|witness| witness.disguise == Ipv6).unwrap();
-    assert!(nwfilter::explain::summary::of(&told.frame).contains("IPv6 fe80::2 > fe80::9, UDP"));
+    assert!(nwfilter::report::explain::summary::of(&told.frame).contains("IPv6 fe80::2 > fe80::9, UDP"));
     // Through its gateway a guest may say anything in IPv6 and in a VLAN: so libvirt's filter has it, and the audit tells.
     let told = audit(&|name| library.get(name), "clean-traffic-gateway").unwrap();
     let told: Vec<&str> = told.iter().map(|found| found.message.as_str()).collect();

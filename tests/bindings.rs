@@ -2,9 +2,9 @@
 
 mod libvirt;
 
-use nwfilter::binding;
-use nwfilter::diag::{Code, Diagnostic, principal};
-use nwfilter::span::Source;
+use nwfilter::document::binding;
+use nwfilter::document::diag::{Code, Diagnostic, principal};
+use nwfilter::document::span::Source;
 
 #[test]
 fn libvirts_bindings_print_as_they_read() {

@@ -6,7 +6,7 @@ mod lab;
 
 use lab::frames::{self, ACK, Frame, GUEST_IP, PEER_IP};
 use lab::{Tap, guest_with_headers, where_tcx_is};
-use nwfilter::checksum::{Guard, TcxHook};
+use nwfilter::kernel::checksum::{Guard, TcxHook};
 use std::path::Path;
 
 /// As a virtio-net header: flags, type of segmentation, lengths, then the place.

@@ -7,12 +7,12 @@ mod tool;
 
 use lab::frames::*;
 use lab::{Bridge, Network, Way, Wire, guest_with_headers, in_fresh_netns, macvtap, veth};
-use nwfilter::apply::Kernel;
-use nwfilter::ir::Family;
-use nwfilter::layout::{HOSTS, TRACKED, ZONES};
-use nwfilter::nft::Ownership;
-use nwfilter::nft::probe::Features;
-use nwfilter::plan::{Change, Plan, Step};
+use nwfilter::kernel::apply::Kernel;
+use nwfilter::program::ir::Family;
+use nwfilter::ruleset::layout::{HOSTS, TRACKED, ZONES};
+use nwfilter::ruleset::nft::Ownership;
+use nwfilter::ruleset::nft::probe::Features;
+use nwfilter::ruleset::plan::{Change, Plan, Step};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};

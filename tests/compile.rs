@@ -2,14 +2,14 @@
 
 mod simulated;
 
-use nwfilter::compile::{Features, Options, Part, Use, compile, compile_part, warnings};
-use nwfilter::diag::{Code, Diagnostic};
-use nwfilter::eval::End;
-use nwfilter::ir::text::RuleText;
-use nwfilter::ir::{Action, Family, Rule, Verdict};
+use nwfilter::document::diag::{Code, Diagnostic};
+use nwfilter::document::vars::Vars;
+use nwfilter::program::compile::{Features, Options, Part, Use, compile, compile_part, warnings};
+use nwfilter::program::eval::End;
+use nwfilter::program::ir::text::RuleText;
+use nwfilter::program::ir::{Action, Family, Rule, Verdict};
+use nwfilter::program::resolve::{self, Mode, introduces_loop, missing};
 use nwfilter::program::{IN, OUT, Program};
-use nwfilter::resolve::{self, Mode, introduces_loop, missing};
-use nwfilter::vars::Vars;
 use simulated::*;
 
 /// The matches that keep one on a transport header off later fragments. Traffic tests show what they are for.

@@ -2,9 +2,9 @@
 
 mod tool;
 
-use nwfilter::confine::{self, Bounds, Outcome};
-use nwfilter::links;
-use nwfilter::store::{Lock, Store};
+use nwfilter::kernel::links;
+use nwfilter::service::confine::{self, Bounds, Outcome};
+use nwfilter::service::store::{Lock, Store};
 use std::ffi::CString;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Write};

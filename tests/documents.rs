@@ -2,11 +2,11 @@
 
 mod libvirt;
 
-use nwfilter::diag::{Diagnostic, Severity, principal, render};
-use nwfilter::filter::read::read;
-use nwfilter::filter::write::{file_text, write};
-use nwfilter::filter::{Entry, Filter};
-use nwfilter::span::Source;
+use nwfilter::document::diag::{Diagnostic, Severity, principal, render};
+use nwfilter::document::filter::read::read;
+use nwfilter::document::filter::write::{file_text, write};
+use nwfilter::document::filter::{Entry, Filter};
+use nwfilter::document::span::Source;
 use std::fs;
 use std::path::Path;
 use uuid::Uuid;
@@ -695,7 +695,7 @@ fn a_filter_holds_its_places() {
         );
         let (filter, _) = read_text(&document).expect(front);
         let Entry::Rule(rule) = &filter.entries[0] else { panic!("{document}") };
-        let text = |span: nwfilter::span::Span| &filter.source.text[span.range()];
+        let text = |span: nwfilter::document::span::Span| &filter.source.text[span.range()];
         assert_eq!(text(rule.matches[0].span), "&#x31;");
         assert!(text(rule.span).starts_with("<rule") && text(rule.span).ends_with("</rule>"));
     }

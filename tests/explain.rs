@@ -6,13 +6,13 @@
 mod lab;
 
 use lab::corpus::corpus;
-use nwfilter::eval::{Connection, Frame, Tracking};
-use nwfilter::explain::{Explainer, Explanation, Packets, Sketch, Station, Unreadable, Way};
-use nwfilter::filter::{read::read, state};
-use nwfilter::ir::CtDirection;
-use nwfilter::library::Library;
-use nwfilter::span::Source;
-use nwfilter::vars::Vars;
+use nwfilter::document::catalog::Library;
+use nwfilter::document::filter::{read::read, state};
+use nwfilter::document::span::Source;
+use nwfilter::document::vars::Vars;
+use nwfilter::program::eval::{Connection, Frame, Tracking};
+use nwfilter::program::ir::CtDirection;
+use nwfilter::report::explain::{Explainer, Explanation, Packets, Sketch, Station, Unreadable, Way};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -133,14 +133,14 @@ fn a_connection_opens_what_a_first_frame_does_not() {
 /// What the daemon tells of a bound interface is enough to explain its frames anywhere.
 #[test]
 fn a_daemon_tells_what_an_interface_is_filtered_by() {
+    use nwfilter::engine::api::{Reply, Request};
     use nwfilter::engine::{Context, State};
-    use nwfilter::rpc::{Reply, Request};
-    let compile = nwfilter::compile::Options {
-        features: nwfilter::compile::Features::ALL,
+    let compile = nwfilter::program::compile::Options {
+        features: nwfilter::program::compile::Features::ALL,
         counters: false,
-        host_to_guest: nwfilter::compile::HostToGuest::Pass,
+        host_to_guest: nwfilter::program::compile::HostToGuest::Pass,
     };
-    let firewall = nwfilter::firewall::Firewall::new(nwfilter::firewall::Policy {
+    let firewall = nwfilter::ruleset::firewall::Firewall::new(nwfilter::ruleset::firewall::Policy {
         fold_up_to: 64,
         compile,
         placement: Default::default(),
@@ -150,19 +150,26 @@ fn a_daemon_tells_what_an_interface_is_filtered_by() {
         <portdev name='vnet0'/><mac address='52:54:00:00:00:01'/>\
         <filterref filter='clean-traffic'><parameter name='MAC' value='52:54:00:00:00:01'/>\
         <parameter name='IP' value='10.0.0.1'/></filterref></filterbinding>";
-    let binding = nwfilter::binding::read(&Source::new("b.xml", xml)).unwrap().0;
-    let kind = nwfilter::links::Kind::Tap;
-    let link =
-        nwfilter::links::Link { index: 7, name: "vnet0".into(), kind, master: Some(3), mac: None, up: true };
-    let kind = nwfilter::links::Kind::Bridge;
-    let bridge = nwfilter::links::Link { index: 3, name: "br0".into(), kind, master: None, ..link.clone() };
+    let binding = nwfilter::document::binding::read(&Source::new("b.xml", xml)).unwrap().0;
+    let kind = nwfilter::guest::link::Kind::Tap;
+    let link = nwfilter::guest::link::Link {
+        index: 7,
+        name: "vnet0".into(),
+        kind,
+        master: Some(3),
+        mac: None,
+        up: true,
+    };
+    let kind = nwfilter::guest::link::Kind::Bridge;
+    let bridge =
+        nwfilter::guest::link::Link { index: 3, name: "br0".into(), kind, master: None, ..link.clone() };
     let state = State::restore(firewall, [binding], [bridge, link], Duration::ZERO);
     let ask = |portdev: &str| {
         let context = Context { now: Duration::ZERO, fresh: uuid::Uuid::nil() };
         state.request(&Request::Bound { portdev: portdev.into() }, context).map(|change| change.reply)
     };
     let Ok(Reply::Json(json)) = ask("vnet0") else { panic!("no answer") };
-    let bound: nwfilter::explain::Bound = serde_json::from_str(&json).unwrap();
+    let bound: nwfilter::report::explain::Bound = serde_json::from_str(&json).unwrap();
     let mut library = Library::default();
     bound.documents.iter().for_each(|(name, text)| library.add(&Source::new(name.as_str(), text.as_str())));
     assert_eq!(bound.filter.as_deref(), Some("clean-traffic"), "{:?}", state.closed("vnet0"));
@@ -178,7 +185,7 @@ fn a_daemon_tells_what_an_interface_is_filtered_by() {
 fn sketches_are_frames_or_say_what_is_expected() {
     let check = |sketch: Sketch, shown: &str| {
         let bytes = sketched(sketch);
-        let line = nwfilter::explain::summary::of(&bytes);
+        let line = nwfilter::report::explain::summary::of(&bytes);
         assert!(line.contains(shown), "{shown} in {line}");
     };
     check(
@@ -191,7 +198,10 @@ fn sketches_are_frames_or_say_what_is_expected() {
     check(Sketch::Icmp("fe80::1>ff02::1 134/0".into()), "ICMPv6 type 134 code 0");
     let station = Station { source: "52:54:0:0:0:1".parse().unwrap(), destination: None, vlan: Some(5) };
     let bytes = Sketch::Udp("1.1.1.1:1>1.1.1.2:2".into()).frame(station).unwrap();
-    assert!(nwfilter::explain::summary::of(&bytes).contains(", VLAN 5, IPv4 1.1.1.1 > 1.1.1.2, UDP 1 > 2"));
+    assert!(
+        nwfilter::report::explain::summary::of(&bytes)
+            .contains(", VLAN 5, IPv4 1.1.1.1 > 1.1.1.2, UDP 1 > 2")
+    );
     for wrong in [
         Sketch::Arp("who has 1.1.1.1".into()),
         Sketch::Tcp("1.1.1.1>2.2.2.2".into()),

@@ -5,18 +5,18 @@ mod lab;
 
 use lab::Way;
 use lab::corpus::corpus;
-use nwfilter::addr::Mac;
-use nwfilter::compile::{self, Features, compile_at};
-use nwfilter::eval::{self, End};
-use nwfilter::filter::{Filter, read};
-use nwfilter::firewall::{BridgePort, Firewall, Member, Place, Policy, Refused, Rules, Tables};
-use nwfilter::ir::{Action, Bytes, Chain, Family, Name, Role, Set, Table};
-use nwfilter::layout::{self, Entrance, prefix_of};
-use nwfilter::library::Library;
-use nwfilter::plan::plan;
-use nwfilter::resolve::{Mode, resolve};
-use nwfilter::span::Source;
-use nwfilter::vars::Vars;
+use nwfilter::document::catalog::Library;
+use nwfilter::document::filter::{Filter, read};
+use nwfilter::document::mac::Mac;
+use nwfilter::document::span::Source;
+use nwfilter::document::vars::Vars;
+use nwfilter::program::compile::{self, Features, compile_at};
+use nwfilter::program::eval::{self, End};
+use nwfilter::program::ir::{Action, Bytes, Chain, Family, Name, Role, Set, Table};
+use nwfilter::program::resolve::{Mode, resolve};
+use nwfilter::ruleset::firewall::{BridgePort, Firewall, Member, Place, Policy, Refused, Rules, Tables};
+use nwfilter::ruleset::layout::{self, Entrance, prefix_of};
+use nwfilter::ruleset::plan::plan;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -395,7 +395,7 @@ fn a_redefinition_splits_a_group_and_another_joins_it_again() {
 fn a_redefinition_brings_the_sets_it_needs_and_takes_those_it_does_not() {
     let sets = |firewall: &Firewall| -> Vec<String> {
         let table = table(firewall);
-        let variable = table.sets.iter().filter(|(_, set)| set.role == nwfilter::ir::Role::Variable);
+        let variable = table.sets.iter().filter(|(_, set)| set.role == nwfilter::program::ir::Role::Variable);
         variable.map(|(name, set)| format!("{name} {}", set.elements.len())).collect()
     };
     let one = bound(0, OWN_MAC, 3);

@@ -8,15 +8,15 @@ mod tool;
 
 use lab::frames::*;
 use lab::{Network, Tap, Way, in_fresh_netns};
-use nwfilter::apply::Kernel;
-use nwfilter::compile::Options;
-use nwfilter::firewall::{BridgePort, Firewall, Member, Place, Policy, Rules};
-use nwfilter::ir::{Action, Chain, Family, Ruleset};
-use nwfilter::library::Library;
-use nwfilter::nft::{Ownership, encode};
-use nwfilter::plan::{Change, Step, plan};
-use nwfilter::recall::recall;
-use nwfilter::vars::Vars;
+use nwfilter::document::catalog::Library;
+use nwfilter::document::vars::Vars;
+use nwfilter::kernel::apply::Kernel;
+use nwfilter::program::compile::Options;
+use nwfilter::program::ir::{Action, Chain, Family, Ruleset};
+use nwfilter::ruleset::firewall::{BridgePort, Firewall, Member, Place, Policy, Rules};
+use nwfilter::ruleset::from_kernel::recall;
+use nwfilter::ruleset::nft::{Ownership, encode};
+use nwfilter::ruleset::plan::{Change, Step, plan};
 use std::collections::BTreeMap;
 use std::process::Command;
 use tool::InTime;
@@ -36,7 +36,7 @@ impl Host {
         let compile = Options {
             features: kernel.features().into(),
             counters: true,
-            host_to_guest: nwfilter::compile::HostToGuest::Pass,
+            host_to_guest: nwfilter::program::compile::HostToGuest::Pass,
         };
         let policy = Policy { fold_up_to, compile, placement: Default::default() };
         let firewall = Firewall::new(policy).define(Library::standard().filters.into_values()).unwrap();

@@ -6,8 +6,8 @@ mod lab;
 use expect_test::{Expect, expect};
 use lab::corpus::corpus;
 use lab::frames::{self, *};
-use nwfilter::frame::dhcp::Dhcp;
-use nwfilter::frame::{Sighting, read};
+use nwfilter::guest::frame::dhcp::Dhcp;
+use nwfilter::guest::frame::{Sighting, read};
 use proptest::prelude::*;
 use std::net::IpAddr;
 

@@ -11,16 +11,16 @@ mod build;
 mod lab;
 mod tool;
 
-use nwfilter::apply::Kernel;
-use nwfilter::compile::{Features, HostToGuest, Options, compile};
-use nwfilter::filter::{Filter, read::read};
-use nwfilter::ir::{Chain, Data, Family, Role, Ruleset, Set, Table};
-use nwfilter::nft::Ownership;
-use nwfilter::plan::Change;
+use nwfilter::document::filter::{Filter, read::read};
+use nwfilter::document::span::Source;
+use nwfilter::document::vars::Vars;
+use nwfilter::kernel::apply::Kernel;
+use nwfilter::program::compile::{Features, HostToGuest, Options, compile};
+use nwfilter::program::ir::{Chain, Data, Family, Role, Ruleset, Set, Table};
+use nwfilter::program::resolve::{Mode, resolve};
 use nwfilter::program::{Program, printable};
-use nwfilter::resolve::{Mode, resolve};
-use nwfilter::span::Source;
-use nwfilter::vars::Vars;
+use nwfilter::ruleset::nft::Ownership;
+use nwfilter::ruleset::plan::Change;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 

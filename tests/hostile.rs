@@ -1,11 +1,11 @@
 //! Documents made to hurt: each is refused, and fast.
 
-use nwfilter::binding;
-use nwfilter::diag::{Diagnostic, principal, render};
-use nwfilter::filter::read::{ENTRIES, read};
-use nwfilter::filter::validate::validate;
-use nwfilter::span::Source;
-use nwfilter::xml::{ATTRIBUTES, BYTES, DEPTH, decode};
+use nwfilter::document::binding;
+use nwfilter::document::diag::{Diagnostic, principal, render};
+use nwfilter::document::filter::read::{ENTRIES, read};
+use nwfilter::document::filter::validate::validate;
+use nwfilter::document::span::Source;
+use nwfilter::document::xml::{ATTRIBUTES, BYTES, DEPTH, decode};
 use std::time::Duration;
 
 /// Generous, for a debug build; what it guards against takes minutes.

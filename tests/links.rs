@@ -1,7 +1,8 @@
 //! What the link monitor reports of real links, each case in a network namespace of its own thread.
 
-use nwfilter::addr::Mac;
-use nwfilter::links::{self, Kind, Link, LinkEvent, MacvtapMode};
+use nwfilter::document::mac::Mac;
+use nwfilter::guest::link::{Kind, Link, LinkEvent, MacvtapMode};
+use nwfilter::kernel::links;
 use rtnetlink::packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };

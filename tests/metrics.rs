@@ -4,8 +4,8 @@ mod prometheus;
 mod tool;
 
 use nwfilter::engine::Census;
-use nwfilter::metrics::{Counters, Dropped};
-use nwfilter::unseen::Missed;
+use nwfilter::ruleset::bypass::Missed;
+use nwfilter::service::metrics::{Counters, Dropped};
 use std::time::Duration;
 
 fn check(counters: &Counters, census: &Census, dropped: &[Dropped], expected: &[(&str, f64)]) {

@@ -1,14 +1,14 @@
 //! Plans: applied to the old rule set they give the new one, and no batch of theirs opens before it closes.
 
 use imbl::OrdMap;
-use nwfilter::addr::Mac;
-use nwfilter::ir::{
+use nwfilter::document::mac::Mac;
+use nwfilter::program::Program;
+use nwfilter::program::ir::{
     Action, Chain, Data, Datum, Family, KeyType, Match, Name, Role, Rule, Ruleset, Set, SetRef, Table,
 };
-use nwfilter::ir::{From, Key, concat};
-use nwfilter::layout::{self, Entrance};
-use nwfilter::plan::{Change, Pause, Plan, Step, plan};
-use nwfilter::program::Program;
+use nwfilter::program::ir::{From, Key, concat};
+use nwfilter::ruleset::layout::{self, Entrance};
+use nwfilter::ruleset::plan::{Change, Pause, Plan, Step, plan};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -40,7 +40,7 @@ fn operation() -> impl Strategy<Value = Operation> {
 /// A program whose content is a number: a chain that drops, and one that some contents lack.
 fn program(content: u8) -> Program {
     let lookup = Match::Lookup {
-        keys: vec![Key::new(From::Iif), Key::field(nwfilter::field::Field::IpSaddr)],
+        keys: vec![Key::new(From::Iif), Key::field(nwfilter::document::field::Field::IpSaddr)],
         negated: content % 2 == 1,
         set: SetRef::Named("IP.ipv4".into()),
     };
@@ -459,7 +459,7 @@ fn packets_to_whoever_is_judged_in_the_ip_layer_from_now_on_are_shut_out_before(
     let paused = send(&elsewhere, &plan.pause.begin);
     assert_eq!(send(&paused, &plan.pause.undo), elsewhere);
     assert_eq!(packets_to_it(&paused), None);
-    let again = nwfilter::plan::plan(&paused, &inside);
+    let again = nwfilter::ruleset::plan::plan(&paused, &inside);
     assert_eq!(again.pause.links, [5], "a change that came no further than this");
     let from_it = |rules: &Ruleset| {
         rules.tables[&Family::Inet].sets[layout::AT_PREROUTING].elements.get(&layout::index_key(5)).cloned()

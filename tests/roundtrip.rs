@@ -1,15 +1,17 @@
 //! Any filter and any binding of the model reads back as it was, once printed.
 
-use nwfilter::addr::Mac;
-use nwfilter::binding::{self, Binding};
-use nwfilter::filter::read::{CHAINS, Params, read};
-use nwfilter::filter::schema::{Attribute, Kind, PROTOCOLS, Protocol, Role};
-use nwfilter::filter::validate::{needed, validate};
-use nwfilter::filter::value::{bounds, parse, print};
-use nwfilter::filter::write::{file_text, write};
-use nwfilter::filter::{ACTIONS, DIRECTIONS, Entry, Filter, Include, Match, Rule, Side, Value, state};
-use nwfilter::span::{Source, Span};
-use nwfilter::vars::{Access, Index, Vars};
+use nwfilter::document::binding::{self, Binding};
+use nwfilter::document::filter::read::{CHAINS, Params, read};
+use nwfilter::document::filter::schema::{Attribute, Kind, PROTOCOLS, Protocol, Role};
+use nwfilter::document::filter::validate::{needed, validate};
+use nwfilter::document::filter::value::{bounds, parse, print};
+use nwfilter::document::filter::write::{file_text, write};
+use nwfilter::document::filter::{
+    ACTIONS, DIRECTIONS, Entry, Filter, Include, Match, Rule, Side, Value, state,
+};
+use nwfilter::document::mac::Mac;
+use nwfilter::document::span::{Source, Span};
+use nwfilter::document::vars::{Access, Index, Vars};
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use proptest::sample::select;

@@ -6,10 +6,10 @@
 mod libvirt;
 mod tool;
 
-use nwfilter::binding;
-use nwfilter::filter::schema::{Attribute, Kind, PROTOCOLS, Protocol, Role};
-use nwfilter::filter::validate::validate;
-use nwfilter::span::Source;
+use nwfilter::document::binding;
+use nwfilter::document::filter::schema::{Attribute, Kind, PROTOCOLS, Protocol, Role};
+use nwfilter::document::filter::validate::validate;
+use nwfilter::document::span::Source;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
@@ -101,7 +101,7 @@ fn protocol_pattern(text: &mut String, protocol: &'static Protocol) {
 fn protocols_grammar() -> String {
     let mut text = String::from(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
-         <!-- The table of protocols and attributes in src/filter/schema.rs, printed by tests/schema.rs. -->\n\
+         <!-- The table of protocols and attributes in src/document/filter/schema.rs, printed by tests/schema.rs. -->\n\
          <grammar xmlns=\"http://relaxng.org/ns/structure/1.0\">\n\
          \x20 <define name=\"protocol\">\n    <choice>\n",
     );

@@ -1,7 +1,7 @@
 //! Who asks for metrics: what is answered to requests, to garbage, and to those who never finish.
 
-use nwfilter::config::Endpoint;
-use nwfilter::scrape::{Answer, LONGEST, Question, Socket, converse, judge, serve};
+use nwfilter::service::config::Endpoint;
+use nwfilter::service::metrics_server::{Answer, LONGEST, Question, Socket, converse, judge, serve};
 use proptest::prelude::*;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;

@@ -4,9 +4,9 @@
 
 mod tool;
 
-use nwfilter::config::LogLevel;
-use nwfilter::logging;
-use nwfilter::notify::{self, State};
+use nwfilter::service::config::LogLevel;
+use nwfilter::service::logging;
+use nwfilter::service::systemd::{self, State};
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::process::{Command, Output, Stdio};
@@ -40,9 +40,9 @@ fn is_child() -> bool {
 fn tells_its_states() {
     if is_child() {
         for state in [State::Reloading, State::Status("12 bindings\nREADY=0"), State::Ready, State::Alive] {
-            notify::tell(state);
+            systemd::tell(state);
         }
-        notify::tell(State::Stopping);
+        systemd::tell(State::Stopping);
     }
 }
 
@@ -68,12 +68,12 @@ fn systemd_hears_every_state() {
 #[test]
 fn answers_on_the_sockets_it_was_given() {
     if is_child() {
-        let sockets = notify::sockets().unwrap();
+        let sockets = systemd::sockets().unwrap();
         for (socket, name) in sockets {
             let (mut stream, _) = UnixListener::from(socket).accept().unwrap();
             std::io::Write::write_all(&mut stream, name.as_bytes()).unwrap();
         }
-        assert!(notify::sockets().unwrap().is_empty(), "the second time there are none");
+        assert!(systemd::sockets().unwrap().is_empty(), "the second time there are none");
     }
 }
 

@@ -2,7 +2,7 @@
 
 mod tool;
 
-use nwfilter::store::{Fault, LIMIT, Lock, Store};
+use nwfilter::service::store::{Fault, LIMIT, Lock, Store};
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;

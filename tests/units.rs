@@ -2,8 +2,8 @@
 
 mod tool;
 
-use nwfilter::checksum::PIN;
-use nwfilter::config::Config;
+use nwfilter::kernel::checksum::PIN;
+use nwfilter::service::config::Config;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -169,7 +169,7 @@ fn the_units_filter_lets_through_what_the_daemons_own_does() {
         assert!(calls.len() > 1, "{filter}");
         if minus { allowed.retain(|call| !calls.contains(call)) } else { allowed.extend(calls) }
     }
-    let source = include_str!("../src/confine/calls.rs");
+    let source = include_str!("../src/service/confine/calls.rs");
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let ours: Vec<&str> =
         source.split("SYS_").skip(1).filter_map(|rest| rest.split(|c| !is_name(c)).next()).collect();

@@ -1,13 +1,13 @@
 //! What is told of frames that no chain sees, against a model of links, hooks and whoever looks at them.
 
-use nwfilter::compile::Features;
-use nwfilter::drops::{Count, Ways};
-use nwfilter::firewall::{Firewall, Member, Place, Policy, Rules};
-use nwfilter::library::Library;
-use nwfilter::links::Load;
-use nwfilter::plan::plan;
-use nwfilter::unseen::{Finding, Look, Missed, Watch, Way, counted_anew};
-use nwfilter::vars::Vars;
+use nwfilter::document::catalog::Library;
+use nwfilter::document::vars::Vars;
+use nwfilter::guest::link::Load;
+use nwfilter::program::compile::Features;
+use nwfilter::ruleset::bypass::{Finding, Look, Missed, Watch, Way, counted_anew};
+use nwfilter::ruleset::counters::{Count, Ways};
+use nwfilter::ruleset::firewall::{Firewall, Member, Place, Policy, Rules};
+use nwfilter::ruleset::plan::plan;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -8,17 +8,19 @@ mod tool;
 
 use lab::frames::*;
 use lab::{Flood, Network, Tap, Way, in_fresh_netns};
-use nwfilter::compile::{HostToGuest, Options};
-use nwfilter::firewall::{Firewall, Member, Place, Policy, Rules};
-use nwfilter::ir::observed::Observed;
-use nwfilter::ir::{Action, Family, Match, Name, SetRef};
-use nwfilter::library::Library;
-use nwfilter::nft::Ownership;
-use nwfilter::plan::{Change, Plan, Step, plan};
-use nwfilter::recall::recall;
-use nwfilter::span::Source;
-use nwfilter::vars::Vars;
-use nwfilter::{apply::Kernel, apply::Stage, layout};
+use nwfilter::document::catalog::Library;
+use nwfilter::document::span::Source;
+use nwfilter::document::vars::Vars;
+use nwfilter::kernel::apply::Kernel;
+use nwfilter::kernel::apply::Stage;
+use nwfilter::program::compile::{HostToGuest, Options};
+use nwfilter::program::ir::observed::Observed;
+use nwfilter::program::ir::{Action, Family, Match, Name, SetRef};
+use nwfilter::ruleset::firewall::{Firewall, Member, Place, Policy, Rules};
+use nwfilter::ruleset::from_kernel::recall;
+use nwfilter::ruleset::layout;
+use nwfilter::ruleset::nft::Ownership;
+use nwfilter::ruleset::plan::{Change, Plan, Step, plan};
 use std::panic::resume_unwind;
 use std::process::Command;
 use std::thread;
@@ -451,7 +453,7 @@ fn a_table_with_names_of_an_earlier_version_is_taken_over_without_a_gap() {
             .chains
             .iter()
             .map(|(name, there)| {
-                let mut there = nwfilter::ir::Chain::clone(there);
+                let mut there = nwfilter::program::ir::Chain::clone(there);
                 for rule in &mut there.rules {
                     for part in &mut rule.matches {
                         if let Match::Lookup { set: SetRef::Named(set), .. } = part {

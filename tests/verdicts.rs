@@ -3,14 +3,14 @@
 
 mod simulated;
 
-use nwfilter::compile::Part;
-use nwfilter::eval::{Connection, End};
-use nwfilter::filter::schema::{Layer, Protocol};
-use nwfilter::filter::{self, state};
-use nwfilter::ir::{Action, CtDirection, Rule};
+use nwfilter::document::filter::schema::{Layer, Protocol};
+use nwfilter::document::filter::{self, state};
+use nwfilter::document::vars::Vars;
+use nwfilter::program::compile::Part;
+use nwfilter::program::eval::{Connection, End};
+use nwfilter::program::ir::{Action, CtDirection, Rule};
+use nwfilter::program::resolve::{self, Condition, Mode, Resolved, Step, Test};
 use nwfilter::program::{IN, OUT, Program};
-use nwfilter::resolve::{self, Condition, Mode, Resolved, Step, Test};
-use nwfilter::vars::Vars;
 use proptest::prelude::*;
 use proptest::sample::select;
 use simulated::*;
@@ -228,7 +228,7 @@ fn alone(rule: &resolve::Rule) -> Resolved {
         resolved.ip.push(rule.clone());
         resolved.ip.extend(closing);
         let tests = others.into_iter().flatten().map(|ether_type| Test::Equals {
-            field: nwfilter::field::Field::EtherType,
+            field: nwfilter::document::field::Field::EtherType,
             mask: None,
             value: ether_type.to_be_bytes().into(),
         });
@@ -344,7 +344,7 @@ proptest! {
     fn counting_changes_no_verdict(texts in some_filters(), vars in some_vars()) {
         let shelf = Shelf::new(&texts);
         let plain = Guest::new(&shelf, "f0", &vars, Mode::Fold, &ABLE);
-        let options = nwfilter::compile::Options { counters: true, ..ABLE };
+        let options = nwfilter::program::compile::Options { counters: true, ..ABLE };
         let counted = Guest::new(&shelf, "f0", &vars, Mode::Fold, &options);
         let (plain, counted) = (plain.judge(), counted.judge());
         for frame in frames().iter().step_by(5) {

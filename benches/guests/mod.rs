@@ -3,12 +3,12 @@
 // Every benchmark uses a part of it.
 #![allow(dead_code)]
 
-use nwfilter::compile::{Features, HostToGuest, Options};
-use nwfilter::filter::Filter;
-use nwfilter::firewall::{Firewall, Member, Place, Policy, Rules};
-use nwfilter::library::Library;
-use nwfilter::span::Source;
-use nwfilter::vars::Vars;
+use nwfilter::document::catalog::Library;
+use nwfilter::document::filter::Filter;
+use nwfilter::document::span::Source;
+use nwfilter::document::vars::Vars;
+use nwfilter::program::compile::{Features, HostToGuest, Options};
+use nwfilter::ruleset::firewall::{Firewall, Member, Place, Policy, Rules};
 use std::sync::Arc;
 
 /// The first index that is a guest's; below are the links of a namespace.

@@ -2,9 +2,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use nwfilter::binding::{read, read_status, validate::validate, write, write_status};
-use nwfilter::diag::{principal, render};
-use nwfilter::span::Source;
+use nwfilter::document::binding::{read, read_status, validate::validate, write, write_status};
+use nwfilter::document::diag::{principal, render};
+use nwfilter::document::span::Source;
 
 fuzz_target!(|text: &str| {
     let source = Source::new("fuzz.xml", text);

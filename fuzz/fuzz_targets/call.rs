@@ -4,11 +4,12 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use nwfilter::rpc::Error;
-use nwfilter::rpc::frames::Frames;
-use nwfilter::rpc::proto::{Header, kind};
-use nwfilter::rpc::session::{Access, Beat, Keepalive, Session, Step};
-use nwfilter::rpc::xdr::Reader;
+use nwfilter::service::rpc::wire_error;
+use nwfilter::engine::error::Error;
+use nwfilter::service::rpc::frames::Frames;
+use nwfilter::service::rpc::proto::{Header, kind};
+use nwfilter::service::rpc::session::{Access, Beat, Keepalive, Session, Step};
+use nwfilter::service::rpc::xdr::Reader;
 use std::time::Duration;
 
 const KEEP: usize = 512;
@@ -54,7 +55,7 @@ fn judge(step: Step, head: &Header, access: Access) -> bool {
                 assert_eq!((answer.serial, answer.procedure), (head.serial, head.procedure));
             }
             if answer.status == 1 {
-                Error::read(&mut from).unwrap();
+                wire_error::read(&mut from).unwrap();
                 assert_eq!(from.remaining(), 0);
             }
             true

@@ -2,9 +2,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use nwfilter::diag::{principal, render};
-use nwfilter::filter::{read::read, validate::validate, write::write};
-use nwfilter::span::Source;
+use nwfilter::document::diag::{principal, render};
+use nwfilter::document::filter::{read::read, validate::validate, write::write};
+use nwfilter::document::span::Source;
 
 fuzz_target!(|text: &str| {
     let source = Source::new("fuzz.xml", text);

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use nwfilter::frame::read;
+use nwfilter::guest::frame::read;
 use std::net::IpAddr;
 
 fuzz_target!(|bytes: &[u8]| {

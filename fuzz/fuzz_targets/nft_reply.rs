@@ -2,9 +2,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use nwfilter::nft::read::{Dump, Request, observe};
-use nwfilter::nft::reply::{Received, error, messages};
-use nwfilter::nft::watch::Decoder;
+use nwfilter::ruleset::nft::read::{Dump, Request, observe};
+use nwfilter::ruleset::nft::reply::{Received, error, messages};
+use nwfilter::ruleset::nft::announcement::Decoder;
 use std::io;
 
 /// A kernel that answers every question with the same bytes.

@@ -2,12 +2,12 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use nwfilter::compile::{Features, HostToGuest, Options};
-use nwfilter::eval::{Frame, Port, Rules};
-use nwfilter::firewall::{self, Firewall, Member, Place, Policy};
-use nwfilter::ir::{Family, Ruleset};
-use nwfilter::library::Library;
-use nwfilter::vars::Vars;
+use nwfilter::program::compile::{Features, HostToGuest, Options};
+use nwfilter::program::eval::{Frame, Port, Rules};
+use nwfilter::ruleset::firewall::{self, Firewall, Member, Place, Policy};
+use nwfilter::program::ir::{Family, Ruleset};
+use nwfilter::document::catalog::Library;
+use nwfilter::document::vars::Vars;
 use std::sync::OnceLock;
 
 static RULESETS: OnceLock<Vec<[Ruleset; 2]>> = OnceLock::new();

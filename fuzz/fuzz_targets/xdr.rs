@@ -4,7 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use nwfilter::rpc::xdr::{Malformed, Reader, Writer};
+use nwfilter::service::rpc::xdr::{Malformed, Reader, Writer};
 
 fuzz_target!(|data: (&[u8], &[u8])| {
     let (plan, bytes) = data;

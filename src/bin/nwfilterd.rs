@@ -1,11 +1,11 @@
 //! The daemon `nwfilterd`.
 
 use clap::Parser;
-use nwfilter::config::Options;
+use nwfilter::service::config::Options;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match nwfilter::daemon::run(&Options::parse()) {
+    match nwfilter::service::daemon::run(&Options::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("nwfilterd: {}", failure.report());

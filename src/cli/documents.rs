@@ -1,16 +1,16 @@
 //! `check` and `fmt`: documents, and nothing of the host but their files.
 
 use super::{Failure, Outcome, print, show, whole};
-use crate::audit::{audit, behind_ethernet};
-use crate::binding::{self, Binding};
-use crate::compile::{Features, HostToGuest, Options, Use, compile, warnings};
-use crate::diag::{Diagnostic, refuses};
-use crate::filter::{Filter, read, write};
-use crate::library::{Library, unreadable};
-use crate::resolve;
-use crate::resolve::given::{self, Given, Unread};
-use crate::span::{Place, Source};
-use crate::xml::{Document, decode};
+use crate::document::binding::{self, Binding};
+use crate::document::catalog::{Library, unreadable};
+use crate::document::diag::{Diagnostic, refuses};
+use crate::document::filter::{Filter, read, write};
+use crate::document::span::{Place, Source};
+use crate::document::xml::{Document, decode};
+use crate::program::compile::{Features, HostToGuest, Options, Use, compile, warnings};
+use crate::program::resolve;
+use crate::program::resolve::given::{self, Given, Unread};
+use crate::report::audit::{audit, behind_ethernet};
 use clap::Args;
 use std::collections::BTreeSet;
 use std::fs;

@@ -7,31 +7,31 @@
 use super::print::{complete, with_faults_of};
 use super::status::asked;
 use super::{BindArgs, Failure, Outcome, guard, note, params, print, show};
-use crate::apply::{self, Kernel};
-use crate::audit;
-use crate::binding::{self, Binding};
-use crate::checksum::TcxHook;
-use crate::compile::{Hooks, Options, Programs, compile_at, compile_guarded};
-use crate::diag::{Diagnostic, refuses};
-use crate::explain::Bound;
-use crate::firewall::{Place, Tables};
-use crate::ipset;
-use crate::ir::observed::Observed;
-use crate::ir::{Ruleset, TABLE};
-use crate::layout;
-use crate::library::Library;
-use crate::links;
-use crate::nft::Ownership;
-use crate::place;
-use crate::plan::{Plan, plan as difference};
-use crate::recall::recall;
-use crate::resolve::given::{self, Given, Unread};
-use crate::resolve::{self, Mode, resolve};
-use crate::rpc::client::Client;
-use crate::span::{Source, Span};
-use crate::status::Interface;
-use crate::store::{BINDINGS, Fault, LOCK, Lock, Store};
-use crate::vars::Vars;
+use crate::document::binding::{self, Binding};
+use crate::document::catalog::Library;
+use crate::document::diag::{Diagnostic, refuses};
+use crate::document::span::{Source, Span};
+use crate::document::vars::Vars;
+use crate::kernel::apply::{self, Kernel};
+use crate::kernel::checksum::TcxHook;
+use crate::kernel::links;
+use crate::program::compile::{Hooks, Options, Programs, compile_at, compile_guarded};
+use crate::program::ir::observed::Observed;
+use crate::program::ir::{Ruleset, TABLE};
+use crate::program::resolve::given::{self, Given, Unread};
+use crate::program::resolve::{self, Mode, resolve};
+use crate::report::audit;
+use crate::report::explain::Bound;
+use crate::report::status::Interface;
+use crate::ruleset::attach;
+use crate::ruleset::firewall::{Place, Tables};
+use crate::ruleset::from_kernel::recall;
+use crate::ruleset::ipset;
+use crate::ruleset::layout;
+use crate::ruleset::nft::Ownership;
+use crate::ruleset::plan::{Plan, plan as difference};
+use crate::service::rpc::client::Client;
+use crate::service::store::{BINDINGS, Fault, LOCK, Lock, Store};
 use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
@@ -407,13 +407,13 @@ fn link(dev: &str) -> Result<(u32, Place), Failure> {
     let found = links.iter().find(|link| link.name == dev);
     let link = found.ok_or_else(|| Failure::Host(no_interface(dev)))?;
     let master = links.iter().find(|other| Some(other.index) == link.master);
-    Ok((link.index, place::of(link, master, false)))
+    Ok((link.index, attach::of(link, master, false)))
 }
 
 /// Refuses an interface whose packets no filter judges.
 fn refuse_unfit(dev: &str) -> Outcome {
     let link = links::by_name(dev).map_err(|error| Failure::host(&dev, &error))?;
-    link.and_then(|link| place::unfit(&link)).map_or(Ok(()), |fault| Err(Failure::Faults(vec![fault])))
+    link.and_then(|link| attach::unfit(&link)).map_or(Ok(()), |fault| Err(Failure::Faults(vec![fault])))
 }
 
 fn observe(kernel: &Kernel) -> Result<Observed, Failure> {

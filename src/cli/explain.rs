@@ -3,14 +3,14 @@
 use super::print::with_faults_of;
 use super::status::asked;
 use super::{Failure, FilterArgs, Outcome, print};
-use crate::addr::Mac;
-use crate::compile::{HOST_MARK, HostToGuest};
-use crate::eval::{Connection, Frame, Port, Tracking};
-use crate::explain::{Bound, Explainer, Packets, Sketch, Station, Way};
-use crate::filter::{Filter, state};
-use crate::ir::CtDirection;
-use crate::library::Library;
-use crate::vars::Vars;
+use crate::document::catalog::Library;
+use crate::document::filter::{Filter, state};
+use crate::document::mac::Mac;
+use crate::document::vars::Vars;
+use crate::program::compile::{HOST_MARK, HostToGuest};
+use crate::program::eval::{Connection, Frame, Port, Tracking};
+use crate::program::ir::CtDirection;
+use crate::report::explain::{Bound, Explainer, Packets, Sketch, Station, Way};
 use clap::{Args, ValueEnum};
 use std::fs;
 use std::path::PathBuf;
@@ -156,7 +156,7 @@ fn bound(dev: &str) -> Result<(Explainer, Vars, HostToGuest), Failure> {
     };
     let mut library = Library::default();
     for (name, text) in &bound.documents {
-        library.add(&crate::span::Source::new(name.as_str(), text.as_str()));
+        library.add(&crate::document::span::Source::new(name.as_str(), text.as_str()));
     }
     let vars = Vars(bound.vars);
     let lookup = |name: &str| -> Option<Arc<Filter>> { library.get(name) };

@@ -4,11 +4,11 @@
 
 use super::status::{asked, recorded, runtime};
 use super::{Failure, Outcome, note, print};
-use crate::diag::Diagnostic;
+use crate::document::catalog::{Library, unreadable};
+use crate::document::diag::Diagnostic;
+use crate::document::filter::{Filter, write};
 use crate::engine::named::{Defined, Outcome as Became, in_use, read_all, unknown};
-use crate::filter::{Filter, write};
-use crate::library::{Library, unreadable};
-use crate::store::{Fault, LOCK, Lock, Store};
+use crate::service::store::{Fault, LOCK, Lock, Store};
 use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};

@@ -4,7 +4,7 @@
 //! is said, and the interface is bound without it.
 
 use super::{Failure, Outcome, note};
-use crate::checksum::{Guard, PIN, TcxHook};
+use crate::kernel::checksum::{Guard, PIN, TcxHook};
 use std::path::Path;
 
 /// Has what the guest of an interface sends judged. Whether that is new.

@@ -1,10 +1,10 @@
 //! `ipset`: sets of addresses by name.
 
 use super::{Failure, Outcome, print, status};
-use crate::apply::Kernel;
-use crate::ipset::work;
-use crate::nft::Ownership;
-use crate::rpc::IpsetVerb;
+use crate::kernel::apply::Kernel;
+use crate::ruleset::ipset::IpsetVerb;
+use crate::ruleset::ipset::work;
+use crate::ruleset::nft::Ownership;
 use clap::Subcommand;
 
 /// What is done to a set.

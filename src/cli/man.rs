@@ -7,7 +7,7 @@ mod sections;
 mod topics;
 
 use super::Cli;
-use crate::config::Options;
+use crate::service::config::Options;
 use clap::{Command, CommandFactory};
 use clap_mangen::Man;
 use std::fs;

@@ -3,8 +3,8 @@
 //! libvirt leaves such a parameter out of a binding, and a guest whose address is left out may choose one.
 
 use super::{Failure, Outcome};
-use crate::diag::{Code, Diagnostic};
-use crate::vars::is_value;
+use crate::document::diag::{Code, Diagnostic};
+use crate::document::vars::is_value;
 
 /// Refuses all values that a binding can not hold.
 pub(super) fn check(params: &[(String, String)]) -> Outcome {

@@ -1,13 +1,13 @@
 //! `compile`: the program a filter comes to, as text or as JSON.
 
 use super::{Failure, FilterArgs, Outcome, print};
-use crate::compile::{Features, HostToGuest, Options, compile as to_program};
-use crate::ir::text::RuleText;
-use crate::ir::{Family, Rule};
-use crate::library::Library;
+use crate::document::catalog::Library;
+use crate::document::vars::{Access, Vars};
 use crate::program::Program;
-use crate::resolve::{Mode, missing, resolve, unresolvable};
-use crate::vars::{Access, Vars};
+use crate::program::compile::{Features, HostToGuest, Options, compile as to_program};
+use crate::program::ir::text::RuleText;
+use crate::program::ir::{Family, Rule};
+use crate::program::resolve::{Mode, missing, resolve, unresolvable};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -33,10 +33,10 @@ pub(super) fn compile(arguments: &FilterArgs, slots: bool, as_json: bool) -> Out
 
 /// What is wrong with files of the directory may be why something is missing.
 pub(super) fn with_faults_of(
-    mut directory: Vec<crate::diag::Diagnostic>,
-    faults: Vec<crate::diag::Diagnostic>,
+    mut directory: Vec<crate::document::diag::Diagnostic>,
+    faults: Vec<crate::document::diag::Diagnostic>,
 ) -> Failure {
-    directory.retain(|fault| fault.severity != crate::diag::Severity::Warning);
+    directory.retain(|fault| fault.severity != crate::document::diag::Severity::Warning);
     directory.extend(faults);
     Failure::Faults(directory)
 }
@@ -57,7 +57,7 @@ pub(super) fn complete(library: &Library, filter: &str, vars: &Vars) -> Outcome 
 }
 
 fn json_of(program: &Program) -> Value {
-    let chain = |(name, rules): (&crate::ir::Name, &Vec<Rule>)| json!({ "name": **name, "rules": rules.iter().map(rule).collect::<Vec<_>>() });
+    let chain = |(name, rules): (&crate::program::ir::Name, &Vec<Rule>)| json!({ "name": **name, "rules": rules.iter().map(rule).collect::<Vec<_>>() });
     json!({
         "filter": program.filter,
         "stateful": program.stateful,

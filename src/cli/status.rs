@@ -1,20 +1,20 @@
 //! `status`: what is enforced now, as a table or as JSON.
 
 use super::{Failure, Outcome, date, print};
-use crate::apply::Kernel;
-use crate::binding::{self, Binding};
-use crate::drops::{Count, Traffic};
-use crate::learning::filters::{ANY, DHCP, DHCP_FROM_SERVERS};
-use crate::links;
-use crate::nft::Ownership;
+use crate::document::binding::{self, Binding};
+use crate::document::span::Source;
+use crate::engine::error::Code;
+use crate::guest::learning::filters::{ANY, DHCP, DHCP_FROM_SERVERS};
+use crate::kernel::apply::Kernel;
+use crate::kernel::links;
 use crate::program::printable;
-use crate::rpc::Code;
-use crate::rpc::client::{self, Client};
-use crate::rpc::listen::NAME;
-use crate::span::Source;
-use crate::status::{Address, Guest, Interface, Learning, Seat, Status};
-use crate::store::BINDINGS;
-use crate::unseen::Missed;
+use crate::report::status::{Address, Guest, Interface, Learning, Seat, Status};
+use crate::ruleset::bypass::Missed;
+use crate::ruleset::counters::{Count, Traffic};
+use crate::ruleset::nft::Ownership;
+use crate::service::rpc::client::{self, Client};
+use crate::service::rpc::listen::NAME;
+use crate::service::store::BINDINGS;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;

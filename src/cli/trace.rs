@@ -1,17 +1,18 @@
 //! `trace`: what becomes of an interface's frames, live.
 
 use super::{Failure, Outcome, print};
-use crate::apply::Kernel;
-use crate::filter::Entry;
-use crate::ir::{Family, Ruleset};
-use crate::layout;
-use crate::library::Library;
-use crate::links;
-use crate::nft::Ownership;
-use crate::nft::trace::{At, Tracer};
-use crate::recall::recall;
-use crate::span::Place;
-use crate::trace::{Capture, Fate, Joiner};
+use crate::document::catalog::Library;
+use crate::document::filter::Entry;
+use crate::document::span::Place;
+use crate::kernel::apply::Kernel;
+use crate::kernel::links;
+use crate::kernel::tracer::Tracer;
+use crate::program::ir::{Family, Ruleset};
+use crate::report::trace::{Capture, Fate, Joiner};
+use crate::ruleset::from_kernel::recall;
+use crate::ruleset::layout;
+use crate::ruleset::nft::Ownership;
+use crate::ruleset::nft::trace::At;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};

@@ -5,9 +5,9 @@
 
 use super::State;
 use super::needs::Needs;
-use crate::binding::Binding;
-use crate::filter::Filter;
-use crate::firewall::{Member, Refused, Rules};
+use crate::document::binding::Binding;
+use crate::document::filter::Filter;
+use crate::ruleset::firewall::{Member, Refused, Rules};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 

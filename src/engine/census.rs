@@ -1,8 +1,8 @@
 //! How much of everything a state holds, for metrics.
 
 use super::State;
-use crate::firewall::Place;
-use crate::lease::{How, Table};
+use crate::guest::lease::{How, Table};
+use crate::ruleset::firewall::Place;
 
 /// Numbers of things, by kind where there are kinds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

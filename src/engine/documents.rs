@@ -4,11 +4,11 @@
 //! document means to an interface, and libvirt has no words for, is told whole in one line. The diagnostics go along
 //! for the command.
 
-use crate::binding::{self, Binding};
-use crate::diag::{Diagnostic, Faults, Severity, lines, principal};
-use crate::filter::{Filter, read, validate};
-use crate::rpc::{Code, Domain, Error};
-use crate::span::Source;
+use crate::document::binding::{self, Binding};
+use crate::document::diag::{Diagnostic, Faults, Severity, lines, principal};
+use crate::document::filter::{Filter, read, validate};
+use crate::document::span::Source;
+use crate::engine::error::{Code, Domain, Error};
 use std::collections::BTreeSet;
 
 /// A filter that a client sent, checked against the schema first where it asks for that, and what libvirt leaves out of it.

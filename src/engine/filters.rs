@@ -6,11 +6,12 @@
 
 use super::documents::{self, read_filter};
 use super::{Change, Context, State, Write, refusal};
-use crate::diag::{Diagnostic, Severity};
-use crate::filter::{Filter, write};
-use crate::firewall::{Firewall, Refused, Rules};
-use crate::resolve::{has_loop, introduces_loop};
-use crate::rpc::{Error, FilterId, Reply};
+use crate::document::diag::{Diagnostic, Severity};
+use crate::document::filter::{Filter, write};
+use crate::engine::api::{FilterId, Reply};
+use crate::engine::error::Error;
+use crate::program::resolve::{has_loop, introduces_loop};
+use crate::ruleset::firewall::{Firewall, Refused, Rules};
 use imbl::OrdMap;
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -6,18 +6,18 @@
 
 use super::needs::{IP, Needs};
 use super::{Change, State, refusal};
-use crate::binding::Binding;
-use crate::bpf::Side;
-use crate::firewall::{Member, Refused};
-use crate::learn::{Post, Told};
-use crate::learning::{Heard, Learner, Mode};
-use crate::lease::file::{self, Book, Guest};
-use crate::lease::{How, Learned, Table};
-use crate::links::{Kind, Link};
-use crate::place;
-use crate::resolve::unresolvable;
-use crate::rpc::Error;
-use crate::status::{Address, Learning};
+use crate::document::binding::Binding;
+use crate::engine::error::Error;
+use crate::guest::bpf::Side;
+use crate::guest::learning::{Heard, Learner, Mode};
+use crate::guest::lease::file::{self, Book, Guest};
+use crate::guest::lease::{How, Learned, Table};
+use crate::guest::link::{Kind, Link};
+use crate::guest::observation::{CaptureSpec, Observation};
+use crate::program::resolve::unresolvable;
+use crate::report::status::{Address, Learning};
+use crate::ruleset::attach;
+use crate::ruleset::firewall::{Member, Refused};
 use imbl::ordmap::DiffItem;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -59,7 +59,7 @@ impl State {
         binding: &Binding,
         needs: &mut Needs,
     ) -> Result<Vec<Member>, Refused> {
-        let diagnostics: Vec<_> = links.iter().filter_map(|link| place::unfit(link)).collect();
+        let diagnostics: Vec<_> = links.iter().filter_map(|link| attach::unfit(link)).collect();
         if !diagnostics.is_empty() {
             return Err(Refused { interface: None, diagnostics });
         }
@@ -111,7 +111,7 @@ impl State {
     }
 
     /// Takes what an ear heard, and what that was; none where it changes nothing.
-    pub fn hear(&self, told: &Told, now: Duration) -> Option<(Heard, Change)> {
+    pub fn hear(&self, told: &Observation, now: Duration) -> Option<(Heard, Change)> {
         let study = self.learners.get(&told.guest).filter(|_| self.is_bound(told.guest))?;
         let mut learner = study.learner.clone();
         let heard = learner.hear(&told.frame, self.epoch + now);
@@ -213,7 +213,7 @@ impl State {
     }
 
     /// Where to listen, by the index of each guest's link.
-    pub fn posts(&self) -> BTreeMap<u32, Post> {
+    pub fn posts(&self) -> BTreeMap<u32, CaptureSpec> {
         let listening = self
             .learners
             .iter()
@@ -222,12 +222,12 @@ impl State {
     }
 
     /// A macvtap shows both what its guest sends and what it gets, as the device below it would, but nobody else's frames.
-    fn post(&self, index: u32, learner: &Learner) -> Option<Post> {
+    fn post(&self, index: u32, learner: &Learner) -> Option<CaptureSpec> {
         let side = match self.links.get(&index)?.kind {
             Kind::Macvtap { .. } => Side::Guest,
             _ => Side::Host,
         };
-        Some(Post { guest: index, link: index, side, mac: learner.mac(), mode: learner.wanted().mode })
+        Some(CaptureSpec { guest: index, link: index, side, mac: learner.mac(), mode: learner.wanted().mode })
     }
 
     /// Whether learners are the same ones, knowing the same, as in another state.

@@ -6,11 +6,12 @@
 use super::documents;
 use super::filters::{Filters, check, is_same, not_as_written};
 use super::{Change, Context, State, Write};
-use crate::diag::{Code, Diagnostic, Severity, similar};
-use crate::filter::{Filter, read, write};
-use crate::resolve;
-use crate::rpc::{Error, Reply};
-use crate::span::{Place, Source, Span};
+use crate::document::diag::{Code, Diagnostic, Severity, similar};
+use crate::document::filter::{Filter, read, write};
+use crate::document::span::{Place, Source, Span};
+use crate::engine::api::Reply;
+use crate::engine::error::Error;
+use crate::program::resolve;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use uuid::Uuid;
@@ -133,7 +134,8 @@ impl State {
 
     /// The ports whose bindings use a filter, in order.
     pub fn users(&self, name: &str) -> Vec<String> {
-        let uses = |binding: &&Arc<crate::binding::Binding>| self.firewall.uses(&binding.filter, name);
+        let uses =
+            |binding: &&Arc<crate::document::binding::Binding>| self.firewall.uses(&binding.filter, name);
         self.bindings.values().filter(uses).map(|binding| binding.portdev.clone()).collect()
     }
 }

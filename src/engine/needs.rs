@@ -4,13 +4,13 @@
 //! enforced once there is an address, from the values as well. Guests' own MACs, which are read already, make no difference.
 
 use super::State;
-use crate::addr::Mac;
-use crate::binding::Binding;
-use crate::compile::Hooks;
-use crate::firewall::Refused;
-use crate::learning::{Meaningless, Mode, Wanted};
-use crate::resolve::given;
-use crate::vars::{Access, Index, Vars};
+use crate::document::binding::Binding;
+use crate::document::mac::Mac;
+use crate::document::vars::{Access, Index, Vars};
+use crate::guest::learning::{Meaningless, Mode, Wanted};
+use crate::program::compile::Hooks;
+use crate::program::resolve::given;
+use crate::ruleset::firewall::Refused;
 use std::collections::BTreeMap;
 
 /// The one variable that can be learned.

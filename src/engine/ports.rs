@@ -6,18 +6,19 @@
 use super::documents::{read_binding, read_whole_binding, refusal};
 use super::needs::Needs;
 use super::{Change, State, Write, binding_id, own_refusal};
-use crate::audit;
-use crate::binding::{self, Binding};
-use crate::compile::Hooks;
-use crate::diag::{Diagnostic, Severity};
-use crate::firewall::{Member, Place, Rules};
-use crate::ir::Ruleset;
-use crate::layout;
-use crate::links::{Kind, Link, LinkEvent};
-use crate::place;
-use crate::resolve::given::{Given, Risk, Unread};
-use crate::rpc::{Error, Reply};
-use crate::vars::Vars;
+use crate::document::binding::{self, Binding};
+use crate::document::diag::{Diagnostic, Severity};
+use crate::document::vars::Vars;
+use crate::engine::api::Reply;
+use crate::engine::error::Error;
+use crate::guest::link::{Kind, Link, LinkEvent};
+use crate::program::compile::Hooks;
+use crate::program::ir::Ruleset;
+use crate::program::resolve::given::{Given, Risk, Unread};
+use crate::report::audit;
+use crate::ruleset::attach;
+use crate::ruleset::firewall::{Member, Place, Rules};
+use crate::ruleset::layout;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -117,7 +118,7 @@ impl State {
 
     fn place(&self, link: &Link) -> Place {
         let master = link.master.and_then(|master| self.links.get(&master));
-        place::of(link, master.map(|master| &**master), self.firewall.ports_at_devices())
+        attach::of(link, master.map(|master| &**master), self.firewall.ports_at_devices())
     }
 
     /// Where a binding's interface is judged, or can come to be while it is not there.

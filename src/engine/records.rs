@@ -5,7 +5,7 @@
 //! time take away is in force first and written then; it never waits for a disk.
 
 use super::{Change, State, Write};
-use crate::lease::file;
+use crate::guest::lease::file;
 
 /// The records of a change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -5,7 +5,7 @@
 //! Whoever names a filter, a variable or a set of addresses chooses only letters within one part.
 
 use super::{IN, OUT, SlotPart, printable};
-use crate::ir::{KeyType, Name};
+use crate::program::ir::{KeyType, Name};
 use std::fmt::{self, Display, Formatter};
 
 const MEMBERS: &str = "members";

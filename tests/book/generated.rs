@@ -4,9 +4,9 @@ use super::{root, updates};
 use clap::builder::StyledStr;
 use clap::{Arg, Command, CommandFactory};
 use nwfilter::cli::Cli;
-use nwfilter::config::Options;
-use nwfilter::filter::reference;
-use nwfilter::filter::schema::{PROTOCOLS, Protocol};
+use nwfilter::document::filter::reference;
+use nwfilter::document::filter::schema::{PROTOCOLS, Protocol};
+use nwfilter::service::config::Options;
 use std::fmt::Write;
 use std::fs;
 

@@ -5,10 +5,10 @@ use super::below_src;
 use super::markdown::Page;
 use super::root;
 use nwfilter::engine::{Census, State};
-use nwfilter::firewall::{Firewall, Policy};
-use nwfilter::metrics::{Counters, Dropped};
-use nwfilter::nft::probe::Features;
-use nwfilter::unseen::Missed;
+use nwfilter::ruleset::bypass::Missed;
+use nwfilter::ruleset::firewall::{Firewall, Policy};
+use nwfilter::ruleset::nft::probe::Features;
+use nwfilter::service::metrics::{Counters, Dropped};
 use std::fs;
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ fn every_warning_and_error_is_in_the_reference() {
 #[test]
 fn every_set_and_chain_is_in_the_reference() {
     let page = Page::read(root().join("docs/src/reference/ruleset.md")).text;
-    let layout = below_src().into_iter().filter(|path| path.to_str().unwrap().contains("/src/layout"));
+    let layout = below_src().into_iter().filter(|path| path.to_str().unwrap().contains("/src/ruleset/layout"));
     let sources: String = layout.map(|path| fs::read_to_string(path).unwrap()).collect();
     let constants = sources.split("const ").skip(1).filter_map(|rest| rest.split_once(": &str = \""));
     let names: Vec<&str> = constants.filter_map(|(_, rest)| Some(rest.split_once('"')?.0)).collect();

@@ -7,11 +7,11 @@ mod meter;
 mod worst;
 
 use meter::{Cost, Metered, cost};
-use nwfilter::binding::Binding;
-use nwfilter::diag::Faults;
+use nwfilter::document::binding::Binding;
+use nwfilter::document::diag::Faults;
+use nwfilter::document::filter::read::read;
+use nwfilter::document::span::Source;
 use nwfilter::engine::{State, sound};
-use nwfilter::filter::read::read;
-use nwfilter::span::Source;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -158,7 +158,7 @@ fn a_start_costs_what_there_is_to_start() {
     let firewall = host.firewall().clone();
     let binding = |n: u32| -> Binding {
         let text = worst::bound(&format!("guest{n}"), "clean-traffic", &worst::address_of(n));
-        nwfilter::binding::read(&Source::new("b", text)).unwrap().0
+        nwfilter::document::binding::read(&Source::new("b", text)).unwrap().0
     };
     let sizes = [500, 2000].map(|count| (0..count).map(binding).collect::<Vec<_>>());
     grows_with_its_size("bindings", |size| {

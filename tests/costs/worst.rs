@@ -1,17 +1,17 @@
 //! Inputs that are as bad as we could think of, by their size.
 
-use nwfilter::addr::Mac;
-use nwfilter::binding;
-use nwfilter::compile::Features;
-use nwfilter::diag::render;
+use nwfilter::document::binding;
+use nwfilter::document::diag::render;
+use nwfilter::document::filter::{read, validate};
+use nwfilter::document::mac::Mac;
+use nwfilter::document::span::Source;
+use nwfilter::document::standard::STANDARD;
+use nwfilter::engine::api::Request;
 use nwfilter::engine::documents;
 use nwfilter::engine::{Context, State};
-use nwfilter::filter::{read, validate};
-use nwfilter::firewall::{Firewall, Policy};
-use nwfilter::links::{Kind, Link};
-use nwfilter::rpc::Request;
-use nwfilter::span::Source;
-use nwfilter::standard::STANDARD;
+use nwfilter::guest::link::{Kind, Link};
+use nwfilter::program::compile::Features;
+use nwfilter::ruleset::firewall::{Firewall, Policy};
 use std::fmt::Write;
 use std::time::Duration;
 use uuid::Uuid;

@@ -3,7 +3,8 @@
 use crate::lab::frames::*;
 use crate::lab::{Network, in_fresh_netns};
 use crate::tool::InTime;
-use nwfilter::links::{Load, loads, shed};
+use nwfilter::guest::link::Load;
+use nwfilter::kernel::links::{loads, shed};
 use std::process::Command;
 
 #[test]

@@ -2,15 +2,15 @@
 
 use crate::lab::frames::*;
 use crate::lab::{Link, Wire, in_fresh_netns, macvtap, veth};
-use nwfilter::apply::Kernel;
-use nwfilter::drops::{dropped, traffic};
-use nwfilter::firewall::{Firewall, Member, Place, Policy, Rules};
-use nwfilter::ir::Ruleset;
-use nwfilter::library::Library;
-use nwfilter::nft::Ownership;
-use nwfilter::plan::plan;
-use nwfilter::recall::recall;
-use nwfilter::vars::Vars;
+use nwfilter::document::catalog::Library;
+use nwfilter::document::vars::Vars;
+use nwfilter::kernel::apply::Kernel;
+use nwfilter::program::ir::Ruleset;
+use nwfilter::ruleset::counters::{dropped, traffic};
+use nwfilter::ruleset::firewall::{Firewall, Member, Place, Policy, Rules};
+use nwfilter::ruleset::from_kernel::recall;
+use nwfilter::ruleset::nft::Ownership;
+use nwfilter::ruleset::plan::plan;
 use std::time::Duration;
 
 #[test]

@@ -3,10 +3,10 @@
 use crate::host::{Host, STYLES};
 use crate::lab::frames::*;
 use crate::lab::in_fresh_netns;
-use nwfilter::drops::{Count, traffic};
-use nwfilter::ir::Ruleset;
-use nwfilter::plan::plan;
-use nwfilter::recall::recall;
+use nwfilter::program::ir::Ruleset;
+use nwfilter::ruleset::counters::{Count, traffic};
+use nwfilter::ruleset::from_kernel::recall;
+use nwfilter::ruleset::plan::plan;
 
 const VARS: &[(&str, &str)] = &[("MAC", "52:54:00:00:00:01"), ("IP", GUEST_IP)];
 const HEADER: u64 = 14;

@@ -405,9 +405,10 @@ struct Stranger;
 
 impl Stranger {
     fn serve(path: &Path) -> Stranger {
-        use nwfilter::rpc::Error;
-        use nwfilter::rpc::proto::{HEADER, Header, kind, status};
-        use nwfilter::rpc::xdr::{Reader, Writer};
+        use nwfilter::engine::error::Error;
+        use nwfilter::service::rpc::proto::{HEADER, Header, kind, status};
+        use nwfilter::service::rpc::wire_error;
+        use nwfilter::service::rpc::xdr::{Reader, Writer};
         use std::io::{Read, Write};
         let listener = std::os::unix::net::UnixListener::bind(path).unwrap();
         std::thread::spawn(move || {
@@ -422,7 +423,8 @@ impl Stranger {
                 let call = Header::read(&mut from).unwrap();
                 stream.read_exact(&mut vec![0; length - HEADER]).unwrap();
                 let mut body = Writer::default();
-                Error::rpc(format!("Cannot find program {} version 1", call.program)).write(&mut body);
+                let error = Error::rpc(format!("Cannot find program {} version 1", call.program));
+                wire_error::write(&error, &mut body);
                 let head = Header { kind: kind::REPLY, status: status::ERROR, ..call };
                 stream.write_all(&head.frame(&body.into_bytes())).unwrap();
             }

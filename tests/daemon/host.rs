@@ -4,16 +4,17 @@
 #![allow(dead_code)]
 
 use crate::tool::{self, InTime, end, with_usual_signals};
-use nwfilter::apply::Kernel;
-use nwfilter::ir::Family;
-use nwfilter::ir::observed::ObservedTable;
-use nwfilter::layout;
-use nwfilter::nft::Ownership;
-use nwfilter::rpc::client::{Client, Failure};
-use nwfilter::rpc::listen::NAME;
-use nwfilter::rpc::proto::{self, REMOTE};
-use nwfilter::rpc::xdr::{Reader, Writer};
-use nwfilter::rpc::{BindingId, Error, FilterId};
+use nwfilter::engine::api::{BindingId, FilterId};
+use nwfilter::engine::error::Error;
+use nwfilter::kernel::apply::Kernel;
+use nwfilter::program::ir::Family;
+use nwfilter::program::ir::observed::ObservedTable;
+use nwfilter::ruleset::layout;
+use nwfilter::ruleset::nft::Ownership;
+use nwfilter::service::rpc::client::{Client, Failure};
+use nwfilter::service::rpc::listen::NAME;
+use nwfilter::service::rpc::proto::{self, REMOTE};
+use nwfilter::service::rpc::xdr::{Reader, Writer};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::net::UnixDatagram;
@@ -369,7 +370,7 @@ pub fn rules() -> ObservedTable {
 
 /// The indexes of the interfaces that are bound in the kernel.
 pub fn bound() -> Vec<u32> {
-    let index = |key: &nwfilter::ir::Bytes| u32::from_ne_bytes(key[..].try_into().unwrap());
+    let index = |key: &nwfilter::program::ir::Bytes| u32::from_ne_bytes(key[..].try_into().unwrap());
     table().sets.get(layout::BOUND).map(|set| set.elements.keys().map(index).collect()).unwrap_or_default()
 }
 

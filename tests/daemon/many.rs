@@ -2,7 +2,7 @@
 
 use crate::host::*;
 use crate::lab::{Tap, in_fresh_netns};
-use nwfilter::rpc::client::Failure;
+use nwfilter::service::rpc::client::Failure;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;

@@ -2,7 +2,7 @@
 
 use crate::host::*;
 use crate::lab::{Network, in_fresh_netns};
-use nwfilter::rpc::listen::NAME_READ_ONLY;
+use nwfilter::service::rpc::listen::NAME_READ_ONLY;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};

@@ -3,8 +3,8 @@
 use crate::boundary::{Boundaries, Fate};
 use crate::host::{Conn, Daemon, Host, eventually, refused};
 use crate::lab::in_fresh_netns;
-use nwfilter::rpc::client::Failure;
-use nwfilter::standard::{self, Found, RECORD, Record, STANDARD};
+use nwfilter::document::standard::{self, Found, RECORD, Record, STANDARD};
+use nwfilter::service::rpc::client::Failure;
 use std::fs;
 use uuid::Uuid;
 

@@ -7,7 +7,7 @@ use crate::host::*;
 use crate::lab::frames::*;
 use crate::lab::{Bridge, Tap, in_fresh_netns};
 use crate::tool::InTime;
-use nwfilter::status::Status;
+use nwfilter::report::status::Status;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use std::collections::BTreeSet;

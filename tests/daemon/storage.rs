@@ -5,10 +5,10 @@ use crate::boundary::{Boundaries, Fate};
 use crate::host::*;
 use crate::lab::frames::*;
 use crate::lab::{Network, Way, in_fresh_netns};
-use nwfilter::ir::observed::ObservedTable;
-use nwfilter::lease::file;
-use nwfilter::rpc::client::Failure;
-use nwfilter::status::Status;
+use nwfilter::guest::lease::file;
+use nwfilter::program::ir::observed::ObservedTable;
+use nwfilter::report::status::Status;
+use nwfilter::service::rpc::client::Failure;
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs;
@@ -482,7 +482,7 @@ fn an_interface_that_goes_is_let_go_though_nothing_can_be_written() {
         learned(&network, &mut conn);
         let known = || {
             let (book, _) = file::read(&host.files("state")["addresses"], Duration::ZERO, 64);
-            book.0.values().map(nwfilter::lease::Table::len).sum::<usize>()
+            book.0.values().map(nwfilter::guest::lease::Table::len).sum::<usize>()
         };
         assert_eq!(known(), 1);
         boundaries.at(1, Fate::FailsFromOn(libc::EROFS));

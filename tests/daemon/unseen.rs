@@ -5,7 +5,7 @@ use crate::lab::frames::*;
 use crate::lab::{Link, Network, Tap, Wire, in_fresh_netns, macvtap, veth};
 use crate::metrics::{REQUEST, exchange};
 use crate::tool::{InTime, connect};
-use nwfilter::status::Status;
+use nwfilter::report::status::Status;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;

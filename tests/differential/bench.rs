@@ -1,18 +1,18 @@
 //! The judges: two programs of one filter, each with an evaluator and the kernel.
 
 use crate::lab::{Network, Way};
-use nwfilter::apply::Kernel;
-use nwfilter::compile::{Features, HostToGuest, Options};
-use nwfilter::eval::{self, End, Frame, Port};
-use nwfilter::filter::{Filter, read::read};
-use nwfilter::firewall::{BridgePort, Firewall, Member, Place, Policy, Rules};
-use nwfilter::ir::text::RuleText;
-use nwfilter::ir::{Family, Ruleset};
-use nwfilter::library::Library;
-use nwfilter::nft::Ownership;
-use nwfilter::plan::plan;
-use nwfilter::span::Source;
-use nwfilter::vars::Vars;
+use nwfilter::document::catalog::Library;
+use nwfilter::document::filter::{Filter, read::read};
+use nwfilter::document::span::Source;
+use nwfilter::document::vars::Vars;
+use nwfilter::kernel::apply::Kernel;
+use nwfilter::program::compile::{Features, HostToGuest, Options};
+use nwfilter::program::eval::{self, End, Frame, Port};
+use nwfilter::program::ir::text::RuleText;
+use nwfilter::program::ir::{Family, Ruleset};
+use nwfilter::ruleset::firewall::{BridgePort, Firewall, Member, Place, Policy, Rules};
+use nwfilter::ruleset::nft::Ownership;
+use nwfilter::ruleset::plan::plan;
 use std::sync::Arc;
 
 /// Filters, the first of them bound, and what it is bound with.
@@ -53,7 +53,9 @@ pub fn accepts(text: &str, vars: &Vars) -> bool {
     let compile = Options { features: Features::ALL, counters: false, host_to_guest: HostToGuest::Pass };
     let firewall = Firewall::new(Policy { fold_up_to: 0, compile, placement: Default::default() })
         .define([Arc::new(filter)]);
-    firewall.is_ok_and(|firewall| firewall.check("f", &inner, &[nwfilter::compile::Hooks::Bridge]).is_ok())
+    firewall.is_ok_and(|firewall| {
+        firewall.check("f", &inner, &[nwfilter::program::compile::Hooks::Bridge]).is_ok()
+    })
 }
 
 /// A guest, a peer, and the kernel between.

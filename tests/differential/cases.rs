@@ -2,7 +2,7 @@
 
 use crate::lab::Way;
 use crate::lab::frames::{GUEST_MAC, PEER_MAC};
-use nwfilter::vars::Vars;
+use nwfilter::document::vars::Vars;
 
 /// A filter, frames, and whether they pass.
 pub struct Case {

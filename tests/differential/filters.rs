@@ -2,8 +2,8 @@
 
 use crate::bench::{Subject, accepts};
 use crate::dice::Dice;
-use nwfilter::filter::schema::{Attribute, Kind, Layer, PROTOCOLS, Protocol, Role};
-use nwfilter::vars::Vars;
+use nwfilter::document::filter::schema::{Attribute, Kind, Layer, PROTOCOLS, Protocol, Role};
+use nwfilter::document::vars::Vars;
 
 const CHAINS: &[&str] = &[
     "root", "root", "mac", "mac-x", "vlan", "arp", "arp-x", "rarp", "ipv4", "ipv4-ip", "ipv6", "ipv6-x",

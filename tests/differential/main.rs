@@ -15,9 +15,9 @@ mod lab;
 use bench::{Bench, Subject};
 use dice::Dice;
 use lab::Way;
-use nwfilter::audit::audit;
-use nwfilter::eval::Frame;
-use nwfilter::explain::{self, Explainer};
+use nwfilter::program::eval::Frame;
+use nwfilter::report::audit::audit;
+use nwfilter::report::explain::{self, Explainer};
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 

@@ -1,8 +1,9 @@
 //! Filters: what can be defined, redefined and undefined, what clients hear, and what is written.
 
 use crate::world::*;
+use nwfilter::engine::api::{Reply, Request};
+use nwfilter::engine::error::Code;
 use nwfilter::engine::{State, Write};
-use nwfilter::rpc::{Code, Reply, Request};
 use uuid::Uuid;
 
 /// That a refusal has this code and text, and that nothing has changed.
@@ -18,7 +19,7 @@ fn is_same(a: &State, b: &State) -> bool {
         && a.bindings().keys().eq(b.bindings().keys())
 }
 
-fn refused<T: std::fmt::Debug>(answer: Result<T, nwfilter::rpc::Error>) -> (i32, String) {
+fn refused<T: std::fmt::Debug>(answer: Result<T, nwfilter::engine::error::Error>) -> (i32, String) {
     let error = answer.unwrap_err();
     (error.code as i32, error.message)
 }

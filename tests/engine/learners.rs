@@ -1,20 +1,21 @@
 //! Guests whose addresses are found out, through the engine alone.
 
 use crate::world::*;
-use nwfilter::addr::Mac;
-use nwfilter::binding::{self, Binding};
-use nwfilter::compile::Features;
+use nwfilter::document::binding::{self, Binding};
+use nwfilter::document::mac::Mac;
+use nwfilter::document::span::Source;
+use nwfilter::engine::api::{Reply, Request};
+use nwfilter::engine::error::Error;
 use nwfilter::engine::{Change, Records, State, Write};
-use nwfilter::firewall::{Firewall, Policy, Rules};
-use nwfilter::frame::dhcp::{Dhcp, Kind};
-use nwfilter::frame::{Frame, Sighting};
-use nwfilter::learn::Told;
-use nwfilter::learning::filters;
-use nwfilter::lease::file;
-use nwfilter::links::Link;
-use nwfilter::links::LinkEvent::{Appeared, Changed, Gone};
-use nwfilter::rpc::{Error, Reply, Request};
-use nwfilter::span::Source;
+use nwfilter::guest::frame::dhcp::{Dhcp, Kind};
+use nwfilter::guest::frame::{Frame, Sighting};
+use nwfilter::guest::learning::filters;
+use nwfilter::guest::lease::file;
+use nwfilter::guest::link::Link;
+use nwfilter::guest::link::LinkEvent::{Appeared, Changed, Gone};
+use nwfilter::guest::observation::Observation;
+use nwfilter::program::compile::Features;
+use nwfilter::ruleset::firewall::{Firewall, Policy, Rules};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -71,7 +72,8 @@ fn has(addresses: &[Ipv4Addr]) -> (String, Vec<String>) {
 
 /// The lines that are written.
 fn hear(world: &mut World, guest: u32, source: Mac, sighting: Sighting) -> String {
-    let told = Told { guest, frame: Frame { source, destination: Mac::BROADCAST, tagged: false, sighting } };
+    let told =
+        Observation { guest, frame: Frame { source, destination: Mac::BROADCAST, tagged: false, sighting } };
     let Some((_, change)) = world.state.hear(&told, world.now) else { return String::new() };
     let lines = change.next.lessons(&world.state);
     world.state = change.next;
@@ -497,7 +499,7 @@ fn what_opens_is_written_before_it_is_in_force_and_what_closes_after() {
     let mut world = learning(&[]);
     let frame = Sighting::Arp { mac: GUEST, address: ADDRESS };
     let frame = Frame { source: GUEST, destination: Mac::BROADCAST, tagged: false, sighting: frame };
-    let (_, change) = world.state.hear(&Told { guest: 7, frame }, world.now).unwrap();
+    let (_, change) = world.state.hear(&Observation { guest: 7, frame }, world.now).unwrap();
     let Records { documents, before, after } = records(&mut world, change);
     assert!(documents.is_empty() && after.is_empty());
     assert!(before.starts_with("never ") && before.contains("10.0.0.1"), "{before}");

@@ -2,14 +2,14 @@
 //! what was deleted.
 
 use crate::world::*;
-use nwfilter::addr::Mac;
+use nwfilter::document::mac::Mac;
 use nwfilter::engine::State;
-use nwfilter::firewall::{Firewall, Placement, Policy};
-use nwfilter::ir::{Bytes, Family, Name};
-use nwfilter::layout;
-use nwfilter::links::{Kind, Link};
-use nwfilter::plan::Change;
-use nwfilter::rpc::Code;
+use nwfilter::engine::error::Code;
+use nwfilter::guest::link::{Kind, Link};
+use nwfilter::program::ir::{Bytes, Family, Name};
+use nwfilter::ruleset::firewall::{Firewall, Placement, Policy};
+use nwfilter::ruleset::layout;
+use nwfilter::ruleset::plan::Change;
 use std::time::Duration;
 
 fn world() -> World {
@@ -228,7 +228,7 @@ fn unbinds(world: &World, before: &nwfilter::engine::State) -> Vec<Name> {
     let plan = world.plan_from(before);
     let steps = plan.prepare.iter().chain(&plan.switch).chain(&plan.retire);
     let gone = steps.filter_map(|step| match &step.change {
-        Change::DeleteElements(name, ..) if &**name == nwfilter::layout::BOUND => Some(name.clone()),
+        Change::DeleteElements(name, ..) if &**name == nwfilter::ruleset::layout::BOUND => Some(name.clone()),
         _ => None,
     });
     gone.collect()

@@ -2,10 +2,10 @@
 
 use crate::world::*;
 use nwfilter::engine::State;
-use nwfilter::firewall::{Firewall, Policy};
-use nwfilter::ir::{Chain, Family, Name, Set, Table};
-use nwfilter::layout;
-use nwfilter::links::{Kind, Link, LinkEvent};
+use nwfilter::guest::link::{Kind, Link, LinkEvent};
+use nwfilter::program::ir::{Chain, Family, Name, Set, Table};
+use nwfilter::ruleset::firewall::{Firewall, Policy};
+use nwfilter::ruleset::layout;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -96,7 +96,7 @@ impl Links {
 
 fn perform(world: &mut World, links: &mut Links, act: &Act) {
     let (port, filter) = (|p: u8| PORTS[p as usize], |f: u8| FILTERS[f as usize]);
-    use nwfilter::rpc::Request;
+    use nwfilter::engine::api::Request;
     let _ = match *act {
         Act::Define(f, c) => world.define(&content(filter(f), c)).map(drop),
         Act::Undefine(f) => world.undefine(filter(f)).map(drop),

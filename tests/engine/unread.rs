@@ -1,10 +1,11 @@
 //! What libvirt ignores: kept where libvirt's clients define it, refused where it would be bound, told in any case.
 
 use crate::world::*;
-use nwfilter::binding;
+use nwfilter::document::binding;
+use nwfilter::document::span::Source;
 use nwfilter::engine::Write;
-use nwfilter::rpc::{Code, Request};
-use nwfilter::span::Source;
+use nwfilter::engine::api::Request;
+use nwfilter::engine::error::Code;
 
 fn document(name: &str, rule: &str) -> String {
     format!(
@@ -180,7 +181,7 @@ fn an_open_end_and_a_silent_reject_are_told_when_they_are_defined_and_first_boun
     let mut world = World::new(&[open]);
     world.appears(&tap(5, "vnet0"));
     world.appears(&tap(6, "vnet1"));
-    let says = |told: &[nwfilter::diag::Diagnostic]| {
+    let says = |told: &[nwfilter::document::diag::Diagnostic]| {
         let text: Vec<&str> = told.iter().map(|told| told.message.as_str()).collect();
         (
             text.iter().any(|text| text.contains("chain 'ipv4' of filter 'over' has an open end")),

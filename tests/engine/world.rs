@@ -1,17 +1,18 @@
 //! A state and what clients, links and the clock do to it, in the words of the tests.
 
-use nwfilter::addr::Mac;
-use nwfilter::binding::{self, Binding};
-use nwfilter::compile;
+use nwfilter::document::binding::{self, Binding};
+use nwfilter::document::filter::{Filter, read};
+use nwfilter::document::mac::Mac;
+use nwfilter::document::span::Source;
+use nwfilter::engine::api::{Reply, Request};
+use nwfilter::engine::error::Error;
 use nwfilter::engine::{Change, Context, State, Write};
-use nwfilter::filter::{Filter, read};
-use nwfilter::firewall::{Firewall, Policy};
-use nwfilter::ir::Family;
-use nwfilter::layout::{self, Entrance};
-use nwfilter::links::{Kind, Link, LinkEvent, MacvtapMode};
-use nwfilter::plan::{self, Plan};
-use nwfilter::rpc::{Error, Reply, Request};
-use nwfilter::span::Source;
+use nwfilter::guest::link::{Kind, Link, LinkEvent, MacvtapMode};
+use nwfilter::program::compile;
+use nwfilter::program::ir::Family;
+use nwfilter::ruleset::firewall::{Firewall, Policy};
+use nwfilter::ruleset::layout::{self, Entrance};
+use nwfilter::ruleset::plan::{self, Plan};
 use std::time::Duration;
 use uuid::Uuid;
 

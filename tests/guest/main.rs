@@ -17,7 +17,7 @@ use host::{Conn, Daemon, Host, eventually, uuid};
 use lab::frames::*;
 use lab::{Bridge, Tap, Wire, address, in_fresh_netns};
 use machine::{Machine, Parts, words};
-use nwfilter::status::Status;
+use nwfilter::report::status::Status;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -60,7 +60,7 @@ impl World {
         let (sent, heard) = (Wire::open(&guest.link), Wire::open(&bridge.link));
         guest.persist(true).expect("a tap can be kept");
         let host = Host::new();
-        for (name, text) in nwfilter::standard::STANDARD {
+        for (name, text) in nwfilter::document::standard::STANDARD {
             host.write_filter(name, text);
         }
         let leases = host.path("leases");
@@ -254,7 +254,9 @@ fn is_unfinished(frame: &[u8]) -> bool {
 fn a_guests_connections_live_though_its_card_leaves_checksums_to_the_host() {
     let Some(parts) = Parts::find() else { return };
     in_fresh_netns(|| {
-        let features = nwfilter::apply::Kernel::open(nwfilter::nft::Ownership::Shared).unwrap().features();
+        let features = nwfilter::kernel::apply::Kernel::open(nwfilter::ruleset::nft::Ownership::Shared)
+            .unwrap()
+            .features();
         if !features.bridge_ct.is_yes() {
             assert!(std::env::var_os("NWFILTER_KERNEL_IS_COMPLETE").is_none(), "{features:?}");
             println!("skipped: bridges of this kernel have no conntrack");

@@ -3,12 +3,12 @@
 use crate::build::*;
 use crate::cases::*;
 use crate::lab::*;
-use nwfilter::apply::{Kernel, Retire, Stage};
-use nwfilter::field::Field;
-use nwfilter::ir::SetType;
-use nwfilter::ir::*;
-use nwfilter::nft::Ownership;
-use nwfilter::plan::{Change, Plan};
+use nwfilter::document::field::Field;
+use nwfilter::kernel::apply::{Kernel, Retire, Stage};
+use nwfilter::program::ir::SetType;
+use nwfilter::program::ir::*;
+use nwfilter::ruleset::nft::Ownership;
+use nwfilter::ruleset::plan::{Change, Plan};
 use std::collections::BTreeMap;
 
 #[test]

@@ -1,10 +1,10 @@
 //! Rule sets in few words.
 
-use nwfilter::field::Field;
-use nwfilter::ir::SetType;
-use nwfilter::ir::*;
-use nwfilter::plan::{Change, Plan, Step};
-use nwfilter::span::{Place, Source, Span};
+use nwfilter::document::field::Field;
+use nwfilter::document::span::{Place, Source, Span};
+use nwfilter::program::ir::SetType;
+use nwfilter::program::ir::*;
+use nwfilter::ruleset::plan::{Change, Plan, Step};
 use std::collections::BTreeSet;
 
 pub fn name(text: &str) -> Name {

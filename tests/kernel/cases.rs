@@ -1,8 +1,8 @@
 //! Every match, action, field and set there is, as rules.
 
 use crate::build::*;
-use nwfilter::field::Field;
-use nwfilter::ir::*;
+use nwfilter::document::field::Field;
+use nwfilter::program::ir::*;
 use std::collections::BTreeMap;
 
 pub const MAC: [u8; 6] = [0x52, 0x54, 0, 1, 2, 3];

@@ -2,15 +2,15 @@
 
 use crate::build::{prepare, steps};
 use crate::lab::{in_namespace, listing, nft};
-use nwfilter::apply::{Kernel, Refused};
-use nwfilter::compile::{Features, HostToGuest, Options, Part, compile_part};
-use nwfilter::filter::{Filter, read::read};
-use nwfilter::ir::{Chain, Data, Family, Role, Ruleset, Set, Table};
-use nwfilter::nft::Ownership;
+use nwfilter::document::filter::{Filter, read::read};
+use nwfilter::document::span::Source;
+use nwfilter::document::vars::Vars;
+use nwfilter::kernel::apply::{Kernel, Refused};
+use nwfilter::program::compile::{Features, HostToGuest, Options, Part, compile_part};
+use nwfilter::program::ir::{Chain, Data, Family, Role, Ruleset, Set, Table};
+use nwfilter::program::resolve::{Mode, resolve};
 use nwfilter::program::{Program, printable};
-use nwfilter::resolve::{Mode, resolve};
-use nwfilter::span::Source;
-use nwfilter::vars::Vars;
+use nwfilter::ruleset::nft::Ownership;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -90,7 +90,7 @@ fn is_beyond_words(text: &str) -> bool {
 }
 
 /// Whether the kernel has what the case needs; bridges without conntrack refuse its states.
-fn is_applied(outcome: Result<nwfilter::apply::Applied, Refused>, case: &Path) -> bool {
+fn is_applied(outcome: Result<nwfilter::kernel::apply::Applied, Refused>, case: &Path) -> bool {
     let Err(refused) = outcome else { return true };
     let lacks = |errno| matches!(errno, Some(libc::EPROTO | libc::ENOENT | libc::EOPNOTSUPP));
     assert!(refused.refusals.iter().all(|refusal| lacks(refusal.errno())), "{}: {refused}", case.display());

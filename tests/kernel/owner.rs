@@ -3,12 +3,13 @@
 use crate::build::*;
 use crate::cases::*;
 use crate::lab::*;
-use nwfilter::apply::Kernel;
-use nwfilter::ir::*;
-use nwfilter::nft::Ownership;
-use nwfilter::nft::probe::Support;
-use nwfilter::nft::watch::{Event, Watch};
-use nwfilter::plan::Change;
+use nwfilter::kernel::apply::Kernel;
+use nwfilter::kernel::watch::Watch;
+use nwfilter::program::ir::*;
+use nwfilter::ruleset::nft::Ownership;
+use nwfilter::ruleset::nft::announcement::Event;
+use nwfilter::ruleset::nft::probe::Support;
+use nwfilter::ruleset::plan::Change;
 
 #[test]
 fn an_owned_table_outlives_a_flush_and_its_owner_and_is_adopted() {

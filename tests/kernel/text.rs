@@ -3,12 +3,12 @@
 use crate::build::*;
 use crate::cases::*;
 use crate::lab::*;
-use nwfilter::apply::Kernel;
-use nwfilter::field::Field;
-use nwfilter::ir::*;
-use nwfilter::layout::{self, Entrance};
-use nwfilter::nft::Ownership;
+use nwfilter::document::field::Field;
+use nwfilter::kernel::apply::Kernel;
 use nwfilter::program::Program;
+use nwfilter::program::ir::*;
+use nwfilter::ruleset::layout::{self, Entrance};
+use nwfilter::ruleset::nft::Ownership;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Our batch, and nft with our text, must leave the same in the kernel.

@@ -2,8 +2,8 @@
 
 use crate::lab::corpus::corpus;
 use crate::lab::frames::*;
-use nwfilter::addr::Mac;
-use nwfilter::bpf::{self, Instruction, LONGEST, Side};
+use nwfilter::document::mac::Mac;
+use nwfilter::guest::bpf::{self, Instruction, LONGEST, Side};
 
 /// What the kernel knows of a frame besides its bytes.
 #[derive(Clone, Copy, Debug, PartialEq)]

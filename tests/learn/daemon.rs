@@ -4,7 +4,7 @@
 use crate::lab::frames::*;
 use crate::lab::{Network, Tap, Verdict, Way, Wire, address, in_fresh_netns, verdict};
 use crate::tool::{available, end};
-use nwfilter::status::{Interface, Status};
+use nwfilter::report::status::{Interface, Status};
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};

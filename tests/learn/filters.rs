@@ -7,9 +7,9 @@ use crate::lab::Way;
 use crate::lab::corpus::{Case, corpus, every_ethertype};
 use crate::lab::frames::*;
 use expect_test::expect;
-use nwfilter::frame::{self, Sighting};
-use nwfilter::learning::filters;
-use nwfilter::resolve::{Mode, resolve};
+use nwfilter::guest::frame::{self, Sighting};
+use nwfilter::guest::learning::filters;
+use nwfilter::program::resolve::{Mode, resolve};
 use simulated::{ABLE, Guest, vars};
 
 fn guest(name: &str, mode: Mode) -> Guest {

@@ -5,11 +5,11 @@ use crate::lab::Way;
 use crate::lab::corpus::{Case, corpus};
 use crate::lab::frames::{Dhcp, *};
 use expect_test::{Expect, expect};
-use nwfilter::bpf::{self, Side};
-use nwfilter::frame::read;
-use nwfilter::learning::{Heard, Learner, Meaningless, Mode, Wanted, filters, is_usable};
-use nwfilter::lease::Table;
-use nwfilter::vars::Vars;
+use nwfilter::document::vars::Vars;
+use nwfilter::guest::bpf::{self, Side};
+use nwfilter::guest::frame::read;
+use nwfilter::guest::learning::{Heard, Learner, Meaningless, Mode, Wanted, filters, is_usable};
+use nwfilter::guest::lease::Table;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ impl Ear {
 
     /// Each address, how it was learned and for how many seconds more it lasts.
     fn known(&self) -> String {
-        let one = |(address, learned): (Ipv4Addr, &nwfilter::lease::Learned)| {
+        let one = |(address, learned): (Ipv4Addr, &nwfilter::guest::lease::Learned)| {
             let ends = learned.ends.map_or("".into(), |ends| format!(" until {}", (ends - START).as_secs()));
             format!("{address} by {}{ends}", learned.how.word())
         };
@@ -423,7 +423,7 @@ fn a_server_that_gives_without_measure_fills_no_memory() {
         let address = Ipv4Addr::from(0x0a00_0100 + number).to_string();
         ear.server_says(&ack(&address, 60), 0);
     }
-    assert_eq!(ear.0.table().len(), nwfilter::learning::MOST);
+    assert_eq!(ear.0.table().len(), nwfilter::guest::learning::MOST);
 }
 
 #[test]

@@ -5,12 +5,13 @@ use crate::daemon::{bind_with, filter};
 use crate::lab::frames::*;
 use crate::lab::{Network, PortOption, Tap, Verdict, in_fresh_netns, verdict};
 use crate::wire::in_world;
-use nwfilter::addr::Mac;
-use nwfilter::bpf::Side;
-use nwfilter::frame::Sighting;
-use nwfilter::learn::{Ear, Post, listen};
-use nwfilter::learning::Mode;
-use nwfilter::status::Status;
+use nwfilter::document::mac::Mac;
+use nwfilter::guest::bpf::Side;
+use nwfilter::guest::frame::Sighting;
+use nwfilter::guest::learning::Mode;
+use nwfilter::guest::observation::CaptureSpec;
+use nwfilter::kernel::capture::{Capture, listen};
+use nwfilter::report::status::Status;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
@@ -30,15 +31,15 @@ fn resident(process: &str) -> u64 {
 struct Guest {
     tap: Tap,
     address: Ipv4Addr,
-    ear: Ear,
+    ear: Capture,
 }
 
-fn guest(number: u32, to: mpsc::Sender<nwfilter::learn::Told>) -> Guest {
+fn guest(number: u32, to: mpsc::Sender<nwfilter::guest::observation::Observation>) -> Guest {
     let mac = mac(number);
     let tap = Tap::new(&format!("vnet{number}"));
     tap.link.up();
     let index = tap.link.index();
-    let post = Post { guest: index, link: index, side: Side::Host, mac: Mac(mac), mode: Mode::Any };
+    let post = CaptureSpec { guest: index, link: index, side: Side::Host, mac: Mac(mac), mode: Mode::Any };
     Guest { tap, address: address(number), ear: listen(post, to).unwrap() }
 }
 

@@ -4,10 +4,11 @@ use crate::bpf::{GUEST, Packet, run};
 use crate::lab::corpus::{Case, corpus};
 use crate::lab::frames::*;
 use crate::lab::{Link, Network, Tap, Way, Wire, in_fresh_netns, macvtap, veth};
-use nwfilter::bpf::{self, Side};
-use nwfilter::frame::{Frame, read};
-use nwfilter::learn::{Ear, Post, Told, listen};
-use nwfilter::learning::Mode;
+use nwfilter::guest::bpf::{self, Side};
+use nwfilter::guest::frame::{Frame, read};
+use nwfilter::guest::learning::Mode;
+use nwfilter::guest::observation::{CaptureSpec, Observation};
+use nwfilter::kernel::capture::{Capture, listen};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -17,8 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A network whose guest is listened to.
 struct World {
     network: Network,
-    ear: Ear,
-    told: mpsc::Receiver<Told>,
+    ear: Capture,
+    told: mpsc::Receiver<Observation>,
 }
 
 /// Runs a case in a fresh namespace, on a runtime of one thread.
@@ -29,9 +30,9 @@ pub fn in_world<T: Send>(case: impl AsyncFnOnce() -> T + Send) -> T {
     })
 }
 
-fn ear_at(guest: Link, link: Link, side: Side, mode: Mode) -> (Ear, mpsc::Receiver<Told>) {
+fn ear_at(guest: Link, link: Link, side: Side, mode: Mode) -> (Capture, mpsc::Receiver<Observation>) {
     let (to, told) = mpsc::channel(64);
-    let post = Post { guest: guest.index(), link: link.index(), side, mac: GUEST, mode };
+    let post = CaptureSpec { guest: guest.index(), link: link.index(), side, mac: GUEST, mode };
     (listen(post, to).expect("root may listen"), told)
 }
 
@@ -44,7 +45,7 @@ impl World {
 }
 
 /// The next that is told.
-async fn next(told: &mut mpsc::Receiver<Told>) -> Option<Frame> {
+async fn next(told: &mut mpsc::Receiver<Observation>) -> Option<Frame> {
     timeout(PATIENCE, told.recv()).await.expect("an ear tells in time").map(|told| told.frame)
 }
 
@@ -54,7 +55,7 @@ fn marker() -> Vec<u8> {
 }
 
 /// What is told before the marker that is sent now.
-async fn until_marker(guest: &Tap, told: &mut mpsc::Receiver<Told>) -> Vec<Frame> {
+async fn until_marker(guest: &Tap, told: &mut mpsc::Receiver<Observation>) -> Vec<Frame> {
     guest.send(&marker()).unwrap();
     let mut before = Vec::new();
     loop {

@@ -3,10 +3,10 @@
 use crate::lab::frames::*;
 use crate::lab::{Network, Verdict, Way, in_fresh_netns};
 use crate::tool::{InTime, end};
-use nwfilter::apply::Kernel;
-use nwfilter::nft::Ownership;
-use nwfilter::rpc::client::Client;
-use nwfilter::standard::STANDARD;
+use nwfilter::document::standard::STANDARD;
+use nwfilter::kernel::apply::Kernel;
+use nwfilter::ruleset::nft::Ownership;
+use nwfilter::service::rpc::client::Client;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;

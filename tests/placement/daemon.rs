@@ -5,10 +5,10 @@ use crate::lab::frames::*;
 use crate::lab::{Link, Network, Tap, Way, Wire, address, in_fresh_netns, macvtap, macvtap_at, veth};
 use crate::tool::InTime;
 use crate::{hooks_last, where_hooks_last};
-use nwfilter::apply::Kernel;
-use nwfilter::ir::Family;
-use nwfilter::nft::Ownership;
-use nwfilter::status::{Interface, Seat, Status};
+use nwfilter::kernel::apply::Kernel;
+use nwfilter::program::ir::Family;
+use nwfilter::report::status::{Interface, Seat, Status};
+use nwfilter::ruleset::nft::Ownership;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::time::{Duration, Instant};
 

@@ -3,10 +3,10 @@
 use crate::host::*;
 use crate::lab::frames::*;
 use crate::lab::{Link, Network, Tap, Way, flood, in_fresh_netns, macvtap};
-use nwfilter::apply::Kernel;
-use nwfilter::ir::Family;
-use nwfilter::nft::Ownership;
-use nwfilter::rpc::IpsetVerb;
+use nwfilter::kernel::apply::Kernel;
+use nwfilter::program::ir::Family;
+use nwfilter::ruleset::ipset::IpsetVerb;
+use nwfilter::ruleset::nft::Ownership;
 
 const BLOCKED: &str = "10.0.0.66";
 
@@ -51,7 +51,7 @@ fn ipset(daemon: &Daemon, verb: IpsetVerb, addresses: &[&str]) -> Vec<String> {
 /// How many addresses the set has in each table that has it.
 fn lengths() -> Vec<(Family, usize)> {
     let seen = Kernel::open(Ownership::Shared).unwrap().observe().unwrap();
-    let set = |(family, table): (Family, nwfilter::ir::observed::ObservedTable)| {
+    let set = |(family, table): (Family, nwfilter::program::ir::observed::ObservedTable)| {
         Some((family, table.sets.get("ipset.blocked")?.elements.len()))
     };
     seen.families.into_iter().filter_map(set).collect()

@@ -22,8 +22,8 @@ mod taken;
 mod tool;
 
 use lab::in_fresh_netns;
-use nwfilter::apply::Kernel;
-use nwfilter::nft::Ownership;
+use nwfilter::kernel::apply::Kernel;
+use nwfilter::ruleset::nft::Ownership;
 
 /// Whether a device's hooks stay when it goes, and stay behind when it is renamed.
 fn hooks_last() -> bool {

@@ -240,10 +240,12 @@ fn a_host_that_no_longer_leads_to_such_a_guest_marks_nothing() {
     where_hooks_last(|| {
         let world = World::new(Site::Bridge, "");
         let links = || {
-            let observed =
-                nwfilter::apply::Kernel::open(nwfilter::nft::Ownership::Shared).unwrap().observe().unwrap();
-            let table = observed.families.get(&nwfilter::ir::Family::Inet);
-            table.map_or(0, |table| table.sets[nwfilter::layout::HOST_LINKS].elements.len())
+            let observed = nwfilter::kernel::apply::Kernel::open(nwfilter::ruleset::nft::Ownership::Shared)
+                .unwrap()
+                .observe()
+                .unwrap();
+            let table = observed.families.get(&nwfilter::program::ir::Family::Inet);
+            table.map_or(0, |table| table.sets[nwfilter::ruleset::layout::HOST_LINKS].elements.len())
         };
         world.bind(SHAPES[0].1);
         assert_eq!(links(), 1);

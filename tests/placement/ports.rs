@@ -4,9 +4,9 @@ use crate::host::*;
 use crate::lab::frames::*;
 use crate::lab::{Network, Way};
 use crate::where_hooks_last;
-use nwfilter::apply::Kernel;
-use nwfilter::nft::Ownership;
-use nwfilter::status::{Seat, Status};
+use nwfilter::kernel::apply::Kernel;
+use nwfilter::report::status::{Seat, Status};
+use nwfilter::ruleset::nft::Ownership;
 
 fn honest() -> Vec<u8> {
     udp(ip(GUEST_IP, PEER_IP), 1, 2).into()

@@ -5,7 +5,7 @@ use crate::lab::{Bridge, Link, Tap, address};
 use crate::pump::{HOST, Pump, TAP_MAC};
 use crate::refuser::Refuser;
 use crate::where_hooks_last;
-use nwfilter::status::{Interface, Seat, Status};
+use nwfilter::report::status::{Interface, Seat, Status};
 use std::process::Command;
 use std::thread;
 

@@ -8,7 +8,7 @@ use crate::host::*;
 use crate::lab::frames::GUEST_MAC;
 use crate::lab::{Bridge, Link, Tap, address, in_fresh_netns, macvtap, macvtap_at, sysctl};
 use crate::pump::{Arrivals, HOST, Pump, TAP_MAC};
-use nwfilter::status::Status;
+use nwfilter::report::status::Status;
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;

@@ -5,7 +5,7 @@ use crate::lab::frames::*;
 use crate::lab::{Bridge, Network, PortOption, Way, address, sysctl};
 use crate::tool::InTime;
 use crate::where_hooks_last;
-use nwfilter::status::{Seat, Status};
+use nwfilter::report::status::{Seat, Status};
 use std::net::Ipv4Addr;
 use std::process::Command;
 use std::time::{Duration, Instant};

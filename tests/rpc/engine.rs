@@ -1,6 +1,8 @@
 //! What a server needs behind it: filters and bindings in two maps.
 
-use nwfilter::rpc::{BindingId, Error, FilterId, IpsetVerb, Reply, Request};
+use nwfilter::engine::api::{BindingId, FilterId, Reply, Request};
+use nwfilter::engine::error::Error;
+use nwfilter::ruleset::ipset::IpsetVerb;
 use std::collections::BTreeMap;
 use uuid::Uuid;
 

@@ -3,8 +3,9 @@
 use crate::engine::Engine;
 use crate::served::{Raw, filter, limits, run, word};
 use crate::tool::end;
-use nwfilter::rpc::listen::{NAME, NAME_READ_ONLY, Permissions};
-use nwfilter::rpc::{Limits, Listeners, Reply, Request};
+use nwfilter::engine::api::{Reply, Request};
+use nwfilter::service::rpc::listen::{NAME, NAME_READ_ONLY, Permissions};
+use nwfilter::service::rpc::{Limits, Listeners};
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;

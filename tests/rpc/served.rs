@@ -2,10 +2,13 @@
 
 use crate::engine::Engine;
 use crate::tool::LIMIT;
-use nwfilter::rpc::listen::{NAME, Permissions};
-use nwfilter::rpc::proto::{self, HEADER, Header, REMOTE, kind, status};
-use nwfilter::rpc::xdr::{Reader, Writer};
-use nwfilter::rpc::{Call, Error, FilterId, Limits, Listeners, Queues, Reply, Request, serve};
+use nwfilter::engine::api::{FilterId, Reply, Request};
+use nwfilter::engine::error::Error;
+use nwfilter::service::rpc::listen::{NAME, Permissions};
+use nwfilter::service::rpc::proto::{self, HEADER, Header, REMOTE, kind, status};
+use nwfilter::service::rpc::wire_error;
+use nwfilter::service::rpc::xdr::{Reader, Writer};
+use nwfilter::service::rpc::{Call, Limits, Listeners, Queues, serve};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -159,7 +162,7 @@ pub fn answered(head: &Header, body: Vec<u8>) -> Result<Vec<u8>, Error> {
     assert_eq!(head.kind, kind::REPLY);
     match head.status {
         status::OK => Ok(body),
-        status::ERROR => Err(Error::read(&mut Reader::new(&body)).unwrap()),
+        status::ERROR => Err(wire_error::read(&mut Reader::new(&body)).unwrap()),
         other => panic!("status {other}"),
     }
 }

@@ -2,11 +2,14 @@
 
 use crate::engine::{BINDING, Engine, XML};
 use crate::served::{Raw, Served, body, eventually, filter, limits, opening, text, word};
-use nwfilter::rpc::client::{Client, Failure};
-use nwfilter::rpc::listen::{NAME, NAME_READ_ONLY};
-use nwfilter::rpc::proto::{self, FRAME_MAX, HEADER, Header, KEEPALIVE, REMOTE, STRING_MAX, kind};
-use nwfilter::rpc::session::Keepalive;
-use nwfilter::rpc::{Code, Error, IpsetVerb, Limits, Reply, Request};
+use nwfilter::engine::api::{Reply, Request};
+use nwfilter::engine::error::{Code, Error};
+use nwfilter::ruleset::ipset::IpsetVerb;
+use nwfilter::service::rpc::Limits;
+use nwfilter::service::rpc::client::{Client, Failure};
+use nwfilter::service::rpc::listen::{NAME, NAME_READ_ONLY};
+use nwfilter::service::rpc::proto::{self, FRAME_MAX, HEADER, Header, KEEPALIVE, REMOTE, STRING_MAX, kind};
+use nwfilter::service::rpc::session::Keepalive;
 use std::io::Write;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

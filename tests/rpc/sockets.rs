@@ -1,8 +1,8 @@
 //! Socket files and descriptors: whose they are, who may open them, and when they go.
 
 use crate::served::Served;
-use nwfilter::rpc::Listeners;
-use nwfilter::rpc::listen::{NAME, NAME_READ_ONLY, NoSocket, Permissions};
+use nwfilter::service::rpc::Listeners;
+use nwfilter::service::rpc::listen::{NAME, NAME_READ_ONLY, NoSocket, Permissions};
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
@@ -53,7 +53,7 @@ fn handed_over_sockets_are_told_apart_by_their_path() {
     let again = full.try_clone().unwrap();
     let twice = full.try_clone().unwrap();
     let listeners = Listeners::from_fds([read_only, full]).unwrap();
-    let path = |listener: &Option<nwfilter::rpc::listen::Listener>| {
+    let path = |listener: &Option<nwfilter::service::rpc::listen::Listener>| {
         let address = listener.as_ref().unwrap().socket.local_addr().unwrap();
         address.as_pathname().unwrap().file_name().unwrap().to_owned()
     };

@@ -1,10 +1,14 @@
 //! One connection, without a socket: what libvirt 12.8 was seen to answer.
 
 use crate::served::{answered, body, check_answer, filter, opening, text, word};
-use nwfilter::rpc::proto::{self, COMMAND, HEADER, Header, KEEPALIVE, LIST_MAX, REMOTE, STRING_MAX, kind};
-use nwfilter::rpc::session::{Access, Beat, Keepalive, Session, Step, respond};
-use nwfilter::rpc::xdr::{Reader, Writer};
-use nwfilter::rpc::{BindingId, Code, Domain, Error, FilterId, Reply};
+use nwfilter::engine::api::{BindingId, FilterId, Reply};
+use nwfilter::engine::error::{Code, Domain, Error};
+use nwfilter::service::rpc::proto::{
+    self, COMMAND, HEADER, Header, KEEPALIVE, LIST_MAX, REMOTE, STRING_MAX, kind,
+};
+use nwfilter::service::rpc::session::{Access, Beat, Keepalive, Session, Step, respond};
+use nwfilter::service::rpc::wire_error;
+use nwfilter::service::rpc::xdr::{Reader, Writer};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -332,7 +336,7 @@ fn frames_that_are_no_calls_are_dropped_and_odd_calls_refused() {
     ];
     for (head, text) in texts {
         let Step::Send(frame) = step(head) else { panic!("{text}") };
-        let error = Error::read(&mut Reader::new(&frame[HEADER..])).unwrap();
+        let error = wire_error::read(&mut Reader::new(&frame[HEADER..])).unwrap();
         assert_eq!((error.code, error.domain, error.message.as_str()), (Code::Rpc, Domain::Rpc, text));
     }
 }
@@ -379,7 +383,7 @@ fn answers_have_the_bytes_libvirt_sends() {
 fn an_answer_that_does_not_fit_or_is_too_big_becomes_an_error() {
     let error = |procedure, reply| {
         let frame = respond(&Header::call(REMOTE, procedure, 0), Ok(reply));
-        Error::read(&mut Reader::new(&frame[HEADER..])).unwrap().message
+        wire_error::read(&mut Reader::new(&frame[HEADER..])).unwrap().message
     };
     assert_eq!(error(177, Reply::Done), "internal error: the answer does not fit the call");
     assert_eq!(error(177, Reply::Xml("x".repeat(STRING_MAX + 1))), "Unable to encode message payload");

@@ -3,7 +3,7 @@
 use crate::engine::{BINDING, XML};
 use crate::served::Served;
 use crate::tool::{InTime, available};
-use nwfilter::rpc::listen::{NAME, NAME_READ_ONLY};
+use nwfilter::service::rpc::listen::{NAME, NAME_READ_ONLY};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};

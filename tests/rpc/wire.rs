@@ -2,11 +2,13 @@
 
 use crate::served::{body, check_answer, text, word};
 use crate::talk::session;
-use nwfilter::rpc::frames::{BadLength, Frames};
-use nwfilter::rpc::proto::{self, COMMAND, FRAME_MAX, Header, KEEPALIVE, REMOTE, STRING_MAX};
-use nwfilter::rpc::session::{Access, Step};
-use nwfilter::rpc::xdr::{Malformed, Reader, Writer};
-use nwfilter::rpc::{Code, Domain, Error, Request};
+use nwfilter::engine::api::Request;
+use nwfilter::engine::error::{Code, Domain, Error};
+use nwfilter::service::rpc::frames::{BadLength, Frames};
+use nwfilter::service::rpc::proto::{self, COMMAND, FRAME_MAX, Header, KEEPALIVE, REMOTE, STRING_MAX};
+use nwfilter::service::rpc::session::{Access, Step};
+use nwfilter::service::rpc::wire_error;
+use nwfilter::service::rpc::xdr::{Malformed, Reader, Writer};
 use proptest::prelude::*;
 use std::time::Duration;
 
@@ -133,10 +135,10 @@ proptest! {
         let (Some(code), Some(domain)) = (Code::from_number(code), Domain::from_number(domain)) else { return Ok(()) };
         let error = Error::new(code, domain, detail);
         let mut to = Writer::default();
-        error.write(&mut to);
+        wire_error::write(&error, &mut to);
         let bytes = to.into_bytes();
         let mut from = Reader::new(&bytes);
-        prop_assert_eq!(Error::read(&mut from).unwrap(), error);
+        prop_assert_eq!(wire_error::read(&mut from).unwrap(), error);
         prop_assert_eq!(from.remaining(), 0);
     }
 }

@@ -1,15 +1,15 @@
 //! A guest bound to a filter, without a kernel: its program, the elements its variables give, and frames to try.
 #![allow(dead_code, reason = "each test file needs another part of it")]
 
-use nwfilter::compile::{Features, HostToGuest, Options, Part, compile_part};
-use nwfilter::diag::Diagnostic;
-use nwfilter::eval::{Connection, End, Frame, Port, Rules};
-use nwfilter::filter::{Filter, read::read};
-use nwfilter::ir::{Bytes, Name, concat};
+use nwfilter::document::diag::Diagnostic;
+use nwfilter::document::filter::{Filter, read::read};
+use nwfilter::document::span::Source;
+use nwfilter::document::vars::Vars;
 use nwfilter::program::Program;
-use nwfilter::resolve::{Mode, Resolved, resolve, slot_values};
-use nwfilter::span::Source;
-use nwfilter::vars::Vars;
+use nwfilter::program::compile::{Features, HostToGuest, Options, Part, compile_part};
+use nwfilter::program::eval::{Connection, End, Frame, Port, Rules};
+use nwfilter::program::ir::{Bytes, Name, concat};
+use nwfilter::program::resolve::{Mode, Resolved, resolve, slot_values};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 

@@ -3,7 +3,7 @@
 use crate::host::{Kind, Segment, Site, everywhere_with, heard, tool};
 use crate::lab::frames::*;
 use crate::lab::{Bridge, address};
-use nwfilter::compile::HostToGuest;
+use nwfilter::program::compile::HostToGuest;
 use socket2::SockRef;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;

@@ -2,7 +2,7 @@
 
 use crate::host::{Host, Kind, Segment, Site, everywhere, everywhere_with, in_both_styles, tool};
 use crate::lab::{Link, Tap, address, sysctl, veth};
-use nwfilter::compile::HostToGuest;
+use nwfilter::program::compile::HostToGuest;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;

@@ -3,18 +3,18 @@
 //! Every change goes the way of the product: the next firewall, the plan, the batches.
 
 use crate::lab::{Network, Tap};
-use nwfilter::apply::{self, Kernel};
-use nwfilter::compile::{HostToGuest, Options};
-use nwfilter::filter::Filter;
-use nwfilter::filter::read::read;
-use nwfilter::firewall::{self, BridgePort, Firewall, Member, Place, Policy, Rules};
-use nwfilter::ir::Ruleset;
-use nwfilter::ir::observed::Observed;
-use nwfilter::library::Library;
-use nwfilter::nft::Ownership;
-use nwfilter::plan::plan;
-use nwfilter::span::Source;
-use nwfilter::vars::Vars;
+use nwfilter::document::catalog::Library;
+use nwfilter::document::filter::Filter;
+use nwfilter::document::filter::read::read;
+use nwfilter::document::span::Source;
+use nwfilter::document::vars::Vars;
+use nwfilter::kernel::apply::{self, Kernel};
+use nwfilter::program::compile::{HostToGuest, Options};
+use nwfilter::program::ir::Ruleset;
+use nwfilter::program::ir::observed::Observed;
+use nwfilter::ruleset::firewall::{self, BridgePort, Firewall, Member, Place, Policy, Rules};
+use nwfilter::ruleset::nft::Ownership;
+use nwfilter::ruleset::plan::plan;
 use std::sync::Arc;
 
 /// How programs are made, with constants or with slots from the first member on, and at which hooks they sit: the

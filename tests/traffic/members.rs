@@ -4,8 +4,8 @@ use crate::host::{Host, Refusal, STYLES, Style};
 use crate::lab::frames::*;
 use crate::lab::{Way, in_fresh_netns, verdict};
 use crate::tool::InTime;
-use nwfilter::apply::Kernel;
-use nwfilter::nft::Ownership;
+use nwfilter::kernel::apply::Kernel;
+use nwfilter::ruleset::nft::Ownership;
 use std::process::Command;
 
 const OTHER_MAC: Mac = [0x52, 0x54, 0, 0, 0, 0x03];

@@ -2,8 +2,8 @@
 //! attribute table.
 
 use super::sections::see_also;
-use crate::filter::reference;
-use crate::filter::schema::{PROTOCOLS, Protocol};
+use crate::document::filter::reference;
+use crate::document::filter::schema::{PROTOCOLS, Protocol};
 use roff::{Roff, bold, italic, roman};
 
 /// The file that is installed, which documents every key.
@@ -16,7 +16,7 @@ pub(super) fn configuration() -> String {
     for block in CONFIGURATION.split("\n\n") {
         write_block(&mut roff, block);
     }
-    roff.control("SH", ["FILES"]).control("TP", []).text([bold(crate::config::DEFAULT_FILE)]);
+    roff.control("SH", ["FILES"]).control("TP", []).text([bold(crate::service::config::DEFAULT_FILE)]);
     roff.text([roman("The configuration, unless --config names another file.")]);
     see_also(&mut roff, "nwfilterd.conf");
     roff.render()
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn the_example_of_the_filter_page_is_a_filter() {
-        let source = crate::span::Source::new("example", EXAMPLE);
-        assert!(crate::filter::read::read(&source).is_ok());
+        let source = crate::document::span::Source::new("example", EXAMPLE);
+        assert!(crate::document::filter::read::read(&source).is_ok());
     }
 }

@@ -1,0 +1,333 @@
+//! What a guest's frames teach: a learner, which turns frames and the time into the addresses that are the guest's.
+//!
+//! Believed are the guest's own MAC as the source of ARP and IPv4, and DHCP servers speaking to it; `bpf` sees to it that
+//! what comes from the guest's MAC comes from the guest. A guest that learns may choose any address that nobody is barred
+//! from (see PROMISES.md). A server's refusal (NAK) does not say which lease it ends: it is that of the guest's own last
+//! question. This knows no socket, no clock and no rule; while nothing is known, the filter named by [`Learner::waiting_filter`] is in force.
+
+mod budget;
+pub mod filters;
+
+pub use budget::Budget;
+
+use crate::document::mac::Mac;
+use crate::document::vars::Vars;
+use crate::guest::frame::dhcp::{Dhcp, FOREVER, Kind};
+use crate::guest::frame::{Frame, Sighting};
+use crate::guest::lease::{Grant, How, Learned, Table};
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+/// How addresses are found out, as the variable `CTRL_IP_LEARNING` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// From whatever shows them first.
+    Any,
+    /// From DHCP leases, and no longer than they run.
+    Dhcp,
+    /// Not at all.
+    None,
+}
+
+/// A value of a control variable that means nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{variable} can not be '{value}'")]
+pub struct Meaningless {
+    /// The variable.
+    pub variable: &'static str,
+    /// Its value.
+    pub value: String,
+}
+
+/// What is to be learned, as the variables of a binding say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// How.
+    pub mode: Mode,
+    /// How many addresses in mode [`Mode::Any`].
+    pub limit: usize,
+    /// The DHCP servers that are believed; all where there is none.
+    pub servers: Vec<Ipv4Addr>,
+}
+
+/// One guest's learner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Learner {
+    mac: Mac,
+    wanted: Wanted,
+    table: Table,
+    asked: Option<Asked>,
+}
+
+/// The guest's last question for an address that is leased to it (REQUEST), while there is no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Asked {
+    transaction: u32,
+    address: Ipv4Addr,
+    /// The server it is for, where it is for one.
+    server: Option<Ipv4Addr>,
+}
+
+/// What a frame changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// Nothing.
+    Nothing,
+    /// No address: the guest asks for one of its own, or has its answer.
+    Question,
+    /// The address is the guest's from now on, or what is known of it is another.
+    Granted(Ipv4Addr),
+    /// It is the guest's no longer; how it had been learned.
+    Ended(Ipv4Addr, How),
+    /// Another address takes its place.
+    Replaced(Ipv4Addr, Ipv4Addr),
+}
+
+/// The variable of the mode.
+pub const MODE: &str = "CTRL_IP_LEARNING";
+/// The variable of how many addresses are learned.
+pub const LIMIT: &str = "CTRL_IP_LEARNING_LIMIT";
+/// The variable of the servers that are believed.
+pub const SERVERS: &str = "DHCPSERVER";
+
+/// The most addresses a guest may have, learned or leased.
+pub const MOST: usize = 64;
+
+impl Wanted {
+    /// Reads the control variables. libvirt reads the mode in any case of letters.
+    pub fn of(vars: &Vars) -> Result<Wanted, Meaningless> {
+        let first = |variable| vars.values(variable).and_then(<[String]>::first).map(String::as_str);
+        let bad = |variable, value: &str| Meaningless { variable, value: value.into() };
+        let mode = match first(MODE) {
+            None => Mode::Any,
+            Some(text) => Mode::of(text).ok_or_else(|| bad(MODE, text))?,
+        };
+        let limit = match first(LIMIT) {
+            None => 1,
+            Some(text) => {
+                let limit = text.parse().ok().filter(|limit| (1..=MOST).contains(limit));
+                limit.ok_or_else(|| bad(LIMIT, text))?
+            }
+        };
+        let servers = vars.values(SERVERS).unwrap_or_default().iter();
+        let servers: Result<_, _> =
+            servers.map(|text| text.parse().map_err(|_| bad(SERVERS, text))).collect();
+        Ok(Wanted { mode, limit, servers: servers? })
+    }
+}
+
+impl Mode {
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Mode::Any => "any",
+            Mode::Dhcp => "dhcp",
+            Mode::None => "none",
+        }
+    }
+
+    fn of(text: &str) -> Option<Mode> {
+        let modes = [Mode::Any, Mode::Dhcp, Mode::None];
+        modes.into_iter().find(|mode| text.eq_ignore_ascii_case(mode.word()))
+    }
+}
+
+/// Whether an address can be one guest's: not of this host (0/8), looped back (127/8), or of a group, reserved or
+/// everybody's (224/3).
+pub fn is_usable(address: Ipv4Addr) -> bool {
+    let [first, ..] = address.octets();
+    first != 0 && first != 127 && first < 224
+}
+
+impl Learner {
+    /// A learner for the guest of this MAC, which knows already what stands in the table.
+    pub fn new(mac: Mac, wanted: Wanted, table: Table) -> Learner {
+        Learner { mac, wanted, table, asked: None }
+    }
+
+    /// The guest's MAC.
+    pub fn mac(&self) -> Mac {
+        self.mac
+    }
+
+    /// What it is to learn.
+    pub fn wanted(&self) -> &Wanted {
+        &self.wanted
+    }
+
+    /// What is known.
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// The filter that is in force while no address is known; none once one is.
+    pub fn waiting_filter(&self) -> Option<&'static str> {
+        let any_server = self.wanted.servers.is_empty();
+        match self.wanted.mode {
+            _ if !self.table.is_empty() => None,
+            Mode::Dhcp if any_server => Some(filters::DHCP),
+            Mode::Dhcp => Some(filters::DHCP_FROM_SERVERS),
+            Mode::Any | Mode::None => Some(filters::ANY),
+        }
+    }
+
+    /// Whether frames can still change anything.
+    pub fn is_listening(&self) -> bool {
+        match self.wanted.mode {
+            Mode::None => false,
+            Mode::Dhcp => true,
+            Mode::Any => self.table.len() < self.wanted.limit || self.offered().is_some(),
+        }
+    }
+
+    /// Takes a frame of the guest, or to it.
+    pub fn hear(&mut self, frame: &Frame, now: Duration) -> Heard {
+        if frame.tagged || !self.is_listening() {
+            return Heard::Nothing;
+        }
+        let own = frame.source == self.mac;
+        match (self.wanted.mode, frame.sighting) {
+            (Mode::Any, Sighting::Arp { mac, address }) if own && mac == self.mac => {
+                self.saw(address, How::Arp, None, now)
+            }
+            (Mode::Any, Sighting::Ipv4 { source }) if own => self.saw(source, How::Ipv4, None, now),
+            (Mode::Any, Sighting::Dhcp(dhcp)) if own => self.saw(dhcp.source, How::Ipv4, None, now),
+            (Mode::Any, Sighting::Dhcp(dhcp)) if self.is_told(frame, &dhcp) => self.promised(&dhcp, now),
+            (Mode::Dhcp, Sighting::Dhcp(dhcp)) if own && dhcp.client == self.mac => self.says(&dhcp),
+            (Mode::Dhcp, Sighting::Dhcp(dhcp)) if self.is_refused(frame, &dhcp) => self.refused(),
+            (Mode::Dhcp, Sighting::Dhcp(dhcp)) if self.is_told(frame, &dhcp) => self.leased(&dhcp, now),
+            _ => Heard::Nothing,
+        }
+    }
+
+    /// Ends the leases that have run out.
+    pub fn expire(&mut self, now: Duration) -> Vec<Ipv4Addr> {
+        self.table.expire(now)
+    }
+
+    /// When [`Learner::expire`] has something to do next.
+    pub fn deadline(&self) -> Option<Duration> {
+        self.table.deadline()
+    }
+
+    /// Whether a server that is believed gives this guest an address that can be one.
+    fn is_told(&self, frame: &Frame, dhcp: &Dhcp) -> bool {
+        let address = dhcp.your_address;
+        let not_its_own = address != dhcp.source && Some(address) != dhcp.server;
+        self.is_answered(frame, dhcp) && is_usable(address) && not_its_own
+    }
+
+    /// Whether a server that is believed speaks to this guest.
+    fn is_answered(&self, frame: &Frame, dhcp: &Dhcp) -> bool {
+        let for_guest = dhcp.client == self.mac && [self.mac, Mac::BROADCAST].contains(&frame.destination);
+        dhcp.kind.is_from_server() && for_guest && self.believes(dhcp.source)
+    }
+
+    fn believes(&self, server: Ipv4Addr) -> bool {
+        self.wanted.servers.is_empty() || self.wanted.servers.contains(&server)
+    }
+
+    /// Whether it says no to the guest's last question, in the name of a server that may.
+    fn is_refused(&self, frame: &Frame, dhcp: &Dhcp) -> bool {
+        let asked = self.asked.filter(|asked| asked.transaction == dhcp.transaction);
+        let may = |asked: Asked| {
+            dhcp.server.is_none_or(|server| {
+                self.believes(server) && asked.server.is_none_or(|asked| asked == server)
+            })
+        };
+        dhcp.kind == Kind::Nak && self.is_answered(frame, dhcp) && asked.is_some_and(may)
+    }
+
+    fn saw(&mut self, address: Ipv4Addr, how: How, server: Option<Ipv4Addr>, now: Duration) -> Heard {
+        // What is known already stays as it was learned; only an offer is still open.
+        if !is_usable(address) || self.table.get(address).is_some_and(|known| known.how != How::Offer) {
+            return Heard::Nothing;
+        }
+        let learned = Learned { how, server, since: now, ends: None };
+        self.granted(address, learned, self.wanted.limit)
+    }
+
+    fn granted(&mut self, address: Ipv4Addr, learned: Learned, limit: usize) -> Heard {
+        match self.table.grant(address, learned, limit) {
+            Grant::New | Grant::Renewed => Heard::Granted(address),
+            Grant::Same | Grant::Full => Heard::Nothing,
+        }
+    }
+
+    /// An offer that another server's confirmation overtakes gives way to it.
+    fn promised(&mut self, dhcp: &Dhcp, now: Duration) -> Heard {
+        if dhcp.lease == Some(0) {
+            return Heard::Nothing;
+        }
+        let (address, server) = (dhcp.your_address, Some(dhcp.server.unwrap_or(dhcp.source)));
+        match dhcp.kind {
+            Kind::Offer if self.is_new(address) => self.saw(address, How::Offer, server, now),
+            Kind::Ack => {
+                let open = self.offered().filter(|offered| *offered != address);
+                let full = self.table.len() >= self.wanted.limit;
+                let given_up = open.filter(|_| full && self.is_new(address));
+                if let Some(offered) = given_up {
+                    self.table.end(offered);
+                }
+                match (given_up, self.saw(address, How::Ack, server, now)) {
+                    (Some(offered), Heard::Granted(address)) => Heard::Replaced(offered, address),
+                    (_, heard) => heard,
+                }
+            }
+            _ => Heard::Nothing,
+        }
+    }
+
+    fn is_new(&self, address: Ipv4Addr) -> bool {
+        self.table.get(address).is_none()
+    }
+
+    /// An address that was only offered.
+    fn offered(&self) -> Option<Ipv4Addr> {
+        self.table.iter().find(|(_, learned)| learned.how == How::Offer).map(|(address, _)| address)
+    }
+
+    /// A confirmation without a lease answers a question for settings (INFORM), one for no time takes the lease away.
+    fn leased(&mut self, dhcp: &Dhcp, now: Duration) -> Heard {
+        let address = dhcp.your_address;
+        let answer = |asked: &mut Asked| dhcp.kind == Kind::Ack && asked.transaction == dhcp.transaction;
+        let answered = self.asked.take_if(answer).is_some();
+        let ends = match dhcp.lease.filter(|_| dhcp.kind == Kind::Ack) {
+            None => return Heard::Nothing,
+            Some(0) => return self.ended(address),
+            Some(FOREVER) => None,
+            Some(seconds) => Some(now + Duration::from_secs(seconds.into())),
+        };
+        let server = Some(dhcp.server.unwrap_or(dhcp.source));
+        match self.granted(address, Learned { how: How::Lease, server, since: now, ends }, MOST) {
+            Heard::Nothing if answered => Heard::Question,
+            heard => heard,
+        }
+    }
+
+    /// What the guest says to servers.
+    fn says(&mut self, dhcp: &Dhcp) -> Heard {
+        match (dhcp.kind, dhcp.requested) {
+            (Kind::Request, requested) => self.asks(dhcp, requested.unwrap_or(dhcp.client_address)),
+            (Kind::Release, _) => self.ended(dhcp.client_address),
+            (Kind::Decline, Some(address)) => self.ended(address),
+            _ => Heard::Nothing,
+        }
+    }
+
+    /// A question for an address that is not leased could only be refused in vain.
+    fn asks(&mut self, dhcp: &Dhcp, address: Ipv4Addr) -> Heard {
+        let asked = Asked { transaction: dhcp.transaction, address, server: dhcp.server };
+        let asked = self.table.get(address).map(|_| asked);
+        let before = std::mem::replace(&mut self.asked, asked);
+        if before == asked { Heard::Nothing } else { Heard::Question }
+    }
+
+    fn refused(&mut self) -> Heard {
+        self.asked.take().map_or(Heard::Nothing, |asked| self.ended(asked.address))
+    }
+
+    fn ended(&mut self, address: Ipv4Addr) -> Heard {
+        self.table.end(address).map_or(Heard::Nothing, |learned| Heard::Ended(address, learned.how))
+    }
+}

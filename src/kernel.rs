@@ -1,0 +1,10 @@
+//! All effects on the kernel: netlink and packet sockets, and the checksum guard.
+//!
+//! Each module owns its sockets and hands typed values on. Nothing here decides what an interface may do.
+
+pub mod apply;
+pub mod capture;
+pub mod checksum;
+pub mod links;
+pub mod tracer;
+pub mod watch;

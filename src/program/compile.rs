@@ -1,0 +1,344 @@
+//! A resolved filter made into a program: the chains that frames from and to a guest walk.
+//!
+//! Both layers are one walk: what the Ethernet layer accepts goes on to the IP layer's chains, where the program
+//! has any. Every walk ends in an explicit verdict. What the kernel can do is an argument; nothing here asks it.
+
+mod flow;
+mod host;
+mod layout;
+mod link;
+mod matches;
+mod notes;
+
+pub use flow::{needs_bridge, refuses_to_guest};
+pub use host::{HOST_MARK, lets_host};
+pub use notes::{Use, silenced, warnings};
+
+use crate::document::diag::Diagnostic;
+use crate::program::ir::{self, Action, Data, From, KeyType, Match, Name, Role, Set, SetRef, Verdict};
+use crate::program::name::SetName;
+use crate::program::resolve::Resolved;
+use crate::program::{IN, OUT, Program, Slot};
+use clap::ValueEnum;
+use flow::{asks_for_connections, rejects_packets};
+use imbl::OrdMap;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What a program is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// What the kernel can do.
+    pub features: Features,
+    /// Whether each rule of a filter counts the frames it matches.
+    pub counters: bool,
+    /// What becomes of packets that the host itself sends to a guest.
+    pub host_to_guest: HostToGuest,
+}
+
+/// What becomes of packets that the host itself sends to a guest: answers of its DHCP server, ssh, DNS. What it routes to
+/// the guest for others is not among them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum HostToGuest {
+    /// The Ethernet layer judges them and the IP layer does not, as in libvirt.
+    #[default]
+    Pass,
+    /// Both layers judge them.
+    Filter,
+}
+
+/// Which part of a program is made. A bridge port has all of it in one place. Where frames never meet a bridge and the
+/// program asks for connections, which are known in the IP layer only, its Ethernet layer sits on the device and the rest there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Part {
+    /// Both layers.
+    Whole,
+    /// The Ethernet layer: what it would hand to the IP layer passes.
+    Link,
+    /// The IP layer, for packets and not for frames.
+    Ip,
+}
+
+/// What programs need to know of the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Features {
+    /// Two registers can be compared, so that a frame's fields can be.
+    pub xor_registers: bool,
+    /// A frame from the guest can be rejected with an answer.
+    pub reject: bool,
+    /// Connections of bridged frames are tracked, so that their state can be asked for.
+    pub state: bool,
+    /// Connections can be counted.
+    pub limit: bool,
+    /// Where the frames are seen, which decides over some of the above.
+    pub hooks: Hooks,
+    /// What there is in the host's IP layer.
+    pub packets: Packets,
+}
+
+/// What can be asked of packets in the host's IP layer; all else is as elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packets {
+    /// There are rules for them at all.
+    pub seen: bool,
+    /// A packet from the guest can be rejected with an answer.
+    pub reject: bool,
+    /// Connections are tracked.
+    pub state: bool,
+    /// Connections can be counted.
+    pub limit: bool,
+}
+
+/// Where the frames of an interface are seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Hooks {
+    /// On their way through a bridge.
+    Bridge,
+    /// At the interface itself: what its guest sends comes in by it.
+    Device,
+    /// At the interface itself, which is a macvtap: what its guest sends goes out by it.
+    Macvtap,
+    /// At the interface itself, which is a port of a bridge that lets through what passes there.
+    Port,
+    /// At the interface itself, and its packets once more in the host's IP layer, where connections are known.
+    Routed,
+    /// In the host's IP layer, which sees packets and no frames.
+    Packets,
+}
+
+impl Features {
+    /// A kernel that can do everything.
+    pub const ALL: Features = Features {
+        xor_registers: true,
+        reject: true,
+        state: true,
+        limit: true,
+        hooks: Hooks::Bridge,
+        packets: Packets { seen: true, reject: true, state: true, limit: true },
+    };
+
+    /// What is left of it there: a device's own hooks know no connections and answer nobody.
+    pub fn at(self, hooks: Hooks) -> Features {
+        let Packets { reject, state, limit, .. } = self.packets;
+        match hooks {
+            Hooks::Bridge => Features { hooks, ..self },
+            Hooks::Packets => Features { reject, state, limit, hooks, ..self },
+            Hooks::Device | Hooks::Macvtap | Hooks::Port | Hooks::Routed => {
+                Features { reject: false, state: false, limit: false, hooks, ..self }
+            }
+        }
+    }
+}
+
+/// The way of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Way {
+    FromGuest,
+    ToGuest,
+}
+
+/// What the parts of one program have in common while it is made.
+struct Build<'a> {
+    resolved: &'a Resolved,
+    options: Options,
+    part: Part,
+    program: Program,
+    /// How many sets count connections of frames of each way.
+    counting: BTreeMap<Way, usize>,
+    diagnostics: Vec<Diagnostic>,
+}
+
+/// The program of a resolved filter.
+pub fn compile(resolved: &Resolved, options: &Options) -> Result<Program, Vec<Diagnostic>> {
+    compile_part(resolved, options, Part::Whole)
+}
+
+/// A part of the program of a resolved filter, for the place where the options hold.
+pub fn compile_part(resolved: &Resolved, options: &Options, part: Part) -> Result<Program, Vec<Diagnostic>> {
+    let program = Program {
+        filter: resolved.filter.clone(),
+        chains: BTreeMap::new(),
+        sets: BTreeMap::new(),
+        foreign: BTreeMap::new(),
+        slots: BTreeSet::new(),
+        stateful: false,
+    };
+    let mut build = Build {
+        resolved,
+        options: *options,
+        part,
+        program,
+        counting: BTreeMap::new(),
+        diagnostics: Vec::new(),
+    };
+    for way in [Way::FromGuest, Way::ToGuest] {
+        build.add_way(way);
+    }
+    let mut program = build.program;
+    prune(&mut program);
+    program.stateful = program.chains.values().flatten().any(is_stateful);
+    if build.diagnostics.is_empty() { Ok(program) } else { Err(build.diagnostics) }
+}
+
+/// The programs of one interface.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Programs {
+    /// For its frames.
+    pub frames: Program,
+    /// For its packets in the host's IP layer, where that knows more than can be known of frames.
+    pub packets: Option<Program>,
+    /// For those frames of a bridge's port that its bridge takes or makes itself, at the port's own hooks.
+    pub guard: Option<Program>,
+}
+
+/// The programs of a resolved filter for an interface whose frames are seen there, in a kernel that has the features.
+pub fn compile_at(resolved: &Resolved, options: &Options, hooks: Hooks) -> Result<Programs, Vec<Diagnostic>> {
+    let at = |hooks, part| {
+        compile_part(resolved, &Options { features: options.features.at(hooks), ..*options }, part)
+    };
+    let packets = match hooks {
+        Hooks::Routed if asks_for_connections(resolved) => Some(at(Hooks::Packets, Part::Ip)?),
+        // What can not be answered there is dropped here.
+        Hooks::Routed if rejects_packets(resolved) => at(Hooks::Packets, Part::Ip).ok(),
+        _ => None,
+    };
+    let frames = at(hooks, if packets.is_some() { Part::Link } else { Part::Whole })?;
+    let frames = if hooks == Hooks::Macvtap { frames.turned() } else { frames };
+    Ok(Programs { frames, packets, guard: None })
+}
+
+/// The same for a port of a bridge that also has its own hooks, for frames that the bridge takes or makes itself. The Ethernet
+/// layer judges them: such an IP packet gets no further from the guest, and to it comes from the host.
+pub fn compile_guarded(resolved: &Resolved, options: &Options) -> Result<Programs, Vec<Diagnostic>> {
+    let at_port = Options { features: options.features.at(Hooks::Port), ..*options };
+    let guard = Some(compile_part(resolved, &at_port, Part::Link)?);
+    Ok(Programs { guard, ..compile_at(resolved, options, Hooks::Bridge)? })
+}
+
+impl Programs {
+    /// Nothing gets through.
+    pub fn closed() -> Programs {
+        Programs { frames: Program::closed(), packets: None, guard: None }
+    }
+
+    /// What comes after the first, and the hooks that lead to it.
+    pub fn further(self) -> Option<(Hooks, Program)> {
+        let packets = self.packets.map(|packets| (Hooks::Packets, packets));
+        packets.or(self.guard.map(|guard| (Hooks::Port, guard)))
+    }
+
+    /// Whether packets that the host itself sends pass by their mark.
+    pub fn let_host(&self) -> bool {
+        lets_host(&self.frames) || self.packets.as_ref().is_some_and(lets_host)
+    }
+
+    /// The same, counting what they drop at an interface with these hooks, for each interface and rule.
+    pub fn tallied(self, hooks: Hooks) -> Programs {
+        // The host's answer to a packet may be told by the packet's own mark (`fwmark_reflect`).
+        let packets = self.packets.map(|packets| packets.tallied(false, false));
+        let guard = self.guard.map(|guard| guard.tallied(false, true));
+        Programs { frames: self.frames.tallied(hooks == Hooks::Macvtap, true), packets, guard }
+    }
+}
+
+fn is_stateful(rule: &ir::Rule) -> bool {
+    rule.matches
+        .iter()
+        .any(|part| matches!(part, Match::CtState { .. } | Match::CtDirection(_) | Match::ConnLimit { .. }))
+}
+
+/// Takes away what no frame reaches.
+fn prune(program: &mut Program) {
+    let mut reached = BTreeSet::new();
+    let mut open: Vec<Name> = vec![OUT.into(), IN.into()];
+    while let Some(name) = open.pop() {
+        if reached.insert(name.clone()) {
+            open.extend(program.chains[&name].iter().flat_map(|rule| targets(&rule.action)));
+        }
+    }
+    program.chains.retain(|name, _| reached.contains(name));
+    let sets: BTreeSet<Name> =
+        program.chains.values().flatten().flat_map(|rule| &rule.matches).filter_map(set_name).collect();
+    program.sets.retain(|name, _| sets.contains(name));
+    program.foreign.retain(|name, _| sets.contains(name));
+    program.slots.retain(|slot| sets.contains(&slot.set_name()));
+}
+
+fn targets(action: &Action) -> Vec<Name> {
+    match action {
+        Action::Jump(chain) | Action::Goto(chain) => vec![chain.clone()],
+        Action::Branch(_, map) => {
+            let chain = |verdict: &Verdict| match verdict {
+                Verdict::Jump(chain) | Verdict::Goto(chain) => Some(chain.clone()),
+                Verdict::Accept | Verdict::Drop => None,
+            };
+            map.values().filter_map(chain).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn set_name(part: &Match) -> Option<Name> {
+    match part {
+        Match::Lookup { set: SetRef::Named(name), .. } | Match::ConnLimit { set: name, .. } => {
+            Some(name.clone())
+        }
+        _ => None,
+    }
+}
+
+impl Way {
+    /// The chain that takes the frames of this way, and the beginning of the names of all others.
+    fn chain(self) -> &'static str {
+        match self {
+            Way::FromGuest => OUT,
+            Way::ToGuest => IN,
+        }
+    }
+
+    /// Where the index of the guest's interface is read.
+    fn index(self) -> From {
+        match self {
+            Way::FromGuest => From::Iif,
+            Way::ToGuest => From::Oif,
+        }
+    }
+
+    fn name(self, rest: &str) -> Name {
+        format!("{}/{rest}", self.chain()).into()
+    }
+}
+
+impl Build<'_> {
+    fn add_chain(&mut self, name: Name, rules: Vec<ir::Rule>) {
+        self.program.chains.insert(name, rules);
+    }
+
+    /// The set that members of the program fill.
+    fn slot_set(&mut self, slot: Slot) -> SetRef {
+        let name = slot.set_name();
+        self.program.slots.insert(slot);
+        SetRef::Named(name)
+    }
+
+    /// The set that stands for an ipset; a set has one type of key, so that there is one for each family.
+    fn ipset(&mut self, ipset: &str, kind: KeyType) -> SetRef {
+        let name = Name::from(SetName::Ipset(ipset.into(), kind));
+        self.program.foreign.entry(name.clone()).or_insert_with(|| set(vec![kind], false));
+        SetRef::Named(name)
+    }
+
+    /// A new set that counts connections of each guest by address.
+    fn connections(&mut self, way: Way, kind: KeyType) -> Name {
+        let number = self.counting.entry(way).or_default();
+        *number += 1;
+        let name = way.name(&format!("connections-{number}"));
+        self.program.sets.insert(name.clone(), set(vec![KeyType::IfIndex, kind], true));
+        name
+    }
+}
+
+fn set(key: Vec<KeyType>, dynamic: bool) -> Set {
+    Set { key, data: Data::None, role: Role::Foreign, dynamic, counted: false, elements: OrdMap::new() }
+}

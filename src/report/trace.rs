@@ -1,0 +1,207 @@
+//! Steps of traced frames joined into one line a frame: verdict, rule of the filter, what the frame is.
+//!
+//! A frame's steps come one by one, those of several frames mixed. What is kept of frames still on their way is bounded. Pure.
+
+mod capture;
+
+pub use capture::Capture;
+
+use crate::program::ir::observed::Observed;
+use crate::program::ir::{Family, TABLE};
+use crate::program::name::label_of;
+use crate::report::explain::summary;
+use crate::ruleset::layout;
+use crate::ruleset::nft::traced::{Traced, Verdict};
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+
+/// Frames on their way that are remembered.
+const FRAMES: usize = 256;
+
+/// What is told of a packet that is no frame yet.
+const NO_ADDRESSES: &str = "00:00:00:00:00:00 > 00:00:00:00:00:00, ";
+
+/// Joins the steps.
+#[derive(Debug, Default)]
+pub struct Joiner {
+    rules: BTreeMap<(Family, u64), Option<String>>,
+    frames: VecDeque<Frame>,
+}
+
+#[derive(Debug, Default)]
+struct Frame {
+    id: u32,
+    headers: Vec<u8>,
+    rule: Option<String>,
+    program: Option<String>,
+    chain: String,
+    /// The chain that the kernel entered first.
+    base: String,
+    /// The rule that was met last, if it is one of a filter.
+    last: Option<String>,
+    /// The rule that let it out of the host's IP layer, when it was no frame yet.
+    let_out: Option<String>,
+    /// The interfaces at the hook where it was seen last.
+    iif: Option<u32>,
+    oif: Option<u32>,
+}
+
+/// What became of one frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fate {
+    /// Whether it was dropped.
+    pub dropped: bool,
+    /// The rule that decided, `filter:2`; none where no rule of the filter did.
+    pub rule: Option<String>,
+    /// The filter, as the kernel's program is called.
+    pub filter: String,
+    /// Whether the guest sent it.
+    pub from_guest: bool,
+    /// The guest's interface, by index, where the kernel tells it.
+    pub interface: Option<u32>,
+    /// The frame in a line.
+    pub frame: String,
+    /// The frame's headers, all that the kernel tells of it.
+    pub headers: Vec<u8>,
+    /// How long the whole frame is.
+    pub length: usize,
+}
+
+impl Joiner {
+    /// Takes the handles of our rules from the kernel's tables.
+    pub fn learn(&mut self, observed: &Observed) {
+        let chains = observed
+            .families
+            .iter()
+            .flat_map(|(family, table)| table.chains.values().map(move |chain| (*family, chain)));
+        let all = chains.flat_map(|(family, chain)| chain.rules.iter().map(move |rule| (family, rule)));
+        self.rules = all.map(|(family, rule)| ((family, rule.handle), rule.comment.clone())).collect();
+    }
+
+    /// Whether a step names a rule of ours that was not learned.
+    pub fn is_new(&self, step: &Traced) -> bool {
+        step.table == TABLE && known(step).is_some_and(|rule| !self.rules.contains_key(&rule))
+    }
+
+    /// Takes a step in; what became of the frame, if that is now known.
+    pub fn step(&mut self, step: &Traced) -> Option<Fate> {
+        let mut frame = self.frame(step.id);
+        if let Some(headers) = &step.headers {
+            frame.headers.clone_from(headers);
+        }
+        // Both are told once at each hook, the way out not before it is known.
+        if step.iif.is_some() || step.oif.is_some() {
+            (frame.iif, frame.oif) = (step.iif, step.oif);
+        }
+        if step.table != TABLE {
+            self.keep(frame);
+            return None;
+        }
+        if let Some(program) = layout::prefix_of(&step.chain) {
+            frame.chain = step.chain[program.len() + 1..].to_owned();
+            frame.program = Some(program.to_owned());
+        }
+        // A chain that counts speaks for the rule that went there.
+        if !layout::counts(&step.chain) {
+            frame.last = known(step).and_then(|rule| self.rules.get(&rule)?.clone());
+            if frame.program.is_none() {
+                frame.base.clone_from(&step.chain);
+            }
+        }
+        let own = frame.last.clone();
+        frame.rule = own.clone().or(frame.rule);
+        let decided = step.verdict != Verdict::On && step.handle.is_some();
+        if !decided || frame.program.is_none() && step.verdict == Verdict::Accept {
+            let ended = step.handle.is_none();
+            if !ended {
+                self.keep(frame);
+            }
+            return None;
+        }
+        let dropped = step.verdict == Verdict::Drop;
+        let way = frame.chain.split('/').next();
+        if step.family == Some(Family::Inet) && !dropped && way == Some("in") {
+            // The interface's own hooks have the last word.
+            self.keep(Frame {
+                let_out: frame.rule,
+                id: frame.id,
+                headers: frame.headers,
+                iif: frame.iif,
+                oif: frame.oif,
+                ..Frame::default()
+            });
+            return None;
+        }
+        let program = frame.program.unwrap_or_default();
+        let whole = whole(&frame.headers);
+        let from_guest = way == Some("out")
+            || ["prerouting", "ingress", "from"].contains(&&*frame.base) && frame.chain.is_empty();
+        Some(Fate {
+            dropped,
+            from_guest,
+            // What the guest of a macvtap sends goes out by it.
+            interface: if from_guest { frame.iif.or(frame.oif) } else { frame.oif.or(frame.iif) },
+            // A drop without a name on it is no filter's; to accept may have been said before.
+            rule: if dropped { own } else { frame.let_out.or(own).or(frame.rule) },
+            filter: label_of(&program).to_owned(),
+            // At a device's egress the kernel shows no Ethernet header.
+            frame: match frame.headers.is_empty() {
+                true => "headers not told".into(),
+                false => summary::of(&whole).replacen(NO_ADDRESSES, "", 1),
+            },
+            length: whole.len(),
+            headers: frame.headers,
+        })
+    }
+
+    fn frame(&mut self, id: u32) -> Frame {
+        let at = self.frames.iter().position(|frame| frame.id == id);
+        at.and_then(|at| self.frames.remove(at)).unwrap_or(Frame { id, ..Frame::default() })
+    }
+
+    fn keep(&mut self, frame: Frame) {
+        if self.frames.len() >= FRAMES {
+            self.frames.pop_front();
+        }
+        self.frames.push_back(frame);
+    }
+}
+
+/// The rule by what tells it from all others.
+fn known(step: &Traced) -> Option<(Family, u64)> {
+    Some((step.family?, step.handle?))
+}
+
+/// The kernel tells only headers; as many zeros follow as the packet says it is long.
+fn whole(headers: &[u8]) -> Vec<u8> {
+    let word = |at: usize| headers.get(at..at + 2).map_or(0, |two| u16::from_be_bytes([two[0], two[1]]));
+    let network = if matches!(word(12), 0x8100 | 0x88a8) { 18 } else { 14 };
+    let length = match word(network - 2) {
+        0x0800 => network + usize::from(word(network + 2)),
+        0x86dd => network + 40 + usize::from(word(network + 4)),
+        _ => headers.len(),
+    };
+    let mut frame = headers.to_vec();
+    frame.resize(length.max(headers.len()), 0);
+    frame
+}
+
+impl Fate {
+    /// `drop`, `out` and the rule, or where no rule decided the filter.
+    fn parts(&self) -> [String; 3] {
+        let verdict = if self.dropped { "drop" } else { "accept" };
+        let way = if self.from_guest { "out" } else { "in" };
+        let rule = match self.rule.as_deref().and_then(|rule| rule.rsplit_once(':')) {
+            Some((filter, number)) => format!("filter '{filter}' rule {number}"),
+            None => format!("filter '{}' no rule", self.filter),
+        };
+        [verdict.into(), way.into(), rule]
+    }
+}
+
+impl fmt::Display for Fate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [verdict, way, rule] = self.parts();
+        write!(f, "{verdict:6} {way:3} {rule}  {}", self.frame)
+    }
+}

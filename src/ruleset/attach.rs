@@ -1,0 +1,65 @@
+//! Where the program of a link is put, by what the link is and whom it belongs to.
+//!
+//! Pure, and the one answer to that question: for the daemon, which follows links, and for the command, which sees them once.
+
+use crate::document::diag::{Code, Diagnostic};
+use crate::guest::link::{Kind, Link};
+use crate::ruleset::firewall::{BridgePort, Place};
+
+/// The place of a link whose master is this one, as far as that is known.
+///
+/// A bridge's port is judged by its bridge, or at its own hooks where `ports_at_devices` says so. All others are judged at
+/// their own hooks; the host's IP layer has the packets of those that belong to nobody, and that are no macvtap.
+pub fn of(link: &Link, master: Option<&Link>, ports_at_devices: bool) -> Place {
+    let name = link.name.clone();
+    let turned = link.kind.is_turned();
+    match master.filter(|master| master.kind == Kind::Bridge) {
+        Some(Link { index, name: bridge, mac, .. }) => {
+            let bridge = BridgePort { index: *index, name: bridge.clone(), host: *mac, port: name.clone() };
+            if ports_at_devices { Place::Port { name, bridge } } else { Place::Bridge(Some(bridge)) }
+        }
+        None if link.master.is_none() && !turned => Place::Routed { name },
+        None => Place::Device { name, turned },
+    }
+}
+
+/// What keeps every filter from such a link: rules judge Ethernet frames, and would overlook its packets.
+pub fn unfit(link: &Link) -> Option<Diagnostic> {
+    let message =
+        || format!("interface '{}' carries no Ethernet frames: no filter can judge its packets", link.name);
+    let help = "bind the guest's tap, macvtap or veth, or a port of a bridge";
+    (link.kind == Kind::Headerless).then(|| Diagnostic::error(Code::OPERATION_FAILED, message()).help(help))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guest::link::MacvtapMode;
+
+    fn link(index: u32, kind: Kind, master: Option<u32>) -> Link {
+        Link { index, name: format!("link{index}"), kind, master, mac: None, up: true }
+    }
+
+    #[test]
+    fn a_link_has_its_place_by_what_it_is_and_whose() {
+        let macvtap = Kind::Macvtap { mode: MacvtapMode::Bridge, lower: Some(1), lower_netns: None };
+        let (bridge, bond) = (link(2, Kind::Bridge, None), link(3, Kind::Other, None));
+        let port = BridgePort { index: 2, name: "link2".into(), host: None, port: "link9".into() };
+        let name = || "link9".to_owned();
+        let device = |turned| Place::Device { name: name(), turned };
+        for (kind, number, master, ports_at_devices, expected) in [
+            (Kind::Tap, None, None, true, Place::Routed { name: name() }),
+            (Kind::Veth, None, None, false, Place::Routed { name: name() }),
+            (Kind::Tap, Some(2), Some(&bridge), false, Place::Bridge(Some(port.clone()))),
+            (Kind::Tap, Some(2), Some(&bridge), true, Place::Port { name: name(), bridge: port.clone() }),
+            (Kind::Tap, Some(3), Some(&bond), true, device(false)),
+            (Kind::Tap, Some(4), None, true, device(false)),
+            (macvtap, None, None, true, device(true)),
+            (macvtap, Some(3), Some(&bond), false, device(true)),
+            (macvtap, Some(2), Some(&bridge), false, Place::Bridge(Some(port.clone()))),
+        ] {
+            let found = of(&link(9, kind, number), master, ports_at_devices);
+            assert_eq!(found, expected, "{kind:?} of {number:?}, known as {master:?}");
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! Groups and members brought into the table: who is folded, who shares, and what is left over.
+//!
+//! Membership is settled when this begins. Programs that nothing leads to any more are found by counting, and only
+//! what changes is looked at.
+
+use super::group::Compiled;
+use super::sort::Changed;
+use super::tables::{Packets, Seat};
+use super::{Firewall, Group, Member, Placed, Refused, Rules};
+use crate::document::diag::Diagnostic;
+use crate::program::compile::Hooks;
+use crate::program::ir::{Bytes, Data, Datum, Family, Name, Role, Table, concat};
+use crate::program::resolve::{Mode, slot_values};
+use crate::program::{Program, Slot};
+use crate::ruleset::layout::{self, Entrance, Tracked};
+use imbl::OrdSet;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// All rules that the private programs of one group come to at most: a redefinition makes all of them anew.
+pub const FOLDED_RULES: usize = 4096;
+
+impl Firewall {
+    /// Lets the table show these groups as they are.
+    pub(super) fn arrange(&mut self, changed: Changed) -> Result<(), Refused> {
+        let mut closed = false;
+        for (name, newcomers) in changed {
+            let Some(group) = self.groups.get(&name).cloned() else { continue };
+            match (group.members.is_empty(), group.placed.is_some(), self.is_shared(&group)) {
+                (true, ..) => {
+                    closed |= self.close(&name, &group);
+                    self.groups.remove(&name);
+                    self.forget_unused(&group.rules);
+                }
+                (_, true, true) => self.enter_shared(&name, &group, &newcomers)?,
+                (_, false, true) => self.share(&name, &group)?,
+                (_, false, false) => self.enter_private(&newcomers)?,
+                (_, true, false) => match self.enter_private(&group.members) {
+                    Ok(()) => closed |= self.close(&name, &group),
+                    // What can not be folded shares on, which is as right.
+                    Err(_) => self.enter_shared(&name, &group, &newcomers)?,
+                },
+            }
+        }
+        if closed {
+            self.sweep_slots();
+        }
+        Ok(())
+    }
+
+    /// Whether a group has too many members to be folded, or its members would come to too many rules. One that is shared
+    /// is folded again below half of either.
+    fn is_shared(&self, group: &Group) -> bool {
+        let part = if group.placed.is_some() { 2 } else { 1 };
+        let (members, rules) = (group.members.len(), group.length());
+        members > self.policy.fold_up_to / part || members > 1 && members * rules > FOLDED_RULES / part
+    }
+
+    fn enter_shared(&mut self, name: &Name, group: &Group, newcomers: &OrdSet<u32>) -> Result<(), Refused> {
+        for index in newcomers {
+            let mut entrances = Vec::new();
+            for (hooks, program) in group.programs() {
+                self.fill_slots(&program.slots, *index, hooks)
+                    .map_err(|fault| self.refused(*index, vec![fault]))?;
+                entrances.push((hooks, Entrance::Shared(name.clone())));
+            }
+            self.enter(*index, entrances);
+        }
+        Ok(())
+    }
+
+    /// Gives each its own programs, or changes nothing.
+    fn enter_private(&mut self, newcomers: &OrdSet<u32>) -> Result<(), Refused> {
+        let compiled = |index: &u32| {
+            let member = &self.members[index];
+            let seat = self.seat(*index).unwrap_or(member.place.hooks());
+            let compiled = self.compile(&member.rules, &member.vars, Mode::Fold, seat);
+            compiled.map(|compiled| (*index, compiled)).map_err(|faults| self.refused(*index, faults))
+        };
+        let compiled: Result<Vec<_>, Refused> = newcomers.iter().map(compiled).collect();
+        for (index, Compiled { seat, programs, .. }) in compiled? {
+            let programs = std::iter::once((seat, programs.frames.clone())).chain(programs.further());
+            let entrance = |(hooks, program)| (hooks, self.settle(index, hooks, &program));
+            let entrances = programs.map(entrance).collect();
+            self.enter(index, entrances);
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self, index: u32, hooks: Hooks, program: &Program) -> Entrance {
+        let prefix = layout::settle(self.table_mut(hooks), program);
+        self.clear_slots(index, hooks);
+        Entrance::private(hooks, prefix)
+    }
+
+    fn refused(&self, index: u32, diagnostics: Vec<Diagnostic>) -> Refused {
+        Refused { interface: Some(self.members[&index].name.clone()), diagnostics }
+    }
+
+    /// Places a group's program and lets all its members share it.
+    fn share(&mut self, name: &Name, group: &Group) -> Result<(), Refused> {
+        self.lead(name, group, None);
+        self.enter_shared(name, group, &group.members)
+    }
+
+    /// Lets a group that was compiled anew keep the place of the old one.
+    pub(super) fn replace(&mut self, name: &Name, old: &Group) {
+        let group = self.groups[name].clone();
+        self.lead(name, &group, Some(old));
+    }
+
+    fn lead(&mut self, name: &Name, group: &Group, before: Option<&Group>) {
+        let mut places = Vec::new();
+        for (hooks, program) in group.programs() {
+            let prefix = layout::settle(self.table_mut(hooks), program);
+            layout::lead(self.table_mut(hooks), name, &prefix, hooks == Hooks::Macvtap);
+            self.count(hooks, &prefix, true);
+            for slot in &program.slots {
+                let empty = || layout::set(slot.key(), Data::None, Role::Variable);
+                self.table_mut(hooks).sets.entry(slot.set_name()).or_insert_with(empty);
+            }
+            places.push(prefix);
+        }
+        for (hooks, prefix) in before.into_iter().flat_map(Group::places) {
+            if !group.programs().any(|(those, _)| those == hooks) {
+                layout::mislead(self.table_mut(hooks), name);
+            }
+            self.count(hooks, prefix, false);
+        }
+        let mut places = places.into_iter();
+        let placed = places.next().map(|program| Placed { program, further: places.next() });
+        self.groups.insert(name.clone(), Arc::new(Group { placed, ..group.clone() }));
+    }
+
+    /// Takes away a group's dispatch, which nobody uses any more, if there is any.
+    pub(super) fn close(&mut self, name: &Name, group: &Group) -> bool {
+        for (hooks, prefix) in group.places() {
+            layout::mislead(self.table_mut(hooks), name);
+            self.count(hooks, prefix, false);
+        }
+        if let Some(group) = self.groups.get_mut(name) {
+            Arc::make_mut(group).placed = None;
+        }
+        group.placed.is_some()
+    }
+
+    /// Lets the frames of a member in where they are judged, and nowhere else.
+    fn enter(&mut self, index: u32, entrances: Vec<(Hooks, Entrance)>) {
+        if !entrances.iter().any(|(hooks, _)| *hooks == Hooks::Packets) {
+            self.clear_slots(index, Hooks::Packets);
+        }
+        let member = Arc::clone(&self.members[&index]);
+        let hooks = self.seat(index).unwrap_or(member.place.hooks());
+        // Of a member whose frames are judged elsewhere the host's IP layer sees packets that were let in, or it must not
+        // see any.
+        let passes = hooks != Hooks::Bridge && member.rules != Rules::Closed;
+        let packets = if passes { Packets::Pass } else { Packets::Shut };
+        let seat = Seat { hooks, device: member.place.device(hooks), packets };
+        let left = self.tables.enter(index, seat, &entrances);
+        for (hooks, entrance) in &entrances {
+            entrance.own_program().into_iter().for_each(|prefix| self.count(*hooks, prefix, true));
+        }
+        left.iter().for_each(|(hooks, prefix)| self.count(*hooks, prefix, false));
+    }
+
+    /// Takes an interface out of the tables it sat in as this member.
+    pub(super) fn leave(&mut self, member: &Member, seat: Hooks) {
+        for hooks in [seat, Hooks::Packets, Hooks::Port] {
+            self.clear_slots(member.index, hooks);
+            let before = layout::private(self.table(hooks), member.index);
+            layout::leave(self.table_mut(hooks), member.index);
+            before.into_iter().for_each(|before| self.count(hooks, &before, false));
+        }
+        if seat != Hooks::Bridge {
+            layout::leave(&mut self.tables.bridge, member.index);
+        }
+        self.gone_from(&member.place, seat);
+    }
+
+    /// Counts who leads to a program; one that nobody leads to is taken away.
+    fn count(&mut self, hooks: Hooks, prefix: &Name, more: bool) {
+        let key = (hooks.family(), prefix.clone());
+        let uses = self.uses.get(&key).copied().unwrap_or_default();
+        match if more { uses + 1 } else { uses.saturating_sub(1) } {
+            0 => {
+                self.uses.remove(&key);
+                layout::displace(self.table_mut(hooks), prefix);
+            }
+            uses => drop(self.uses.insert(key, uses)),
+        }
+    }
+
+    /// Gives a member's values to the sets of these slots, and takes its others away.
+    fn fill_slots(&mut self, slots: &BTreeSet<Slot>, index: u32, hooks: Hooks) -> Result<(), Diagnostic> {
+        let member = self.members[&index].clone();
+        let mut wanted: Vec<(Name, Vec<Bytes>)> = Vec::new();
+        for slot in slots {
+            let values = slot_values(slot, &member.vars)?;
+            wanted.push((slot.set_name(), values.iter().map(|value| member_key(index, value)).collect()));
+        }
+        self.clear_slots(index, hooks);
+        for (name, keys) in wanted {
+            let set = self.table_mut(hooks).sets.get_mut(&name).expect("a shared group has its sets");
+            set.elements.extend(keys.into_iter().map(|key| (key, Datum::None)));
+        }
+        Ok(())
+    }
+
+    /// Takes all values of a member away.
+    fn clear_slots(&mut self, index: u32, hooks: Hooks) {
+        let first: Bytes = index.to_ne_bytes().into();
+        let table = self.table_mut(hooks);
+        for name in variable_sets(table) {
+            let from_first = table.sets[&name].elements.range(first.clone()..).map(|(key, _)| key);
+            let own: Vec<Bytes> = from_first.take_while(|key| key.starts_with(&first)).cloned().collect();
+            for key in own {
+                table.sets.get_mut(&name).expect("listed above").elements.remove(&key);
+            }
+        }
+    }
+
+    /// Takes away the sets of slots that no shared program has any more.
+    pub(super) fn sweep_slots(&mut self) {
+        let shared = self.groups.values().filter(|group| group.placed.is_some());
+        let slots = |group: &Arc<Group>| {
+            let programs = group.programs();
+            let slots = programs.flat_map(|(hooks, program)| {
+                program.slots.iter().map(move |slot| (hooks.family(), slot.set_name()))
+            });
+            slots.collect::<Vec<_>>()
+        };
+        let needed: BTreeSet<(Family, Name)> = shared.flat_map(slots).collect();
+        for hooks in [Hooks::Bridge, Hooks::Device, Hooks::Packets] {
+            let table = self.table_mut(hooks);
+            for name in variable_sets(table) {
+                if !needed.contains(&(hooks.family(), name.clone())) {
+                    table.sets.remove(&name);
+                }
+            }
+        }
+    }
+
+    /// Counts the bridges of a group's members in or out of those that conntrack must see, and the interfaces that lead to
+    /// them in or out of those whose packets the host marks.
+    pub(super) fn note_all(&mut self, group: &Group, members: &OrdSet<u32>, needed: bool) {
+        if group.program.stateful {
+            members.iter().for_each(|index| self.track(*index, needed));
+        }
+        if group.lets_host() {
+            members.iter().for_each(|index| self.mark_host(*index, needed));
+        }
+    }
+
+    fn mark_host(&mut self, index: u32, needed: bool) {
+        let member = self.members.get(&index);
+        let Some(link) = member.and_then(|member| member.place.host_link()).map(String::from) else { return };
+        let before = self.host_links.get(&link).copied().unwrap_or_default();
+        let after = if needed { before + 1 } else { before.saturating_sub(1) };
+        match after {
+            0 => self.host_links.remove(&link),
+            after => self.host_links.insert(link.clone(), after),
+        };
+        layout::mark_host(&mut self.tables.inet, &link, after > 0);
+    }
+
+    fn track(&mut self, index: u32, needed: bool) {
+        let Some(bridge) = self.members.get(&index).and_then(|member| member.place.bridge().cloned()) else {
+            return;
+        };
+        let before = self.tracked.get(&bridge.name).cloned();
+        let (tracked, name) = (bridge.tracked(), bridge.name);
+        let after = match (before.clone(), needed) {
+            (before, true) => {
+                let count = before.map_or(1, |(_, count)| count + 1);
+                Some((tracked, count))
+            }
+            (Some((tracked, count)), false) if count > 1 => Some((tracked, count - 1)),
+            (_, false) => None,
+        };
+        let changed = before.map(|(tracked, _)| tracked) != after.clone().map(|(tracked, _)| tracked);
+        match after {
+            Some(after) => self.tracked.insert(name, after),
+            None => self.tracked.remove(&name),
+        };
+        if changed {
+            let bridges: Vec<Tracked> = self.tracked.values().map(|(tracked, _)| tracked.clone()).collect();
+            self.tables.track(&bridges);
+        }
+    }
+}
+
+fn variable_sets(table: &Table) -> Vec<Name> {
+    let variable = table.sets.iter().filter(|(_, set)| set.role == Role::Variable);
+    variable.map(|(name, _)| name.clone()).collect()
+}
+
+fn member_key(index: u32, value: &[Bytes]) -> Bytes {
+    let index = index.to_ne_bytes();
+    let parts: Vec<&[u8]> = std::iter::once(&index[..]).chain(value.iter().map(|part| &part[..])).collect();
+    concat(&parts)
+}

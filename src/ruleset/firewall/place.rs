@@ -1,0 +1,225 @@
+//! Where the frames of a member are seen, and the devices whose own hooks must lead to our table for that.
+//!
+//! A device is led there as long as a member has its name. Where the kernel keeps such a hook for a device that is not
+//! there, it stays behind for a name that a binding has, so that a device that is made again is shut until it is bound.
+
+use super::{Firewall, Placement};
+use crate::document::mac::Mac;
+use crate::program::compile::Hooks;
+use crate::program::ir::{Family, Table};
+use crate::ruleset::layout;
+use imbl::{OrdMap, OrdSet};
+
+/// Where the frames of an interface are seen.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Place {
+    /// On their way through a bridge, of which it is a port. Which one matters only where connections are tracked.
+    Bridge(Option<BridgePort>),
+    /// The same, or at its own hooks where its program can be there.
+    Port {
+        /// What the interface is called now, which need not be what it was bound as.
+        name: String,
+        /// Its bridge.
+        bridge: BridgePort,
+    },
+    /// At its own hooks, and then its packets in the host's IP layer.
+    Routed {
+        /// What the interface is called now, which need not be what it was bound as.
+        name: String,
+    },
+    /// At its own hooks alone.
+    Device {
+        /// What the interface is called now, which need not be what it was bound as.
+        name: String,
+        /// Whether it is a macvtap: what its guest sends goes out by it.
+        turned: bool,
+    },
+}
+
+/// The bridge of a port.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BridgePort {
+    /// The index of the bridge.
+    pub index: u32,
+    /// The name of the bridge.
+    pub name: String,
+    /// The host's own address on it.
+    pub host: Option<Mac>,
+    /// What the port is called now.
+    pub port: String,
+}
+
+/// The devices whose own hooks lead to our table.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Devices {
+    /// How many members have each name.
+    members: OrdMap<String, usize>,
+    /// How many members have each name whose bridge is to keep no frame from us.
+    guarded: OrdMap<String, usize>,
+    /// Names of bindings whose last device is gone.
+    kept: OrdSet<String>,
+    /// Whether hooks outlive their device.
+    last: bool,
+}
+
+impl Place {
+    /// Which hooks see the frames.
+    pub fn hooks(&self) -> Hooks {
+        match self {
+            Place::Bridge(_) => Hooks::Bridge,
+            Place::Port { .. } => Hooks::Port,
+            Place::Routed { .. } => Hooks::Routed,
+            Place::Device { turned: false, .. } => Hooks::Device,
+            Place::Device { turned: true, .. } => Hooks::Macvtap,
+        }
+    }
+
+    /// Whether what the guest sends leaves by the interface.
+    pub fn is_turned(&self) -> bool {
+        matches!(self, Place::Device { turned: true, .. })
+    }
+
+    /// The bridge, where it is one that is known.
+    pub fn bridge(&self) -> Option<&BridgePort> {
+        match self {
+            Place::Bridge(bridge) => bridge.as_ref(),
+            Place::Port { bridge, .. } => Some(bridge),
+            Place::Routed { .. } | Place::Device { .. } => None,
+        }
+    }
+
+    /// The port of a bridge that sits at the bridge, where its name is known.
+    fn guarded(&self, seat: Hooks) -> Option<&str> {
+        self.bridge().filter(|_| seat == Hooks::Bridge).map(|bridge| &*bridge.port)
+    }
+
+    /// The interface that the host itself sends by to get there; none where it is not known or another system's.
+    pub fn host_link(&self) -> Option<&str> {
+        match self {
+            Place::Bridge(bridge) => bridge.as_ref().map(|bridge| &*bridge.name),
+            Place::Port { bridge, .. } => Some(&bridge.name),
+            Place::Routed { name } => Some(name),
+            Place::Device { .. } => None,
+        }
+    }
+
+    /// The device at whose hooks a program sits that is led to by these.
+    pub(super) fn device(&self, seat: Hooks) -> Option<&str> {
+        match self {
+            _ if seat == Hooks::Bridge => None,
+            Place::Bridge(_) => None,
+            Place::Port { name, .. } | Place::Routed { name } | Place::Device { name, .. } => Some(name),
+        }
+    }
+}
+
+impl Hooks {
+    /// The family of the table that these hooks lead to.
+    pub fn family(self) -> Family {
+        match self {
+            Hooks::Bridge => Family::Bridge,
+            Hooks::Device | Hooks::Macvtap | Hooks::Port | Hooks::Routed => Family::Netdev,
+            Hooks::Packets => Family::Inet,
+        }
+    }
+}
+
+impl Devices {
+    fn has(&self, name: &str) -> bool {
+        self.members.contains_key(name) || self.kept.contains(name)
+    }
+}
+
+impl Firewall {
+    /// For a kernel in which hooks outlive their device, or not.
+    pub fn hooks_last(&self, last: bool) -> Firewall {
+        Firewall { devices: Devices { last, ..self.devices.clone() }, ..self.clone() }
+    }
+
+    /// Whether a bridge's port is to sit at its own hooks where it can.
+    pub fn ports_at_devices(&self) -> bool {
+        self.policy.placement == Placement::Device && self.devices.last
+    }
+
+    /// Whether the ports that are judged there have hooks of their own for what their bridge takes or makes itself.
+    pub(super) fn guards(&self, seat: Hooks) -> bool {
+        seat == Hooks::Bridge && self.devices.last && self.policy.placement == Placement::Bridge
+    }
+
+    /// With the hooks of these names that are in force, where such a name is reserved and no device has it.
+    pub fn keep_hooks<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Firewall {
+        let mut next = self.clone();
+        names.into_iter().for_each(|name| next.keep_hook(name));
+        next
+    }
+
+    /// What of the rule set is for these hooks.
+    pub(super) fn table(&self, hooks: Hooks) -> &Table {
+        self.tables.of(hooks.family())
+    }
+
+    pub(super) fn table_mut(&mut self, hooks: Hooks) -> &mut Table {
+        self.tables.of_mut(hooks.family())
+    }
+
+    /// A member has come to a place.
+    pub(super) fn come_to(&mut self, name: &str, place: &Place, seat: Hooks) {
+        let Some(device) = place.device(seat).map(String::from) else {
+            self.let_device_be(name);
+            return self.count_guard(place, seat, 1);
+        };
+        *self.devices.members.entry(device.clone()).or_default() += 1;
+        self.devices.kept.remove(&device);
+        self.hook_as_needed(&device);
+    }
+
+    /// A member has left a place.
+    pub(super) fn gone_from(&mut self, place: &Place, seat: Hooks) {
+        let Some(device) = place.device(seat) else { return self.count_guard(place, seat, -1) };
+        match self.devices.members.get(device).copied() {
+            Some(more @ 2..) => drop(self.devices.members.insert(device.into(), more - 1)),
+            _ => drop(self.devices.members.remove(device)),
+        }
+        self.keep_hook(device);
+        self.hook_as_needed(device);
+    }
+
+    /// Members of a name that are guarded come and go.
+    fn count_guard(&mut self, place: &Place, seat: Hooks, more: isize) {
+        let Some(port) = place.guarded(seat).filter(|_| self.guards(seat)).map(String::from) else { return };
+        let before = self.devices.guarded.get(&port).copied().unwrap_or_default();
+        match before.saturating_add_signed(more) {
+            0 => drop(self.devices.guarded.remove(&port)),
+            after => drop(self.devices.guarded.insert(port.clone(), after)),
+        }
+        self.hook_as_needed(&port);
+    }
+
+    fn keep_hook(&mut self, name: &str) {
+        let vacant = !self.devices.members.contains_key(name);
+        if self.devices.last && vacant && layout::is_reserved(&self.tables.bridge, name) {
+            self.devices.kept.insert(name.into());
+            self.hook_as_needed(name);
+        }
+    }
+
+    /// Devices of a name that nobody waits for any more need no hook, unless they are bound.
+    pub(super) fn let_device_be(&mut self, name: &str) {
+        if self.devices.kept.remove(name).is_some() {
+            self.hook_as_needed(name);
+        }
+    }
+
+    fn hook_as_needed(&mut self, device: &str) {
+        match (self.devices.has(device), self.devices.guarded.contains_key(device)) {
+            (true, _) => layout::hook(&mut self.tables.netdev, device, self.traced),
+            (false, true) => layout::guard(&mut self.tables.netdev, device, self.traced),
+            (false, false) => layout::unhook(&mut self.tables.netdev, device),
+        }
+    }
+
+    pub(super) fn hook_all(&mut self) {
+        let names: Vec<String> = layout::hooked(&self.tables.netdev).into_iter().map(String::from).collect();
+        names.iter().for_each(|name| self.hook_as_needed(name));
+    }
+}

@@ -1,0 +1,168 @@
+//! Members sorted into groups: whoever the same program serves is in one.
+//!
+//! Only membership is settled here; the table follows in `arrange`, which is told what changed.
+
+use super::{Firewall, Group, Member, Refused, Rules};
+use crate::document::diag::Diagnostic;
+use crate::document::vars::Vars;
+use crate::program::compile::Hooks;
+use crate::program::ir::Name;
+use crate::program::name::{self, label_of};
+use crate::program::resolve::Mode;
+use crate::program::{Program, printable};
+use crate::ruleset::layout;
+use imbl::OrdSet;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Groups that gained or lost members, with those members whom the table does not yet show as theirs.
+pub(super) type Changed = BTreeMap<Name, OrdSet<u32>>;
+
+impl Firewall {
+    /// Makes a member one of its group; what of the table must follow is noted.
+    pub(super) fn join(&mut self, member: Member, changed: &mut Changed) -> Result<(), Refused> {
+        let (index, interface) = (member.index, member.name.clone());
+        let refused = |diagnostics| Refused { interface: Some(interface), diagnostics };
+        let hooks = member.place.hooks();
+        let name = self.group_for(&member.rules, &member.vars, hooks, None).map_err(refused)?;
+        let (seat, sat) = (self.groups[&name].seat, self.seat(index));
+        if let Some(left) = self.part(index) {
+            changed.entry(left).or_default().remove(&index);
+        }
+        let member = Arc::new(member);
+        if let Some((before, sat)) = self.members.insert(index, Arc::clone(&member)).zip(sat) {
+            match sat.family() == seat.family() && (sat == Hooks::Port) == (seat == Hooks::Port) {
+                true => self.gone_from(&before.place, sat),
+                false => self.leave(&before, sat),
+            }
+        }
+        self.come_to(&member.name, &member.place, seat);
+        self.homes.insert(index, name.clone());
+        self.admit(&name, OrdSet::unit(index));
+        changed.entry(name).or_default().insert(index);
+        Ok(())
+    }
+
+    /// Where the frames of a member are judged.
+    pub(super) fn seat(&self, index: u32) -> Option<Hooks> {
+        self.groups.get(self.homes.get(&index)?).map(|group| group.seat)
+    }
+
+    /// Takes a member out of its group, whose name is returned; its dispatch stays until it enters anew.
+    pub(super) fn part(&mut self, index: u32) -> Option<Name> {
+        let name = self.homes.remove(&index)?;
+        let mut group = Group::clone(&self.groups[&name]);
+        group.members.remove(&index);
+        self.note_all(&group, &OrdSet::unit(index), false);
+        self.groups.insert(name.clone(), Arc::new(group));
+        Some(name)
+    }
+
+    /// Makes these members, who are in no group, some of this one.
+    fn admit(&mut self, name: &Name, members: OrdSet<u32>) {
+        let mut group = Group::clone(&self.groups[name]);
+        self.note_all(&group, &members, true);
+        group.members = if group.members.is_empty() { members } else { group.members.union(members) };
+        self.groups.insert(name.clone(), Arc::new(group));
+    }
+
+    /// The group whose program serves such a member. If there is none it is made, of this name if it may be.
+    fn group_for(
+        &mut self,
+        rules: &Rules,
+        vars: &Vars,
+        hooks: Hooks,
+        name: Option<&Name>,
+    ) -> Result<Name, Vec<Diagnostic>> {
+        let label = match rules {
+            Rules::Filter(filter) => printable(filter),
+            Rules::Closed => printable(&Program::closed().filter),
+        };
+        let first = self.groups.get(&*label).map(|group| (Name::from(&*label), group.clone()));
+        let others = self.groups.range(Name::from(format!("{label}/"))..);
+        let others = others.take_while(|(name, _)| label_of(name) == label);
+        let mut all = first.into_iter().chain(others.map(|(name, group)| (name.clone(), group.clone())));
+        if let Some((name, _)) = all.find(|(_, group)| group.serves(rules, vars, hooks)) {
+            return Ok(name);
+        }
+        let group = Group::new(rules, vars, hooks, self.compile(rules, vars, Mode::Slots, hooks)?);
+        let kept = name.filter(|name| !self.groups.contains_key(*name)).cloned();
+        let name = kept.unwrap_or_else(|| self.free_name(&label));
+        self.groups.insert(name.clone(), Arc::new(group));
+        Ok(name)
+    }
+
+    /// Takes a member from one seat; it enters the other with its group.
+    fn reseat(&mut self, index: u32, sat: Hooks, seat: Hooks) {
+        let member = Arc::clone(&self.members[&index]);
+        self.leave(&member, sat);
+        self.come_to(&member.name, &member.place, seat);
+    }
+
+    /// A name that neither a group has nor one that is about to be rebuilt.
+    fn free_name(&self, label: &str) -> Name {
+        let names = std::iter::once(None).chain((2..).map(Some)).map(|number| name::group(label, number));
+        let free = |name: &Name| {
+            let led = self.tables.all().iter().any(|table| layout::led(table, name).is_some());
+            !self.groups.contains_key(name) && !led
+        };
+        names.into_iter().find(free).expect("numbers do not end")
+    }
+
+    /// Compiles groups anew and sorts their members anew. A group that is split keeps its name for the first part,
+    /// groups whose members now agree become one.
+    pub(super) fn rebuild(&mut self, groups: Vec<Name>) -> Result<(), Refused> {
+        let old: Vec<(Name, Arc<Group>)> = groups
+            .into_iter()
+            .filter_map(|name| self.groups.remove(&name).map(|group| (name, group)))
+            .collect();
+        for (_, group) in &old {
+            self.note_all(group, &group.members, false);
+        }
+        let mut changed = Changed::new();
+        for (name, group) in &old {
+            self.regroup(name, group, &mut changed)?;
+        }
+        for (name, group) in &old {
+            if group.placed.is_some() && self.groups.get(name).is_none_or(|group| group.placed.is_none()) {
+                self.close(name, group);
+            }
+        }
+        self.arrange(changed)?;
+        self.sweep_slots();
+        Ok(())
+    }
+
+    fn regroup(&mut self, name: &Name, old: &Group, changed: &mut Changed) -> Result<(), Refused> {
+        let mut rest = old.members.clone();
+        while let Some(first) = rest.get_min().copied() {
+            let member = self.members[&first].clone();
+            let refused = |diagnostics| Refused { interface: Some(member.name.clone()), diagnostics };
+            let is_new = !self.groups.contains_key(name);
+            let target = self.group_for(&old.rules, &member.vars, old.hooks, Some(name)).map_err(refused)?;
+            let group = self.groups[&target].clone();
+            let fits = |index: &&u32| group.signature.fits(&self.members[*index].vars);
+            let served: OrdSet<u32> = match group.signature == old.signature {
+                true => std::mem::take(&mut rest),
+                false => rest.iter().filter(fits).copied().collect(),
+            };
+            rest = rest.relative_complement(served.clone());
+            if target != *name {
+                served.iter().for_each(|index| drop(self.homes.insert(*index, target.clone())));
+            }
+            self.admit(&target, served.clone());
+            if group.seat != old.seat {
+                served.iter().for_each(|index| self.reseat(*index, old.seat, group.seat));
+            }
+            let keeps_place = is_new && target == *name && old.placed.is_some();
+            if keeps_place {
+                self.replace(name, old);
+            }
+            let stays = keeps_place && group.has_slots_of(old);
+            let newcomers = if stays { OrdSet::new() } else { served };
+            let noted = changed.entry(target).or_default();
+            *noted = std::mem::take(noted).union(newcomers);
+        }
+        Ok(())
+    }
+}

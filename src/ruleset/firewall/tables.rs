@@ -1,0 +1,272 @@
+//! The three tables, and how an interface sits in them: for the daemon, which knows whoever is bound, and for the command,
+//! which knows one interface and what the kernel holds.
+//!
+//! Programs are data here; who shares them and when they go is [`Firewall`](super::Firewall)'s.
+
+use super::place::{BridgePort, Place};
+use crate::program::Program;
+use crate::program::compile::{Features, Hooks, Programs};
+use crate::program::ir::{Action, Family, Name, Ruleset, Table};
+use crate::ruleset::layout::{self, Entrance, Tracked};
+
+/// Our tables, each with everything but programs and interfaces at least.
+#[derive(Clone, Debug)]
+pub struct Tables {
+    /// For ports of bridges.
+    pub(super) bridge: Table,
+    /// For interfaces whose frames no bridge sees.
+    pub(super) netdev: Table,
+    /// For their packets in the host's IP layer, and to shut it to everybody else who is bound.
+    pub(super) inet: Table,
+    /// Whether the kernel has rules for packets.
+    seen: bool,
+}
+
+/// Where an interface's frames are judged.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seat<'a> {
+    /// By what hooks.
+    pub(super) hooks: Hooks,
+    /// The device that they are of.
+    pub(super) device: Option<&'a str>,
+    /// What becomes of its packets in the host's IP layer where no program of it is there.
+    pub(super) packets: Packets,
+}
+
+/// What becomes of packets that no program of the host's IP layer judges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Packets {
+    /// They pass: their frames have been judged.
+    Pass,
+    /// They are shut out.
+    Shut,
+}
+
+impl Tables {
+    /// With nobody bound, for a kernel with these features.
+    pub fn new(features: &Features) -> Tables {
+        let seen = features.packets.seen;
+        let (bridge, netdev) = (layout::skeleton(), layout::device_skeleton());
+        let mut tables = Tables { bridge, netdev, inet: layout::packet_skeleton(), seen };
+        tables.with_answers(features);
+        tables
+    }
+
+    /// What the kernel holds: its interfaces and their programs as they are, and everything else as it must be, whatever
+    /// others have made of it.
+    pub fn from_kernel(recalled: &Ruleset, features: &Features) -> Tables {
+        let mut tables = Tables::new(features);
+        for (family, found) in &recalled.tables {
+            let table = tables.of_mut(*family);
+            *table = layout::renewed(found, std::mem::take(table));
+        }
+        tables
+    }
+
+    /// With chains for rules that reject, on a kernel that can.
+    pub(super) fn with_answers(&mut self, features: &Features) {
+        if features.reject {
+            layout::with_answers(&mut self.bridge);
+        }
+    }
+
+    /// The rule set that they are. There is a table for devices only while there are hooks of such, and one for the host's
+    /// IP layer only while there is somebody to be kept from it.
+    pub fn ruleset(&self) -> Ruleset {
+        let tables = [
+            (true, Family::Bridge, &self.bridge),
+            (self.seen && layout::is_waited_for(&self.inet), Family::Inet, &self.inet),
+            (layout::has_hooks(&self.netdev), Family::Netdev, &self.netdev),
+        ];
+        let needed = tables.into_iter().filter(|(needed, ..)| *needed);
+        Ruleset { tables: needed.map(|(_, family, table)| (family, table.clone())).collect() }
+    }
+
+    /// All of them.
+    pub fn all(&self) -> [&Table; 3] {
+        [&self.bridge, &self.netdev, &self.inet]
+    }
+
+    fn all_mut(&mut self) -> [&mut Table; 3] {
+        [&mut self.bridge, &mut self.netdev, &mut self.inet]
+    }
+
+    pub(super) fn of(&self, family: Family) -> &Table {
+        match family {
+            Family::Bridge => &self.bridge,
+            Family::Netdev => &self.netdev,
+            Family::Inet => &self.inet,
+        }
+    }
+
+    pub(super) fn of_mut(&mut self, family: Family) -> &mut Table {
+        match family {
+            Family::Bridge => &mut self.bridge,
+            Family::Netdev => &mut self.netdev,
+            Family::Inet => &mut self.inet,
+        }
+    }
+
+    /// Binds an interface to programs of its own, in place of those that it had. Its name is reserved.
+    pub fn attach(&mut self, index: u32, name: &str, place: &Place, programs: &Programs) {
+        let hooks = place.hooks();
+        let entrances: Vec<(Hooks, Entrance)> = parts(hooks, programs)
+            .map(|(hooks, program)| (hooks, Entrance::private(hooks, self.settle(index, hooks, program))))
+            .collect();
+        self.detach(index);
+        let packets = if hooks == Hooks::Bridge { Packets::Shut } else { Packets::Pass };
+        self.enter(index, Seat { hooks, device: place.device(hooks), packets }, &entrances);
+        self.reserve(name);
+        match (place.device(hooks), &programs.guard) {
+            (Some(device), _) => layout::hook(&mut self.netdev, device, false),
+            (None, Some(_)) => layout::guard(&mut self.netdev, name, false),
+            (None, None) => layout::unhook(&mut self.netdev, name),
+        }
+        if let Some(link) = place.host_link().filter(|_| programs.let_host()) {
+            layout::mark_host(&mut self.inet, link, true);
+        }
+        if let Some(bridge) = place.bridge().filter(|_| programs.frames.stateful) {
+            let mut tracked = layout::tracked(&self.bridge);
+            tracked.retain(|other| other.bridge != bridge.name);
+            tracked.push(bridge.tracked());
+            self.track(&tracked);
+        }
+    }
+
+    /// Places an interface's program: where it has it already, if that is the very same.
+    fn settle(&mut self, index: u32, hooks: Hooks, program: &Program) -> Name {
+        let table = self.of_mut(hooks.family());
+        let there = layout::private(table, index).filter(|prefix| layout::is_placed(table, prefix, program));
+        there.unwrap_or_else(|| layout::settle(table, program))
+    }
+
+    /// These programs under the names that they have for an interface in what was found, so that they are known again.
+    pub fn know(&mut self, index: u32, hooks: Hooks, programs: &Programs, found: &Ruleset) {
+        for (hooks, program) in parts(hooks, programs) {
+            let there = found.tables.get(&hooks.family()).and_then(|table| layout::private(table, index));
+            if let Some(prefix) = there {
+                layout::place(self.of_mut(hooks.family()), &prefix, program);
+            }
+        }
+    }
+
+    /// Takes an interface out of all dispatch.
+    pub fn detach(&mut self, index: u32) {
+        for table in self.all_mut() {
+            layout::leave(table, index);
+        }
+    }
+
+    /// Takes away programs that nothing leads to, and leaves to conntrack of the bridges that it sees those alone.
+    pub fn sweep(&mut self, keep: impl Fn(&str) -> bool) {
+        self.all_mut().into_iter().for_each(layout::sweep);
+        let mut tracked = layout::tracked(&self.bridge);
+        tracked.retain(|tracked| keep(&tracked.bridge));
+        self.track(&tracked);
+    }
+
+    /// Whether programs are among them of which not all rules are known: those of interfaces that somebody else has bound.
+    pub fn has_unknown(&self, family: Family) -> bool {
+        let rules = self.of(family).chains.values().flat_map(|chain| &chain.rules);
+        rules.into_iter().any(|rule| rule.action == Action::Unknown)
+    }
+
+    /// Whether an interface is bound.
+    pub fn binds(&self, index: u32) -> bool {
+        self.all().iter().any(|table| layout::entrance(table, index).is_some())
+    }
+
+    /// The interfaces whose frames are judged at their bridge.
+    pub fn at_bridges(&self) -> Vec<u32> {
+        let bound = layout::bound(&self.bridge).into_iter();
+        bound.filter(|index| layout::entrance(&self.bridge, *index).is_some()).collect()
+    }
+
+    /// Has conntrack see the frames of these bridges alone.
+    pub(super) fn track(&mut self, bridges: &[Tracked]) {
+        layout::track(&mut self.bridge, bridges);
+    }
+
+    /// Shuts every link of this name that is not bound.
+    pub fn reserve(&mut self, name: &str) {
+        layout::reserve(&mut self.bridge, name);
+        layout::reserve(&mut self.inet, name);
+    }
+
+    /// Lets links of this name be.
+    pub fn unreserve(&mut self, name: &str) {
+        layout::unreserve(&mut self.bridge, name);
+        layout::unreserve(&mut self.inet, name);
+    }
+
+    /// Lets the device of this name be.
+    pub fn unhook(&mut self, name: &str) {
+        layout::mark_host(&mut self.inet, name, false);
+        layout::unhook(&mut self.netdev, name);
+    }
+
+    /// Lets the frames of an interface in where they are judged, and nowhere else. The private programs that it leaves are
+    /// returned.
+    pub(super) fn enter(
+        &mut self,
+        index: u32,
+        seat: Seat<'_>,
+        entrances: &[(Hooks, Entrance)],
+    ) -> Vec<(Hooks, Name)> {
+        let mut left = Vec::new();
+        if !entrances.iter().any(|(hooks, _)| *hooks == Hooks::Packets) {
+            left.extend(layout::private(&self.inet, index).map(|prefix| (Hooks::Packets, prefix)));
+            layout::keep_out(&mut self.inet, index, seat.packets == Packets::Pass);
+        }
+        if !matches!(seat.hooks, Hooks::Bridge | Hooks::Port) {
+            // Should it come to a bridge under a name that no hook is for, nobody else keeps it from there.
+            layout::keep_out(&mut self.bridge, index, false);
+        }
+        for (hooks, entrance) in entrances {
+            let guards = *hooks == Hooks::Port && seat.hooks == Hooks::Bridge;
+            if *hooks == Hooks::Port && !guards {
+                layout::let_by(&mut self.bridge, index, seat.device.expect("a port has a name"));
+            }
+            let table = self.of_mut(hooks.family());
+            left.extend(layout::private(table, index).map(|prefix| (*hooks, prefix)));
+            match guards {
+                true => layout::enter_guard(table, index, entrance),
+                false => layout::enter(table, index, entrance),
+            }
+        }
+        left
+    }
+}
+
+/// The programs of an interface with these hooks, each with the hooks that lead to it.
+fn parts(hooks: Hooks, programs: &Programs) -> impl Iterator<Item = (Hooks, &Program)> {
+    let packets = programs.packets.iter().map(|packets| (Hooks::Packets, packets));
+    let guard = programs.guard.iter().map(|guard| (Hooks::Port, guard));
+    std::iter::once((hooks, &programs.frames)).chain(packets).chain(guard)
+}
+
+impl Entrance {
+    /// To a program of an interface with these hooks that it shares with nobody.
+    pub(super) fn private(hooks: Hooks, prefix: Name) -> Entrance {
+        match hooks {
+            Hooks::Macvtap => Entrance::Turned(prefix),
+            _ => Entrance::Private(prefix),
+        }
+    }
+
+    /// The prefix of a program that is shared with nobody.
+    pub(super) fn own_program(&self) -> Option<&Name> {
+        match self {
+            Entrance::Private(prefix) | Entrance::Turned(prefix) => Some(prefix),
+            Entrance::Shared(_) => None,
+        }
+    }
+}
+
+impl BridgePort {
+    /// The bridge, as one whose frames conntrack is to see, in a zone of its own.
+    pub fn tracked(&self) -> Tracked {
+        let zone = u16::try_from(self.index % 0xffff).unwrap_or_default() + 1;
+        Tracked { bridge: self.name.clone(), zone, host: self.host }
+    }
+}

@@ -1,0 +1,248 @@
+//! The sets of addresses that filters refer to by name: what the kernel calls them, and how they are filled.
+//!
+//! A filter's `ipset` is a set of our own tables: of the bridge's once somebody makes it, and of each that has a program
+//! which refers to it; all hold the same. A filter that names a set that nobody has made is refused. It stays with what is in it when the last program goes. IPv4 and
+//! IPv6 addresses of one name sit in two sets.
+
+use crate::program::ir::observed::Observed;
+use crate::program::ir::{
+    Bytes, Data, Datum, Family, KeyType, Match, Name, Origin, Role, Ruleset, Set, SetRef,
+};
+use crate::program::name::SetName;
+use crate::ruleset::from_kernel::recall;
+use crate::ruleset::layout;
+use crate::ruleset::nft::reply::{self, Refusal};
+use crate::ruleset::plan::{Change, Plan, Step, plan};
+use imbl::OrdMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+/// What is done to a named set of addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IpsetVerb {
+    /// Nothing, its addresses are asked for.
+    List = 0,
+    /// Addresses go in.
+    Add = 1,
+    /// Addresses go out.
+    Delete = 2,
+    /// All addresses go out.
+    Flush = 3,
+}
+
+/// Why a set was not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// Not an address.
+    #[error("{0:?} is no IPv4 or IPv6 address")]
+    Address(String),
+    /// A name that libvirt would not take either.
+    #[error("{0:?} can not name a set: 1 to 31 letters, digits and _.:+- can, and spaces")]
+    Name(String),
+    /// Nobody has made it.
+    #[error(
+        "there is no set '{0}': 'nwfilter ipset add' makes one with addresses, 'nwfilter ipset flush' an empty one"
+    )]
+    Unknown(String),
+}
+
+/// The types of addresses; those of each type sit in a set of their own.
+pub const FAMILIES: [KeyType; 2] = [KeyType::Ipv4, KeyType::Ipv6];
+
+/// Where a set can be.
+pub const TABLES: [Family; 3] = [Family::Bridge, Family::Inet, Family::Netdev];
+
+/// An empty set for addresses of this type.
+pub fn empty(kind: KeyType) -> Set {
+    let (key, elements) = (vec![kind], OrdMap::new());
+    Set { key, data: Data::None, role: Role::Foreign, dynamic: false, counted: false, elements }
+}
+
+/// A change of a set, worked out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Work {
+    /// What the kernel must do.
+    pub plan: Plan,
+    /// The addresses of the set after that.
+    pub addresses: Vec<String>,
+}
+
+/// Works out what is to be done to a set, for the tables that were observed. All addresses are taken, or none.
+pub fn work(observed: &Observed, name: &str, verb: IpsetVerb, addresses: &[String]) -> Result<Work, Fault> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_.:+- ".contains(c);
+    if name.is_empty() || name.len() > 31 || !name.chars().all(plain) {
+        return Err(Fault::Name(name.to_owned()));
+    }
+    let parse = |text: &String| text.parse().map_err(|_| Fault::Address(text.clone()));
+    let named: Vec<IpAddr> = addresses.iter().map(parse).collect::<Result<_, _>>()?;
+    let observed = recall(observed, &Ruleset::default());
+    if matches!(verb, IpsetVerb::List | IpsetVerb::Delete) && !is_made(&observed, name) {
+        return Err(Fault::Unknown(name.to_owned()));
+    }
+    let mut with_bridge = observed.clone();
+    with_bridge.tables.entry(Family::Bridge).or_insert_with(layout::skeleton);
+    let mut plan = plan(&observed, &with_bridge);
+    let mut after = Vec::new();
+    for kind in FAMILIES {
+        let set = Name::from(SetName::Ipset(name.into(), kind));
+        let found = |family| observed.tables.get(&family).and_then(|table| table.sets.get(&set));
+        let within = |found: Option<&Set>| -> BTreeSet<Bytes> {
+            found.into_iter().flat_map(|set| set.elements.keys().cloned()).collect()
+        };
+        let before: BTreeSet<Bytes> = TABLES.into_iter().flat_map(|family| within(found(family))).collect();
+        let named: BTreeSet<Bytes> = named.iter().filter_map(|address| key(*address, kind)).collect();
+        let wanted = match verb {
+            IpsetVerb::List => before.clone(),
+            IpsetVerb::Add => before.union(&named).cloned().collect(),
+            IpsetVerb::Delete => before.difference(&named).cloned().collect(),
+            IpsetVerb::Flush => BTreeSet::new(),
+        };
+        for family in TABLES {
+            let found = found(family);
+            if family == Family::Bridge || found.is_some() {
+                let make = Make::of(found, verb);
+                let changes = changes(&set, kind, make, &within(found), &wanted);
+                plan.switch.extend(changes.into_iter().map(|change| Step { family, change }));
+            }
+        }
+        after.extend(wanted.iter().filter_map(address).map(|address| address.to_string()));
+    }
+    if verb == IpsetVerb::List {
+        plan = Plan::default();
+    }
+    Ok(Work { plan, addresses: after })
+}
+
+/// Whether one of our tables has a set of this name, be it empty.
+pub fn is_made(ruleset: &Ruleset, name: &str) -> bool {
+    let set = |kind| Name::from(SetName::Ipset(name.into(), kind));
+    let has = |kind| ruleset.tables.values().any(|table| table.sets.contains_key(&set(kind)));
+    FAMILIES.into_iter().any(has)
+}
+
+/// The sets that a plan would make empty since a filter names them and nobody has made them: each is a refusal that says the
+/// way out. A rule that drops what is in such a set would drop nothing.
+pub fn unmade(plan: &Plan, observed: &Observed, on_host: impl Fn(&str) -> bool) -> Vec<Refusal> {
+    let made = |name: &str| {
+        let set = |kind| Name::from(SetName::Ipset(name.into(), kind));
+        let has = |kind| observed.families.values().any(|table| table.sets.contains_key(&set(kind)));
+        FAMILIES.into_iter().any(has)
+    };
+    let new: BTreeSet<String> = steps(plan).filter_map(new_ipset).filter(|name| !made(name)).collect();
+    let read = reads(plan).into_iter().filter(|(name, _)| new.contains(name));
+    read.map(|(name, origin)| refusal(&name, origin, on_host(&name))).collect()
+}
+
+/// Whether a plan makes a set that stands for an ipset.
+pub fn makes_any(plan: &Plan) -> bool {
+    steps(plan).any(|step| new_ipset(step).is_some())
+}
+
+/// Without sets that no rule of the plan reads: they are left over from rules that are not in force.
+pub fn without_unread(mut plan: Plan) -> Plan {
+    if makes_any(&plan) {
+        let read = reads(&plan);
+        let is_read = |step: &Step| new_ipset(step).is_none_or(|name| read.contains_key(&name));
+        plan.prepare.retain(is_read);
+    }
+    plan
+}
+
+fn steps(plan: &Plan) -> impl Iterator<Item = &Step> {
+    plan.prepare.iter().chain(&plan.switch)
+}
+
+fn new_ipset(step: &Step) -> Option<String> {
+    match &step.change {
+        Change::AddSet(name, kind) if layout::is_ipset(name, kind) => named(name),
+        _ => None,
+    }
+}
+
+fn named(set: &Name) -> Option<String> {
+    match SetName::parse(set) {
+        Some(SetName::Ipset(name, _)) => Some(name),
+        _ => None,
+    }
+}
+
+/// The ipsets that new rules read, each with the first rule that is known to.
+fn reads(plan: &Plan) -> BTreeMap<String, Option<Origin>> {
+    let mut read = BTreeMap::new();
+    for step in steps(plan) {
+        let Change::AddRule(_, rule) = &step.change else { continue };
+        for it in &rule.matches {
+            if let Match::Lookup { set: SetRef::Named(set), .. } = it
+                && let Some(name) = named(set)
+            {
+                read.entry(name).or_insert_with(|| rule.origin.clone());
+            }
+        }
+    }
+    read
+}
+
+fn refusal(name: &str, origin: Option<Origin>, on_host: bool) -> Refusal {
+    let why = if on_host {
+        "the host's own set (of the ipset command) can not be read by these rules"
+    } else {
+        "nobody has made it"
+    };
+    let way_out = format!(
+        "put addresses into a set of ours with 'nwfilter ipset add {name} ADDRESS...', or make an empty one with \
+         'nwfilter ipset flush {name}'"
+    );
+    let fault = reply::Fault::Unencodable(format!("{why}; {way_out}"));
+    Refusal { step: None, what: format!("ipset '{name}'"), origin, fault }
+}
+
+/// When a set comes to be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Make {
+    /// It is there.
+    Never,
+    /// With its first address.
+    WithAddresses,
+    /// Even without an address.
+    Always,
+}
+
+impl Make {
+    fn of(found: Option<&Set>, verb: IpsetVerb) -> Make {
+        match (found, verb) {
+            (Some(_), _) => Make::Never,
+            (None, IpsetVerb::Flush) => Make::Always,
+            (None, _) => Make::WithAddresses,
+        }
+    }
+}
+
+fn changes(
+    set: &Name,
+    kind: KeyType,
+    make: Make,
+    before: &BTreeSet<Bytes>,
+    wanted: &BTreeSet<Bytes>,
+) -> Vec<Change> {
+    let of = empty(kind).kind();
+    let add: Vec<(Bytes, Datum)> = wanted.difference(before).map(|key| (key.clone(), Datum::None)).collect();
+    let delete: Vec<Bytes> = before.difference(wanted).cloned().collect();
+    let makes = make == Make::Always || make == Make::WithAddresses && !add.is_empty();
+    let make = makes.then(|| Change::AddSet(set.clone(), of.clone()));
+    let add = (!add.is_empty()).then(|| Change::AddElements(set.clone(), of.clone(), add));
+    let delete = (!delete.is_empty()).then(|| Change::DeleteElements(set.clone(), of, delete));
+    [make, add, delete].into_iter().flatten().collect()
+}
+
+fn key(address: IpAddr, kind: KeyType) -> Option<Bytes> {
+    match (address, kind) {
+        (IpAddr::V4(address), KeyType::Ipv4) => Some(address.octets().as_slice().into()),
+        (IpAddr::V6(address), KeyType::Ipv6) => Some(address.octets().as_slice().into()),
+        _ => None,
+    }
+}
+
+fn address(key: &Bytes) -> Option<IpAddr> {
+    let v4 = || <[u8; 4]>::try_from(&key[..]).map(IpAddr::from).ok();
+    v4().or_else(|| <[u8; 16]>::try_from(&key[..]).map(IpAddr::from).ok())
+}

@@ -1,0 +1,115 @@
+//! Which interfaces the checksum guard is attached to: all that are bound, before they have their rules.
+//!
+//! Follows the difference of two states, so a change costs what it changes. What the kernel lacks is said once, at the start.
+
+use super::{Daemon, Failure};
+use crate::engine::State;
+use crate::kernel::apply::Refused;
+use crate::kernel::checksum::{Guard, PIN, TcxHook};
+use crate::ruleset::firewall::Member;
+use crate::service::config::ChecksumGuard as Mode;
+use imbl::ordmap::DiffItem;
+use imbl::{OrdMap, OrdSet};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use tracing::{info, warn};
+
+/// An interface, and where the guard sees what its guest sends.
+type Attachment = (u32, TcxHook);
+
+/// The guard of this kernel; none where it has none, or is to have none.
+#[derive(Debug)]
+pub(super) struct ChecksumGuard(Option<Guard>);
+
+/// Where the guard has to be, from one state to the next.
+#[derive(Debug, Default)]
+struct Difference {
+    attach: OrdSet<Attachment>,
+    detach: OrdSet<Attachment>,
+}
+
+impl ChecksumGuard {
+    /// Loads the guard, while the process has the right to.
+    pub(super) fn open(mode: Mode) -> Result<ChecksumGuard, Failure> {
+        if mode == Mode::Off {
+            return Ok(ChecksumGuard(None));
+        }
+        let failed = match Guard::open(Path::new(PIN)) {
+            Ok(guard) => return Ok(ChecksumGuard(Some(guard))),
+            Err(failed) => failed,
+        };
+        if mode == Mode::Require {
+            return Err(Failure::System("checksum_guard = \"require\"", io::Error::other(failed)));
+        }
+        warn!(
+            reason = failed,
+            "no checksum guard: a guest may have the kernel write a checksum into an address or a port after its frame was judged"
+        );
+        Ok(ChecksumGuard(None))
+    }
+
+    fn attach(&self, attachments: &OrdSet<Attachment>) -> Result<(), Refused> {
+        let Some(guard) = &self.0 else { return Ok(()) };
+        attachments.iter().try_for_each(|(index, hook)| match guard.attach(*index, *hook) {
+            // Its end is on its way to us, and it carries no frames.
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
+            Err(error) => Err(Refused::unsent(
+                "the checksum guard",
+                format!("interface {index}: {error}; set checksum_guard = \"off\" to bind without it"),
+            )),
+            Ok(()) => Ok(()),
+        })
+    }
+
+    fn detach(&self, attachments: &OrdSet<Attachment>) {
+        let Some(guard) = &self.0 else { return };
+        for (index, hook) in attachments {
+            if let Err(error) = guard.detach(*index, *hook) {
+                info!(index, reason = %error, "the checksum guard stays at an interface that is not bound");
+            }
+        }
+    }
+}
+
+impl Daemon {
+    /// Attaches the guard to what a change binds.
+    pub(super) fn guard(&self, next: &State) -> Result<(), Refused> {
+        let difference = difference(self.state.firewall().members(), next.firewall().members());
+        self.checksum_guard.attach(&difference.attach)
+    }
+
+    /// A change is over: `from` is the state that is left, for the present one.
+    pub(super) fn unguard(&self, from: &State) {
+        let difference = difference(from.firewall().members(), self.state.firewall().members());
+        self.checksum_guard.detach(&difference.detach);
+    }
+
+    /// Attaches the guard to all that is bound when the daemon starts.
+    pub(super) fn guard_from_start(&self) -> Result<(), Failure> {
+        let all = difference(&OrdMap::new(), self.state.firewall().members());
+        self.checksum_guard.attach(&all.attach).map_err(Failure::Refused)
+    }
+}
+
+fn difference(old: &OrdMap<u32, Arc<Member>>, new: &OrdMap<u32, Arc<Member>>) -> Difference {
+    let mut difference = Difference::default();
+    for item in old.diff(new) {
+        let (was, is) = match item {
+            DiffItem::Add(_, member) => (None, Some(attachment(member))),
+            DiffItem::Remove(_, member) => (Some(attachment(member)), None),
+            DiffItem::Update { old: (_, old), new: (_, new) } => {
+                (Some(attachment(old)), Some(attachment(new)))
+            }
+        };
+        if was != is {
+            difference.attach.extend(is);
+            difference.detach.extend(was);
+        }
+    }
+    difference
+}
+
+fn attachment(member: &Arc<Member>) -> Attachment {
+    (member.index, TcxHook::of(member.place.is_turned()))
+}

@@ -1,0 +1,62 @@
+//! The ears that are open: those that the state asks for, no more and no fewer.
+
+use crate::guest::observation::{CaptureSpec, Observation};
+use crate::kernel::capture::{Capture, listen};
+use std::collections::BTreeMap;
+use std::io;
+use tokio::sync::mpsc;
+use tracing::error;
+
+/// Sightings that wait for their turn; ears wait beyond.
+const SIGHTINGS: usize = 256;
+
+/// Open ears by the index of the guest's link.
+#[derive(Debug)]
+pub struct Ears {
+    open: BTreeMap<u32, Capture>,
+    to: mpsc::Sender<Observation>,
+    /// How many there may be.
+    most: usize,
+    /// Whether some can not be opened, which is told once.
+    short: bool,
+}
+
+impl Ears {
+    /// None open, and where they will tell.
+    pub fn new(most: usize) -> (Ears, mpsc::Receiver<Observation>) {
+        let (to, told) = mpsc::channel(SIGHTINGS);
+        (Ears { open: BTreeMap::new(), to, most, short: false }, told)
+    }
+
+    /// Closes those that are not asked for any longer.
+    pub fn close(&mut self, posts: &BTreeMap<u32, CaptureSpec>) {
+        self.open.retain(|index, ear| posts.get(index) == Some(ear.spec()) && !ear.has_ended());
+    }
+
+    /// Opens those that are missing, as long as there may be more. A guest that is not listened to waits for its address; its turn comes
+    /// when another is known.
+    pub fn open(&mut self, posts: &BTreeMap<u32, CaptureSpec>) {
+        let mut missing = Vec::new();
+        for (index, post) in posts {
+            if self.open.contains_key(index) {
+                continue;
+            }
+            match self.listen(*post) {
+                Ok(ear) => drop(self.open.insert(*index, ear)),
+                Err(error) => missing.push((index, error)),
+            }
+        }
+        if let Some((index, error)) = missing.first().filter(|_| !self.short) {
+            let (guests, open) = (missing.len(), self.open.len());
+            error!(guests, open, index, reason = %error, "guests can not be listened to, and wait for their addresses");
+        }
+        self.short = !missing.is_empty();
+    }
+
+    fn listen(&self, post: CaptureSpec) -> io::Result<Capture> {
+        if self.open.len() >= self.most {
+            return Err(io::Error::other("more would take the descriptors that documents and clients need"));
+        }
+        listen(post, self.to.clone())
+    }
+}

@@ -1,0 +1,82 @@
+//! What guests' frames told becomes what is known of their addresses, and the rules that need it.
+
+use super::transaction::CommitError;
+use super::{Daemon, start};
+use crate::engine::Change;
+use crate::guest::learning;
+use crate::guest::learning::Heard;
+use crate::guest::lease::Table;
+use crate::guest::lease::file::{self, Book};
+use crate::guest::observation::Observation;
+use tracing::{error, info};
+
+impl Daemon {
+    /// Guests' frames told something. All of it is one change, so that many guests do not wait for each other; where that is
+    /// refused, each has its own.
+    pub(super) async fn hear(&mut self, sightings: Vec<Observation>) {
+        self.counters.heard(sightings.len());
+        if self.learn(&sightings).await.is_err() {
+            for sighting in sightings {
+                if let Err(CommitError::ByKernel(refused)) = self.learn(std::slice::from_ref(&sighting)).await
+                {
+                    self.miss(sighting.guest, &refused.to_string()).await;
+                }
+            }
+        }
+        self.rollback().await;
+        self.shorten();
+    }
+
+    /// A guest whose rules the kernel refuses is closed.
+    async fn miss(&mut self, guest: u32, why: &str) {
+        error!(index = guest, reason = why, "not learned");
+        if let Some(link) = self.state.link_at(guest).cloned() {
+            self.shut(&link, why).await;
+        }
+    }
+
+    /// What can not be written down is not learned; the guest's next frame may tell it again.
+    async fn learn(&mut self, sightings: &[Observation]) -> Result<(), CommitError> {
+        let (mut next, now) = (self.state.clone(), self.now());
+        let mut learned = Vec::new();
+        let refused = self.addresses.is_refused(now);
+        for sighting in sightings {
+            let Some((heard, change)) = next.hear(sighting, now) else { continue };
+            if refused && !change.records(&next).before.is_empty() {
+                continue;
+            }
+            next = change.next;
+            learned.push((heard, sighting));
+        }
+        if !learned.is_empty() {
+            self.try_commit(Change::silent(next)).await?;
+        }
+        for (_, Observation { guest, frame }) in learned.iter().filter(|(heard, _)| *heard != Heard::Question)
+        {
+            info!(index = guest, sighting = ?frame.sighting, "learned");
+        }
+        Ok(())
+    }
+
+    /// Opens ears for whoever is to be listened to.
+    pub(super) fn listen(&mut self) {
+        let posts = self.state.posts();
+        self.ears.close(&posts);
+        self.ears.open(&posts);
+    }
+
+    fn shorten(&mut self) {
+        let (book, now) = (self.state.book(), self.now());
+        let needed = book.0.values().map(Table::len).sum();
+        self.addresses.shorten(&book, needed, now);
+    }
+
+    /// Writes the journal anew at the start, unless it says already what is known.
+    pub(super) fn write_what_is_known(&mut self, said: Option<&Book>) {
+        let (book, now) = (self.state.book(), self.now());
+        let (known, _) = file::read(&file::write(&book), start::time(), learning::MOST);
+        if said != Some(&known) {
+            self.addresses.write_anew(&book, now);
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Looks, from time to time, whether bound interfaces carry frames that no chain of ours sees, and tells of it.
+//!
+//! Reading is a task of its own that nobody waits for. What it means is [`unseen`](crate::ruleset::bypass)'s.
+
+use super::Daemon;
+use super::tell::Teller;
+use crate::guest::link::Link;
+use crate::kernel::apply::Wanted;
+use crate::kernel::links;
+use crate::program::ir::{Data, Family, KeyType, SetType};
+use crate::ruleset::bypass::{Finding, Look, Missed, Way};
+use crate::ruleset::counters;
+use crate::ruleset::layout::{TRAFFIC_IN, TRAFFIC_OUT};
+use crate::service::config::Config;
+use std::io;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{debug, info, warn};
+
+/// Where looks come from; none ever do where frames are not counted.
+pub(super) fn looks(config: &Config, teller: &Teller, started: Instant) -> mpsc::Receiver<Look> {
+    let (to, looks) = mpsc::channel(1);
+    if config.traffic && !config.traffic_check.is_zero() {
+        tokio::spawn(keep_looking(config.traffic_check, teller.clone(), started, to));
+    }
+    looks
+}
+
+/// The sets that count frames, in whichever tables there are by then.
+fn counting() -> Wanted {
+    let kind = SetType { key: vec![KeyType::IfIndex], data: Data::None, dynamic: false, counted: true };
+    let of = |family| [TRAFFIC_IN, TRAFFIC_OUT].map(|name| (family, name.into(), kind.clone()));
+    Wanted { sets: [Family::Bridge, Family::Netdev].into_iter().flat_map(of).collect(), chains: Vec::new() }
+}
+
+async fn keep_looking(period: Duration, teller: Teller, started: Instant, to: mpsc::Sender<Look>) {
+    let mut timer = interval(period);
+    timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        timer.tick().await;
+        match look(&teller, started).await {
+            Ok(look) => {
+                if to.send(look).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => debug!(reason = %error, "frames that pass unseen can not be looked for"),
+        }
+    }
+}
+
+async fn look(teller: &Teller, started: Instant) -> io::Result<Look> {
+    let began = started.elapsed();
+    let before = aside(links::loads).await?;
+    let observed = teller.counts(counting()).await?;
+    let shed = aside(links::shed).await?;
+    Ok(Look { began, before, seen: counters::ways(&observed), shed, after: aside(links::loads).await? })
+}
+
+async fn aside<T: Send + 'static>(read: fn() -> io::Result<T>) -> io::Result<T> {
+    tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?
+}
+
+impl Daemon {
+    pub(super) fn look(&mut self, look: &Look) {
+        self.counters.look();
+        for Finding { index, way, carried, seen, missed } in self.watch.look(look) {
+            let Some(link) = self.state.link_at(index) else { continue };
+            let sends = (way == Way::In) != link.kind.is_turned();
+            let (interface, direction) = (&link.name, if sends { "from the guest" } else { "to the guest" });
+            match missed {
+                true => warn!(
+                    interface,
+                    direction,
+                    carried,
+                    seen,
+                    "carries frames that no rule sees: tc, XDP, another switch or rules before ours may have them"
+                ),
+                false => info!(interface, direction, carried, seen, "rules see its frames again"),
+            }
+        }
+    }
+
+    /// What was missed of each interface that is looked at.
+    pub(super) fn missed(&self) -> impl Iterator<Item = (&Link, Missed)> {
+        self.watch.missed().filter_map(|(index, frames)| {
+            let link = self.state.link_at(index)?;
+            Some((&**link, Missed::of(frames, link.kind.is_turned())))
+        })
+    }
+}

@@ -1,0 +1,206 @@
+//! Taking the kernel to what must be in force: at the start, after a change, and when somebody else changed our rules.
+
+use super::{AGAIN, Daemon, Failure, KernelState, gone, system};
+use crate::guest::link::{Link, LinkEvent};
+use crate::kernel::apply::{self, Retire, Stage};
+use crate::kernel::links;
+use crate::program::ir::Ruleset;
+use crate::program::ir::observed::Observed;
+use crate::ruleset::bypass::counted_anew;
+use crate::ruleset::from_kernel::recall;
+use crate::ruleset::ipset;
+use crate::ruleset::layout;
+use crate::ruleset::nft::reply::Refusal;
+use crate::ruleset::plan::{Change, Plan, Step, plan};
+use std::time::Instant;
+use tracing::{error, warn};
+
+impl Daemon {
+    /// What the kernel filters under a name that it no longer has is nobody's, and is not let go for that.
+    pub(super) async fn close_strays(&mut self) -> Result<(), Failure> {
+        let observed = self.see().await?;
+        let ruleset = recall(&observed, &Ruleset::default());
+        self.state = self.state.keep_hooks(&ruleset);
+        let sets =
+            ruleset.tables.iter().flat_map(|(family, table)| table.sets.iter().map(|set| (*family, set)));
+        let ipsets = sets.filter(|(_, (name, set))| layout::is_ipset(name, &set.kind()));
+        self.ipsets = ipsets.map(|(family, (name, _))| (family, name.clone())).collect();
+        for link in self.state.strays(&ruleset) {
+            warn!(interface = link.name, "closed: it was renamed while it was bound; bind it under its name");
+            self.state = self.state.close(&link, "renamed while it was bound, and not bound under this name");
+        }
+        for link in self.state.lost(&ruleset, self.bindings.deleted()) {
+            warn!(interface = link.name, "closed: it has rules and no binding; bind it, or remove it");
+            self.state = self.state.lose(&link.name, "the document of its binding is lost");
+        }
+        Ok(())
+    }
+
+    pub(super) async fn see(&self) -> Result<Observed, Failure> {
+        let observed = self.kernel.submit_observe().await.map_err(|_| gone())?;
+        observed.map_err(system("rules can not be read"))
+    }
+
+    /// Ports whose filters the kernel refuses are closed, so that all others have their rules.
+    pub(super) async fn enforce_from_start(&mut self) -> Result<(), Failure> {
+        self.adopt().await?;
+        loop {
+            let healed = match self.demand_ipsets_in_force().await {
+                Ok(()) => self.reconcile().await,
+                Err(refused) => Err(Failure::Refused(refused)),
+            };
+            let refused = match healed {
+                Ok(_) => return Ok(()),
+                Err(Failure::Refused(refused)) => refused,
+                Err(failure) => return Err(failure),
+            };
+            if refused.is_stale() && self.forget_gone_links()? {
+                continue;
+            }
+            let why = refused.to_string();
+            error!(reason = %why, "rules not taken by the kernel: the ports that need them are closed");
+            let closed = self.state.close_users(&refused.filters(), &why);
+            self.state = closed.ok_or(Failure::Refused(refused))?;
+        }
+    }
+
+    /// After a start of the host no set is there: guests whose filters name one have to wait until somebody makes it.
+    async fn demand_ipsets_in_force(&self) -> Result<(), apply::Refused> {
+        let unseen = |failure: Failure| apply::Refused::unsent("the rules in force", failure.to_string());
+        let observed = self.see().await.map_err(unseen)?;
+        let wanted = self.state.firewall().ruleset();
+        let difference = plan(&recall(&observed, &wanted), &wanted);
+        apply::Refused::of(ipset::unmade(&difference, &observed, apply::has_ipset))
+    }
+
+    /// Whether links were known that are gone by now, whose hooks can not be had.
+    fn forget_gone_links(&mut self) -> Result<bool, Failure> {
+        let there = links::snapshot().map_err(system("links can not be listed"))?;
+        let gone = self.state.links_not_in(&there);
+        for link in &gone {
+            self.state = self.state.link(&LinkEvent::Gone(Link::clone(link))).next;
+        }
+        Ok(!gone.is_empty())
+    }
+
+    /// Makes the tables ours that an earlier daemon left, as they are. The kernel takes no new base chain in the batch in which
+    /// a table gets its owner, so what must be in force comes after it; from here on nobody else can change them.
+    async fn adopt(&mut self) -> Result<(), Failure> {
+        let observed = self.see().await?;
+        let tables =
+            observed.families.keys().map(|family| Step { family: *family, change: Change::AddTable });
+        let adoption = Plan { prepare: tables.collect(), ..Plan::default() };
+        self.submit(adoption).await.map(drop).map_err(Failure::Refused)
+    }
+
+    /// Takes the kernel from whatever it holds to what must be in force. Whether there was a difference.
+    pub(super) async fn reconcile(&mut self) -> Result<bool, Failure> {
+        let observed = self.see().await?;
+        let wanted = self.state.firewall().ruleset();
+        let difference = ipset::without_unread(plan(&recall(&observed, &wanted), &wanted));
+        let differs = !difference.is_empty();
+        let left = self.submit(difference).await.map_err(Failure::Refused)?;
+        self.retry_retire(left, &wanted).await.map_err(Failure::Refused)?;
+        Ok(differs)
+    }
+
+    /// Takes the kernel from one rule set to another. Where it does not hold the first, since a chain is gone with its
+    /// device or a move was left half way, the difference is taken from what is there.
+    pub(super) async fn converge(&mut self, old: &Ruleset, new: &Ruleset) -> Result<(), apply::Refused> {
+        let change = plan(old, new);
+        if change.is_empty() {
+            return Ok(());
+        }
+        self.demand_ipsets(&change).await?;
+        let outcome = match self.kernel_state {
+            KernelState::Diverged => self.converge_from_there(new).await,
+            KernelState::InSync => self.submit(change).await,
+        };
+        let left = match outcome {
+            Err(refused) if refused.is_stale() => self.converge_from_there(new).await?,
+            outcome => outcome?,
+        };
+        self.retry_retire(left, new).await
+    }
+
+    /// Refuses a change that would make a set which a filter names and nobody has made.
+    async fn demand_ipsets(&self, plan: &Plan) -> Result<(), apply::Refused> {
+        if !ipset::makes_any(plan) {
+            return Ok(());
+        }
+        let unseen = |failure: Failure| apply::Refused::unsent("the sets in force", failure.to_string());
+        let observed = self.see().await.map_err(unseen)?;
+        apply::Refused::of(ipset::unmade(plan, &observed, apply::has_ipset))
+    }
+
+    async fn converge_from_there(&mut self, new: &Ruleset) -> Result<Vec<Refusal>, apply::Refused> {
+        let unseen = |failure: Failure| apply::Refused::unsent("the rules in force", failure.to_string());
+        let observed = self.see().await.map_err(unseen)?;
+        let change = ipset::without_unread(plan(&recall(&observed, new), new));
+        apply::Refused::of(ipset::unmade(&change, &observed, apply::has_ipset))?;
+        self.submit(change).await
+    }
+
+    /// Whoever moves is not let in where he is before the last batch is in force. What was refused of it is planned anew
+    /// from what is there, a few times.
+    async fn retry_retire(&mut self, mut left: Vec<Refusal>, new: &Ruleset) -> Result<(), apply::Refused> {
+        for _ in 0..apply::TRIES {
+            if left.is_empty() {
+                break;
+            }
+            self.kernel_state = KernelState::Diverged;
+            left = self.converge_from_there(new).await.unwrap_or_else(|refused| refused.refusals);
+        }
+        if left.is_empty() {
+            self.kernel_state = KernelState::InSync;
+            return Ok(());
+        }
+        self.kernel_state = KernelState::Diverged;
+        Err(apply::Refused { stage: Stage::Retire, refusals: left, litter: Vec::new() })
+    }
+
+    /// Takes the kernel back to the rules of the state, where a change that was refused has left it half way.
+    pub(super) async fn take_kernel_back(&mut self) {
+        if self.kernel_state == KernelState::Diverged
+            && let Err(failure) = self.reconcile().await
+        {
+            error!(reason = %failure, "rules of a change that was refused stay in force for now");
+            self.untidy = Some(Instant::now() + AGAIN);
+        }
+    }
+
+    /// Somebody else changed our rules.
+    pub(super) async fn meet(&mut self, who: &str) {
+        let began = Instant::now();
+        match self.reconcile().await {
+            Ok(true) => {
+                self.counters.heal(true);
+                warn!(by = who, took = ?began.elapsed(), "rules were changed by somebody else, and are restored")
+            }
+            Ok(false) => {}
+            Err(failure) => {
+                self.counters.heal(false);
+                error!(by = who, reason = %failure, "rules were changed by somebody else, and are not restored")
+            }
+        }
+    }
+
+    /// Puts a plan in force; what of its last batch was refused, if somebody moves who needs it.
+    pub(super) async fn submit(&mut self, plan: Plan) -> Result<Vec<Refusal>, apply::Refused> {
+        if plan.is_empty() {
+            return Ok(Vec::new());
+        }
+        // What is retired no packet can reach any more, and nobody has to wait for that, unless somebody moves.
+        let moves = plan.moves();
+        self.know_ipsets(&plan);
+        let retire = if moves { Retire::BeforeAnswer } else { Retire::AfterAnswer };
+        let began = Instant::now();
+        let counted_anew: Vec<u32> = counted_anew(&plan).collect();
+        let outcome = self.kernel.submit(plan, retire).await;
+        self.watch.begin_anew(counted_anew, self.now());
+        self.counters.commit(began.elapsed(), !matches!(outcome, Ok(Ok(_))));
+        let applied = outcome.unwrap_or_else(|_| Err(apply::Refused::gone()))?;
+        applied.litter.iter().for_each(|refusal| warn!(%refusal, "not taken away"));
+        Ok(if moves { applied.litter } else { Vec::new() })
+    }
+}

@@ -1,0 +1,247 @@
+//! A directory of documents: one file `<name>.xml` for each, readable by its owner alone.
+//!
+//! A document on disk is always whole: it is written beside its place, synced, renamed into it, and the directory
+//! synced, so that after a crash there is the old one or the new one. What lies in the directory is not
+//! trusted: links, pipes, oversized files and odd names are refused, each with its own error. What a
+//! document means, and whether its name fits its content, is the caller's affair.
+
+pub mod journal;
+mod staged;
+
+pub use staged::Staged;
+
+use crate::document::xml::decode;
+use rustix::fs::{AtFlags, Mode, OFlags};
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs::{DirBuilder, File, TryLockError};
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The largest document taken: what fits one string of libvirt's protocol.
+pub const LIMIT: u64 = 4 << 20;
+/// Bytes of the longest name.
+const NAME_LIMIT: usize = 128;
+/// The directory of the status files of bindings, below the runtime directory, as libvirt has it.
+pub const BINDINGS: &str = "nwfilter-binding";
+/// The lock of whoever changes them, below the runtime directory.
+pub const LOCK: &str = "nwfilterd.lock";
+
+const SUFFIX: &str = ".xml";
+/// How the name of a file that is being written begins. The dot hides it from every reader of `*.xml`.
+const UNFINISHED: &str = ".nwfilter-";
+
+/// A directory of documents.
+#[derive(Debug)]
+pub struct Store {
+    path: PathBuf,
+    directory: Arc<File>,
+    deleted: BTreeSet<String>,
+}
+
+/// One document found in the directory.
+#[derive(Debug)]
+pub struct Document {
+    /// The name of its file without the suffix; as it could be read, where it is not valid.
+    pub name: String,
+    /// Its text, or why it was not read.
+    pub text: Result<String, Fault>,
+}
+
+/// Holds the right to be the only instance, until it is dropped or the process ends.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+/// What the file system refused, or what was refused of it.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// The file system says no.
+    #[error("{}: {doing}", path.display())]
+    Io {
+        /// What was to be done.
+        doing: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A name that can not be a file's.
+    #[error("{0:?} can not name a document: {1}")]
+    Name(String, &'static str),
+    /// A link, pipe, device or directory.
+    #[error("{}: not a regular file", .0.display())]
+    NotAFile(PathBuf),
+    /// Larger than any document.
+    #[error("{}: larger than {LIMIT} bytes", .0.display())]
+    TooLarge(PathBuf),
+    /// A directory where anybody can put files.
+    #[error("{}: other users can write to this directory", .0.display())]
+    Open(PathBuf),
+    /// Another instance holds the lock.
+    #[error("{}: another instance is running", .0.display())]
+    Locked(PathBuf),
+}
+
+impl Store {
+    /// Opens a directory, and makes it (mode 0700; its parents as others make directories) where it is missing. Sweeps
+    /// what an interrupted write left behind, so there must be no other writer: take the [`Lock`] first.
+    ///
+    /// Fails when other users can write to the directory.
+    pub fn open(path: &Path) -> Result<Store, Fault> {
+        let io = fault("open the directory", path);
+        path.parent().map(std::fs::create_dir_all).transpose().map_err(&io)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(&io)?;
+        let directory = File::options()
+            .read(true)
+            .custom_flags(rustix::fs::OFlags::DIRECTORY.bits().cast_signed())
+            .open(path)
+            .map_err(&io)?;
+        if directory.metadata().map_err(&io)?.mode() & 0o002 != 0 {
+            return Err(Fault::Open(path.into()));
+        }
+        let mut store = Store { path: path.into(), directory: Arc::new(directory), deleted: BTreeSet::new() };
+        store.sweep()?;
+        Ok(store)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The documents whose deletion was not kept when the last instance ended.
+    pub fn deleted(&self) -> &BTreeSet<String> {
+        &self.deleted
+    }
+
+    /// Writes a document, whole or not at all. When this returns, it is on the disk.
+    pub fn save(&self, name: &str, text: &str) -> Result<(), Fault> {
+        stand(self.stage_save(name, text)?).map(drop)
+    }
+
+    /// Writes a file that is no document, likewise.
+    pub fn put(&self, file: &str, text: &str) -> Result<(), Fault> {
+        stand(self.stage_put(file, text)?).map(drop)
+    }
+
+    /// Reads a file that is no document, as documents are read.
+    pub fn get(&self, file: &str) -> Result<String, Fault> {
+        self.read(file)
+    }
+
+    /// Deletes a document; whether there was one. When this returns, it is gone from the disk.
+    pub fn delete(&self, name: &str) -> Result<bool, Fault> {
+        stand(self.stage_delete(name)?)
+    }
+
+    /// Reads every `*.xml` of the directory, by name. One that can not be read does not hide the others.
+    pub fn load(&self) -> Result<Vec<Document>, Fault> {
+        let mut names = self.names()?;
+        names.retain(|name| name.as_bytes().ends_with(SUFFIX.as_bytes()) && name.as_bytes()[0] != b'.');
+        names.sort();
+        Ok(names.iter().map(|name| self.document(name)).collect())
+    }
+
+    fn names(&self) -> Result<Vec<std::ffi::OsString>, Fault> {
+        let io = fault("list the directory", &self.path);
+        let entries = self.path.read_dir().map_err(&io)?;
+        entries.map(|entry| Ok(entry.map_err(&io)?.file_name())).collect()
+    }
+
+    /// What can not be deleted, since the file system is read-only or it is a directory, is no document, and stays.
+    fn sweep(&mut self) -> Result<(), Fault> {
+        for name in self.names()?.iter().filter(|name| name.as_bytes().starts_with(UNFINISHED.as_bytes())) {
+            self.deleted.extend(staged::deleted(name));
+            let _ = rustix::fs::unlinkat(&self.directory, name, AtFlags::empty());
+        }
+        Ok(())
+    }
+
+    fn document(&self, file: &OsStr) -> Document {
+        let shown = file.to_string_lossy();
+        let name = shown.strip_suffix(SUFFIX).unwrap_or(&shown).to_owned();
+        let text = match file.to_str() {
+            Some(_) => file_name(&name).and_then(|file| self.read(&file)),
+            None => Err(Fault::Name(name.clone(), "it is not UTF-8")),
+        };
+        Document { name, text }
+    }
+
+    /// Neither follows a link nor waits for the writer of a pipe.
+    fn read(&self, file: &str) -> Result<String, Fault> {
+        let path = self.path.join(file);
+        let io = fault("read", &path);
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let open = rustix::fs::openat(&self.directory, file, flags, Mode::empty()).map(File::from);
+        let open = match open {
+            Ok(open) if open.metadata().map_err(&io)?.is_file() => open,
+            Ok(_) | Err(rustix::io::Errno::LOOP | rustix::io::Errno::NXIO) => {
+                return Err(Fault::NotAFile(path));
+            }
+            Err(e) => return Err(io(e.into())),
+        };
+        let mut bytes = Vec::new();
+        open.take(LIMIT + 1).read_to_end(&mut bytes).map_err(&io)?;
+        if bytes.len() as u64 > LIMIT {
+            return Err(Fault::TooLarge(path));
+        }
+        Ok(decode(&bytes))
+    }
+}
+
+impl Lock {
+    /// Takes the lock of this file, which is made where it is missing and stays when the lock is given back.
+    pub fn take(path: &Path) -> Result<Lock, Fault> {
+        let io = fault("lock", path);
+        if let Some(parent) = path.parent() {
+            DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(&io)?;
+        }
+        let file = File::options().create(true).append(true).mode(0o600).open(path).map_err(&io)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Lock { _file: file }),
+            Err(TryLockError::WouldBlock) => Err(Fault::Locked(path.into())),
+            Err(TryLockError::Error(e)) => Err(io(e)),
+        }
+    }
+}
+
+/// A change that stands alone: on the disk, or undone. Whether there was a document before.
+fn stand(staged: Staged) -> Result<bool, Fault> {
+    if let Err(fault) = staged.sync() {
+        let _ = staged.undo();
+        return Err(fault);
+    }
+    let replaces = staged.replaces();
+    staged.keep();
+    Ok(replaces)
+}
+
+fn fault(doing: &'static str, path: &Path) -> impl Fn(io::Error) -> Fault + use<> {
+    let path = path.to_owned();
+    move |source| Fault::Io { doing, path: path.clone(), source }
+}
+
+/// The file of a document. No name leads out of the directory, hides a file or can not be printed.
+fn file_name(name: &str) -> Result<String, Fault> {
+    let wrong = match name {
+        "" => Some("it is empty"),
+        _ if name.len() > NAME_LIMIT => Some("it is longer than 128 bytes"),
+        _ if name.starts_with('.') => Some("it begins with a dot"),
+        _ if name.contains('/') => Some("it contains a slash"),
+        _ if name.contains(char::is_control) => Some("it contains a control character"),
+        _ => None,
+    };
+    wrong.map_or_else(|| Ok(format!("{name}{SUFFIX}")), |why| Err(Fault::Name(name.into(), why)))
+}
+
+impl Fault {
+    /// Whether nothing is there.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Fault::Io { source, .. } if source.kind() == ErrorKind::NotFound)
+    }
+}
