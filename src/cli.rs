@@ -18,7 +18,7 @@ mod trace;
 mod whole;
 
 use crate::document::catalog::Library;
-use crate::document::diag::{Code, Diagnostic, render};
+use crate::document::diag::{Code, Diagnostic, lines, render};
 use crate::document::mac::Mac;
 use crate::program::compile::HostToGuest;
 use crate::service::config::Config;
@@ -274,10 +274,43 @@ impl Failure {
     fn host(what: &dyn std::fmt::Display, error: &dyn std::error::Error) -> Failure {
         Failure::Host(format!("{what}: {error}"))
     }
+
+    /// The failure of a change that was taken back; where that failed as well, both are told.
+    fn undone(self, undoing: Outcome) -> Failure {
+        let Err(also) = undoing else { return self };
+        Failure::Host(format!("{self}\nerror: the change could not be taken back: {also}"))
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Failure::Faults(faults) => f.write_str(&lines(faults)),
+            Failure::Host(reason) => f.write_str(reason),
+        }
+    }
 }
 
 impl From<Vec<Diagnostic>> for Failure {
     fn from(faults: Vec<Diagnostic>) -> Failure {
         Failure::Faults(faults)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_that_can_not_be_taken_back_tells_both_failures() {
+        let refused = || Failure::Host("the kernel refuses rule 3".into());
+        assert_eq!(refused().undone(Ok(())).to_string(), "the kernel refuses rule 3");
+        let told = refused().undone(Err(Failure::Host("status files: no space left".into()))).to_string();
+        assert!(
+            told.contains("refuses rule 3") && told.contains("taken back: status files: no space"),
+            "{told}"
+        );
+        let fault = Failure::from(vec![Diagnostic::error(Code::INTERNAL, "no such filter")]);
+        assert!(refused().undone(Err(fault)).to_string().ends_with("no such filter"));
     }
 }

@@ -520,3 +520,60 @@ fn an_ordinary_user_can_ask_about_the_standard_filters() {
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert!(String::from_utf8(output.stdout).unwrap().contains("accepted by rule "));
 }
+
+#[test]
+fn a_filter_that_lets_nothing_pass() {
+    rules(
+        "<rule action='drop' direction='inout'/>",
+        expect![[r#"
+        exit 0
+        warning: filter 'mine' refuses every frame to and from the guest, ARP and DHCP included
+        --> 0.xml:2:1
+        | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ nothing is accepted before
+        = help: accept what the guest needs by rules of a lower priority, or refer to a filter that does
+    "#]],
+    );
+    rules(
+        "<rule action='drop' direction='in'><mac/></rule>\n<rule action='accept' direction='out'><arp/></rule>",
+        expect![[r#"
+            exit 0
+            warning: filter 'mine' refuses every frame to the guest, ARP and DHCP included
+            --> 0.xml:2:1
+            | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ nothing is accepted before
+            = help: accept what the guest needs by rules of a lower priority, or refer to a filter that does
+        "#]],
+    );
+    rules(
+        "<rule action='accept' direction='inout' priority='100'><arp/></rule>\n<rule action='drop' direction='inout'/>",
+        expect![[r#"
+            exit 0
+
+        "#]],
+    );
+    // That is for others to refer to.
+    let block =
+        "<filter name='no-other-l2-traffic'><rule action='drop' direction='inout' priority='1000'/></filter>";
+    check(
+        &[],
+        &[block],
+        expect![[r#"
+        exit 0
+
+    "#]],
+    );
+}
+
+#[test]
+fn a_rule_that_gets_no_frame_of_its_chain() {
+    check(
+        &[],
+        &["<filter name='four' chain='ipv4'>\n<rule action='drop' direction='out'><arp/></rule>\n</filter>"],
+        expect![[r#"
+            exit 0
+            warning: this rule matches no frame: chain 'ipv4' gets IPv4 alone
+            --> 0.xml:2:1
+            | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ <arp> in chain 'ipv4'
+            = help: put it into a filter with chain='arp'
+        "#]],
+    );
+}

@@ -619,9 +619,58 @@ fn a_rule_that_its_chain_is_not_about_is_told_once() {
     assert_eq!(told("ipv6", &(accept("<icmp/>") + &accept("<tcp/>"))), [stray]);
     assert_eq!(told("ipv6", &(accept("<icmpv6/>") + &accept("<ipv6/>"))), [""; 0]);
     assert_eq!(told("ipv4-x", &accept("<tcp/>")), [""; 0]);
+    let stray = "<tcp> is about IPv4, whatever the chain: rules of the IP layer are in no chain";
+    assert_eq!(told("arp", &accept("<tcp/>")), [stray]);
+    assert_eq!(told("mac", &accept("<tcp/>")), [""; 0]);
     let bare = "a rule without a protocol takes every frame of its chain, before any rule of the IP layer";
     assert_eq!(told("root", &(accept("") + &accept("<tcp/>"))), [bare]);
     assert_eq!(told("root", &(accept("") + &accept("<arp/>"))), [""; 0]);
+}
+
+#[test]
+fn a_rule_that_gets_no_frame_of_its_chain_is_told_once() {
+    let told = |chain: &str, element: &str| {
+        let rule = format!("<rule action='drop' direction='out'>{element}</rule>").repeat(2);
+        let (_, told) = read_text(&format!("<filter name='f' chain='{chain}'>{rule}</filter>")).unwrap();
+        told.iter().map(|fault| fault.message.clone()).collect::<Vec<_>>()
+    };
+    for (chain, element, frames) in [
+        ("ipv4", "<arp/>", "IPv4"),
+        ("ipv4", "<ipv6/>", "IPv4"),
+        ("ipv6-x", "<ip/>", "IPv6"),
+        ("arp", "<rarp/>", "ARP"),
+        ("rarp", "<arp/>", "RARP"),
+        ("vlan", "<ip/>", "tagged frames"),
+        ("stp", "<vlan/>", "frames of the spanning tree"),
+        ("ipv4", "<mac protocolid='arp'/>", "IPv4"),
+        ("ipv4", "<mac match='no' protocolid='0x0800'/>", "IPv4"),
+    ] {
+        let message = format!("this rule matches no frame: chain '{chain}' gets {frames} alone");
+        assert_eq!(told(chain, element), [message], "{element}");
+    }
+    for (chain, element) in [
+        ("ipv4", "<ip/>"),
+        ("ipv4", "<mac protocolid='ipv4'/>"),
+        ("ipv4", "<mac match='no' protocolid='arp'/>"),
+        ("ipv4", "<mac protocolid='$TYPE'/>"),
+        ("ipv4", ""),
+        ("arp-x", "<arp/>"),
+        ("rarp", "<rarp/>"),
+        ("vlan", "<vlan/>"),
+        ("stp", "<stp/>"),
+        ("mac", "<arp/>"),
+        ("root", "<arp/>"),
+    ] {
+        assert_eq!(told(chain, element), [""; 0], "{element} in {chain}");
+    }
+}
+
+#[test]
+fn a_second_element_where_one_is_read_is_refused_with_its_place() {
+    let uuid = "<uuid>11111111-1111-1111-1111-111111111111</uuid>";
+    let faults = read_text(&format!("<filter name='f'>\n{uuid}\n{uuid}</filter>")).unwrap_err();
+    let [fault] = &faults[..] else { panic!("{faults:?}") };
+    assert_eq!(fault.to_string(), "test.xml:3:2: <filter> has a second <uuid>");
 }
 
 /// A filter that a client had kept is kept with its faults: its file says what its document said.
@@ -631,6 +680,7 @@ fn what_is_not_enforced_is_still_in_the_file() {
         "<filter name='f'><rule action='accept' direction='in'><tcp dport='80' comment='a > b'/></rule></filter>",
         "<?xml version='1.0'?><!-- > -->\n<filter name='f' nmae='&gt;'/>",
         "<filter nmae='>' name='f'></filter>",
+        "<filter nmae='>' name='f'>\n<uuid>11111111-1111-1111-1111-111111111111</uuid></filter>",
         "<filter name='f'><filterref filter='g'><parameter name='A' value='1/2'/></filterref></filter>",
     ] {
         let (mut filter, _) = read_text(document).unwrap();

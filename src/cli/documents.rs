@@ -58,7 +58,7 @@ pub(super) fn check(arguments: &CheckArgs) -> Outcome {
             Err(fault) => found.push(fault),
         }
     }
-    found.extend(roots.iter().flat_map(|root| meaning(&library, root, used(&library, root, &roots))));
+    found.extend(roots.iter().flat_map(|root| meaning(&library, root, used(&library, root))));
     found.extend(bindings.iter().flat_map(|binding| bound(&library, binding)));
     if arguments.audit {
         let audited = |root: &String| audit(&|name| library.get(name), root).unwrap_or_default();
@@ -133,13 +133,11 @@ fn meaning(library: &Library, root: &str, used: Use) -> Vec<Diagnostic> {
     compiled.unwrap_or_else(|faults| faults).into_iter().chain(unread).collect()
 }
 
-/// A filter of a chain of its own, or that another of these refers to, is a part of others.
-fn used(library: &Library, root: &str, roots: &[String]) -> Use {
-    let refers = |other: &String| {
-        library.get(other).is_some_and(|filter| filter.references().any(|name| name == root))
-    };
+/// A filter of a chain of its own, or that another refers to, is a part of others.
+fn used(library: &Library, root: &str) -> Use {
+    let refers = |other: &Arc<Filter>| other.references().any(|name| name == root);
     let in_root = library.get(root).is_none_or(|filter| filter.chain == "root");
-    if in_root && !roots.iter().any(refers) { Use::Whole } else { Use::Block }
+    if in_root && !library.filters.values().any(refers) { Use::Whole } else { Use::Block }
 }
 
 /// What an interface with this binding would be refused for, and what of its parameters nobody reads.

@@ -77,11 +77,9 @@ fn apply_here(arguments: &BindArgs) -> Outcome {
     notices(&kernel, arguments)?;
     let (index, place) = link(&arguments.dev)?;
     let is_guarded_anew = guard::attach(&arguments.dev, index, TcxHook::of(place.is_turned()))?;
-    commit_with_record(arguments, &records, &kernel, (&old, &new)).or_else(|failure| {
-        if is_guarded_anew {
-            guard::detach(index)?;
-        }
-        Err(failure)
+    commit_with_record(arguments, &records, &kernel, (&old, &new)).map_err(|failure| match is_guarded_anew {
+        true => failure.undone(guard::detach(index)),
+        false => failure,
     })
 }
 
@@ -96,18 +94,13 @@ fn commit_with_record(
         // What may open is durable before it is in force.
         Some(before) => {
             records.save(&arguments.dev, &status)?;
-            commit(kernel, old, new).or_else(|failure| {
-                records.save(&arguments.dev, &before)?;
-                Err(failure)
-            })
+            commit(kernel, old, new).map_err(|failure| failure.undone(records.save(&arguments.dev, &before)))
         }
         // What was not filtered is, before anything says so.
         None => {
             commit(kernel, old, new)?;
-            records.save(&arguments.dev, &status).or_else(|failure| {
-                commit(kernel, new, old)?;
-                Err(failure)
-            })
+            let saved = records.save(&arguments.dev, &status);
+            saved.map_err(|failure| failure.undone(commit(kernel, new, old)))
         }
     }
 }
@@ -220,11 +213,9 @@ fn remove(dev: Option<&str>, index: Option<u32>) -> Outcome {
     // What opens is durable before it is in force.
     let before = dev.map(|dev| records.of(dev)).transpose()?.flatten();
     dev.map_or(Ok(()), |dev| records.delete(dev))?;
-    commit(&kernel, &old, &new).or_else(|failure| {
-        if let (Some(dev), Some(before)) = (dev, before) {
-            records.save(dev, &before)?;
-        }
-        Err(failure)
+    commit(&kernel, &old, &new).map_err(|failure| match dev.zip(before) {
+        Some((dev, before)) => failure.undone(records.save(dev, &before)),
+        None => failure,
     })?;
     guard::detach(index)
 }
@@ -342,7 +333,8 @@ fn library(arguments: &BindArgs) -> Result<Library, Failure> {
 
 /// Refuses parameters that come to nothing.
 fn check(library: resolve::Library<'_>, arguments: &BindArgs) -> Outcome {
-    let unread = given::unread(library, &arguments.filter.filter, &Given::of_vars(vars(arguments)));
+    let unread =
+        given::unread(library, &arguments.filter.filter, &Given::of_vars(vars(arguments), arguments.mac));
     let faults: Vec<Diagnostic> = unread.into_iter().map(Unread::strictly).collect();
     match refuses(&faults) && !arguments.lenient {
         true => Err(Failure::Faults(faults)),

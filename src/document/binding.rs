@@ -7,7 +7,7 @@
 pub mod validate;
 
 use crate::document::diag::{Code, Diagnostic, Faults, Severity};
-use crate::document::filter::read::{Params, parse_uuid, read_params, unknown_attributes, unknown_element};
+use crate::document::filter::read::{Params, parse_uuid, read_params, refuse_second, unknown_attributes, unknown_element};
 use crate::document::filter::write::{file_header, parameters};
 use crate::document::mac::Mac;
 use crate::document::span::{Source, Span};
@@ -180,6 +180,10 @@ const ELEMENTS: &[(&str, &[&str])] = &[
 fn warn_of_strangers(root: Element<'_>, faults: &mut Faults) {
     unknown_attributes(root, &[], Severity::Warning, faults);
     let names: Vec<&str> = ELEMENTS.iter().map(|(name, _)| *name).collect();
+    names.iter().for_each(|name| refuse_second(root, name, faults));
+    if let Some(owner) = root.child("owner") {
+        ["name", "uuid"].iter().for_each(|name| refuse_second(owner, name, faults));
+    }
     for child in root.children() {
         match ELEMENTS.iter().find(|(name, _)| *name == child.name()) {
             Some((_, attributes)) => unknown_attributes(child, attributes, Severity::Warning, faults),

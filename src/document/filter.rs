@@ -199,6 +199,19 @@ impl Filter {
         self
     }
 
+    /// The same, of a document that is called so.
+    pub fn of_document(mut self, name: impl Into<String>) -> Filter {
+        let source = Source::new(name, self.source.text.as_str());
+        let dropped = self.entries.iter_mut().flat_map(|entry| match entry {
+            Entry::Include(include) => &mut include.params.dropped[..],
+            Entry::Rule(_) => &mut [],
+        });
+        let faults = self.unenforced.iter_mut().chain(dropped.map(|(_, fault)| fault));
+        let places = faults.filter_map(|fault| fault.place.as_mut());
+        places.for_each(|place| place.source = Arc::clone(&source));
+        Filter { source, ..self }
+    }
+
     /// The parameters of references that could not be read.
     pub fn dropped(&self) -> impl Iterator<Item = &Diagnostic> {
         self.entries

@@ -18,9 +18,16 @@ pub fn read_filter(xml: &str, strictly: bool) -> Result<(Filter, Vec<Diagnostic>
         validate::validate(&source).map_err(|faults| schema(&faults))?;
     }
     let (filter, _) = read::read(&source).map_err(|faults| error(&faults))?;
+    let filter = defined(filter);
     let unenforced = filter.unenforced.iter().map(|fault| unbindable(&filter.name, fault));
     let told = unenforced.chain(filter.dropped().cloned()).collect();
     Ok((filter, told))
+}
+
+/// A filter as it is known from now on. What a client calls its document means nothing to others.
+pub fn defined(filter: Filter) -> Filter {
+    let document = format!("<defined>/{}.xml", filter.name);
+    filter.of_document(document)
 }
 
 /// A document that libvirt's clients expect to be taken can be kept, and not be bound to.

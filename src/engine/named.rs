@@ -104,7 +104,7 @@ impl State {
         let changed: Vec<Arc<Filter>> = read
             .iter()
             .filter(|(_, outcome)| *outcome != Outcome::Unchanged)
-            .map(|(filter, _)| filter.clone())
+            .map(|(filter, _)| Arc::new(documents::defined(Filter::clone(filter))))
             .collect();
         let save = |filter: &Arc<Filter>| Write::SaveFilter(filter.name.clone(), write::file_text(filter));
         let writes = changed.iter().map(save).collect();

@@ -37,6 +37,8 @@ pub enum Kind {
     Veth,
     /// A bridge.
     Bridge,
+    /// The host's way to itself.
+    Loopback,
     /// A device whose packets have no Ethernet header: a tun device, WireGuard, a tunnel.
     Headerless,
     /// Anything else.

@@ -23,12 +23,26 @@ pub fn of(link: &Link, master: Option<&Link>, ports_at_devices: bool) -> Place {
     }
 }
 
-/// What keeps every filter from such a link: rules judge Ethernet frames, and would overlook its packets.
+/// What keeps every filter from such a link: rules judge Ethernet frames of a guest, and would overlook its packets, or be about
+/// the host's own.
 pub fn unfit(link: &Link) -> Option<Diagnostic> {
-    let message =
-        || format!("interface '{}' carries no Ethernet frames: no filter can judge its packets", link.name);
-    let help = "bind the guest's tap, macvtap or veth, or a port of a bridge";
-    (link.kind == Kind::Headerless).then(|| Diagnostic::error(Code::OPERATION_FAILED, message()).help(help))
+    let (why, help) = match link.kind {
+        Kind::Headerless => (
+            "carries no Ethernet frames: no filter can judge its packets",
+            "bind the guest's tap, macvtap or veth, or a port of a bridge",
+        ),
+        Kind::Loopback => (
+            "is the host's way to itself: a filter would cut the host off from its own services",
+            "bind the guest's tap, macvtap or veth, or a port of a bridge",
+        ),
+        Kind::Bridge => (
+            "is a bridge: what its ports send each other never passes it, so no filter there judges a guest",
+            "bind the bridge's ports, which are the guests' interfaces",
+        ),
+        Kind::Tap | Kind::Macvtap { .. } | Kind::Veth | Kind::Other => return None,
+    };
+    let message = format!("interface '{}' {why}", link.name);
+    Some(Diagnostic::error(Code::OPERATION_FAILED, message).help(help))
 }
 
 #[cfg(test)]

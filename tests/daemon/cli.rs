@@ -261,7 +261,7 @@ fn a_set_that_nobody_made_and_one_of_the_host_are_refused_with_the_way_out() {
         daemon.connect().define(&filter).unwrap();
         let error = refused(daemon.connect().create("vnet0", "by-set"));
         for word in [
-            "filter:2:1",
+            "<defined>/by-set.xml:2:1",
             "ipset 'blocked'",
             "nobody has made it",
             "nwfilter ipset add blocked",
@@ -341,12 +341,12 @@ fn explain_tells_what_the_daemon_enforces_now() {
             assert_eq!(network.passes(Way::FromGuest, frame), passes, "{told}");
         };
         let frame = |address: &str| arp_request(address, PEER_IP).frame().into();
-        check(&honest, frame(GUEST_IP), true, "filter:2:1");
-        check(&forged, frame(FOREIGN_IP), false, "filter:3:1");
+        check(&honest, frame(GUEST_IP), true, "<defined>/f.xml:2:1");
+        check(&forged, frame(FOREIGN_IP), false, "<defined>/f.xml:3:1");
         // A redefinition is explained from its answer on.
         daemon.connect().define(&filter(FOREIGN_IP)).unwrap();
-        check(&honest, frame(GUEST_IP), false, "filter:3:1");
-        check(&forged, frame(FOREIGN_IP), true, "filter:2:1");
+        check(&honest, frame(GUEST_IP), false, "<defined>/f.xml:3:1");
+        check(&forged, frame(FOREIGN_IP), true, "<defined>/f.xml:2:1");
     });
 }
 
@@ -363,7 +363,7 @@ fn drops_are_counted_over_redefinition_and_crash_and_name_their_line() {
         assert!(network.passes(Way::FromGuest, udp(ip(GUEST_IP, PEER_IP), 1, 2)));
         let bytes = forged().len() - 14;
         let told = format!(
-            "dropped by filter 'no-mac-spoofing' rule 1 (filter:3:3): 3 frames, {} bytes\n",
+            "dropped by filter 'no-mac-spoofing' rule 1 (<defined>/no-mac-spoofing.xml:3:3): 3 frames, {} bytes\n",
             3 * bytes
         );
         let found = status();

@@ -200,6 +200,20 @@ fn an_interface_whose_packets_no_rule_sees_is_refused_or_closed() {
 }
 
 #[test]
+fn an_interface_that_is_no_guests_is_refused() {
+    let mut world = world();
+    let loopback = Link { kind: Kind::Loopback, ..tap(1, "lo") };
+    for (link, why) in
+        [(loopback, "'lo' is the host's way to itself"), (bridge(2, "br0"), "'br0' is a bridge")]
+    {
+        world.appears(&link);
+        let refused = world.create(&link.name, "a").unwrap_err();
+        assert!(refused.message.contains(why), "{refused:?}");
+        assert_eq!(world.program(link.index), None, "nothing has changed");
+    }
+}
+
+#[test]
 fn connections_of_a_tap_without_a_bridge_are_judged_in_the_hosts_ip_layer() {
     let mut world = world();
     let seats = |world: &World| {

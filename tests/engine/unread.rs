@@ -225,3 +225,22 @@ fn many_parameters_that_nobody_reads_cost_little() {
     assert!(began.elapsed() < std::time::Duration::from_secs(20), "{:?}", began.elapsed());
     assert!(refused.message.len() < 4096 && refused.faults.len() <= 64, "{}", refused.message);
 }
+
+#[test]
+fn a_mac_address_that_is_not_the_guests_is_told_or_refused() {
+    let mut world = World::new(&[reader("mac", "MAC")]);
+    world.appears(&tap(5, "vnet0"));
+    let own = with_params("vnet0", "mac", &[]);
+    let mac = &own[own.find("address='").unwrap() + 9..][..17];
+    let mut told = |macs: &[&str]| {
+        let params: Vec<(&str, &str)> = macs.iter().map(|mac| ("MAC", *mac)).collect();
+        let xml = with_params("vnet0", "mac", &params);
+        world.ask(Request::Apply { xml }).map_err(|error| error.message)
+    };
+    let refused = told(&["52:54:00:99:99:99"]).unwrap_err();
+    assert!(refused.contains("'MAC' is 52:54:00:99:99:99") && refused.contains(mac), "{refused}");
+    for macs in [&[mac][..], &["52:54:00:99:99:99", mac], &[]] {
+        let answer = told(macs);
+        assert!(!answer.as_ref().is_err_and(|why| why.contains("'MAC' is")), "{answer:?}");
+    }
+}

@@ -5,6 +5,7 @@
 //! All faults of a document come at once, each with its place; the first error is the one that libvirt would report.
 //! Whether a rule can be enforced is not asked here.
 
+mod chain;
 mod meant;
 mod rule;
 mod unknown;
@@ -97,7 +98,7 @@ fn read_filter(root: Element<'_>, source: &Arc<Source>, faults: &mut Faults) -> 
     let chain = read_chain(root, faults);
     let uuid = read_uuid(root, faults);
     let entries = read_entries(root, faults);
-    chain.iter().flatten().for_each(|(name, _)| faults.extend(out_of_chain(root, name, &entries)));
+    chain.iter().flatten().for_each(|(name, _)| faults.extend(chain::strays(root, name, &entries)));
     faults.extend(bare_rule(root, &entries));
     let chain = chain?;
     let priority = chain.as_ref().map(|(_, default)| entered.unwrap_or(*default));
@@ -201,27 +202,6 @@ fn layer(rule: &Rule) -> Option<Layer> {
     rule.protocol.map(|protocol| protocol.layer)
 }
 
-/// Rules of the IP layer are in no chain: the first that its chain says something else of.
-fn out_of_chain(root: Element<'_>, chain: &str, entries: &[Entry]) -> Option<Diagnostic> {
-    let (layer_of_chain, other) = match chain {
-        _ if chain.starts_with("ipv6") => (Layer::Ipv6, "IPv4"),
-        _ if chain.starts_with("ipv4") => (Layer::Ipv4, "IPv6"),
-        _ => return None,
-    };
-    let stray =
-        |rule: &&Rule| layer(rule).is_some_and(|layer| layer != Layer::Ethernet && layer != layer_of_chain);
-    let rule = rules(entries).find(stray)?;
-    let name = rule.protocol.map_or("", |protocol| protocol.name);
-    let message =
-        format!("<{name}> is about {other}, whatever the chain: rules of the IP layer are in no chain");
-    let place = root.place(rule.span);
-    let help = match layer_of_chain {
-        Layer::Ipv6 => "rules about IPv6 have elements of their own, tcp-ipv6, icmpv6, all-ipv6 and so on",
-        _ => "rules about IPv4 are tcp, udp, icmp, all and so on",
-    };
-    Some(Diagnostic::warning(message).at(place, format!("in chain '{chain}'")).help(help))
-}
-
 /// A rule that accepts every frame of its chain beside rules of the IP layer is seldom meant.
 fn bare_rule(root: Element<'_>, entries: &[Entry]) -> Option<Diagnostic> {
     let accepts =
@@ -237,7 +217,17 @@ fn bare_rule(root: Element<'_>, entries: &[Entry]) -> Option<Diagnostic> {
     })
 }
 
+/// Refuses what libvirt overlooks: a second element where one is read.
+pub fn refuse_second(root: Element<'_>, name: &str, faults: &mut Faults) {
+    faults.extend(root.children().filter(|child| child.name() == name).nth(1).map(|second| {
+        Diagnostic::error(Code::XML_ERROR, format!("<{}> has a second <{name}>", root.name()))
+            .at(second.place(second.name_span()), "only the first would be read")
+            .help("delete one of them")
+    }));
+}
+
 fn read_uuid(root: Element<'_>, faults: &mut Faults) -> Option<Uuid> {
+    refuse_second(root, "uuid", faults);
     let element = root.child("uuid")?;
     let text = element.text();
     if text.is_empty() {

@@ -48,7 +48,12 @@ fn as_entered(filter: &Filter) -> Option<String> {
     let document = Document::parse(&filter.source).ok()?;
     let root = document.root("filter").ok()?;
     let text = &filter.source.text[root.span().range()];
-    let uuid = format!("\n  <uuid>{}</uuid>", filter.uuid?);
+    let uuid = format!("<uuid>{}</uuid>", filter.uuid?);
+    if let Some(own) = root.child("uuid") {
+        let (own, start) = (own.span().range(), root.span().range().start);
+        return Some(format!("{}{uuid}{}\n", &text[..own.start - start], &text[own.end - start..]));
+    }
+    let uuid = format!("\n  {uuid}");
     let (start, rest) = text.split_at(start_tag(text)?);
     Some(match start.strip_suffix("/>") {
         Some(start) => format!("{start}>{uuid}\n</filter>\n"),

@@ -298,8 +298,7 @@ fn link(payload: &[u8]) -> Option<Link> {
             _ => {}
         }
     }
-    let ethernet = matches!(header.link_layer_type, LinkLayerType::Ether | LinkLayerType::Loopback);
-    let kind = kind(info, ethernet, lower, lower_netns);
+    let kind = kind(info, header.link_layer_type, lower, lower_netns);
     let up = header.flags.contains(LinkFlags::Up);
     Some(Link { index: header.index, name: name?, kind, master, mac, up })
 }
@@ -307,12 +306,12 @@ fn link(payload: &[u8]) -> Option<Link> {
 /// Length of the header before the attributes.
 pub(super) const LINK_HEADER: usize = 16;
 
-fn kind(info: &[u8], ethernet: bool, lower: Option<u32>, lower_netns: Option<i32>) -> Kind {
+fn kind(info: &[u8], layer: LinkLayerType, lower: Option<u32>, lower_netns: Option<i32>) -> Kind {
     let data = find(IFLA_INFO_DATA, info).unwrap_or_default();
     match find(IFLA_INFO_KIND, info).and_then(|kind| parse_string(kind).ok()).as_deref() {
         Some("tun") => match find(IFLA_TUN_TYPE, data).and_then(|value| value.first()) {
             Some(&IFF_TAP) => Kind::Tap,
-            None if ethernet => Kind::Tap,
+            None if layer == LinkLayerType::Ether => Kind::Tap,
             _ => Kind::Headerless,
         },
         Some("macvtap") => {
@@ -321,8 +320,11 @@ fn kind(info: &[u8], ethernet: bool, lower: Option<u32>, lower_netns: Option<i32
         }
         Some("veth") => Kind::Veth,
         Some("bridge") => Kind::Bridge,
-        _ if !ethernet => Kind::Headerless,
-        _ => Kind::Other,
+        _ => match layer {
+            LinkLayerType::Ether => Kind::Other,
+            LinkLayerType::Loopback => Kind::Loopback,
+            _ => Kind::Headerless,
+        },
     }
 }
 

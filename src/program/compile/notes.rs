@@ -26,6 +26,7 @@ pub fn warnings(resolved: &Resolved, options: &Options, used: Use) -> Vec<Diagno
     notes.extend(accepted_in_vain(resolved));
     if used == Use::Whole {
         notes.extend(left_over(resolved).or_else(|| tagged(resolved)));
+        notes.extend(shut(resolved));
     }
     notes.into_iter().collect()
 }
@@ -138,16 +139,43 @@ fn left_over(resolved: &Resolved) -> Option<Diagnostic> {
     Some(at(last, &message).help(help))
 }
 
+/// A rule that refuses every frame where nothing is accepted before.
+fn shut(resolved: &Resolved) -> Option<Diagnostic> {
+    let refusal = resolved.root_rules().find(|rule| takes_all(rule) && refuses(rule))?;
+    let accepts = |way: Way| {
+        let mut accepting = resolved.rules().filter(|rule| rule.action == Action::Accept);
+        accepting.any(|rule| looks_at(rule.direction, way))
+    };
+    let words = match refusal.direction {
+        Direction::Out => "from the guest",
+        Direction::In => "to the guest",
+        Direction::InOut => "to and from the guest",
+    };
+    let ways = [Way::FromGuest, Way::ToGuest].into_iter().filter(|way| looks_at(refusal.direction, *way));
+    if ways.into_iter().any(accepts) {
+        return None;
+    }
+    let message = format!("filter '{}' refuses every frame {words}, ARP and DHCP included", resolved.filter);
+    let help = "accept what the guest needs by rules of a lower priority, or refer to a filter that does";
+    Some(
+        Diagnostic::warning(message)
+            .at(refusal.origin.place.clone(), "nothing is accepted before")
+            .help(help),
+    )
+}
+
+/// Whether a rule of the root chain is about every frame.
+fn takes_all(rule: &Rule) -> bool {
+    rule.protocol.is_none_or(|protocol| protocol.name == "mac") && rule.conditions.is_empty()
+}
+
 fn speaks_of(rule: &Rule, name: &str) -> bool {
     rule.protocol.is_some_and(|protocol| protocol.name == name)
 }
 
 /// Whether some rule of the root chain refuses what no earlier one accepts.
 fn closes_all(resolved: &Resolved, way: Way) -> bool {
-    resolved.root_rules().any(|rule| {
-        let all = rule.protocol.is_none_or(|protocol| protocol.name == "mac") && rule.conditions.is_empty();
-        all && refuses(rule) && looks_at(rule.direction, way)
-    })
+    resolved.root_rules().any(|rule| takes_all(rule) && refuses(rule) && looks_at(rule.direction, way))
 }
 
 /// Whether a rule of the IP layer is about all packets of its family.

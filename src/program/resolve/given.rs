@@ -9,6 +9,7 @@ use crate::document::binding::Binding;
 use crate::document::diag::{Code, Diagnostic, Severity, similar};
 use crate::document::filter::read::Params;
 use crate::document::filter::{Entry, Filter, Include};
+use crate::document::mac::Mac;
 use crate::document::span::{Place, Source};
 use crate::document::vars::{Access, Index, Vars};
 use crate::guest::learning::{self, Meaningless, Wanted};
@@ -18,7 +19,7 @@ use std::sync::Arc;
 /// The one variable that can be learned.
 const IP: &str = "IP";
 
-/// The guest's own MAC address, which a binding always has.
+/// The variable that is the guest's own MAC address where it is not given.
 const MAC: &str = "MAC";
 
 /// So many parameters are told of, however many come to nothing.
@@ -41,6 +42,8 @@ const CONTROL: [&str; 3] = [learning::MODE, learning::LIMIT, learning::SERVERS];
 pub struct Given {
     /// Its variables, the guest's MAC address among them, and where they stand.
     pub params: Params,
+    /// The guest's MAC address.
+    pub mac: Option<Mac>,
     /// The document; none for a command line.
     pub source: Option<Arc<Source>>,
 }
@@ -78,13 +81,14 @@ impl Given {
         let (spans, dropped) = (binding.spans.clone(), binding.dropped.clone());
         Given {
             params: Params { vars: Arc::new(vars), spans, dropped },
+            mac: Some(binding.mac),
             source: Some(Arc::clone(&binding.source)),
         }
     }
 
-    /// Variables without a document.
-    pub fn of_vars(vars: Vars) -> Given {
-        Given { params: Params { vars: Arc::new(vars), ..Params::default() }, source: None }
+    /// Variables of a guest without a document.
+    pub fn of_vars(vars: Vars, mac: Mac) -> Given {
+        Given { params: Params { vars: Arc::new(vars), ..Params::default() }, mac: Some(mac), source: None }
     }
 
     fn at(&self, name: &str, fault: Diagnostic, label: &str) -> Diagnostic {
@@ -136,6 +140,7 @@ pub fn unread(library: Library<'_>, root: &str, given: &Given) -> Vec<Unread> {
     let reads = tree.reads(root);
     let learns = is_address(&lacking);
     let mut found = control(given, root, learns);
+    found.extend(foreign_mac(given));
     // Where more is missing than an address, nothing is bound.
     let lacking: &[&str] = if learns { &[IP] } else { &[] };
     let own = given.params.vars.0.keys().map(String::as_str);
@@ -209,6 +214,21 @@ pub fn meaningless(root: &str, fault: &Meaningless) -> Diagnostic {
         name => (fault.to_string(), format!("{name} is the IPv4 address of a server, one a parameter")),
     };
     Diagnostic::error(Code::PARSE_FAILED, message).help(help)
+}
+
+/// A MAC address in the place of the guest's own, which none of its frames has. What is no address is told by the rule that reads it.
+fn foreign_mac(given: &Given) -> Option<Unread> {
+    let (mac, values) = (given.mac?, given.params.vars.values(MAC)?);
+    let read: Option<Vec<Mac>> = values.iter().map(|value| value.parse().ok()).collect();
+    if read?.contains(&mac) {
+        return None;
+    }
+    let values: Vec<&str> = values.iter().map(String::as_str).collect();
+    let message = format!("'{MAC}' is {}, and the guest has the MAC address {mac}", listed(&values));
+    let help =
+        format!("leave '{MAC}' out, which is {mac} then, or give {mac} as well where the guest has several");
+    let fault = given.at(MAC, Diagnostic::warning(message).help(help), "is not the guest's own");
+    Some(Unread { fault, risk: Risk::Lost })
 }
 
 fn overlooked(name: &str, root: &str, reads: &BTreeSet<String>, lacking: &[&str]) -> Unread {
