@@ -7,7 +7,9 @@
 pub mod validate;
 
 use crate::document::diag::{Code, Diagnostic, Faults, Severity};
-use crate::document::filter::read::{Params, parse_uuid, read_params, refuse_second, unknown_attributes, unknown_element};
+use crate::document::filter::read::{
+    Params, parse_uuid, read_params, refuse_second, unknown_attributes, unknown_element,
+};
 use crate::document::filter::write::{file_header, parameters};
 use crate::document::mac::Mac;
 use crate::document::span::{Source, Span};

@@ -1,4 +1,5 @@
-//! Classic BPF programs that let a packet socket hear only what a learner wants, a comment a line.
+//! Classic BPF programs that let a packet socket hear only what a learner wants, and a netlink socket only what others do, a
+//! comment a line.
 //!
 //! They keep a busy guest from waking the daemon; they are no judges. What they let by is read by `frame` and judged by
 //! `learning`, which would refuse the rest as well. A tagged frame is dropped, whether the device took the tag out or not.
@@ -120,6 +121,18 @@ pub fn any(mac: Mac, side: Side) -> Vec<Instruction> {
         load(HEADER, 14),              // 21 X = length of the IPv4 header
     ];
     head.into_iter().chain(reply(mac)).collect() // 22 to 29
+}
+
+/// Of what netlink announces, what a port other than this has caused. All messages of a datagram are one port's.
+pub fn of_others(port: u32) -> Vec<Instruction> {
+    // Words are read in the order of networks, and netlink's are in the host's.
+    let port = u32::from_be_bytes(port.to_ne_bytes());
+    vec![
+        load(WORD, 12),           // 0 the port whose request it was
+        jump(EQUALS, port, 0, 1), // 1 another: 3
+        end(0),                   // 2 drop
+        end(u32::MAX),            // 3 keep, whole
+    ]
 }
 
 /// From the guest's MAC DHCP to a server; to the guest DHCP replies about its MAC, from other MACs than its own.

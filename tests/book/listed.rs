@@ -37,7 +37,8 @@ fn every_warning_and_error_is_in_the_reference() {
 #[test]
 fn every_set_and_chain_is_in_the_reference() {
     let page = Page::read(root().join("docs/src/reference/ruleset.md")).text;
-    let layout = below_src().into_iter().filter(|path| path.to_str().unwrap().contains("/src/ruleset/layout"));
+    let layout =
+        below_src().into_iter().filter(|path| path.to_str().unwrap().contains("/src/ruleset/layout"));
     let sources: String = layout.map(|path| fs::read_to_string(path).unwrap()).collect();
     let constants = sources.split("const ").skip(1).filter_map(|rest| rest.split_once(": &str = \""));
     let names: Vec<&str> = constants.filter_map(|(_, rest)| Some(rest.split_once('"')?.0)).collect();

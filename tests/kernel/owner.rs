@@ -121,6 +121,24 @@ fn a_commit_by_others_is_heard_and_our_own_is_not() {
     });
 }
 
+/// As large as the announcements of a long filter's rules, which no buffer holds.
+#[test]
+fn our_own_commit_leaves_room_for_those_of_others_however_large_it_is() {
+    in_namespace(|| {
+        let kernel = Kernel::open(Ownership::Shared).unwrap();
+        let mut watch = Watch::open(Some(kernel.port())).unwrap();
+        let chain = || name("long");
+        let rule = || step(Family::Bridge, Change::AddRule(chain(), Rule::new(vec![], Action::Drop)));
+        let made =
+            [Change::AddTable, Change::AddChain(chain(), None)].map(|change| step(Family::Bridge, change));
+        let rules = std::iter::repeat_with(rule).take(60_000);
+        kernel.apply(prepare(made.into_iter().chain(rules).collect())).unwrap();
+        nft("-f -", "add chain bridge nwfilter intruder\n");
+        assert!(matches!(watch.next_event().unwrap(), Some(Event::Foreign { .. })));
+        assert_eq!(watch.next_event().unwrap(), None);
+    });
+}
+
 #[test]
 fn without_the_right_to_administer_networks_the_refusal_says_so() {
     in_namespace(|| {

@@ -1,7 +1,7 @@
 //! The kernel's announcements of changes → events about our tables. Pure; the socket is `kernel::watch`'s.
 //!
 //! The kernel announces every commit with the port and the process that made it. Only commits that touched a table
-//! of our name, or that did so with everything (`flush ruleset`), become events, and never our own.
+//! of our name, or that did so with everything (`flush ruleset`), become events.
 
 use super::reply::{Received, attribute, body, messages, number, text};
 use super::uapi::{GEN_NAME, GEN_PID, TABLE_NAME};
@@ -9,7 +9,7 @@ use crate::program::ir::TABLE;
 use std::collections::VecDeque;
 use std::fmt;
 
-/// Something about our tables that we did not do.
+/// Something about our tables.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// Another process changed our tables.
@@ -37,17 +37,11 @@ impl fmt::Display for Event {
 /// What the announcements so far amount to.
 #[derive(Clone, Debug, Default)]
 pub struct Decoder {
-    own: Option<u32>,
     touched: bool,
     events: VecDeque<Event>,
 }
 
 impl Decoder {
-    /// A decoder to which commits by the port `own` are ours.
-    pub fn new(own: Option<u32>) -> Decoder {
-        Decoder { own, ..Decoder::default() }
-    }
-
     /// Takes in what was received.
     pub fn read(&mut self, bytes: &[u8]) {
         for message in messages(bytes) {
@@ -80,7 +74,7 @@ impl Decoder {
             return;
         }
         let portid = message.port;
-        if std::mem::take(&mut self.touched) && Some(portid) != self.own {
+        if std::mem::take(&mut self.touched) {
             self.events.push_back(Event::Foreign {
                 portid,
                 process: attribute(attributes, GEN_PID).and_then(number).unwrap_or(0),
