@@ -9,7 +9,7 @@ use super::{Change, State, refusal};
 use crate::document::binding::Binding;
 use crate::engine::error::Error;
 use crate::guest::bpf::Side;
-use crate::guest::learning::{Heard, Learner, Mode};
+use crate::guest::learning::{Heard, Learner, Mode, Wanted};
 use crate::guest::lease::file::{self, Book, Guest};
 use crate::guest::lease::{How, Learned, Table};
 use crate::guest::link::{Kind, Link};
@@ -72,7 +72,7 @@ impl State {
         let left: Vec<u32> = links.iter().map(|link| link.index).filter(another).collect();
         left.iter().for_each(|index| self.unlearn(*index));
         let member = |link: &Arc<Link>| {
-            let table = self.known(guest, link.index, wanted.mode);
+            let table = self.known(guest, link.index, &wanted);
             let study = Study { guest, learner: Learner::new(binding.mac, wanted.clone(), table) };
             let member = self.taught(link, binding, &study.learner);
             self.remembered.remove(&(guest, 0));
@@ -82,8 +82,8 @@ impl State {
         Ok(links.iter().map(member).collect())
     }
 
-    /// What is known of a guest at a link, in this mode.
-    fn known(&self, guest: Guest, index: u32, mode: Mode) -> Table {
+    /// What is known of a guest at a link, as far as it is wanted: learned in this mode, and of a server that is believed.
+    fn known(&self, guest: Guest, index: u32, wanted: &Wanted) -> Table {
         let own = self.learners.get(&index).filter(|study| study.guest == guest);
         let mut table = match own {
             Some(study) => study.learner.table().clone(),
@@ -93,7 +93,10 @@ impl State {
                 Book(at(0).into_iter().chain(at(index)).collect()).of(guest, index)
             }
         };
-        table.retain(|learned| (learned.how == How::Lease) == (mode == Mode::Dhcp));
+        table.retain(|learned| {
+            let is_of_mode = (learned.how == How::Lease) == (wanted.mode == Mode::Dhcp);
+            is_of_mode && learned.server.is_none_or(|server| wanted.believes(server))
+        });
         table
     }
 

@@ -139,6 +139,13 @@ pub fn is_usable(address: Ipv4Addr) -> bool {
     first != 0 && first != 127 && first < 224
 }
 
+impl Wanted {
+    /// Whether a server is believed.
+    pub fn believes(&self, server: Ipv4Addr) -> bool {
+        self.servers.is_empty() || self.servers.contains(&server)
+    }
+}
+
 impl Learner {
     /// A learner for the guest of this MAC, which knows already what stands in the table.
     pub fn new(mac: Mac, wanted: Wanted, table: Table) -> Learner {
@@ -220,11 +227,7 @@ impl Learner {
     /// Whether a server that is believed speaks to this guest.
     fn is_answered(&self, frame: &Frame, dhcp: &Dhcp) -> bool {
         let for_guest = dhcp.client == self.mac && [self.mac, Mac::BROADCAST].contains(&frame.destination);
-        dhcp.kind.is_from_server() && for_guest && self.believes(dhcp.source)
-    }
-
-    fn believes(&self, server: Ipv4Addr) -> bool {
-        self.wanted.servers.is_empty() || self.wanted.servers.contains(&server)
+        dhcp.kind.is_from_server() && for_guest && self.wanted.believes(dhcp.source)
     }
 
     /// Whether it says no to the guest's last question, in the name of a server that may.
@@ -232,7 +235,7 @@ impl Learner {
         let asked = self.asked.filter(|asked| asked.transaction == dhcp.transaction);
         let may = |asked: Asked| {
             dhcp.server.is_none_or(|server| {
-                self.believes(server) && asked.server.is_none_or(|asked| asked == server)
+                self.wanted.believes(server) && asked.server.is_none_or(|asked| asked == server)
             })
         };
         dhcp.kind == Kind::Nak && self.is_answered(frame, dhcp) && asked.is_some_and(may)
@@ -259,7 +262,7 @@ impl Learner {
         if dhcp.lease == Some(0) {
             return Heard::Nothing;
         }
-        let (address, server) = (dhcp.your_address, Some(dhcp.server.unwrap_or(dhcp.source)));
+        let (address, server) = (dhcp.your_address, Some(dhcp.source));
         match dhcp.kind {
             Kind::Offer if self.is_new(address) => self.saw(address, How::Offer, server, now),
             Kind::Ack => {
@@ -298,7 +301,7 @@ impl Learner {
             Some(FOREVER) => None,
             Some(seconds) => Some(now + Duration::from_secs(seconds.into())),
         };
-        let server = Some(dhcp.server.unwrap_or(dhcp.source));
+        let server = Some(dhcp.source);
         match self.granted(address, Learned { how: How::Lease, server, since: now, ends }, MOST) {
             Heard::Nothing if answered => Heard::Question,
             heard => heard,

@@ -550,3 +550,38 @@ fn a_guest_that_learns_or_waits_is_checked_where_it_is() {
     world.link(Appeared(Link { master: Some(2), ..tap(8, "vnet0") }));
     assert!(create(&mut world, &[]).is_err(), "a port of a bridge has no connections there");
 }
+
+#[test]
+fn a_lease_of_a_server_that_a_binding_does_not_believe_is_not_in_force() {
+    let apply = |world: &mut World, servers: &[&str]| {
+        let params = servers.iter().map(|server| ("DHCPSERVER", *server));
+        let params: Vec<(&str, &str)> = DHCP.iter().copied().chain(params).collect();
+        world.ask(Request::Apply { xml: with_params("vnet0", &params) }).unwrap();
+    };
+    let server = SERVER.to_string();
+    let mut world = learning(DHCP);
+    ack(&mut world, ADDRESS, 60);
+    apply(&mut world, &[&server]);
+    assert_eq!(rules(&world, 7), has(&[ADDRESS]));
+    apply(&mut world, &["10.0.0.9"]);
+    assert_eq!(rules(&world, 7), waits(filters::DHCP_FROM_SERVERS));
+    // Nor is that of a guest which comes back.
+    let mut world = learning(DHCP);
+    ack(&mut world, ADDRESS, 60);
+    world.link(Gone(tap(7, "vnet0")));
+    apply(&mut world, &["10.0.0.9"]);
+    world.link(Appeared(tap(8, "vnet0")));
+    assert_eq!(rules(&world, 8), waits(filters::DHCP_FROM_SERVERS));
+}
+
+#[test]
+fn a_guest_of_several_servers_waits_for_any_of_them() {
+    let servers = [("DHCPSERVER", "10.0.0.9"), ("DHCPSERVER", "10.0.0.254")];
+    let mut world = learning(&[DHCP, &servers].concat());
+    assert_eq!(rules(&world, 7), waits(filters::DHCP_FROM_SERVERS));
+    ack(&mut world, ADDRESS, 60);
+    assert_eq!(rules(&world, 7), has(&[ADDRESS]));
+    // The guest may have several addresses of its own besides.
+    let macs = [("MAC", "52:54:00:00:00:01"), ("MAC", "52:54:00:00:00:02"), ("MAC", "52:54:00:00:00:03")];
+    learning(&[DHCP, &servers, &macs].concat());
+}
