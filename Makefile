@@ -43,6 +43,7 @@ lint:
 	scripts/setup
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets -- -D warnings
+	$(CARGO) clippy --example embed --no-default-features --features kernel -- -D warnings
 
 bench:
 	scripts/setup --tests

@@ -3,7 +3,9 @@
 //! Each module owns its sockets and hands typed values on. Nothing here decides what an interface may do.
 
 pub mod apply;
+#[cfg(feature = "capture")]
 pub mod capture;
+#[cfg(feature = "checksum")]
 pub mod checksum;
 pub mod links;
 pub mod tracer;

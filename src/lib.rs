@@ -48,12 +48,18 @@
 //! `ARCHITECTURE.md` maps the modules, `PROMISES.md` holds the security properties.
 #![deny(unsafe_code, missing_docs)]
 
+#[cfg(feature = "cli")]
+#[doc(hidden)]
 pub mod cli;
 pub mod document;
+#[cfg(feature = "service")]
 pub mod engine;
 pub mod guest;
+#[cfg(feature = "kernel")]
 pub mod kernel;
 pub mod program;
 pub mod report;
 pub mod ruleset;
+#[cfg(feature = "service")]
+#[doc(hidden)]
 pub mod service;

@@ -43,6 +43,7 @@ impl Library {
     }
 
     /// The same, as the daemon takes them whose state directory this is: what it recorded of the directory counts.
+    #[cfg(feature = "service")]
     pub fn load_recorded(directory: &Path, state: &Path) -> io::Result<Library> {
         let (record, fault) = match recorded(&state.join(RECORD)) {
             Ok(record) => (record.of(directory), None),
@@ -143,6 +144,7 @@ pub fn unreadable(path: &Path, error: &io::Error) -> Diagnostic {
     Diagnostic::error(Code::SYSTEM_ERROR, format!("{}: {error}", path.display()))
 }
 
+#[cfg(feature = "service")]
 fn recorded(path: &Path) -> Result<Record, Diagnostic> {
     match fs::read_to_string(path) {
         Ok(text) => Record::read(&text).map_err(|error| unreadable(path, &io::Error::other(error))),

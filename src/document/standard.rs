@@ -68,11 +68,13 @@ impl Record {
     }
 
     /// Reads a record that was written.
+    #[cfg(feature = "service")]
     pub fn read(text: &str) -> Result<Record, String> {
         serde_json::from_str(text).map_err(|error| error.to_string())
     }
 
     /// As a text to be read again.
+    #[cfg(feature = "service")]
     pub fn write(&self) -> String {
         let json = serde_json::to_string_pretty(self).expect("a record is texts and names");
         format!("{json}\n")

@@ -19,7 +19,6 @@ use crate::program::ir::{self, Action, Data, From, KeyType, Match, Name, Role, S
 use crate::program::name::SetName;
 use crate::program::resolve::Resolved;
 use crate::program::{IN, OUT, Program, Slot};
-use clap::ValueEnum;
 use flow::{asks_for_connections, rejects_packets};
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
@@ -38,7 +37,8 @@ pub struct Options {
 
 /// What becomes of packets that the host itself sends to a guest: answers of its DHCP server, ssh, DNS. What it routes to
 /// the guest for others is not among them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(feature = "service", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum HostToGuest {
     /// The Ethernet layer judges them and the IP layer does not, as in libvirt.

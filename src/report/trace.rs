@@ -2,8 +2,10 @@
 //!
 //! A frame's steps come one by one, those of several frames mixed. What is kept of frames still on their way is bounded. Pure.
 
+#[cfg(feature = "cli")]
 mod capture;
 
+#[cfg(feature = "cli")]
 pub use capture::Capture;
 
 use crate::program::ir::observed::Observed;

@@ -77,7 +77,8 @@ pub async fn watch(resync: Duration, events: Sender<Vec<LinkEvent>>) -> io::Resu
     loop {
         match follow(&mut links, resync, &events, &mut first).await {
             Ok(()) => return Ok(()),
-            Err(e) if lost(&e) => tracing::debug!(reason = %e, "link messages were lost, listing links anew"),
+            // Messages were lost: the next round lists the links again.
+            Err(e) if lost(&e) => {}
             Err(e) => return Err(e),
         }
     }
