@@ -3,7 +3,7 @@
 //! Turns the kernel's own description of its types (BTF, `/sys/kernel/btf/vmlinux`) into four offsets within `struct
 //! sk_buff`, and the number of one function. These differ from kernel to kernel.
 
-use btf_rs::{Btf, BtfType, Struct, Type};
+use btf_rs::{Backend, Btf, BtfType, Struct, Type};
 use std::path::Path;
 
 /// The kernel's description of its types.
@@ -47,7 +47,9 @@ pub struct Description {
 /// # Errors
 /// Where there is none, or where it lacks a field or the function: Linux before 6.2, or without `CONFIG_DEBUG_INFO_BTF`.
 pub fn read(path: &Path) -> Result<Description, String> {
-    let btf = Btf::from_file(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    // A handful of types are needed. A kernel before 6.16 does not let its description be mapped.
+    let mapped = Btf::from_file_with_backend(path, Backend::Mmap).or_else(|_| Btf::from_file(path));
+    let btf = mapped.map_err(|error| format!("{}: {error}", path.display()))?;
     let packet = btf.resolve_types_by_name("sk_buff").map_err(|error| error.to_string())?;
     let packet = packet.into_iter().find_map(|found| match found {
         Type::Struct(found) => Some(found),
