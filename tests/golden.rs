@@ -9,6 +9,8 @@ mod build;
 #[path = "kernel/lab.rs"]
 #[allow(dead_code, reason = "written for other tests as well")]
 mod lab;
+#[path = "kernel/ranges.rs"]
+mod ranges;
 mod tool;
 
 use nwfilter::document::filter::{Filter, read::read};
@@ -21,6 +23,7 @@ use nwfilter::program::resolve::{Mode, resolve};
 use nwfilter::program::{Program, printable};
 use nwfilter::ruleset::nft::Ownership;
 use nwfilter::ruleset::plan::Change;
+use ranges::Ranges;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -128,6 +131,7 @@ const WITHOUT_WORDS: &[&str] = &["arp", "negation", "params", "rarp", "ref", "re
 fn what_the_kernel_gets_is_what_nft_makes_of_the_text() {
     lab::in_namespace(|| {
         let kernel = Kernel::open(Ownership::Shared).expect("a namespace of our own has a netfilter socket");
+        let ranges = Ranges::of_this_nft();
         let delete = build::step(Family::Bridge, Change::DeleteTable);
         for case in cases() {
             let (program, ruleset) = compiled(&case);
@@ -143,10 +147,10 @@ fn what_the_kernel_gets_is_what_nft_makes_of_the_text() {
                 kernel.apply(build::prepare(vec![delete.clone()])).expect("a table can be removed");
                 continue;
             }
-            let ours = lab::listing();
+            let ours = ranges.in_one_form(&lab::listing());
             lab::nft("flush ruleset", "");
             lab::nft("-f -", &ruleset.to_string());
-            assert_eq!(ours, lab::listing(), "{name}");
+            assert_eq!(ours, ranges.in_one_form(&lab::listing()), "{name}");
             lab::nft("flush ruleset", "");
         }
     });

@@ -2,6 +2,7 @@
 
 use crate::build::{prepare, steps};
 use crate::lab::{in_namespace, listing, nft};
+use crate::ranges::Ranges;
 use nwfilter::document::filter::{Filter, read::read};
 use nwfilter::document::span::Source;
 use nwfilter::document::vars::Vars;
@@ -101,6 +102,7 @@ fn is_applied(outcome: Result<nwfilter::kernel::apply::Applied, Refused>, case: 
 fn every_filter_is_what_nft_makes_of_its_text() {
     in_namespace(|| {
         let kernel = Kernel::open(Ownership::Shared).unwrap();
+        let ranges = Ranges::of_this_nft();
         let (mut compared, mut listed, mut refused) = (0, 0, 0);
         // A machine that is emulated is slow: it compares what other kernels can not.
         let only_stateful = std::env::var_os("NWFILTER_KERNEL_IS_COMPLETE").is_some();
@@ -115,14 +117,14 @@ fn every_filter_is_what_nft_makes_of_its_text() {
                     refused += 1;
                     continue;
                 }
-                let ours = listing();
+                let ours = ranges.in_one_form(&listing());
                 nft("flush ruleset", "");
                 if is_beyond_words(&ruleset.to_string()) {
                     listed += 1;
                     continue;
                 }
                 nft("-f -", &ruleset.to_string());
-                let theirs = listing();
+                let theirs = ranges.in_one_form(&listing());
                 nft("flush ruleset", "");
                 assert_eq!(ours, theirs, "{}", case.display());
                 compared += 1;

@@ -8,6 +8,7 @@ mod cases;
 mod golden;
 mod lab;
 mod owner;
+mod ranges;
 mod text;
 #[path = "../tool/mod.rs"]
 mod tool;

@@ -3,6 +3,7 @@
 use crate::build::*;
 use crate::cases::*;
 use crate::lab::*;
+use crate::ranges::Ranges;
 use nwfilter::document::field::Field;
 use nwfilter::kernel::apply::Kernel;
 use nwfilter::program::Program;
@@ -14,10 +15,11 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Our batch, and nft with our text, must leave the same in the kernel.
 fn check(kernel: &Kernel, ruleset: &Ruleset) {
     kernel.apply(prepare(steps(ruleset))).unwrap_or_else(|refused| panic!("{refused}"));
-    let ours = listing();
+    let ranges = Ranges::of_this_nft();
+    let ours = ranges.in_one_form(&listing());
     nft("flush ruleset", "");
     nft("-f -", &ruleset.to_string());
-    let theirs = listing();
+    let theirs = ranges.in_one_form(&listing());
     nft("flush ruleset", "");
     if ours != theirs {
         let differing = ours.lines().zip(theirs.lines()).find(|(ours, theirs)| ours != theirs);
