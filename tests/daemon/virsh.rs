@@ -1,11 +1,12 @@
 //! libvirt's own `virsh` against this daemon and against Debian's libvirtd: one script, and the same words from both.
 //!
-//! Where the two are meant to differ, [`DEPARTURES`] says how and why.
+//! Where the two are meant to differ, [`DEPARTURES`] says how and why, for each version of libvirt that was compared with.
 
 use crate::host::*;
 use crate::lab::{in_fresh_netns, veth};
 use crate::libvirtd::{Libvirtd, SOCKET, SOCKET_READ_ONLY, enclose};
 use crate::tool::{InTime, available};
+use Says::{This, WhatWeSay};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -212,15 +213,34 @@ nwfilter-binding-delete ../x
 /// Where the two say different things on purpose: the command, libvirt's words, ours, and why.
 struct Departure {
     command: &'static str,
-    theirs: &'static str,
+    /// In the order of libvirt's versions.
+    theirs: &'static [Since],
     ours: &'static str,
     #[allow(dead_code, reason = "it is for the reader")]
     why: &'static str,
 }
 
-const PARSER: &str =
-    "what is wrong with a document that is no XML is told by the parser, and ours is another";
-const NEWER: &str = "libvirt has changed its words since 9.0, and these are those of 12.8";
+/// What libvirt says, with the first of its major versions that was seen to say it.
+struct Since(u32, Says);
+
+enum Says {
+    This(&'static str),
+    WhatWeSay,
+}
+
+impl Departure {
+    fn theirs(&self, version: u32) -> &'static str {
+        let said = self.theirs.iter().rfind(|Since(first, _)| *first <= version);
+        match said.unwrap_or_else(|| panic!("libvirt {version} was never compared with")) {
+            Since(_, Says::This(words)) => words,
+            Since(_, Says::WhatWeSay) => self.ours,
+        }
+    }
+}
+
+const PARSER: &str = "the parser says what is wrong with a document that is no XML, and ours is another; \
+                      libvirt 9 also names the kind of document in front of the line";
+const NEWER: &str = "libvirt changed its words after 9.0, and ours are the later ones";
 const SCHEMA: &str = "our schema names the place and the value, libxml2 names elements";
 const NAMES: &str = "a name that leads out of its directory is refused";
 const ABSENT: &str = "a binding whose filter is missing is refused, even before its interface is there";
@@ -228,18 +248,31 @@ const ABSENT: &str = "a binding whose filter is missing is refused, even before 
 const DEPARTURES: &[Departure] = &[
     Departure {
         command: "nwfilter-define action.xml",
-        theirs: "error: Failed to define network filter from action.xml\n\
+        theirs: &[
+            Since(
+                9,
+                This(
+                    "error: Failed to define network filter from action.xml\n\
                  error: unsupported configuration: unknown rule action attribute value\nexit 1",
+                ),
+            ),
+            Since(11, WhatWeSay),
+        ],
         ours: "error: Failed to define network filter from action.xml\n\
                error: XML error: Invalid value for attribute 'action' in element 'rule': 'explode'.\nexit 1",
         why: NEWER,
     },
     Departure {
         command: "nwfilter-define --validate action.xml",
-        theirs: "error: Failed to define network filter from action.xml\n\
+        theirs: &[Since(
+            9,
+            This(
+                "error: Failed to define network filter from action.xml\n\
                  error: XML document failed to validate against schema: Unable to validate doc against \
                  /usr/share/libvirt/schemas/nwfilter.rng\nElement rule failed to validate attributes\n\
                  Extra element rule in interleave\nElement filter failed to validate content\nexit 1",
+            ),
+        )],
         ours: "error: Failed to define network filter from action.xml\n\
                error: XML document failed to validate against schema: filter:1:34: 'action' can not be 'explode'\n\
                exit 1",
@@ -247,43 +280,99 @@ const DEPARTURES: &[Departure] = &[
     },
     Departure {
         command: "nwfilter-define direction.xml",
-        theirs: "error: Failed to define network filter from direction.xml\n\
+        theirs: &[
+            Since(
+                9,
+                This(
+                    "error: Failed to define network filter from direction.xml\n\
                  error: internal error: rule node requires direction attribute\nexit 1",
+                ),
+            ),
+            Since(11, WhatWeSay),
+        ],
         ours: "error: Failed to define network filter from direction.xml\n\
                error: XML error: Missing required attribute 'direction' in element 'rule'\nexit 1",
         why: NEWER,
     },
     Departure {
         command: "nwfilter-define broken.xml",
-        theirs: "error: Failed to define network filter from broken.xml\n\
+        theirs: &[
+            Since(
+                9,
+                This(
+                    "error: Failed to define network filter from broken.xml\n\
                  error: (nwfilter_definition):1: Premature end of data in tag filter line 1\n\
                  <filter name='bad'>\n-------------------^\nexit 1",
+                ),
+            ),
+            Since(
+                11,
+                This(
+                    "error: Failed to define network filter from broken.xml\n\
+                 error: at line 1: Premature end of data in tag filter line 1\n\
+                 <filter name='bad'>\n-------------------^\nexit 1",
+                ),
+            ),
+        ],
         ours: "error: Failed to define network filter from broken.xml\n\
                error: at line 1: the root node was opened but never closed\nexit 1",
         why: PARSER,
     },
     Departure {
         command: "nwfilter-define text.xml",
-        theirs: "error: Failed to define network filter from text.xml\n\
+        theirs: &[
+            Since(
+                9,
+                This(
+                    "error: Failed to define network filter from text.xml\n\
                  error: (nwfilter_definition):1: Start tag expected, '<' not found\nnot xml\n^\nexit 1",
+                ),
+            ),
+            Since(
+                11,
+                This(
+                    "error: Failed to define network filter from text.xml\n\
+                 error: at line 1: Start tag expected, '<' not found\nnot xml\n^\nexit 1",
+                ),
+            ),
+        ],
         ours: "error: Failed to define network filter from text.xml\n\
                error: at line 1: unknown token at 1:1\nexit 1",
         why: PARSER,
     },
     Departure {
         command: "nwfilter-binding-create text.xml",
-        theirs: "error: Failed to create network filter from text.xml\n\
+        theirs: &[
+            Since(
+                9,
+                This(
+                    "error: Failed to create network filter from text.xml\n\
                  error: (nwfilterbinding_definition):1: Start tag expected, '<' not found\nnot xml\n^\nexit 1",
+                ),
+            ),
+            Since(
+                11,
+                This(
+                    "error: Failed to create network filter from text.xml\n\
+                 error: at line 1: Start tag expected, '<' not found\nnot xml\n^\nexit 1",
+                ),
+            ),
+        ],
         ours: "error: Failed to create network filter from text.xml\n\
                error: at line 1: unknown token at 1:1\nexit 1",
         why: PARSER,
     },
     Departure {
         command: "nwfilter-binding-create --validate bind-empty.xml",
-        theirs: "error: Failed to create network filter from bind-empty.xml\n\
+        theirs: &[Since(
+            9,
+            This(
+                "error: Failed to create network filter from bind-empty.xml\n\
                  error: XML document failed to validate against schema: Unable to validate doc against \
                  /usr/share/libvirt/schemas/nwfilterbinding.rng\nExpecting an element owner, got nothing\n\
                  Invalid sequence in interleave\nElement filterbinding failed to validate content\nexit 1",
+            ),
+        )],
         ours: "error: Failed to create network filter from bind-empty.xml\n\
                error: XML document failed to validate against schema: binding:1:2: <filterbinding> has no <owner>\n\
                binding:1:2: <filterbinding> has no <portdev>\nbinding:1:2: <filterbinding> has no <mac>\n\
@@ -292,10 +381,15 @@ const DEPARTURES: &[Departure] = &[
     },
     Departure {
         command: "nwfilter-binding-dumpxml later0",
-        theirs: "<filterbinding>\n  <owner>\n    <name>vm</name>\n    \
+        theirs: &[Since(
+            9,
+            This(
+                "<filterbinding>\n  <owner>\n    <name>vm</name>\n    \
                  <uuid>d54df46f-1ab5-4a22-8618-4560ef5fac2c</uuid>\n  </owner>\n  <portdev name='later0'/>\n  \
                  <linkdev name='eth0'/>\n  <mac address='52:54:00:7b:35:94'/>\n  <filterref filter='two'/>\n\
                  </filterbinding>\nexit 0",
+            ),
+        )],
         ours: "<filterbinding>\n  <owner>\n    <name>vm</name>\n    \
                <uuid>d54df46f-1ab5-4a22-8618-4560ef5fac2c</uuid>\n  </owner>\n  <portdev name='later0'/>\n  \
                <linkdev name='eth0'/>\n  <mac address='52:54:00:7b:35:94'/>\n  <filterref filter='two'>\n    \
@@ -304,42 +398,42 @@ const DEPARTURES: &[Departure] = &[
     },
     Departure {
         command: "nwfilter-undefine 22222222-2222-3333-4444-555555555555",
-        theirs: "Network filter 22222222-2222-3333-4444-555555555555 undefined\nexit 0",
+        theirs: &[Since(9, This("Network filter 22222222-2222-3333-4444-555555555555 undefined\nexit 0"))],
         ours: "error: Failed to undefine network filter 22222222-2222-3333-4444-555555555555\n\
                error: Requested operation is not valid: nwfilter is in use\nexit 1",
         why: "a binding that waits for its interface uses its filter",
     },
     Departure {
         command: "nwfilter-define slash.xml",
-        theirs: "Network filter ../bad defined from slash.xml\nexit 0",
+        theirs: &[Since(9, This("Network filter ../bad defined from slash.xml\nexit 0"))],
         ours: "error: Failed to define network filter from slash.xml\n\
                error: invalid argument: filter name '../bad' begins with a dot\nexit 1",
         why: NAMES,
     },
     Departure {
         command: "nwfilter-undefine ../bad",
-        theirs: "Network filter ../bad undefined\nexit 0",
+        theirs: &[Since(9, This("Network filter ../bad undefined\nexit 0"))],
         ours: "error: failed to get nwfilter '../bad'\n\
                error: Network filter not found: no nwfilter with matching name '../bad'\nexit 1",
         why: NAMES,
     },
     Departure {
         command: "nwfilter-binding-create bind-absent.xml",
-        theirs: "Network filter binding on absent0 created from bind-absent.xml\nexit 0",
+        theirs: &[Since(9, This("Network filter binding on absent0 created from bind-absent.xml\nexit 0"))],
         ours: "error: Failed to create network filter from bind-absent.xml\n\
                error: internal error: referenced filter 'nosuch' is missing\nexit 1",
         why: ABSENT,
     },
     Departure {
         command: "nwfilter-binding-delete absent0",
-        theirs: "Network filter binding on absent0 deleted\nexit 0",
+        theirs: &[Since(9, This("Network filter binding on absent0 deleted\nexit 0"))],
         ours: "error: failed to get nwfilter binding 'absent0'\n\
                error: Network filter binding not found: no nwfilter binding for port dev 'absent0'\nexit 1",
         why: ABSENT,
     },
     Departure {
         command: "nwfilter-binding-create bind-path.xml",
-        theirs: "Network filter binding on ../x created from bind-path.xml\nexit 0",
+        theirs: &[Since(9, This("Network filter binding on ../x created from bind-path.xml\nexit 0"))],
         ours: "error: Failed to create network filter from bind-path.xml\n\
                error: invalid argument: interface name '../x' has a slash, a colon, white space or a control \
                character in it\nexit 1",
@@ -347,7 +441,7 @@ const DEPARTURES: &[Departure] = &[
     },
     Departure {
         command: "nwfilter-binding-delete ../x",
-        theirs: "Network filter binding on ../x deleted\nexit 0",
+        theirs: &[Since(9, This("Network filter binding on ../x deleted\nexit 0"))],
         ours: "error: failed to get nwfilter binding '../x'\n\
                error: Network filter binding not found: no nwfilter binding for port dev '../x'\nexit 1",
         why: NAMES,
@@ -423,20 +517,29 @@ fn theirs() -> Vec<(&'static str, String)> {
     })
 }
 
+/// The major version of the libvirtd that is compared with.
+fn libvirt_version() -> u32 {
+    let output = Command::new("libvirtd").arg("--version").output_in_time().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let version = text.split_whitespace().last().and_then(|version| version.split('.').next()?.parse().ok());
+    version.unwrap_or_else(|| panic!("libvirtd --version: {text}"))
+}
+
 #[test]
 fn virsh_hears_the_same_from_this_daemon_and_from_libvirtd() {
     if !available("virsh", "--tests") || !available("libvirtd", "--tests") {
         return;
     }
-    let (ours, theirs) = (ours(), theirs());
+    let (ours, theirs, version) = (ours(), theirs(), libvirt_version());
     let mut faults = String::new();
     for ((command, ours), (_, theirs)) in ours.iter().zip(&theirs) {
         let departure = DEPARTURES.iter().find(|departure| departure.command == *command);
-        let expected = departure.map_or((theirs.as_str(), theirs.as_str()), |it| (it.theirs, it.ours));
+        let expected =
+            departure.map_or((theirs.as_str(), theirs.as_str()), |it| (it.theirs(version), it.ours));
         if expected != (theirs, ours) {
             faults += &format!("virsh {command}\n--- libvirtd:\n{theirs}\n--- this daemon:\n{ours}\n\n");
         }
     }
-    assert!(faults.is_empty(), "{faults}");
-    println!("{} commands, {} departures", ours.len(), DEPARTURES.len());
+    assert!(faults.is_empty(), "libvirt {version}:\n{faults}");
+    println!("{} commands, {} departures from libvirt {version}", ours.len(), DEPARTURES.len());
 }
