@@ -58,6 +58,7 @@ pub mod guest;
 #[cfg(feature = "kernel")]
 pub mod kernel;
 pub mod program;
+#[cfg(feature = "report")]
 pub mod report;
 pub mod ruleset;
 #[cfg(feature = "service")]

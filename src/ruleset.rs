@@ -4,7 +4,9 @@
 //! netlink messages, and [`from_kernel`] the rule set that a dump shows. What sends them is `kernel`'s.
 
 pub mod attach;
+#[cfg(feature = "report")]
 pub mod bypass;
+#[cfg(feature = "report")]
 pub mod counters;
 pub mod firewall;
 pub mod from_kernel;

@@ -1,13 +1,13 @@
 //! What the link monitor reports of real links, each case in a network namespace of its own thread.
 
+use netlink_packet_route::RouteNetlinkMessage as Request;
+use netlink_packet_route::link::{LinkMessage, MacVtapMode};
 use nwfilter::document::mac::Mac;
 use nwfilter::guest::link::{Kind, Link, LinkEvent, MacvtapMode};
 use nwfilter::kernel::links;
 use rtnetlink::packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
-use rtnetlink::packet_route::RouteNetlinkMessage as Request;
-use rtnetlink::packet_route::link::{LinkMessage, MacVtapMode};
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use rtnetlink::{LinkBridge, LinkMacVtap, LinkUnspec, LinkVeth};
 use std::collections::{BTreeMap, VecDeque};

@@ -5,16 +5,18 @@
 //! filter too, is not asked here.
 
 pub mod validate;
+mod write;
+
+pub use write::{write, write_status};
 
 use crate::document::diag::{Code, Diagnostic, Faults, Severity};
 use crate::document::filter::read::{
     Params, parse_uuid, read_params, refuse_second, unknown_attributes, unknown_element,
 };
-use crate::document::filter::write::{file_header, parameters};
 use crate::document::mac::Mac;
 use crate::document::span::{Source, Span};
 use crate::document::vars::Vars;
-use crate::document::xml::{Attribute, Document, Element, escape};
+use crate::document::xml::{Attribute, Document, Element};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use uuid::Uuid;
@@ -58,11 +60,6 @@ pub fn read(source: &Arc<Source>) -> Result<(Binding, Vec<Diagnostic>), Vec<Diag
     finish(root, source)
 }
 
-/// The document that binding-dumpxml shows.
-pub fn write(binding: &Binding) -> String {
-    indented(binding, "")
-}
-
 /// Reads a status document.
 pub fn read_status(source: &Arc<Source>) -> Result<Binding, Vec<Diagnostic>> {
     let document = Document::parse(source).map_err(|fault| vec![fault])?;
@@ -75,39 +72,6 @@ pub fn read_status(source: &Arc<Source>) -> Result<Binding, Vec<Diagnostic>> {
         ]);
     };
     finish(binding, source).map(|(binding, _)| binding)
-}
-
-/// The status document of a binding.
-pub fn write_status(binding: &Binding) -> String {
-    let (header, inner) = (file_header("nwfilter-binding-create DEV"), indented(binding, "  "));
-    format!("{header}<filterbindingstatus>\n{inner}</filterbindingstatus>\n")
-}
-
-fn indented(binding: &Binding, indent: &str) -> String {
-    let Binding { owner_uuid, mac, .. } = binding;
-    // A carriage return of its own would be read as a line feed.
-    let name = escape(&binding.owner_name).replace('\r', "&#13;");
-    let (portdev, filter) = (escape(&binding.portdev), escape(&binding.filter));
-    let linkdev = match &binding.linkdev {
-        Some(linkdev) => format!("{indent}  <linkdev name='{}'/>\n", escape(linkdev)),
-        None => String::new(),
-    };
-    let filterref = match parameters(&binding.params, &format!("{indent}    ")) {
-        none if none.is_empty() => format!("{indent}  <filterref filter='{filter}'/>\n"),
-        params => format!("{indent}  <filterref filter='{filter}'>\n{params}{indent}  </filterref>\n"),
-    };
-    format!(
-        "{indent}<filterbinding>\n\
-         {indent}  <owner>\n\
-         {indent}    <name>{name}</name>\n\
-         {indent}    <uuid>{owner_uuid}</uuid>\n\
-         {indent}  </owner>\n\
-         {indent}  <portdev name='{portdev}'/>\n\
-         {linkdev}\
-         {indent}  <mac address='{mac}'/>\n\
-         {filterref}\
-         {indent}</filterbinding>\n"
-    )
 }
 
 /// Why a text can not be an interface's name; none where it can.

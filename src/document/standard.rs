@@ -14,7 +14,6 @@ pub use choice::{Choice, Entry, Found, Taken};
 
 use crate::document::filter::read;
 use crate::document::span::Source;
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
@@ -42,7 +41,8 @@ standard! {
 }
 
 /// What was chosen about the standard filters of a directory.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "service", derive(serde::Serialize, serde::Deserialize))]
 pub struct Record {
     /// The directory that it is about.
     pub directory: PathBuf,

@@ -5,6 +5,7 @@
 //! and what is not well-formed becomes a [`Diagnostic`] with libvirt's code. It does not know filters.
 
 mod decode;
+pub mod print;
 mod scan;
 
 use decode::NO_TEXT;
@@ -161,22 +162,6 @@ impl<'a> Element<'a> {
     pub fn place(self, span: Span) -> Place {
         Place { source: Arc::clone(self.source), span }
     }
-}
-
-/// A text as it stands in an attribute or between tags.
-pub fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '&' => escaped.push_str("&amp;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&apos;"),
-            _ => escaped.push(c),
-        }
-    }
-    escaped
 }
 
 fn limit(message: String) -> Diagnostic {

@@ -21,7 +21,6 @@ use crate::program::resolve::Resolved;
 use crate::program::{IN, OUT, Program, Slot};
 use flow::{asks_for_connections, rejects_packets};
 use imbl::OrdMap;
-use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a program is made for.
@@ -37,9 +36,10 @@ pub struct Options {
 
 /// What becomes of packets that the host itself sends to a guest: answers of its DHCP server, ssh, DNS. What it routes to
 /// the guest for others is not among them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "report", derive(serde::Deserialize, serde::Serialize))]
 #[cfg_attr(feature = "service", derive(clap::ValueEnum))]
-#[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "report", serde(rename_all = "lowercase"))]
 pub enum HostToGuest {
     /// The Ethernet layer judges them and the IP layer does not, as in libvirt.
     #[default]

@@ -37,7 +37,6 @@ use earlier::Earlier;
 use group::Compiled;
 use imbl::{OrdMap, OrdSet};
 use place::Devices;
-use serde::Deserialize;
 use sort::Changed;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -81,8 +80,9 @@ pub struct Policy {
 }
 
 /// Where the program of a bridge's port sits, if it needs nothing that only one place has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "report", derive(serde::Deserialize))]
+#[cfg_attr(feature = "report", serde(rename_all = "lowercase"))]
 pub enum Placement {
     /// At the bridge's hooks.
     #[default]

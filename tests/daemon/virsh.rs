@@ -536,7 +536,7 @@ fn virsh_hears_the_same_from_this_daemon_and_from_libvirtd() {
         let departure = DEPARTURES.iter().find(|departure| departure.command == *command);
         let expected =
             departure.map_or((theirs.as_str(), theirs.as_str()), |it| (it.theirs(version), it.ours));
-        if expected != (theirs, ours) {
+        if expected != (theirs.as_str(), ours.as_str()) {
             faults += &format!("virsh {command}\n--- libvirtd:\n{theirs}\n--- this daemon:\n{ours}\n\n");
         }
     }

@@ -3,30 +3,29 @@
 //! Attributes come in the table's order, first the positive ones in one element, then the negated ones
 //! in another. Unlike libvirt's, a name that needs escaping is escaped.
 
-use super::value::print;
+use super::value;
 use super::{Entry, Filter, Include, Match, Rule};
 use crate::document::vars::Vars;
-use crate::document::xml::{Document, escape};
-use std::fmt::Write;
+use crate::document::xml::Document;
+use crate::document::xml::print::{add, element, print, print_below, set, text};
+use xmltree::Element;
 
 /// The document that dumpxml shows.
 pub fn write(filter: &Filter) -> String {
-    let mut text = format!("<filter name='{}' chain='{}'", escape(&filter.name), escape(&filter.chain));
+    let mut root = element("filter", &[("name", &filter.name), ("chain", &filter.chain)]);
     if filter.priority != 0 {
-        push(&mut text, format_args!(" priority='{}'", filter.priority));
+        set(&mut root, "priority", &filter.priority.to_string());
     }
-    text.push_str(">\n");
     if let Some(uuid) = filter.uuid {
-        push(&mut text, format_args!("  <uuid>{uuid}</uuid>\n"));
+        add(&mut root, text("uuid", &uuid.to_string()));
     }
     for entry in &filter.entries {
         match entry {
-            Entry::Rule(rule) => write_rule(&mut text, rule),
-            Entry::Include(include) => write_include(&mut text, include),
+            Entry::Rule(rule) => add(&mut root, rule_element(rule)),
+            Entry::Include(include) => add(&mut root, include_element(include)),
         }
     }
-    text.push_str("</filter>\n");
-    text
+    closed(root)
 }
 
 /// The same as a configuration file, under a comment that tells people where to edit it.
@@ -36,25 +35,26 @@ pub fn file_text(filter: &Filter) -> String {
     let plain = filter.name.bytes().all(safe) && !filter.name.contains("--") && !filter.name.starts_with('-');
     let uuid = filter.uuid.map(|uuid| uuid.to_string());
     let called = if plain { &filter.name } else { uuid.as_ref().unwrap_or(&filter.name) };
-    let header = file_header(&format!("nwfilter-edit {}", comment_safe(called)));
+    let command = format!("nwfilter-edit {}", comment_safe(called));
     // What no rule enforces must be found again when the file is read.
-    let text =
-        as_entered(filter).filter(|_| filter.left_out().next().is_some()).unwrap_or_else(|| write(filter));
-    header + &text
+    let left_out = filter.left_out().next().is_some();
+    let entered = if left_out { as_entered(filter) } else { None };
+    print_below(&file_comment(&command), &entered.unwrap_or_else(|| write(filter)))
 }
 
 /// The `<filter>` element in the words of its document, with the UUID that it has got.
 fn as_entered(filter: &Filter) -> Option<String> {
     let document = Document::parse(&filter.source).ok()?;
     let root = document.root("filter").ok()?;
-    let text = &filter.source.text[root.span().range()];
-    let uuid = format!("<uuid>{}</uuid>", filter.uuid?);
+    let entered = &filter.source.text[root.span().range()];
+    let uuid = print(&text("uuid", &filter.uuid?.to_string()), 0);
+    let uuid = uuid.trim_end();
     if let Some(own) = root.child("uuid") {
         let (own, start) = (own.span().range(), root.span().range().start);
-        return Some(format!("{}{uuid}{}\n", &text[..own.start - start], &text[own.end - start..]));
+        return Some(format!("{}{uuid}{}\n", &entered[..own.start - start], &entered[own.end - start..]));
     }
     let uuid = format!("\n  {uuid}");
-    let (start, rest) = text.split_at(start_tag(text)?);
+    let (start, rest) = entered.split_at(start_tag(entered)?);
     Some(match start.strip_suffix("/>") {
         Some(start) => format!("{start}>{uuid}\n</filter>\n"),
         None => format!("{start}{uuid}{rest}\n"),
@@ -76,83 +76,76 @@ fn start_tag(element: &str) -> Option<usize> {
 }
 
 /// The comment at the top of a file that the daemon writes; `edit` is the command of virsh to use instead.
-pub fn file_header(edit: &str) -> String {
+pub fn file_comment(edit: &str) -> String {
     format!(
-        "<!--\n\
-         The daemon writes this file; what is edited here can be overwritten and lost.\n\
+        "The daemon writes this file; what is edited here can be overwritten and lost.\n\
          To change it, use\n  virsh {edit}\n\
-         or any other program that speaks libvirt's API.\n\
-         -->\n\n"
+         or any other program that speaks libvirt's API.\n"
     )
 }
 
-/// `<parameter>` elements, sorted by name, each value of a list in its turn.
-pub fn parameters(params: &Vars, indent: &str) -> String {
-    let mut text = String::new();
+/// Puts a `<parameter>` for each value of each variable into an element, sorted by name.
+pub fn add_parameters(parent: &mut Element, params: &Vars) {
     for (name, values) in &params.0 {
         for value in values {
-            let (name, value) = (escape(name), escape(value));
-            push(&mut text, format_args!("{indent}<parameter name='{name}' value='{value}'/>\n"));
+            add(parent, element("parameter", &[("name", name), ("value", value)]));
         }
     }
-    text
 }
 
 /// A rule as it stands in the document; equal for rules that mean the same in the same words.
 pub(crate) fn rule(rule: &Rule) -> String {
-    let mut text = String::new();
-    write_rule(&mut text, rule);
-    text
+    print(&rule_element(rule), 1)
 }
 
-fn write_rule(text: &mut String, rule: &Rule) {
-    let (action, direction) = (rule.action.name(), rule.direction.name());
-    let priority = rule.priority;
-    push(text, format_args!("  <rule action='{action}' direction='{direction}' priority='{priority}'"));
+fn rule_element(rule: &Rule) -> Element {
+    let mut made = element("rule", &[("action", rule.action.name()), ("direction", rule.direction.name())]);
+    set(&mut made, "priority", &rule.priority.to_string());
     if !rule.statematch {
-        text.push_str(" statematch='false'");
+        set(&mut made, "statematch", "false");
     }
-    let Some(protocol) = rule.protocol else {
-        text.push_str("/>\n");
-        return;
-    };
-    text.push_str(">\n");
-    if rule.matches.is_empty() {
-        push(text, format_args!("    <{}/>\n", protocol.name));
+    if let Some(protocol) = rule.protocol {
+        protocol_elements(protocol.name, &rule.matches).into_iter().for_each(|child| add(&mut made, child));
     }
-    for negated in [false, true] {
-        write_matches(text, protocol.name, negated, &rule.matches);
-    }
-    text.push_str("  </rule>\n");
+    made
 }
 
-fn write_matches(text: &mut String, protocol: &str, negated: bool, matches: &[Match]) {
-    let mut chosen = matches.iter().filter(|found| found.negated == negated).peekable();
-    if chosen.peek().is_none() {
-        return;
+/// What a rule matches, the positive attributes in one element and the negated ones in another.
+fn protocol_elements(protocol: &str, matches: &[Match]) -> Vec<Element> {
+    let (negated, positive): (Vec<&Match>, Vec<&Match>) = matches.iter().partition(|found| found.negated);
+    let mut made = Vec::new();
+    if !positive.is_empty() || negated.is_empty() {
+        made.push(with_matches(element(protocol, &[]), &positive));
     }
-    push(text, format_args!("    <{protocol}{}", if negated { " match='no'" } else { "" }));
-    for Match { attribute, value, .. } in chosen {
-        let value = print(attribute.kind, value);
-        push(text, format_args!(" {}='{}'", attribute.name, escape(&value)));
+    if !negated.is_empty() {
+        made.push(with_matches(element(protocol, &[("match", "no")]), &negated));
     }
-    text.push_str("/>\n");
+    made
 }
 
-fn write_include(text: &mut String, include: &Include) {
-    push(text, format_args!("  <filterref filter='{}'", escape(&include.filter)));
-    if include.params.vars.0.is_empty() {
-        text.push_str("/>\n");
-        return;
+fn with_matches(mut made: Element, matches: &[&Match]) -> Element {
+    for Match { attribute, value, .. } in matches {
+        set(&mut made, attribute.name, &value::print(attribute.kind, value));
     }
-    push(text, format_args!(">\n{}  </filterref>\n", parameters(&include.params.vars, "    ")));
+    made
+}
+
+fn include_element(include: &Include) -> Element {
+    let mut made = element("filterref", &[("filter", &include.filter)]);
+    add_parameters(&mut made, &include.params.vars);
+    made
+}
+
+/// The text of a filter, which has an end tag of its own even where nothing is in it.
+fn closed(root: Element) -> String {
+    let text = print(&root, 0);
+    match text.strip_suffix("/>\n") {
+        Some(start) if root.children.is_empty() => format!("{start}>\n</{}>\n", root.name),
+        _ => text,
+    }
 }
 
 /// No text ends the comment it stands in.
 fn comment_safe(text: &str) -> String {
     text.replace("--", "- -")
-}
-
-fn push(text: &mut String, arguments: std::fmt::Arguments<'_>) {
-    text.write_fmt(arguments).expect("a String takes every text");
 }

@@ -2,26 +2,27 @@
 
 use crate::document::filter::{read, write};
 use crate::document::span::Source;
-use serde::{Deserialize, Serialize};
 
 /// What is recorded of one filter.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "service", derive(serde::Serialize, serde::Deserialize))]
 pub struct Entry {
     /// What the administrator wants.
     pub choice: Choice,
     /// Whether libvirt's packaged copy was there at the last look.
     pub packaged: bool,
     /// Whether the package that brought this copy may still write its file: when the copy came, the file was not there yet.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[cfg_attr(feature = "service", serde(default, skip_serializing_if = "std::ops::Not::not"))]
     pub file_due: bool,
     /// The meaning of a file that a package wrote over the choice, and that is not in force.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "service", serde(default, skip_serializing_if = "Option::is_none"))]
     pub passed_over: Option<String>,
 }
 
 /// What the administrator wants of a standard filter.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "service", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "service", serde(rename_all = "snake_case"))]
 pub enum Choice {
     /// The filter as it ships: it never had a file.
     Standard,

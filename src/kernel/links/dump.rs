@@ -1,8 +1,8 @@
 //! Asks rtnetlink once for all of a kind: a dump to what is read of each of its messages.
 
 use super::rtnl::{Listener, refused};
+use netlink_packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_core::{NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer};
-use rtnetlink::packet_route::RouteNetlinkMessage;
 use std::io::{self, ErrorKind};
 
 /// Blocks for the time of the dump. Messages that nothing can be read of are passed over.

@@ -6,8 +6,8 @@
 use super::dump::dump;
 use super::rtnl::{IFLA_LINKINFO, LINK_HEADER, RTM_NEWLINK, find};
 use crate::guest::link::Load;
-use rtnetlink::packet_route::RouteNetlinkMessage::{GetLink, GetQueueDiscipline};
-use rtnetlink::packet_route::{link::LinkMessage, tc::TcMessage};
+use netlink_packet_route::RouteNetlinkMessage::{GetLink, GetQueueDiscipline};
+use netlink_packet_route::{link::LinkMessage, tc::TcMessage};
 use std::collections::BTreeMap;
 use std::io;
 

@@ -2,9 +2,9 @@
 
 use super::dump::dump;
 use super::rtnl::Listener;
+use netlink_packet_route::RouteNetlinkMessage::{DelNeighbour, GetNeighbour};
+use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState};
 use rtnetlink::packet_core::Parseable;
-use rtnetlink::packet_route::RouteNetlinkMessage::{DelNeighbour, GetNeighbour};
-use rtnetlink::packet_route::neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState};
 use std::io;
 
 const RTM_NEWNEIGH: u16 = 28;

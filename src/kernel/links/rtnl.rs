@@ -9,16 +9,19 @@
 use super::Links;
 use crate::document::mac::Mac;
 use crate::guest::link::{Kind, Link, LinkEvent, MacvtapMode};
+use netlink_packet_route::link::{LinkExtentMask, LinkFlags, LinkHeader, LinkLayerType, LinkMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage, link::LinkAttribute};
 use rtnetlink::packet_core::{
     NLA_HEADER_SIZE, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_MULTIPART, NLM_F_REQUEST, NLMSG_DONE,
     NLMSG_ERROR, NetlinkBuffer, NetlinkMessage, NlaBuffer, parse_string,
 };
-use rtnetlink::packet_route::link::{LinkExtentMask, LinkFlags, LinkHeader, LinkLayerType, LinkMessage};
-use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage, link::LinkAttribute};
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_recv_buffer_size_force};
+use std::future::{Future, poll_fn};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyMutGuard};
 use tokio::sync::mpsc::Sender;
@@ -64,6 +67,16 @@ enum Notice {
     Ended(u32),
     Torn(u32),
     Refused(i32),
+}
+
+/// What a follower of links waits for.
+enum Next {
+    /// The receiver was dropped.
+    Closed,
+    /// The kernel has something to say.
+    Readable,
+    /// The links are to be dumped as a matter of routine.
+    Due,
 }
 
 /// Follows the links of this namespace and sends what happens, in batches and in order, until the receiver is
@@ -120,17 +133,29 @@ async fn follow(
     // SAFETY: the listener owns its socket, never replaces it, and always names it.
     let mut listener = unsafe { AsyncFd::register(listener) }?;
     listener.get_mut().ask(links, true)?;
+    let mut closed = pin!(events.closed());
     let mut timer = interval_at(Instant::now() + resync, resync);
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let mut ready = tokio::select! {
-            () = events.closed() => return Ok(()),
-            ready = listener.readable_mut() => ready?,
-            _ = timer.tick(), if links.dump.is_none() => {
+        let next = poll_fn(|context| {
+            if closed.as_mut().poll(context).is_ready() {
+                return Poll::Ready(Ok(Next::Closed));
+            }
+            if let Poll::Ready(ready) = listener.poll_read_ready(context) {
+                return Poll::Ready(ready.map(|_| Next::Readable));
+            }
+            let due = links.dump.is_none() && timer.poll_tick(context).is_ready();
+            if due { Poll::Ready(Ok(Next::Due)) } else { Poll::Pending }
+        });
+        match next.await? {
+            Next::Closed => return Ok(()),
+            Next::Due => {
                 listener.get_mut().ask(links, false)?;
                 continue;
             }
-        };
+            Next::Readable => {}
+        }
+        let mut ready = listener.readable_mut().await?;
         let (batch, outcome) = drain(&mut ready, links);
         let complete = *first && links.dump.is_none();
         *first &= !complete;
