@@ -247,7 +247,7 @@ fn show(diagnostics: &[Diagnostic]) {
     let _ = io::stderr().write_all(text.as_bytes());
 }
 
-/// Prints to the standard output; a reader that went away is nobody's fault.
+/// Prints to the standard output; a reader that went away is no failure.
 fn print(text: &str) {
     let _ = io::stdout().write_all(text.as_bytes());
 }
@@ -261,7 +261,7 @@ fn parameter(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
     if name.is_empty() || !name.chars().all(plain) {
-        return Err(format!("{name:?} can not name a variable: letters, digits and _ can"));
+        return Err(format!("invalid variable name {name:?}: use letters, digits and `_`"));
     }
     Ok((name.to_owned(), value.to_owned()))
 }
@@ -302,7 +302,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_change_that_can_not_be_taken_back_tells_both_failures() {
+    fn a_change_that_cannot_be_taken_back_tells_both_failures() {
         let refused = || Failure::Host("the kernel refuses rule 3".into());
         assert_eq!(refused().undone(Ok(())).to_string(), "the kernel refuses rule 3");
         let told = refused().undone(Err(Failure::Host("status files: no space left".into()))).to_string();

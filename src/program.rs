@@ -26,7 +26,7 @@ pub struct Program {
     pub chains: BTreeMap<Name, Vec<Rule>>,
     /// Sets of its own: relative names, as those of chains.
     pub sets: BTreeMap<Name, Set>,
-    /// Sets of the table that it reads and somebody else fills (ipsets), by absolute name.
+    /// Sets of the table that it reads and that are filled from outside (ipsets), by absolute name.
     pub foreign: BTreeMap<Name, Set>,
     /// The variables whose values each member puts into sets.
     pub slots: BTreeSet<Slot>,

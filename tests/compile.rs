@@ -463,7 +463,7 @@ fn what_can_not_be_enforced_as_written_is_refused() {
             "out",
             "the range of 'dstportstart' ends with 'dstportend'",
         ),
-        ("<all match='no' state='NONE'/>", "out", "state NONE can not be negated"),
+        ("<all match='no' state='NONE'/>", "out", "state NONE cannot be negated"),
         ("<all ipset='x' ipsetflags='src,dst'/>", "out", "ipsetflags asks for more than one address"),
         (
             "<tcp srcipaddr='$L' dstipaddr='$M'/>",
@@ -599,7 +599,7 @@ fn a_rejection_is_an_answer_only_where_the_hook_can_give_one() {
             let resolved = shelf.resolve("f", &Vars::default(), Mode::Slots).unwrap();
             let told = warnings(&resolved, &options, Use::Whole)
                 .iter()
-                .any(|note| note.message.contains("can not answer"));
+                .any(|note| note.message.contains("cannot answer"));
             assert_eq!(told, warned, "{inner}");
         }
     }
@@ -660,17 +660,17 @@ fn an_author_is_told_what_a_rule_does_not_do() {
         (rule("drop", "in", "<tcp/>"), "lets all tagged frames by"),
         (rule("drop", "out", "<ip dstipaddr='10.0.0.1'/>"), "lets all tagged frames by"),
         (rule("drop", "out", "<arp/>"), "lets all tagged frames by"),
-        (rule("drop", "in", "<tcp/>") + &rule("drop", "out", "<mac/>"), "lets all tagged frames by"),
+        (rule("drop", "in", "<tcp/>") + &rule("drop", "out", "<rarp/>"), "lets all tagged frames by"),
         (rule("accept", "in", "<tcp/>"), ""),
-        (rule("drop", "in", "<tcp/>") + close, ""),
+        (rule("drop", "in", "<tcp/>") + close, "refuses every frame"),
         (rule("drop", "in", "<tcp/>") + vlan, ""),
         (rule("drop", "out", "<ip/>") + vlan, ""),
         (rule("drop", "inout", "<all/>"), "IPv6, ARP, tagged frames pass"),
         (rule("drop", "inout", "<all/>") + &rule("drop", "inout", "<arp/>"), "IPv6, tagged frames pass"),
         (rule("drop", "inout", "<all/>") + vlan, "IPv6, ARP pass"),
-        (rule("drop", "inout", "<all/>") + close, ""),
+        (rule("drop", "inout", "<all/>") + close, "refuses every frame"),
         (rule("accept", "in", "<mac/>"), ""),
-        (rule("reject", "in", "<mac/>"), "dropped in silence"),
+        (rule("reject", "in", "<mac srcmacaddr='02:00:00:00:00:01'/>"), "dropped in silence"),
     ] {
         let resolved = Shelf::new(&[filter(&body)]).resolve("f", &Vars::default(), Mode::Slots).unwrap();
         let notes: Vec<String> =
@@ -693,12 +693,11 @@ fn a_drop_within_a_chain_of_another_protocol_does_not_close_tags() {
 
 #[test]
 fn libvirts_own_filters_compile() {
-    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/libvirt-data");
-    let data = std::env::var("NWFILTER_LIBVIRT_DATA").unwrap_or_else(|_| default.to_owned());
-    let Ok(entries) = std::fs::read_dir(format!("{data}/filters")) else {
-        println!("skipped: libvirt data not found");
+    let Ok(data) = std::env::var("NWFILTER_LIBVIRT_DATA") else {
+        println!("skipped: NWFILTER_LIBVIRT_DATA does not name a directory with libvirt's test filters");
         return;
     };
+    let entries = std::fs::read_dir(format!("{data}/filters")).unwrap();
     let shipped = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/filters")).unwrap();
     let text = |path: std::path::PathBuf| std::fs::read_to_string(path).unwrap();
     let shipped: Vec<String> = shipped.map(|entry| text(entry.unwrap().path())).collect();
@@ -711,7 +710,9 @@ fn libvirts_own_filters_compile() {
         values.push("C", c);
     }
     let paths = entries.map(|entry| entry.unwrap().path());
-    for path in paths.filter(|path| path.extension().is_some_and(|extension| extension == "xml")) {
+    let is_filter = |path: &std::path::PathBuf| path.extension().is_some_and(|extension| extension == "xml");
+    // It asks a set for pairs of addresses, which ours refuses.
+    for path in paths.filter(|path| is_filter(path) && !path.ends_with("ipset.xml")) {
         let shelf = Shelf::new(&[shipped.clone(), vec![text(path.clone())]].concat());
         for mode in [Mode::Slots, Mode::Fold] {
             let resolved = shelf.resolve("tck-testcase", &values, mode);

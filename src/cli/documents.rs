@@ -39,7 +39,7 @@ pub(super) struct CheckArgs {
 /// Says what is wrong with each document, all of it.
 pub(super) fn check(arguments: &CheckArgs) -> Outcome {
     let mut library = super::library(&arguments.dir)?;
-    library.faults.clear(); // Of the directory nobody asked.
+    library.faults.clear(); // The question is not about the directory.
     let mut found = Vec::new();
     let (mut roots, mut bindings) = (Vec::new(), Vec::new());
     for file in &arguments.files {
@@ -140,7 +140,7 @@ fn used(library: &Library, root: &str) -> Use {
     if in_root && !library.filters.values().any(refers) { Use::Whole } else { Use::Block }
 }
 
-/// What an interface with this binding would be refused for, and what of its parameters nobody reads.
+/// What an interface with this binding would be refused for, and which of its parameters nothing reads.
 fn bound(library: &Library, binding: &Binding) -> Vec<Diagnostic> {
     let place = Place { source: binding.source.clone(), span: binding.filter_span };
     let here = |fault: Diagnostic| match fault.place {

@@ -1,6 +1,6 @@
 //! `apply`, `plan` and `remove`: one interface, its program, and the kernel.
 //!
-//! The program is always folded: nobody is there to look after a shared one. What is bound already is read from the
+//! The program is always folded: no process is left to look after a shared one. What is bound already is read from the
 //! kernel, so that several runs see each other; a status file tells a daemon that is started later. Where the daemon
 //! runs, it is asked.
 
@@ -76,8 +76,8 @@ fn apply_here(arguments: &BindArgs) -> Outcome {
     let (old, new) = change(&kernel, arguments)?;
     notices(&kernel, arguments)?;
     let (index, place) = link(&arguments.dev)?;
-    let is_guarded_anew = guard::attach(&arguments.dev, index, TcxHook::of(place.is_turned()))?;
-    commit_with_record(arguments, &records, &kernel, (&old, &new)).map_err(|failure| match is_guarded_anew {
+    let is_newly_guarded = guard::attach(&arguments.dev, index, TcxHook::of(place.is_turned()))?;
+    commit_with_record(arguments, &records, &kernel, (&old, &new)).map_err(|failure| match is_newly_guarded {
         true => failure.undone(guard::detach(index)),
         false => failure,
     })
@@ -208,7 +208,7 @@ fn remove(dev: Option<&str>, index: Option<u32>) -> Outcome {
     let bridges = bridges_of(&tables)?;
     tables.sweep(|bridge| bridges.contains(bridge));
     let new = finished(&old, &tables)?;
-    // Where nobody is bound and no set is kept, nothing of ours is needed.
+    // Where no interface is bound and no set is kept, nothing of ours is needed.
     let new = if layout::is_vacant(&new) { Ruleset::default() } else { new };
     // What opens is durable before it is in force.
     let before = dev.map(|dev| records.of(dev)).transpose()?.flatten();
@@ -279,7 +279,7 @@ fn change(kernel: &Kernel, arguments: &BindArgs) -> Result<(Ruleset, Ruleset), F
     Ok((old, new))
 }
 
-/// The bridges whose ports are bound. Whether the programs of others ask for connections can not be known, so conntrack
+/// The bridges whose ports are bound. Whether the programs of others ask for connections cannot be known, so conntrack
 /// goes on to see the frames of a bridge that it sees while a port of it is bound.
 fn bridges_of(tables: &Tables) -> Result<BTreeSet<String>, Failure> {
     let links = links::snapshot().map_err(|error| Failure::host(&"links", &error))?;
@@ -290,13 +290,13 @@ fn bridges_of(tables: &Tables) -> Result<BTreeSet<String>, Failure> {
     Ok(bridges.map(|link| link.name.clone()).collect())
 }
 
-/// The rule set that is to be in force. A table that can only be replaced whole is, where that loses nobody's rules.
+/// The rule set that is to be in force. A table that can only be replaced whole is, where that loses no rules of others.
 fn finished(old: &Ruleset, tables: &Tables) -> Result<Ruleset, Failure> {
     let mut new = tables.ruleset();
     for (family, table) in &mut new.tables {
         if old.tables.get(family).is_some_and(|old| old.unfit) && tables.has_unknown(*family) {
             return Err(Failure::Host(format!(
-                "table {family} {TABLE} was changed by somebody else so that it can only be replaced whole, and it holds the \
+                "table {family} {TABLE} was changed by another program so that it can only be replaced whole, and it holds the \
                  rules of other interfaces: nothing is done; start nwfilterd, which restores them, or run 'nft delete table {family} \
                  {TABLE}' and apply each interface again"
             )));
@@ -419,7 +419,7 @@ fn tables(kernel: &Kernel, observed: &Observed, known: &Ruleset) -> (Ruleset, Ta
     (old, tables)
 }
 
-/// Puts the difference in force. Litter is worth a word; where somebody moves, it is what lets him in.
+/// Puts the difference in force. What could not be deleted is reported; where an interface moves, the last step is what admits it.
 fn commit(kernel: &Kernel, old: &Ruleset, new: &Ruleset) -> Outcome {
     let change = difference(old, new);
     demand_ipsets(kernel, &change)?;
@@ -430,11 +430,11 @@ fn commit(kernel: &Kernel, old: &Ruleset, new: &Ruleset) -> Outcome {
         return Ok(());
     }
     Err(Failure::Host(
-        "the kernel refuses the last step: whom it lets in is shut, or under his old rules".into(),
+        "the kernel refused the last step; the interface is blocked or keeps its old rules until the next apply".into(),
     ))
 }
 
-/// Refuses a change that would make a set which a filter names and nobody has made.
+/// Refuses a change that would make a set which a filter names and which does not exist.
 fn demand_ipsets(kernel: &Kernel, change: &Plan) -> Outcome {
     if !ipset::makes_any(change) {
         return Ok(());

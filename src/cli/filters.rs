@@ -43,7 +43,7 @@ pub(super) fn define(files: &[PathBuf], directory: &Path) -> Outcome {
     Ok(())
 }
 
-/// Undefines the filter of a name that nobody uses.
+/// Undefines the filter of a name, if it is unused.
 pub(super) fn undefine(name: &str, directory: &Path) -> Outcome {
     if asked(&name, |daemon| daemon.undefine(name))?.is_none() {
         let (_lock, store) = open(directory)?;

@@ -1,4 +1,4 @@
-//! Values of `--param` for a binding: those that a binding can not hold are refused, whoever would read them.
+//! Values of `--param` for a binding: those that a binding cannot hold are refused, whatever reads them.
 //!
 //! libvirt leaves such a parameter out of a binding, and a guest whose address is left out may choose one.
 
@@ -6,7 +6,7 @@ use super::{Failure, Outcome};
 use crate::document::diag::{Code, Diagnostic};
 use crate::document::vars::is_value;
 
-/// Refuses all values that a binding can not hold.
+/// Refuses all values that a binding cannot hold.
 pub(super) fn check(params: &[(String, String)]) -> Outcome {
     let faults: Vec<Diagnostic> =
         params.iter().filter(|(_, value)| !is_value(value)).map(|(name, value)| fault(name, value)).collect();
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_that_a_binding_can_not_hold_is_refused_with_the_way_out() {
+    fn a_value_that_a_binding_cannot_hold_is_refused_with_the_way_out() {
         let refused = |value: &str| match check(&[("IP".into(), value.into())]) {
             Err(Failure::Faults(faults)) => Some(faults[0].help.clone().unwrap()),
             _ => None,

@@ -45,7 +45,7 @@ pub(super) fn with_faults_of(
 pub(super) fn complete(library: &Library, filter: &str, vars: &Vars) -> Outcome {
     let lacking: BTreeSet<Access> = match missing(&|name| library.get(name), filter, vars) {
         Ok(lacking) => lacking.into_iter().collect(),
-        // What is wrong with the tree is told where it is followed.
+        // Faults of the tree are reported where it is followed.
         Err(_) => return Ok(()),
     };
     let names: BTreeSet<&str> = lacking.iter().map(|access| &*access.name).collect();

@@ -44,7 +44,7 @@ pub(super) fn runtime() -> PathBuf {
     CHOSEN.get().cloned().or_else(said).unwrap_or_else(|| RUNTIME.into())
 }
 
-/// The bindings on record by their ports, to be looked at only. What can not be read is left out.
+/// The bindings on record by their ports, to be looked at only. What cannot be read is left out.
 pub(super) fn recorded() -> BTreeMap<String, Binding> {
     let files =
         fs::read_dir(runtime().join(BINDINGS)).into_iter().flatten().flatten().map(|entry| entry.path());
@@ -135,7 +135,7 @@ fn table(status: &Status) -> String {
     let mut text = String::new();
     if !status.daemon {
         text.push_str(
-            "nwfilterd does not run: rules stay in force, but nobody follows links or learns addresses\n",
+            "nwfilterd does not run: rules stay in force, but links are not followed and addresses are not learned\n",
         );
     }
     let mut lines = vec![COLUMNS.map(str::to_owned)];

@@ -86,7 +86,7 @@ impl File {
         self.write()
     }
 
-    /// Each frame at once: nobody knows when the trace will be interrupted.
+    /// Each frame at once: the trace may be interrupted at any time.
     fn write(&mut self) -> Outcome {
         let written = self.to.write_all(&self.capture.take()).and_then(|()| self.to.flush());
         written.map_err(|error| Failure::host(&self.path.display(), &error))

@@ -74,7 +74,7 @@ pub fn read_status(source: &Arc<Source>) -> Result<Binding, Vec<Diagnostic>> {
     finish(binding, source).map(|(binding, _)| binding)
 }
 
-/// Why a text can not be an interface's name; none where it can.
+/// Why a text cannot be an interface's name; none where it can.
 pub fn portdev_fault(name: &str) -> Option<String> {
     let reason = match name {
         "." | ".." => "is a directory".to_owned(),

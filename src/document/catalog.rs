@@ -1,6 +1,6 @@
 //! Filters by name: those of a directory, and the standard ones where the administrator left them as they ship.
 //!
-//! A file that can not be read or is no filter is a fault of its own and hides no other filter. The standard filter of its
+//! A file that cannot be read or is no filter is a fault of its own and hides no other filter. The standard filter of its
 //! name does not take its place: it may let pass what the file was to refuse.
 
 use crate::document::diag::{Code, Diagnostic};
@@ -122,7 +122,7 @@ impl Library {
     }
 }
 
-/// The copy from which an installed package of libvirt's puts this standard filter into this directory. One that can not be
+/// The copy from which an installed package of libvirt's puts this standard filter into this directory. One that cannot be
 /// read is there as well, and says nothing.
 pub fn packaged_copy(directory: &Path, name: &str) -> Option<String> {
     if directory != Path::new(ADMINISTRATORS) {
@@ -139,7 +139,7 @@ pub fn shipped(name: &str, text: &str) -> Arc<Source> {
     Source::new(format!("<standard>/{name}.xml"), text)
 }
 
-/// What to say of a file that can not be read.
+/// What to say of a file that cannot be read.
 pub fn unreadable(path: &Path, error: &io::Error) -> Diagnostic {
     Diagnostic::error(Code::SYSTEM_ERROR, format!("{}: {error}", path.display()))
 }

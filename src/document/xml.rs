@@ -193,7 +193,7 @@ fn within_limits(source: &Arc<Source>) -> Result<(), Diagnostic> {
     })
 }
 
-/// What a DOCTYPE declares can change what a document says; its name and that of its grammar can not.
+/// What a DOCTYPE declares can change what a document says; its name and that of its grammar cannot.
 fn without_declarations(source: &Arc<Source>) -> Result<(), Diagnostic> {
     let text = &source.text;
     let Some(doctype) = text.find("<!DOCTYPE") else { return Ok(()) };

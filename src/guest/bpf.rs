@@ -1,7 +1,7 @@
 //! Classic BPF programs that let a packet socket hear only what a learner wants, and a netlink socket only what others do, a
 //! comment a line.
 //!
-//! They keep a busy guest from waking the daemon; they are no judges. What they let by is read by `frame` and judged by
+//! They keep a busy guest from waking the daemon; they do not judge. `frame` reads what they pass, and it is judged by
 //! `learning`, which would refuse the rest as well. A tagged frame is dropped, whether the device took the tag out or not.
 
 use crate::document::mac::Mac;

@@ -1,7 +1,7 @@
 //! What a guest's frames teach: a learner, which turns frames and the time into the addresses that are the guest's.
 //!
 //! Believed are the guest's own MAC as the source of ARP and IPv4, and DHCP servers speaking to it; `bpf` sees to it that
-//! what comes from the guest's MAC comes from the guest. A guest that learns may choose any address that nobody is barred
+//! what comes from the guest's MAC comes from the guest. A guest that learns may choose any address that is not barred
 //! from (see PROMISES.md). A server's refusal (NAK) does not say which lease it ends: it is that of the guest's own last
 //! question. This knows no socket, no clock and no rule; while nothing is known, the filter named by [`Learner::waiting_filter`] is in force.
 
@@ -31,7 +31,7 @@ pub enum Mode {
 
 /// A value of a control variable that means nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{variable} can not be '{value}'")]
+#[error("{variable} cannot be '{value}'")]
 pub struct Meaningless {
     /// The variable.
     pub variable: &'static str,
@@ -199,10 +199,10 @@ impl Learner {
             }
             (Mode::Any, Sighting::Ipv4 { source }) if own => self.saw(source, How::Ipv4, None, now),
             (Mode::Any, Sighting::Dhcp(dhcp)) if own => self.saw(dhcp.source, How::Ipv4, None, now),
-            (Mode::Any, Sighting::Dhcp(dhcp)) if self.is_told(frame, &dhcp) => self.promised(&dhcp, now),
+            (Mode::Any, Sighting::Dhcp(dhcp)) if self.is_offered(frame, &dhcp) => self.promised(&dhcp, now),
             (Mode::Dhcp, Sighting::Dhcp(dhcp)) if own && dhcp.client == self.mac => self.says(&dhcp),
             (Mode::Dhcp, Sighting::Dhcp(dhcp)) if self.is_refused(frame, &dhcp) => self.refused(),
-            (Mode::Dhcp, Sighting::Dhcp(dhcp)) if self.is_told(frame, &dhcp) => self.leased(&dhcp, now),
+            (Mode::Dhcp, Sighting::Dhcp(dhcp)) if self.is_offered(frame, &dhcp) => self.leased(&dhcp, now),
             _ => Heard::Nothing,
         }
     }
@@ -218,7 +218,7 @@ impl Learner {
     }
 
     /// Whether a server that is believed gives this guest an address that can be one.
-    fn is_told(&self, frame: &Frame, dhcp: &Dhcp) -> bool {
+    fn is_offered(&self, frame: &Frame, dhcp: &Dhcp) -> bool {
         let address = dhcp.your_address;
         let not_its_own = address != dhcp.source && Some(address) != dhcp.server;
         self.is_answered(frame, dhcp) && is_usable(address) && not_its_own

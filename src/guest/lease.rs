@@ -1,7 +1,7 @@
 //! The addresses of one guest that were learned or leased, and until when they are its own.
 //!
 //! Time is an argument, counted from the Unix epoch, since leases outlive the daemon. A table holds no more addresses
-//! than it is told to: what a guest or a server sends can not make it grow. [`file`](mod@file) writes it down and reads it back.
+//! than its limits allow: what a guest or a server sends cannot make it grow. [`file`](mod@file) writes it down and reads it back.
 
 pub mod file;
 

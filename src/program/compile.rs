@@ -118,7 +118,7 @@ impl Features {
         packets: Packets { seen: true, reject: true, state: true, limit: true },
     };
 
-    /// What is left of it there: a device's own hooks know no connections and answer nobody.
+    /// What is left of it there: a device's own hooks know no connections and send no answers.
     pub fn at(self, hooks: Hooks) -> Features {
         let Packets { reject, state, limit, .. } = self.packets;
         match hooks {
@@ -199,7 +199,7 @@ pub fn compile_at(resolved: &Resolved, options: &Options, hooks: Hooks) -> Resul
     };
     let packets = match hooks {
         Hooks::Routed if asks_for_connections(resolved) => Some(at(Hooks::Packets, Part::Ip)?),
-        // What can not be answered there is dropped here.
+        // What cannot be answered there is dropped here.
         Hooks::Routed if rejects_packets(resolved) => at(Hooks::Packets, Part::Ip).ok(),
         _ => None,
     };

@@ -115,7 +115,7 @@ pub struct Walked<'a> {
     pub end: Option<End>,
     /// The rule that gave it.
     pub rule: Option<&'a Rule>,
-    /// Every rule tried, in order; empty where nobody asked.
+    /// Every rule tried, in order; empty unless it was asked for.
     pub path: Vec<Step<'a>>,
 }
 

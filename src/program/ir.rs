@@ -147,7 +147,7 @@ pub enum Role {
     Dispatch,
     /// The values of a variable of each bound interface; the key begins with the interface's index.
     Variable,
-    /// Filled by somebody else: an ipset by the administrator, a set that counts by rules. Left as it is.
+    /// Filled from outside: an ipset by the administrator, a set that counts by rules. Left as it is.
     Foreign,
 }
 
@@ -217,7 +217,7 @@ pub struct Origin {
     pub filter: Name,
     /// Which of its `<rule>`s, from 1.
     pub rule: u32,
-    /// What its drops are counted as: the same wherever in its filter it stands, and for whoever it is compiled. 0 for
+    /// What its drops are counted as: the same wherever in its filter it stands, and for whichever interface it is compiled. 0 for
     /// a rule that drops nothing.
     pub id: u32,
     /// Where it stands in its document.
@@ -336,7 +336,7 @@ pub enum From {
     BridgeName,
     /// The packet's mark (`meta mark`), in host byte order.
     Mark,
-    /// Whom the frame is for as the kernel sees it (`meta pkttype`): 0 for what the host sends or gets.
+    /// The addressee of the frame as the kernel sees it (`meta pkttype`): 0 for what the host sends or gets.
     PacketType,
 }
 
@@ -372,7 +372,7 @@ pub enum Action {
     Branch(Key, BTreeMap<Bytes, Verdict>),
     /// Give the frame the conntrack zone that a named map says.
     SetZone(Vec<Key>, Name),
-    /// Give the frame this conntrack zone. It undoes [`Action::Untracked`] for whoever tracks the frame later.
+    /// Give the frame this conntrack zone. It undoes [`Action::Untracked`] for what tracks the frame later.
     Zone(u16),
     /// Keep conntrack off the frame.
     Untracked,
@@ -399,7 +399,7 @@ pub enum Verdict {
     Goto(Name),
 }
 
-/// What the sender of a rejected frame is told.
+/// The answer that the sender of a rejected frame gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reject {
     /// ICMP or ICMPv6 port unreachable.

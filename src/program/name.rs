@@ -2,7 +2,7 @@
 //!
 //! What stands for is decided by the form of the whole name. A name with a `/` belongs to programs: the parts of others are
 //! written so that they have none. Without one, what comes before the first `.` tells sets of addresses from slots.
-//! Whoever names a filter, a variable or a set of addresses chooses only letters within one part.
+//! The name of a filter, a variable or a set of addresses chooses only letters within one part.
 
 use super::{IN, OUT, SlotPart, printable};
 use crate::program::ir::{KeyType, Name};
@@ -153,7 +153,7 @@ pub fn label_of(name: &str) -> &str {
     name.split_once('/').map_or(name, |(label, _)| label)
 }
 
-/// How a variable is written in the name of a slot: one that begins with a digit or is empty can not begin a name that
+/// How a variable is written in the name of a slot: one that begins with a digit or is empty cannot begin a name that
 /// nft reads, and two would begin like the names of sets of addresses.
 pub(super) fn variable(name: &str) -> String {
     let plain = name.starts_with(|c: char| c.is_ascii_alphabetic());

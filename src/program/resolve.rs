@@ -2,7 +2,7 @@
 //!
 //! References are followed, variables read, attributes joined into typed [`Test`]s, and the rules put in
 //! order. What can be a set of its own for each member is a [`Slot`]; anything else is folded into constants.
-//! All that is wrong is told at once. Nothing here knows what a rule compiles to.
+//! All faults are reported at once. Nothing here knows what a rule compiles to.
 
 mod conditions;
 mod faults;
@@ -163,7 +163,7 @@ pub type Library<'a> = &'a dyn Fn(&str) -> Option<Arc<Filter>>;
 
 /// The filter `root` of the library for a binding with these variables.
 ///
-/// Fails with all variables that are missing, or with everything that can not be enforced as it is written.
+/// Fails with all variables that are missing, or with everything that cannot be enforced as it is written.
 pub fn resolve(
     library: Library<'_>,
     root: &str,

@@ -3,7 +3,7 @@
 //! with a witness.
 //!
 //! The evaluator judges the compiled program on frames aimed at it: what is found is certain, what is not found may
-//! exist. A filter of one narrow purpose is told of everything that it leaves to others.
+//! exist. For a filter of one narrow purpose, everything that it leaves to others is reported.
 
 mod differences;
 mod shadow;

@@ -2,7 +2,7 @@
 //! of XML.
 //!
 //! A filter is compiled with constants and with each rule on its own, so that every rule of the XML can be
-//! spoken of; constants and slots give the same verdicts. Pure: where filters and frames come from is the caller's affair.
+//! spoken of; constants and slots give the same verdicts. Pure: the caller decides where filters and frames come from.
 
 mod pcap;
 mod sketch;
@@ -224,7 +224,7 @@ impl Explainer {
 }
 
 impl Entered {
-    /// Several rules of the kernel can stand for one of the filter: the one that says most is told.
+    /// Several rules of the kernel can stand for one of the filter: the one that says most is shown.
     fn take(&mut self, tried: Option<Tried>) {
         let Some(tried) = tried else { return };
         match self.tried.last_mut().filter(|last| last.rule == tried.rule && !last.matched) {

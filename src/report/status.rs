@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 /// Everything `nwfilter status` shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
-    /// Whether a daemon runs and says so: without one nobody follows links or learns addresses.
+    /// Whether a daemon runs and says so: without one links are not followed and addresses are not learned.
     #[serde(default)]
     pub daemon: bool,
     /// Bound interfaces and, from the daemon, bindings that wait for theirs.
@@ -162,7 +162,7 @@ impl Status {
         let links: BTreeMap<u32, &Link> = links.into_iter().map(|link| (link.index, link)).collect();
         let traffic = counters::traffic(ruleset, counted);
         let mut interfaces: BTreeMap<u32, Interface> = BTreeMap::new();
-        // Where packets are judged or kept out, the frames of the same interfaces are judged elsewhere. Whoever has a program at
+        // Where packets are judged or kept out, the frames of the same interfaces are judged elsewhere. An interface with a program at
         // the bridge has but a guard at its own hooks; else those hooks keep it from the bridge.
         for family in [Family::Netdev, Family::Bridge] {
             let Some(table) = ruleset.tables.get(&family) else { continue };

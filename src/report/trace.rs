@@ -20,7 +20,7 @@ use std::fmt;
 /// Frames on their way that are remembered.
 const FRAMES: usize = 256;
 
-/// What is told of a packet that is no frame yet.
+/// The addresses that are shown of a packet that is no frame yet.
 const NO_ADDRESSES: &str = "00:00:00:00:00:00 > 00:00:00:00:00:00, ";
 
 /// Joins the steps.

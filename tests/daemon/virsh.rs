@@ -274,7 +274,7 @@ const DEPARTURES: &[Departure] = &[
             ),
         )],
         ours: "error: Failed to define network filter from action.xml\n\
-               error: XML document failed to validate against schema: filter:1:34: 'action' can not be 'explode'\n\
+               error: XML document failed to validate against schema: filter:1:34: 'action' cannot be 'explode'\n\
                exit 1",
         why: SCHEMA,
     },

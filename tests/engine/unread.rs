@@ -185,7 +185,7 @@ fn an_open_end_and_a_silent_reject_are_told_when_they_are_defined_and_first_boun
         let text: Vec<&str> = told.iter().map(|told| told.message.as_str()).collect();
         (
             text.iter().any(|text| text.contains("chain 'ipv4' of filter 'over' has an open end")),
-            text.iter().any(|text| text.contains("can not be answered")),
+            text.iter().any(|text| text.contains("cannot be answered")),
         )
     };
     assert_eq!(says(&world.define(&over).unwrap().told), (true, true));

@@ -440,7 +440,7 @@ fn control_variables_say_what_is_wanted_or_are_refused() {
         assert_eq!(mode(text), Ok(expected));
     }
     assert_eq!(wanted(&[]).map(|wanted| (wanted.mode, wanted.limit)), Ok((Mode::Any, 1)));
-    assert_eq!(mode("some").unwrap_err().to_string(), "CTRL_IP_LEARNING can not be 'some'");
+    assert_eq!(mode("some").unwrap_err().to_string(), "CTRL_IP_LEARNING cannot be 'some'");
     for text in ["0", "65", "-1", "many"] {
         assert!(wanted(&[("CTRL_IP_LEARNING_LIMIT", text)]).is_err(), "{text}");
     }

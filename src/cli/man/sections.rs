@@ -47,7 +47,7 @@ const DAEMON_FILES: &[Item] = &[
 
 const DAEMON_ENVIRONMENT: &[Item] = &[
     ("LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES", "Sockets that systemd opened."),
-    ("NOTIFY_SOCKET, WATCHDOG_USEC", "Where systemd is told that the daemon is ready and alive."),
+    ("NOTIFY_SOCKET, WATCHDOG_USEC", "Where the daemon notifies systemd that it is ready and alive."),
 ];
 
 /// Examples of each command.

@@ -1,7 +1,7 @@
 //! XML to [`Filter`], driven by the table in [`schema`](super::schema).
 //!
 //! Takes what libvirt takes and says so in a warning where libvirt would be silent. What libvirt leaves out, so that a rule
-//! means more than was written, is told as unenforced and stays with the filter, so that it is refused where it is bound.
+//! means more than was written, is reported as unenforced and stays with the filter, so that it is refused where it is bound.
 //! All faults of a document come at once, each with its place; the first error is the one that libvirt would report.
 //! Whether a rule can be enforced is not asked here.
 
@@ -78,7 +78,7 @@ fn unenforced(filter: &Filter, faults: &[Diagnostic]) -> Vec<Diagnostic> {
     unenforced.filter(|fault| !dropped.contains(fault)).take(UNENFORCED).cloned().collect()
 }
 
-/// Why a text can not be a filter's name; none where it can.
+/// Why a text cannot be a filter's name; none where it can.
 pub fn name_fault(name: &str) -> Option<String> {
     let reason = match name {
         _ if name.len() > NAME_BYTES => format!("is longer than {NAME_BYTES} bytes"),
@@ -302,7 +302,7 @@ pub struct Params {
     pub dropped: Vec<(String, Diagnostic)>,
 }
 
-/// The `<parameter>` children of an element. libvirt drops a bad one in silence; here it is told as unenforced.
+/// The `<parameter>` children of an element. libvirt drops a bad one in silence; here it is reported as unenforced.
 pub fn read_params(element: Element<'_>, faults: &mut Faults) -> Params {
     let mut params = Params::default();
     for child in element.children() {

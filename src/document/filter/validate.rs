@@ -95,7 +95,7 @@ pub(crate) fn attributes(element: Element<'_>, slots: &[Slot], faults: &mut Faul
     }
 }
 
-/// Of a namespace so much is told, for all elements in it have its name.
+/// A namespace gets one fault, for all elements in it have its name.
 const NAMESPACE: usize = 100;
 
 fn foreign(element: Element<'_>, faults: &mut Faults) {
@@ -130,7 +130,7 @@ pub(crate) fn text(element: Element<'_>, (allows, expected): Check, faults: &mut
     faults.extend(element.children().map(not_here));
     let text = element.text();
     if !allows(&text) {
-        let message = format!("<{}> can not be '{text}'", element.name());
+        let message = format!("<{}> cannot be '{text}'", element.name());
         faults
             .push(invalid(message).at(element.place(element.content_span()), format!("expected {expected}")));
     }
@@ -156,7 +156,7 @@ pub(crate) fn invalid(message: String) -> Diagnostic {
 }
 
 fn bad_value(element: Element<'_>, attribute: xml::Attribute<'_>, expected: &str) -> Diagnostic {
-    invalid(format!("'{}' can not be '{}'", attribute.name, attribute.value))
+    invalid(format!("'{}' cannot be '{}'", attribute.name, attribute.value))
         .at(element.place(attribute.span), format!("expected {expected}"))
 }
 

@@ -41,7 +41,7 @@ pub enum Found<'a> {
     Nothing,
     /// A file with this text.
     Text(&'a str),
-    /// A file that can not be read.
+    /// A file that cannot be read.
     Unreadable,
 }
 
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_can_not_be_read_is_never_replaced() {
+    fn a_file_that_cannot_be_read_is_never_replaced() {
         let mut record = Record::new(Path::new("/filters"));
         for packaged in [None, Some(STOCK)] {
             assert_eq!(record.settle("allow-ipv6", Found::Unreadable, packaged), Taken::File);

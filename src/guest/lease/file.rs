@@ -2,7 +2,7 @@
 //!
 //! `ENDS OWNER-MAC ADDRESS SERVER HOW SINCE INDEX`: seconds since the epoch, `never` for no end, 0 for an address that
 //! ended; 0.0.0.0 where no server gave it. The last line about an address counts. libvirt's own file, the first four
-//! fields, reads as leases. A line that can not be read is skipped with a warning, the rest counts.
+//! fields, reads as leases. A line that cannot be read is skipped with a warning, the rest counts.
 
 use super::{How, Learned, Table};
 use crate::document::mac::Mac;
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_can_not_give_a_guest_more_than_its_limit() {
+    fn a_file_cannot_give_a_guest_more_than_its_limit() {
         let text: String =
             (1..100).map(|n| format!("never {OWNER}-52:54:00:00:00:01 10.0.0.{n} 0.0.0.0\n")).collect();
         assert_eq!(addresses(&text).0.len(), 4);

@@ -165,7 +165,7 @@ pub(super) fn asks_for_connections(resolved: &Resolved) -> bool {
     resolved.ip.iter().any(asks)
 }
 
-/// Whether the filter wants what a port's own hooks can not do: connections, or answers.
+/// Whether the filter wants what a port's own hooks cannot do: connections, or answers.
 pub fn needs_bridge(resolved: &Resolved) -> bool {
     let root = resolved.root.iter().filter_map(|step| match step {
         Step::Rule(rule) => Some(rule),
@@ -211,7 +211,7 @@ fn lacking(rule: &Rule, place: Placement, part: Part, features: Features) -> Opt
     } else if part != Part::Ip && hooks != Hooks::Bridge {
         return Some(untracked(rule, hooks));
     } else if has_limit(rule) && !features.limit {
-        let message = "this kernel can not count connections (CONFIG_NFT_CONNLIMIT)";
+        let message = "this kernel cannot count connections (CONFIG_NFT_CONNLIMIT)";
         (message, "a kernel with that option can, or leave connlimit-above out".to_owned())
     } else if !features.state {
         let message = match part {

@@ -119,7 +119,7 @@ impl Build<'_> {
             if all.len() * ways.len() > ALTERNATIVES
                 || all.first().is_some_and(|way| way.len() > ALTERNATIVES)
             {
-                // Too many anyway, which is told where the condition is used.
+                // Too many anyway, which is reported where the condition is used.
                 return vec![Matches::new(); ALTERNATIVES + 1];
             }
             all =
@@ -260,7 +260,7 @@ fn constants(keys: Vec<Key>, kinds: Vec<KeyType>, tuples: &BTreeSet<Vec<Bytes>>,
     vec![(turn, Match::Lookup { keys, negated: false, set })]
 }
 
-/// Equality of both addresses, an octet at a time, for kernels that can not compare two fields.
+/// Equality of both addresses, an octet at a time, for kernels that cannot compare two fields.
 fn same_by_octets() -> Matches {
     let octet = |at: usize| {
         let place = |value: u8| {

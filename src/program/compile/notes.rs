@@ -26,18 +26,18 @@ pub fn warnings(resolved: &Resolved, options: &Options, used: Use) -> Vec<Diagno
     notes.extend(accepted_in_vain(resolved));
     if used == Use::Whole {
         notes.extend(left_over(resolved).or_else(|| tagged(resolved)));
-        notes.extend(shut(resolved));
+        notes.extend(shuts_the_host_out(resolved));
     }
     notes.into_iter().collect()
 }
 
-/// Rules whose answer nobody gets where the kernel can do as much as this.
+/// Rules whose answer reaches no sender where the kernel can do as much as this.
 pub fn silenced(resolved: &Resolved, features: Features) -> Vec<Diagnostic> {
     let rejecting = resolved.rules().filter(|rule| rule.action == Action::Reject);
     let silenced = rejecting.filter_map(|rule| match (features.reject, rule.direction) {
-        (false, _) => Some(at(rule, "this kernel can not answer a rejected frame; it is dropped in silence")),
+        (false, _) => Some(at(rule, "this kernel cannot answer a rejected frame; it is dropped in silence")),
         (true, Direction::In) => {
-            Some(at(rule, "a frame to the guest can not be answered; it is dropped in silence"))
+            Some(at(rule, "a frame to the guest cannot be answered; it is dropped in silence"))
         }
         (true, _) => None,
     });
@@ -140,7 +140,7 @@ fn left_over(resolved: &Resolved) -> Option<Diagnostic> {
 }
 
 /// A rule that refuses every frame where nothing is accepted before.
-fn shut(resolved: &Resolved) -> Option<Diagnostic> {
+fn shuts_the_host_out(resolved: &Resolved) -> Option<Diagnostic> {
     let refusal = resolved.root_rules().find(|rule| takes_all(rule) && refuses(rule))?;
     let accepts = |way: Way| {
         let mut accepting = resolved.rules().filter(|rule| rule.action == Action::Accept);

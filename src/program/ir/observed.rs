@@ -20,7 +20,7 @@ pub struct Observed {
 pub struct ObservedTable {
     /// Whether it was made to have an owner.
     pub owner: bool,
-    /// The netlink port that owns it now; none where nobody does.
+    /// The netlink port that owns it now; none where it has no owner.
     pub port: Option<u32>,
     /// It is made in a way in which we make no table: it sleeps, or holds objects or flowtables.
     pub strange: bool,
@@ -46,7 +46,7 @@ pub struct ObservedChain {
 pub struct ObservedRule {
     /// The kernel's number for it.
     pub handle: u64,
-    /// The digest that somebody left on it.
+    /// The digest that its writer left on it.
     pub digest: Option<u64>,
     /// What it does.
     pub form: Form,
@@ -84,7 +84,7 @@ impl Form {
     }
 }
 
-/// Its length alone: the content is of use to nobody.
+/// Its length alone: nothing uses the content.
 impl Debug for Form {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "Form of {} bytes", self.0.len())

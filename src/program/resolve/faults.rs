@@ -1,4 +1,4 @@
-//! What a rule can not say, told when it is instantiated, as libvirt tells it; a filter that no interface uses may
+//! What a rule cannot say, reported when it is instantiated, as libvirt does; a filter that no interface uses may
 //! say it.
 
 use super::walk::Instance;
@@ -25,7 +25,7 @@ pub(super) fn of(instance: &Instance, rule: &Rule) -> Vec<Diagnostic> {
         ),
         (ethernet && reads(rule, &[Field::Icmp6Type, Field::Icmp6Code]) && !has_protocol(rule, &[ICMPV6]))
             .then_some("IPv6 rule with an ICMPv6 type or code requires the protocol icmpv6(58)"),
-        forbids_none(rule).then_some("state NONE can not be negated"),
+        forbids_none(rule).then_some("state NONE cannot be negated"),
         asks_for_pairs(rule).then_some(
             "ipsetflags asks for more than one address, and a set holds single addresses here: give src or dst \
              alone, and write a rule for each",

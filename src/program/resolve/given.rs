@@ -2,7 +2,7 @@
 //! away, and control variables where they have no effect.
 //!
 //! libvirt overlooks all of it, and a guest whose address is misspelled learns one instead: that opens a rule. The rest loses
-//! what somebody wrote, or changes nothing. Who refuses what is the caller's choice.
+//! what was written, or changes nothing. The caller chooses what it refuses.
 
 use super::{Library, missing};
 use crate::document::binding::Binding;
@@ -100,7 +100,7 @@ impl Given {
 }
 
 impl Unread {
-    /// What somebody is told who asked for what is written to be enforced: a fault, unless nothing comes of it.
+    /// The diagnostic for a caller that wants what is written to be enforced: a fault, unless nothing comes of it.
     pub fn strictly(self) -> Diagnostic {
         let severity = if self.risk == Risk::Idle { Severity::Warning } else { Severity::Unenforced };
         Diagnostic { severity, ..self.fault }
@@ -124,7 +124,7 @@ pub fn faults(library: Library<'_>, root: &str, given: &Given) -> Vec<Diagnostic
     faults
 }
 
-/// A value that a rule can not read is wrong where it is given.
+/// A value that a rule cannot read is wrong where it is given.
 fn of_value(given: &Given, fault: Diagnostic) -> Diagnostic {
     let is_about = |name: &&String| fault.message.starts_with(&format!("variable '{name}' has the value '"));
     match given.params.spans.keys().find(is_about) {
@@ -146,7 +146,7 @@ pub fn unread(library: Library<'_>, root: &str, given: &Given) -> Vec<Unread> {
     let own = given.params.vars.0.keys().map(String::as_str);
     let own = own.filter(|name| *name != MAC && !reads.contains(*name) && !is_controlling(name, learns));
     let mut own: Vec<&str> = own.collect();
-    // What opens a rule is told before the rest, of which there may be too much.
+    // What opens a rule comes before the rest, of which there may be too much.
     own.sort_by_key(|name| meant(name, lacking).is_none());
     found.extend(own.into_iter().take(MOST).map(|name| {
         let Unread { fault, risk } = overlooked(name, root, &reads, lacking);
@@ -184,7 +184,7 @@ fn is_controlling(name: &str, learns: bool) -> bool {
     [learning::MODE, learning::LIMIT].contains(&name) || learns && name == learning::SERVERS
 }
 
-/// Control variables that say nothing, and those that nobody asks.
+/// Control variables that say nothing, and those that nothing reads.
 fn control(given: &Given, root: &str, learns: bool) -> Vec<Unread> {
     let vars = &given.params.vars;
     if let Err(fault) = Wanted::of(vars) {
@@ -216,7 +216,7 @@ pub fn meaningless(root: &str, fault: &Meaningless) -> Diagnostic {
     Diagnostic::error(Code::PARSE_FAILED, message).help(help)
 }
 
-/// A MAC address in the place of the guest's own, which none of its frames has. What is no address is told by the rule that reads it.
+/// A MAC address in the place of the guest's own, which none of its frames has. The rule that reads it reports what is no address.
 fn foreign_mac(given: &Given) -> Option<Unread> {
     let (mac, values) = (given.mac?, given.params.vars.values(MAC)?);
     let read: Option<Vec<Mac>> = values.iter().map(|value| value.parse().ok()).collect();

@@ -1,7 +1,7 @@
 //! What the elements of a set are: the values of one variable, or tuples of several that are walked in step.
 //!
 //! The same function fills a slot for a member of a program and makes the constants that stand in its place
-//! where variables are folded, so that the two can not differ.
+//! where variables are folded, so that the two cannot differ.
 
 use super::groups::{address, leading_ones, masked};
 use crate::document::diag::{Code, Diagnostic};
@@ -31,7 +31,7 @@ pub(super) fn unequal() -> Diagnostic {
     Diagnostic::error(Code::INTERNAL, message)
 }
 
-/// A variable whose value can not be read as what the attribute wants.
+/// A variable whose value cannot be read as what the attribute wants.
 pub(super) fn unreadable(variable: &str, text: &str, wanted: Kind) -> Diagnostic {
     let message = format!("variable '{variable}' has the value '{text}', which is not {}", words(wanted));
     Diagnostic::error(Code::INTERNAL, message)

@@ -1,4 +1,4 @@
-//! Values that stand for variables nobody has given yet, so that a filter can be checked before an interface uses it.
+//! Values that stand for variables that have no value yet, so that a filter can be checked before an interface uses it.
 //!
 //! A sample is never the reason for a refusal: it is the least value where a range begins and the greatest where it ends.
 

@@ -1,6 +1,6 @@
 //! Frames described in a few words: `who-has 10.0.0.1 tell 10.0.0.2`, `10.0.0.2:1234,10.0.0.9:80`.
 //!
-//! What is not said is as an honest station would have it: lengths, sizes, checksums that nobody reads are zero.
+//! What is not said is as an honest station would have it: lengths, sizes, checksums that no rule reads are zero.
 
 use crate::document::mac::Mac;
 use std::fmt;

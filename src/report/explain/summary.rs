@@ -1,4 +1,4 @@
-//! A frame in a line, for people: who to whom, what, how long. Any bytes have one.
+//! A frame in a line, for people: addresses, protocol, length. Any bytes have one.
 
 use crate::document::mac::Mac;
 use crate::program::eval::{Headers, Tag};

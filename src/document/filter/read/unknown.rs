@@ -1,6 +1,6 @@
 //! Attributes, elements and text that no table knows: what libvirt leaves out of a document in silence.
 //!
-//! Where a rule, a filter or a reference would ask for less than was written, that is told as unenforced; where nothing
+//! Where a rule, a filter or a reference would ask for less than was written, that is reported as unenforced; where nothing
 //! depends on it, and where a name belongs to another namespace, as a warning.
 
 use super::meant;
