@@ -50,7 +50,7 @@ pub struct State {
     /// The link that has a name today.
     names: OrdMap<String, u32>,
     /// Bindings that were deleted while their link was there: their rules stay until then, or until the
-    /// binding is made again.
+    /// binding is created again.
     leaving: OrdMap<String, Duration>,
     /// Bindings whose interface lets nothing pass, and why.
     closed: OrdMap<String, Arc<str>>,
@@ -72,10 +72,10 @@ pub struct Change {
     pub next: State,
     /// Documents to write.
     pub writes: Vec<Write>,
-    /// The answer, where somebody asked.
+    /// The answer, where a client asked.
     pub reply: Reply,
     /// What the administrator should know of it, though nothing is refused.
-    pub told: Vec<Diagnostic>,
+    pub notices: Vec<Diagnostic>,
 }
 
 /// A document to write or to remove.
@@ -91,7 +91,7 @@ pub enum Write {
     DeleteBinding(String),
 }
 
-/// What a pure function can not know.
+/// What a pure function cannot know.
 #[derive(Clone, Copy, Debug)]
 pub struct Context {
     /// Since the daemon's start.
@@ -101,8 +101,8 @@ pub struct Context {
 }
 
 impl State {
-    /// What is enforced at the start: these filters, bindings and links. A binding whose rules can not be
-    /// made is closed instead of lost.
+    /// What is enforced at the start: these filters, bindings and links. A binding whose rules cannot be
+    /// made is blocked instead of lost.
     pub fn restore(
         firewall: Firewall,
         bindings: impl IntoIterator<Item = Binding>,
@@ -328,9 +328,9 @@ impl State {
 }
 
 impl Change {
-    /// A change that is written nowhere and answers nobody.
+    /// A change that is not written and answers no client.
     pub fn silent(next: State) -> Change {
-        Change { next, writes: Vec::new(), reply: Reply::Done, told: Vec::new() }
+        Change { next, writes: Vec::new(), reply: Reply::Done, notices: Vec::new() }
     }
 }
 

@@ -707,7 +707,7 @@ fn an_ipset_is_filled_and_emptied_under_the_rules_that_read_it() {
         let list = || desk.run(&["ipset", "list", "friends"]).done();
         let way_out = [
             "friends.xml:2:",
-            "nobody has made it",
+            "it does not exist",
             "nwfilter ipset add friends",
             "nwfilter ipset flush friends",
         ];

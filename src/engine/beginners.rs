@@ -1,6 +1,6 @@
 //! Guests that are filtered already when a redefinition makes them learn.
 //!
-//! They keep the rules they have until an address is known, so that nobody is cut off by somebody's edit of a filter;
+//! They keep the rules they have until an address is known, so that an edit of a filter cuts no guest off;
 //! all other users of the filter have its new meaning at once.
 
 use super::State;

@@ -1,7 +1,7 @@
 //! Documents of clients, and diagnostics as the errors that clients know.
 //!
-//! libvirt's clients have room for one text. A document's fault is told in libvirt's own words, which programs read; what a
-//! document means to an interface, and libvirt has no words for, is told whole in one line. The diagnostics go along
+//! libvirt's clients have room for one text. A document's fault is reported in libvirt's own words, which programs read; what a
+//! document means to an interface, and libvirt has no words for, is reported whole in one line. The diagnostics go along
 //! for the command.
 
 use crate::document::binding::{self, Binding};
@@ -20,8 +20,8 @@ pub fn read_filter(xml: &str, strictly: bool) -> Result<(Filter, Vec<Diagnostic>
     let (filter, _) = read::read(&source).map_err(|faults| error(&faults))?;
     let filter = defined(filter);
     let unenforced = filter.unenforced.iter().map(|fault| unbindable(&filter.name, fault));
-    let told = unenforced.chain(filter.dropped().cloned()).collect();
-    Ok((filter, told))
+    let texts = unenforced.chain(filter.dropped().cloned()).collect();
+    Ok((filter, texts))
 }
 
 /// A filter as it is known from now on. What a client calls its document means nothing to others.
@@ -61,7 +61,7 @@ pub fn error(diagnostics: &[Diagnostic]) -> Error {
     Error::new(code, domain, fault.message.clone()).with_faults(first(diagnostics))
 }
 
-/// As many as are told of one document.
+/// As many as are reported of one document.
 fn first(diagnostics: &[Diagnostic]) -> Vec<Diagnostic> {
     diagnostics.iter().take(Faults::MOST + 2).cloned().collect()
 }
@@ -70,27 +70,27 @@ fn first(diagnostics: &[Diagnostic]) -> Vec<Diagnostic> {
 const OF_LIBVIRT: &[&str] =
     &["referenced filter '", "Cannot instantiate filter due to unresolvable variables", "learning value '"];
 
-/// Of more faults than this only the number is told in one line.
-const TOLD: usize = 8;
+/// Of more faults than this only the number is reported in one line.
+const MOST_TEXTS: usize = 8;
 
 /// A refusal for what documents mean to an interface: each fault with its rule, its line and the way out.
 pub fn refusal(diagnostics: &[Diagnostic]) -> Error {
     let whole = error(diagnostics);
-    let (mut told, mut known) = (Vec::new(), BTreeSet::new());
+    let (mut texts, mut known) = (Vec::new(), BTreeSet::new());
     for fault in diagnostics.iter().filter(|fault| fault.severity == Severity::Error) {
         let is_libvirts = OF_LIBVIRT.iter().any(|words| fault.message.contains(words));
         let text = if is_libvirts { fault.message.clone() } else { fault.line() };
         if known.insert(text.clone()) {
-            told.push(text);
+            texts.push(text);
         }
     }
-    let more = told.len().saturating_sub(TOLD);
-    told.truncate(TOLD);
+    let more = texts.len().saturating_sub(MOST_TEXTS);
+    texts.truncate(MOST_TEXTS);
     let more = if more == 0 { String::new() } else { format!("; and {more} more") };
-    if told.is_empty() {
+    if texts.is_empty() {
         return whole;
     }
-    Error::new(whole.code, whole.domain, told.join("; ") + &more).with_faults(whole.faults)
+    Error::new(whole.code, whole.domain, texts.join("; ") + &more).with_faults(whole.faults)
 }
 
 /// What does not fit the schema.

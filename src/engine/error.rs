@@ -183,7 +183,7 @@ impl Error {
         }
     }
 
-    /// What a client hears when a call failed and nobody said why.
+    /// What a client hears when a call failed without a reason.
     pub fn unknown() -> Error {
         Error {
             code: Code::InternalError,

@@ -1,8 +1,8 @@
-//! What becomes of filters: defined, redefined, undefined, or read anew from their files.
+//! What becomes of filters: defined, redefined, undefined, or reloaded from their files.
 //!
 //! A name and a UUID belong together for good, references never run in a circle, and a filter that a binding
-//! uses stays. A binding that was deleted and has its period of grace stands in nobody's way: where it would,
-//! the grace ends.
+//! uses stays. A deleted binding in its grace period prevents no change: where it would, the grace period
+//! ends.
 
 use super::documents::{self, read_filter};
 use super::{Change, Context, State, Write, refusal};
@@ -29,7 +29,7 @@ pub struct Fault {
     pub why: Error,
 }
 
-/// Of filters that were read from files, those that can be defined together, and why the others can not. Where references
+/// Of filters that were read from files, those that can be defined together, and why the others cannot. Where references
 /// run in a circle, those are taken that can be defined one after the other.
 pub fn sound(known: &Filters, found: impl IntoIterator<Item = Filter>) -> (Vec<Arc<Filter>>, Vec<Fault>) {
     let (named, faults) = taken(known, found, |_, _| Ok(()));
@@ -100,7 +100,7 @@ fn check_identity(known: &Filters, named: Option<&str>, filter: &Filter) -> Resu
     }
 }
 
-/// A file that is read again is refused where a client's document would be kept.
+/// A reloaded file is refused where a client's document would be kept.
 fn refused(filter: Filter) -> Fault {
     Fault { why: documents::refusal(&not_as_written(&filter)), filter: filter.name }
 }
@@ -120,7 +120,7 @@ pub(super) fn is_same(known: &Filters, filter: &Filter) -> bool {
 
 impl State {
     pub(super) fn define(&self, xml: &str, validate: bool, context: Context) -> Result<Change, Error> {
-        let (mut filter, mut told) = read_filter(xml, validate)?;
+        let (mut filter, mut notices) = read_filter(xml, validate)?;
         let uuid = *filter.uuid.get_or_insert(context.fresh);
         check(self.firewall.filters(), &filter)?;
         let (id, text) = (FilterId { name: filter.name.clone(), uuid }, write::file_text(&filter));
@@ -128,9 +128,9 @@ impl State {
             true => self.clone(),
             false => self.with(vec![Arc::new(filter)])?,
         };
-        told.extend(next.notices(&id.name));
+        notices.extend(next.notices(&id.name));
         let writes = vec![Write::SaveFilter(id.name.clone(), text)];
-        Ok(Change { next, writes, reply: Reply::Filter(id), told })
+        Ok(Change { next, writes, reply: Reply::Filter(id), notices })
     }
 
     /// With these filters in force for all who use them, or for none.
@@ -180,9 +180,9 @@ impl State {
         Ok(Change { writes: vec![Write::DeleteFilter(name)], ..Change::silent(next) })
     }
 
-    /// Takes the filters that were found on disk: those that changed or are new get their new meaning. One that can not
-    /// stand beside the others, or that some interface can not take, or that would mean more than it says, is left out and told of, and the one that is known by
-    /// its name stays in force; all others are taken. A filter whose file is gone stays defined, as in libvirt.
+    /// Takes the filters that were found on disk: those that changed or are new get their new meaning. One that conflicts
+    /// with the others, or whose rules an interface cannot have, or that would mean more than it says, is left out and reported,
+    /// and the known filter of its name stays in force; all others are taken. A filter whose file is gone stays defined, as in libvirt.
     pub fn reload(&self, filters: impl IntoIterator<Item = Filter>) -> (Change, Vec<Fault>) {
         let known = self.firewall.filters();
         let changed = filters.into_iter().filter(|filter| !is_same(known, filter));
@@ -204,7 +204,7 @@ impl State {
         (Change::silent(next), faults)
     }
 
-    /// With as many of these filters in force as can be had, and why the others can not. All at once where that is
+    /// With as many of these filters in force as can be had, and why the others cannot. All at once where that is
     /// possible; else halves, so that a few that are refused cost little.
     fn with_most(&self, filters: &[Arc<Filter>]) -> (State, Vec<(Arc<Filter>, Error)>) {
         if filters.is_empty() {

@@ -114,20 +114,20 @@ impl State {
     }
 
     /// Takes what an ear heard, and what that was; none where it changes nothing.
-    pub fn hear(&self, told: &Observation, now: Duration) -> Option<(Heard, Change)> {
-        let study = self.learners.get(&told.guest).filter(|_| self.is_bound(told.guest))?;
+    pub fn hear(&self, observation: &Observation, now: Duration) -> Option<(Heard, Change)> {
+        let study = self.learners.get(&observation.guest).filter(|_| self.is_bound(observation.guest))?;
         let mut learner = study.learner.clone();
-        let heard = learner.hear(&told.frame, self.epoch + now);
+        let heard = learner.hear(&observation.frame, self.epoch + now);
         let (mut next, study) = (self.clone(), Study { guest: study.guest, learner });
         match heard {
             Heard::Nothing => return None,
-            Heard::Question => drop(next.learners.insert(told.guest, Arc::new(study))),
-            _ => next.teach(told.guest, study),
+            Heard::Question => drop(next.learners.insert(observation.guest, Arc::new(study))),
+            _ => next.teach(observation.guest, study),
         }
         Some((heard, Change::silent(next)))
     }
 
-    /// Takes a learner as it is now, and gives its guest the rules that follow. One whose rules can not be made is closed.
+    /// Takes a learner as it is now, and gives its guest the rules that follow. One whose rules cannot be made is blocked.
     fn teach(&mut self, index: u32, study: Study) {
         let Some((link, binding)) = self.bound_link(index) else { return };
         let member = self.taught(&link, &binding, &study.learner);
@@ -192,8 +192,8 @@ impl State {
         }
     }
 
-    /// After filters of these names were redefined: whoever learns goes on, or needs no longer to. Refused where one
-    /// would need what can not be learned.
+    /// After filters of these names were redefined: every learner goes on, or ends where nothing is missing any more. Refused where one
+    /// would need what cannot be learned.
     pub(super) fn relearn(&mut self, names: &[String]) -> Result<(), Error> {
         let mut needs = Needs::default();
         for index in self.learners.keys().copied().collect::<Vec<_>>() {
@@ -224,7 +224,7 @@ impl State {
         listening.filter_map(|(index, study)| Some((*index, self.post(*index, &study.learner)?))).collect()
     }
 
-    /// A macvtap shows both what its guest sends and what it gets, as the device below it would, but nobody else's frames.
+    /// A macvtap shows both what its guest sends and what it gets, as the device below it would, but no frames of others.
     fn post(&self, index: u32, learner: &Learner) -> Option<CaptureSpec> {
         let side = match self.links.get(&index)?.kind {
             Kind::Macvtap { .. } => Side::Guest,

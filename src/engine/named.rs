@@ -1,6 +1,6 @@
-//! Filters defined and undefined by name, as the command asks: nobody has to know a UUID, and who is concerned is told.
+//! Filters defined and undefined by name, as the command asks: no UUID is needed, and the answer names the interfaces concerned.
 //!
-//! All documents of a call are taken, or none. What is wrong with any of them is told at once, and nothing of them is
+//! All documents of a call are taken, or none. All faults of all of them are reported together, and nothing is
 //! ignored: a reference to a filter that is not there is refused, too.
 
 use super::documents;
@@ -119,7 +119,7 @@ impl State {
         Ok(Change { writes, reply, ..Change::silent(next) })
     }
 
-    /// Lets the filter of a name go that nobody uses.
+    /// Undefines the filter of a name that no binding uses.
     pub(super) fn undefine_named(&self, name: &str) -> Result<Change, Error> {
         let Some(filter) = self.firewall.filter(name) else {
             let known: Vec<&str> = self.firewall.filters().keys().map(String::as_str).collect();
@@ -149,10 +149,10 @@ pub fn unknown(name: &str, known: &[&str]) -> Diagnostic {
     }
 }
 
-/// Of more users than this only the number is told.
+/// Of more users than this only the number is reported.
 const NAMED: usize = 5;
 
-/// That a filter is in use, and by whom.
+/// That a filter is in use, and by which interfaces.
 pub fn in_use(name: &str, users: &[String]) -> String {
     let named = users.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
     let more = match users.len().saturating_sub(NAMED) {

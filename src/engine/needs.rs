@@ -41,7 +41,7 @@ impl Needs {
         known.or_insert_with(|| state.firewall.missing(filter, vars)).clone()
     }
 
-    /// What has to be learned for a binding; none where nothing, or what can not be learned, is missing.
+    /// What has to be learned for a binding; none where nothing, or what cannot be learned, is missing.
     pub(super) fn wanted(&mut self, state: &State, binding: &Binding) -> Result<Option<Wanted>, Refused> {
         if self.lacking(state, binding)? != [Access { name: IP.into(), index: Index::Iterator(0) }] {
             return Ok(None);

@@ -40,7 +40,7 @@ impl State {
 
     /// With a binding whose parameters are read, but for what is no greater risk than this.
     fn bound(&self, mut binding: Binding, refused: Risk) -> Result<Change, Error> {
-        let told = self.unread(&binding, refused)?;
+        let notices = self.unread(&binding, refused)?;
         if binding.params.values("MAC").is_none() {
             binding.params.push("MAC", binding.mac.to_string());
         }
@@ -61,14 +61,14 @@ impl State {
         let reply = Reply::Binding(binding_id(&binding));
         let writes = vec![Write::SaveBinding(portdev.clone(), binding::write_status(&binding))];
         next.bindings.insert(portdev, Arc::new(binding));
-        Ok(Change { next, writes, reply, told })
+        Ok(Change { next, writes, reply, notices })
     }
 
-    /// What of a binding comes to nothing: refused from this risk on, else told, with what is peculiar about a filter that
+    /// What of a binding comes to nothing: refused from this risk on, else reported, with what is peculiar about a filter that
     /// is bound for the first time.
     fn unread(&self, binding: &Binding, refused: Risk) -> Result<Vec<Diagnostic>, Error> {
         let unread = self.firewall.unread(&binding.filter, &Given::of_binding(binding));
-        let (refused, told): (Vec<Unread>, Vec<Unread>) =
+        let (refused, accepted): (Vec<Unread>, Vec<Unread>) =
             unread.into_iter().partition(|unread| unread.risk >= refused);
         if !refused.is_empty() {
             let fault = |Unread { fault, .. }| Diagnostic { severity: Severity::Error, ..fault };
@@ -76,8 +76,8 @@ impl State {
         }
         let is_first = !self.bindings.values().any(|other| other.filter == binding.filter);
         let notices = if is_first { self.notices(&binding.filter) } else { Vec::new() };
-        let told = told.into_iter().filter(|unread| unread.risk > Risk::Idle);
-        Ok(told.map(|unread| unread.fault).chain(notices).collect())
+        let accepted = accepted.into_iter().filter(|unread| unread.risk > Risk::Idle);
+        Ok(accepted.map(|unread| unread.fault).chain(notices).collect())
     }
 
     /// What is peculiar about a filter in this kernel.
@@ -182,7 +182,7 @@ impl State {
     }
 
     /// Follows a link. One that appears under a bound name gets that binding's rules, one that goes takes
-    /// its elements with it. An interface whose rules can not be made is closed.
+    /// its elements with it. An interface whose rules cannot be made is blocked.
     pub fn link(&self, event: &LinkEvent) -> Change {
         let mut next = self.clone();
         match event {
@@ -269,7 +269,7 @@ impl State {
         }
     }
 
-    /// Conntrack zones go by the bridge's name and address: its ports are bound anew when it changes.
+    /// A conntrack zone's key is the bridge's name and address: the bridge's ports are bound again when either changes.
     fn follow_bridge(&mut self, bridge: &Link) {
         let ports = self.links.values().filter(|link| link.master == Some(bridge.index));
         let ports: BTreeSet<String> = ports.filter_map(|link| self.port_of(link)).collect();
@@ -291,7 +291,7 @@ impl State {
         }
     }
 
-    /// All bindings at once, or, where one of them can not be had, each by itself.
+    /// All bindings at once, or, where one of them is refused, each by itself.
     pub(super) fn enforce_all(&mut self) {
         let bindings: Vec<Arc<Binding>> = self.bindings.values().cloned().collect();
         let mut needs = Needs::default();
@@ -321,8 +321,8 @@ impl State {
         next
     }
 
-    /// The state in which a link is set down, since the kernel did not even take that it is closed: its rules are those that it
-    /// had. It is bound anew when it comes up.
+    /// The state in which a link is set down, since the kernel refused even to block it: it keeps the rules
+    /// that it had. It is bound again when it comes up.
     pub fn set_down(&self, link: &Link, why: &str) -> State {
         let mut next = self.clone();
         next.know(Link { up: false, ..link.clone() });
@@ -332,8 +332,8 @@ impl State {
         next
     }
 
-    /// The state in which a port is shut whose binding can not be read: it has its name still, and nothing passes
-    /// until it is bound anew.
+    /// The state in which a port is blocked whose binding cannot be read: it has its name still, and nothing passes
+    /// until it is bound again.
     pub fn lose(&self, portdev: &str, why: &str) -> State {
         let mut next = State { firewall: self.firewall.reserve(portdev), ..self.clone() };
         if let Some(link) = self.link_of(portdev).cloned() {
@@ -367,7 +367,7 @@ impl State {
         self.leaving.contains_key(portdev)
     }
 
-    /// The state in which devices that are made again under a bound name are as shut as an earlier daemon left them.
+    /// The state in which devices that are created again under a bound name are blocked as an earlier daemon left them.
     pub fn keep_hooks(&self, ruleset: &Ruleset) -> State {
         let hooked = ruleset.tables.values().flat_map(layout::hooked);
         let vacant = hooked.filter(|name| !self.names.contains_key(*name));

@@ -1,8 +1,8 @@
 //! What a change needs on the disk, and by when: an order that is data.
 //!
 //! What lets more pass is on the disk before the kernel has it, so that nothing is in force that a restart would not find. What a
-//! client asks for is there before as well, all of it: it is refused where it can not be written down. What links, leases and the
-//! time take away is in force first and written then; it never waits for a disk.
+//! client asks for is there before as well, all of it: it is refused where it cannot be written. What links, leases and the
+//! time take away is in force first and written afterwards; it never waits for a disk.
 
 use super::{Change, State, Write};
 use crate::guest::lease::file;

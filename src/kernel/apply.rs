@@ -45,8 +45,8 @@ pub struct Kernel {
 pub enum Retire {
     /// Before the answer, which then tells of its refusals.
     BeforeAnswer,
-    /// After the answer; its refusals are told with a later one. What follows does not wait for it, if it has nothing
-    /// to do with what is taken away.
+    /// After the answer; a later answer reports its refusals. A later plan does not wait for it, unless it touches
+    /// what is deleted.
     AfterAnswer,
 }
 
@@ -80,7 +80,8 @@ pub enum Stage {
     Prepare,
     /// What leads there.
     Switch,
-    /// What lets in whoever has moved. The thread tells of that as litter: whoever sent the plan knows whether anybody moves.
+    /// What admits the traffic of interfaces that moved. The thread reports its refusals as litter: the sender of the plan knows
+    /// whether an interface moves.
     Retire,
 }
 
@@ -274,7 +275,7 @@ impl Worker {
     fn send_plan(&mut self, plan: &Plan) -> Result<(), Refused> {
         let ownership = self.ownership(plan);
         let refused = |stage, refusals, litter| Refused { stage, refusals, litter };
-        // Both are encoded before either is sent: what can not be told is refused while nothing has happened.
+        // Both are encoded before either is sent: what cannot be encoded is refused before anything has happened.
         let prepare = encode(&plan.prepare, &ownership).map_err(|r| refused(Stage::Prepare, r, vec![]))?;
         let switch = encode(&plan.switch, &ownership).map_err(|r| refused(Stage::Switch, r, vec![]))?;
         let refusals = self.link.commit(&prepare, &plan.prepare);
@@ -312,7 +313,7 @@ impl Worker {
         }
     }
 
-    /// A table that exists keeps the kind it has: an owner can not be added to it. A new one is made as wanted.
+    /// A table that exists keeps the kind it has: an owner cannot be added to it. A new one is made as wanted.
     fn ownership(&mut self, plan: &Plan) -> impl Fn(Family) -> Ownership + use<> {
         let new = match self.features.owner_persist.is_yes() {
             true => self.wanted,
@@ -342,13 +343,13 @@ fn made_ipset(step: &Step) -> Option<(&Name, &SetType)> {
     }
 }
 
-/// The families whose table is taken away and made anew at once.
+/// The families whose table is deleted and created again in one batch.
 fn replaced(plan: &Plan) -> BTreeSet<Family> {
     let deletes = plan.switch.iter().filter(|step| step.change == Change::DeleteTable);
     deletes.map(|step| step.family).collect()
 }
 
-/// Whether a table is made anew, whatever was in the one that is there.
+/// Whether a table is replaced, whatever the existing one holds.
 #[derive(PartialEq, Eq)]
 enum Anew {
     Yes,
@@ -405,7 +406,7 @@ impl Refused {
     }
 
     /// Whether the kernel does not have what the change is about, or has what it would make: it was made for
-    /// another state of affairs.
+    /// another state of the kernel.
     pub fn is_stale(&self) -> bool {
         self.refusals.iter().any(|refusal| matches!(refusal.errno(), Some(libc::ENOENT | libc::EEXIST)))
     }

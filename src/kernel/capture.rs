@@ -1,8 +1,8 @@
-//! Ears: packet sockets, one for each guest that is learned about → what its frames tell, sent to whoever asked.
+//! Captures: packet sockets, one for each guest whose address is learned → observations, sent over a channel.
 //!
 //! A socket hears nothing before its filter is attached and it is bound to its link by index, so that no frame of another
 //! link is ever taken for the guest's. It reads no faster than its [`Budget`] allows. It ends when its [`Capture`] is dropped,
-//! when its link is gone, or when nobody listens to it. What a sighting means is `learning`'s affair.
+//! when its link is gone, or when the channel's receiver is dropped. What a sighting means, `learning` decides.
 #![allow(unsafe_code)]
 
 use crate::guest::bpf::{self, Instruction, LONGEST};
@@ -35,8 +35,8 @@ pub struct Capture {
 /// messages, and too little for a thousand flooding guests to take the host's memory.
 const ROOM: usize = 32 << 10;
 
-/// How often an ear that hears nothing looks whether its link is still there: the kernel wakes no reader for that. Whoever
-/// follows links drops the ear at once.
+/// How often an idle capture checks whether its link still exists: the kernel wakes no reader for that. The daemon, which
+/// follows links, drops the capture at once.
 const LOOK: Duration = Duration::from_secs(10);
 
 /// Listens to a guest from now on. Whatever is sent after this returned is heard. Must be called in a runtime.

@@ -120,7 +120,7 @@ fn changed(old: Option<Link>, new: Link) -> Vec<LinkEvent> {
     }
 }
 
-/// An index can be given to a new link while nobody listened, and no link ever changes its kind. A new name and a new
+/// While no process listened, an index can be given to a new link, and no link ever changes its kind. A new name and a new
 /// address at once may still be the link we know: to take it for another would take a guest's rules away.
 fn another(old: &Link, new: &Link) -> bool {
     mem::discriminant(&old.kind) != mem::discriminant(&new.kind)

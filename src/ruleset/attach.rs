@@ -1,6 +1,6 @@
-//! Where the program of a link is put, by what the link is and whom it belongs to.
+//! Where the program of a link is attached, by what the link is and what it belongs to.
 //!
-//! Pure, and the one answer to that question: for the daemon, which follows links, and for the command, which sees them once.
+//! Pure, and the one answer to that question: for the daemon, which follows links, and for the command, which reads them once.
 
 use crate::document::diag::{Code, Diagnostic};
 use crate::guest::link::{Kind, Link};
@@ -8,8 +8,8 @@ use crate::ruleset::firewall::{BridgePort, Place};
 
 /// The place of a link whose master is this one, as far as that is known.
 ///
-/// A bridge's port is judged by its bridge, or at its own hooks where `ports_at_devices` says so. All others are judged at
-/// their own hooks; the host's IP layer has the packets of those that belong to nobody, and that are no macvtap.
+/// A bridge's port is filtered by its bridge, or at its own hooks where `ports_at_devices` says so. All others are filtered at
+/// their own hooks; the host's IP layer also sees the packets of an interface that has no master and is no macvtap.
 pub fn of(link: &Link, master: Option<&Link>, ports_at_devices: bool) -> Place {
     let name = link.name.clone();
     let turned = link.kind.is_turned();

@@ -1,8 +1,8 @@
-//! Frames that a bound interface carried and no chain of ours saw: two looks to how many, and whether that is worth telling.
+//! Frames that a bound interface carried and no chain of ours saw: two samples of its counters → a warning, or none.
 //!
 //! What a link carried is compared with what our chains counted at it, each way. Either alone proves nothing. Some frames
-//! never reach our hooks and that is as it should be, so only what is clearly too much is told. Pure; knows neither
-//! guests nor what may be the reason.
+//! rightly never reach our hooks, so only a clear excess is reported. Pure; knows neither guests nor what may be the
+//! reason.
 
 use crate::guest::link::Load;
 use crate::ruleset::counters::{Count, Ways};
@@ -67,8 +67,8 @@ pub struct Missed {
 #[derive(Clone, Debug, Default)]
 pub struct Watch {
     known: BTreeMap<u32, Known>,
-    /// Whose counts began anew, and when.
-    anew: BTreeMap<u32, Duration>,
+    /// Interfaces whose counters were reset, and when.
+    reset: BTreeMap<u32, Duration>,
 }
 
 /// An interface at its last look.
@@ -89,7 +89,7 @@ struct Side {
     /// those that went out, what was seen before and may have waited.
     spare: u64,
     missed: u64,
-    told: bool,
+    reported: bool,
     calm: u32,
 }
 
@@ -99,7 +99,7 @@ struct Side {
 const SLACK: u64 = 16;
 const A_SECOND: u64 = 2;
 
-/// One part of what was carried that is not told of, in frames and in bytes.
+/// One part of what was carried that is not reported, in frames and in bytes.
 ///
 /// An eighth also covers frames that are joined before a hook of ours (GRO) or split behind it (GSO): many are carried as one is
 /// seen (2 111 000 as 52 140 to a port without offloads, measured), but the bytes are the same up to headers that are
@@ -113,7 +113,7 @@ const HEADER: u64 = 18;
 /// several, and reads them when it goes on. As much of what was seen may be carried at any later time.
 const QUEUED: u64 = 4096;
 
-/// After so many looks at enough frames, none of them missed, an interface may be told of again.
+/// After so many looks at enough frames, none of them missed, an interface may be reported again.
 const CALM: u32 = 6;
 
 /// The interfaces whose frames are counted from nothing once this is done.
@@ -129,13 +129,13 @@ pub fn counted_anew(plan: &Plan) -> impl Iterator<Item = u32> {
 }
 
 impl Watch {
-    /// Notes that the counts of these interfaces have begun anew by now.
+    /// Notes that the counters of these interfaces were reset by now.
     pub fn begin_anew(&mut self, indexes: impl IntoIterator<Item = u32>, now: Duration) {
-        self.anew.extend(indexes.into_iter().map(|index| (index, now)));
+        self.reset.extend(indexes.into_iter().map(|index| (index, now)));
     }
 
-    /// Takes a look, and says what is to be told of it. Whoever was not there at the last one, or is counted anew since, is
-    /// not judged before the next.
+    /// Takes a look, and returns what is to be reported. An interface that was not there at the last look, or whose counters
+    /// were reset since, is compared at the next look only.
     pub fn look(&mut self, look: &Look) -> Vec<Finding> {
         let (mut findings, mut known) = (Vec::new(), BTreeMap::new());
         for (&index, &seen) in &look.seen {
@@ -147,19 +147,19 @@ impl Watch {
             let at_once = Known { began, carried: carried(before), open: before.open, seen, shed, sides };
             let last = self.known.get(&index);
             let mut sides = last.map_or(sides, |last| last.sides);
-            match last.filter(|last| !self.anew.contains_key(&index) && at_once.follows(last)) {
+            match last.filter(|last| !self.reset.contains_key(&index) && at_once.follows(last)) {
                 Some(last) => {
-                    let told = at_once.judge(last, &mut sides);
-                    findings.extend(told.map(|finding| Finding { index, ..finding }));
+                    let found = at_once.judge(last, &mut sides);
+                    findings.extend(found.map(|finding| Finding { index, ..finding }));
                 }
-                // What waits to go out was perhaps seen by nobody who counted.
+                // Frames in the output queue may have been seen by chains whose counters did not exist yet.
                 None => sides[1].spare = QUEUED,
             }
             known.insert(index, Known { carried: carried(after), open: after.open, sides, ..at_once });
         }
         self.known = known;
         // A look that had begun by then may hold counts from before.
-        self.anew.retain(|_, since| *since >= look.began);
+        self.reset.retain(|_, since| *since >= look.began);
         findings
     }
 
@@ -214,15 +214,15 @@ impl Side {
         if missed > slack.max(carried.frames / PART) && !is_whole {
             (self.spare, self.calm) = (0, 0);
             self.missed += missed;
-            return (!std::mem::replace(&mut self.told, true)).then(|| finding(true));
+            return (!std::mem::replace(&mut self.reported, true)).then(|| finding(true));
         }
         // Frames that were split are no sign that those were carried that waited.
         if !(is_whole && carried.frames > seen.frames) {
             self.spare = expected.saturating_sub(carried.frames).min(QUEUED);
         }
         self.calm += u32::from(carried.frames > slack);
-        let ended = self.told && self.calm >= CALM;
-        self.told &= !ended;
+        let ended = self.reported && self.calm >= CALM;
+        self.reported &= !ended;
         ended.then(|| finding(false))
     }
 }

@@ -72,7 +72,7 @@ pub struct Traffic {
     pub to_guest: Count,
 }
 
-/// The same by the way they go through the interface, whoever sends them.
+/// The same by their way through the interface, whatever sends them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ways {
     /// Came in by it.
@@ -83,7 +83,7 @@ pub struct Ways {
 
 /// What was dropped of each bound interface's frames, by index, where nothing is known but what was observed.
 pub fn dropped(observed: &Observed) -> BTreeMap<u32, Vec<Dropped>> {
-    dropped_of(&recall(observed, &Ruleset::default()), observed, told)
+    dropped_of(&recall(observed, &Ruleset::default()), observed, reported)
 }
 
 /// What was dropped of each bound interface's frames, by index, under the rules that are in force. No more needs to be
@@ -114,7 +114,7 @@ fn dropped_of(ruleset: &Ruleset, seen: &Observed, rules: Rules) -> BTreeMap<u32,
     all
 }
 
-/// A routed interface has rules in two tables: each rule is told once.
+/// A routed interface has rules in two tables: each rule is reported once.
 fn sum_up(list: &mut Vec<Dropped>) {
     list.sort_by(|a, b| (&a.filter, a.rule, a.id).cmp(&(&b.filter, b.rule, b.id)));
     list.dedup_by(|more, first| {
@@ -216,7 +216,7 @@ struct Counting<'a> {
 type Rules = for<'a> fn(&'a ObservedTable, &'a Table) -> Vec<Counting<'a>>;
 
 /// Those that the kernel tells of.
-fn told<'a>(seen: &'a ObservedTable, _: &'a Table) -> Vec<Counting<'a>> {
+fn reported<'a>(seen: &'a ObservedTable, _: &'a Table) -> Vec<Counting<'a>> {
     let of_chain = |(name, chain): (&'a Name, &'a ObservedChain)| {
         let rules = chain.rules.iter().filter_map(move |rule| {
             let (filter, number) = rule.comment.as_deref()?.rsplit_once(':')?;
@@ -258,7 +258,7 @@ impl<'a> Names<'a> {
         names
     }
 
-    /// Two rules of one number are told apart by the program that the interface has.
+    /// Two rules of one number are distinguished by the program that the interface has.
     fn name(&self, program: Option<&str>, id: u32) -> Option<(String, u32)> {
         let own = program.and_then(|program| self.own.get(&(program, id)));
         let (filter, rule) = own.or_else(|| self.any.get(&id))?;

@@ -164,7 +164,7 @@ impl Firewall {
     }
 
     /// The rule set that enforces it. There is a table for devices only while there are such devices, and one for the
-    /// host's IP layer only while there is somebody to be kept from it.
+    /// host's IP layer only while a bound interface must be blocked or filtered in it.
     pub fn ruleset(&self) -> Ruleset {
         self.tables.ruleset()
     }
@@ -219,12 +219,12 @@ impl Firewall {
         if let Some(member) = next.members.remove(&index) {
             next.leave(&member, seat);
         }
-        // A group that can not be folded stays shared, so there is nothing to refuse.
+        // A group that cannot be folded stays shared, so there is nothing to refuse.
         let _ = next.arrange([(left, OrdSet::new())].into());
         next
     }
 
-    /// With filters defined or redefined. Whoever uses one of them gets its new meaning, all or none.
+    /// With filters defined or redefined. Every interface that uses one of them gets its new meaning, or none does.
     pub fn define(&self, filters: impl IntoIterator<Item = Arc<Filter>>) -> Result<Firewall, Refused> {
         let mut next = self.clone();
         let mut defined = BTreeSet::new();
@@ -246,7 +246,7 @@ impl Firewall {
         Ok(next)
     }
 
-    /// Without the filter of this name. Whoever still uses it is named in the refusal.
+    /// Without the filter of this name. The refusal names the interfaces that still use it.
     pub fn undefine(&self, name: &str) -> Result<Firewall, Refused> {
         if let Some(group) = self
             .groups
@@ -329,7 +329,7 @@ impl Firewall {
         given::unread(&|name| self.known(name), filter, given)
     }
 
-    /// Defined by somebody, or in force while an address is learned.
+    /// Defined by a client, or in force while an address is learned.
     fn known(&self, name: &str) -> Option<Arc<Filter>> {
         self.filters.get(name).cloned().or_else(|| waiting::get(name))
     }
@@ -369,7 +369,7 @@ impl Firewall {
         introduces_loop(&|name| self.filters.get(name).cloned(), filter)
     }
 
-    /// Compiled anew for other choices or another kernel.
+    /// Recompiled for other choices or another kernel.
     pub fn with_policy(&self, policy: Policy) -> Result<Firewall, Refused> {
         let mut next = self.clone();
         next.policy = policy;

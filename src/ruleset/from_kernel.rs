@@ -2,7 +2,7 @@
 //!
 //! A rule that does what a known one does, all of it, is that rule; so is one that only goes to a chain. What else a rule
 //! does is unknown, so that its chain differs from all that we make and is never mistaken for ours. Where what we did not
-//! make can not be turned into ours step by step, the table is unfit, and a plan replaces it whole.
+//! make cannot be turned into ours step by step, the table is unfit, and a plan replaces it whole.
 
 use crate::program::ir::digest::rule as digest;
 use crate::program::ir::observed::{Observed, ObservedChain, ObservedRule, ObservedTable};

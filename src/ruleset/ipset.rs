@@ -1,8 +1,8 @@
 //! The sets of addresses that filters refer to by name: what the kernel calls them, and how they are filled.
 //!
-//! A filter's `ipset` is a set of our own tables: of the bridge's once somebody makes it, and of each that has a program
-//! which refers to it; all hold the same. A filter that names a set that nobody has made is refused. It stays with what is in it when the last program goes. IPv4 and
-//! IPv6 addresses of one name sit in two sets.
+//! A filter's `ipset` is a set of our own tables: of the bridge's once an administrator creates it, and of each table with a
+//! program that refers to it; all hold the same elements. A filter that names a set that does not exist is refused. The set
+//! and its elements stay when the last program goes. IPv4 and IPv6 addresses of one name sit in two sets.
 
 use crate::program::ir::observed::Observed;
 use crate::program::ir::{
@@ -37,9 +37,9 @@ pub enum Fault {
     #[error("{0:?} is no IPv4 or IPv6 address")]
     Address(String),
     /// A name that libvirt would not take either.
-    #[error("{0:?} can not name a set: 1 to 31 letters, digits and _.:+- can, and spaces")]
+    #[error("{0:?} cannot name a set: 1 to 31 letters, digits and _.:+- can, and spaces")]
     Name(String),
-    /// Nobody has made it.
+    /// It does not exist.
     #[error(
         "there is no set '{0}': 'nwfilter ipset add' makes one with addresses, 'nwfilter ipset flush' an empty one"
     )]
@@ -120,7 +120,7 @@ pub fn is_made(ruleset: &Ruleset, name: &str) -> bool {
     FAMILIES.into_iter().any(has)
 }
 
-/// The sets that a plan would make empty since a filter names them and nobody has made them: each is a refusal that says the
+/// The sets that a plan would make empty since a filter names them and they do not exist: each is a refusal that says the
 /// way out. A rule that drops what is in such a set would drop nothing.
 pub fn unmade(plan: &Plan, observed: &Observed, on_host: impl Fn(&str) -> bool) -> Vec<Refusal> {
     let made = |name: &str| {
@@ -184,9 +184,9 @@ fn reads(plan: &Plan) -> BTreeMap<String, Option<Origin>> {
 
 fn refusal(name: &str, origin: Option<Origin>, on_host: bool) -> Refusal {
     let why = if on_host {
-        "the host's own set (of the ipset command) can not be read by these rules"
+        "the host's own set (of the ipset command) cannot be read by these rules"
     } else {
-        "nobody has made it"
+        "it does not exist"
     };
     let way_out = format!(
         "put addresses into a set of ours with 'nwfilter ipset add {name} ADDRESS...', or make an empty one with \

@@ -4,12 +4,12 @@
 //! reached through the set of its members (`clean-traffic/members`) and an entry chain (`clean-traffic/out`)
 //! whose one rule goes to the chains of its current content; a private one through a verdict map. Chains of
 //! programs are named by their content (`clean-traffic/3fa9c1d2e4f5/out`), so that equal programs are one, a
-//! changed one never meets its old chains, and what an interrupted change left is recognised. Whoever is
-//! bound and was not dispatched is dropped, and so is a link with the name of a binding that is not bound yet.
+//! changed one never meets its old chains, and what an interrupted change left is recognised. A frame of
+//! a bound interface that was not dispatched is dropped, and so is one of a link that has a binding's name and is not bound yet.
 //!
-//! Frames that no bridge sees are led by the chains of a table of their own, which the devices that it is about go to
-//! from base chains by name; there whoever is not bound is dropped, since a name can come to another device. A macvtap
-//! is such a device turned round: what its guest sends goes out by it.
+//! Frames that no bridge sees are dispatched by the chains of a table of their own, to which the base chains of the devices
+//! jump; there a frame of an unbound interface is dropped, since another device can take the name. A macvtap is such a
+//! device with its directions reversed: what its guest sends leaves through it.
 //!
 //! Everything here turns one [`Table`] into the next; nothing knows filters or the kernel.
 
@@ -39,7 +39,7 @@ use std::sync::Arc;
 
 /// The set of all bound interfaces.
 pub const BOUND: &str = "bound";
-/// The set of names that bindings have: a link that takes such a name is shut until it is bound.
+/// The set of names that bindings have: a link that takes such a name is blocked until it is bound.
 pub const RESERVED: &str = "reserved";
 /// The set of ports that their bridge lets through, since they are filtered at their own hooks: index and name. One that
 /// was renamed has left those hooks, and is not let through.
@@ -83,7 +83,7 @@ pub fn device_skeleton() -> Table {
     with_sides(Table::default(), &DEVICE_SIDES)
 }
 
-/// The same for packets in the host's IP layer. Here whoever is bound anywhere is known, and shut unless he is let in:
+/// The same for packets in the host's IP layer. Every interface that is bound anywhere is in its set, and blocked unless it is admitted:
 /// of a bridge's port the IP layer sees packets only where they came by its bridge unseen, or if it has left the bridge.
 pub fn packet_skeleton() -> Table {
     let mut table = Table::default();
@@ -162,7 +162,7 @@ pub fn is_ipset(name: &str, ty: &SetType) -> bool {
     matches!(SetName::parse(name), Some(SetName::Ipset(_, kind)) if ty.key == [kind] && ty.data == Data::None)
 }
 
-/// Whether nobody is bound in these tables, no name is reserved, and no ipset is kept.
+/// Whether no interface is bound in these tables, no name is reserved, and no ipset is kept.
 pub fn is_vacant(ruleset: &Ruleset) -> bool {
     let used = |table: &Table| {
         is_waited_for(table) || table.sets.iter().any(|(name, set)| is_ipset(name, &set.kind()))
@@ -433,7 +433,7 @@ fn has_turned(table: &Table, group: &str) -> bool {
     table.sets.contains_key(&Name::from(SetName::Turned(group)))
 }
 
-/// A table as it was found, with all that is no program's made anew: a skeleton is filled with the interfaces, groups, devices
+/// A table as it was found, with all that is no program's rebuilt: a skeleton is filled with the interfaces, groups, devices
 /// and programs that are there.
 pub fn renewed(found: &Table, skeleton: Table) -> Table {
     let mut table = Table { unfit: found.unfit, ..skeleton };
@@ -444,7 +444,7 @@ pub fn renewed(found: &Table, skeleton: Table) -> Table {
     for group in found.sets.keys().filter_map(|name| shared_by(name)) {
         match led(found, group) {
             Some(prefix) => lead(&mut table, group, &prefix, has_turned(found, group)),
-            None => shut(&mut table, group),
+            None => block_members(&mut table, group),
         }
     }
     hooked(found).into_iter().for_each(|device| hook(&mut table, device, false));
@@ -457,7 +457,7 @@ pub fn renewed(found: &Table, skeleton: Table) -> Table {
 }
 
 /// Lets nothing of the members of a group pass whose entry leads nowhere.
-fn shut(table: &mut Table, group: &str) {
+fn block_members(table: &mut Table, group: &str) {
     for way in [OUT, IN] {
         let rules = vec![Rule::new(vec![], Action::Drop)];
         table.chains.insert(ChainName::Entry(group, way).into(), Arc::new(Chain { hook: None, rules }));
@@ -470,7 +470,7 @@ pub fn bound(table: &Table) -> Vec<u32> {
     bound.flat_map(|set| set.elements.keys().filter_map(|key| index_of(key))).collect()
 }
 
-/// Whether anybody is bound or has a name that is reserved.
+/// Whether an interface is bound or a name is reserved.
 pub fn is_waited_for(table: &Table) -> bool {
     [BOUND, RESERVED].iter().any(|set| table.sets.get(*set).is_some_and(|set| !set.elements.is_empty()))
 }

@@ -28,7 +28,7 @@ use reply::{Fault, Refusal};
 /// Which promises our tables ask of the kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Ownership {
-    /// The table is our socket's: nobody else can change it, and it stays when we go.
+    /// Our socket owns the table: no other process can change it, and it stays when our process ends.
     OwnedAndKept,
     /// Like any other table; all that older kernels have.
     #[default]
@@ -48,7 +48,7 @@ pub struct Sealed {
     steps: Vec<(u32, usize)>,
 }
 
-/// Encodes steps, or refuses all of them, naming each that can not be told to a kernel.
+/// Encodes steps, or refuses all of them, naming each that cannot be encoded.
 ///
 /// `ownership` says what the table of a family is made, or taken over, with.
 pub fn encode(steps: &[Step], ownership: impl Fn(Family) -> Ownership) -> Result<Encoded, Vec<Refusal>> {

@@ -3,10 +3,10 @@
 //! One batch is atomic for readers of the rule set, but not for every packet: a lookup reads the
 //! newest elements while the rules are those of the moment the packet came. So a change is made in
 //! up to three batches, each whole or not at all. *Prepare* makes only what no packet can reach or, at a device that
-//! had no hook, what shuts it. *Switch* changes what leads there. *Retire* takes away what packets still under way may
+//! had no hook, what blocks it. *Switch* changes what leads there. *Retire* deletes what packets still under way may
 //! be reading, and is sent when none of them is left. Few changes need a [pause](Pause) before all that.
 //!
-//! A table of which something can not be changed into what it must be (it was made by somebody else) is replaced whole, in
+//! A table of which something cannot be changed into what it must be (another program made it) is replaced whole, in
 //! the one batch of the switch. A packet under way can meet its old constant maps empty then.
 
 mod pause;
@@ -24,7 +24,7 @@ use std::sync::Arc;
 /// A change as batches, in the order in which they are sent; any may be empty.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
-    /// Comes first, where the host's IP layer judges from now on whom it has let by.
+    /// Comes first, where the host's IP layer begins to filter interfaces that it exempted.
     pub pause: Pause,
     /// Makes what no packet can reach yet.
     pub prepare: Vec<Step>,
@@ -75,7 +75,7 @@ pub enum Change {
 
 /// What turns one rule set into another.
 ///
-/// Sets and chains that somebody else fills or that are the same in both are not touched. The cost is that of
+/// Sets and chains that another program fills or that are the same in both are not touched. The cost is that of
 /// what differs, if `new` was made out of `old`.
 pub fn plan(old: &Ruleset, new: &Ruleset) -> Plan {
     let paused = Pause::before(old, new);
@@ -96,7 +96,7 @@ fn differences(old: &Ruleset, new: &Ruleset) -> Plan {
         }
         let before = before.unwrap_or(&empty);
         let stay = handed && family == Family::Netdev;
-        let guards = stay && !lets_by(new) && leaves_guards(before, table);
+        let guards = stay && !exempts_ports(new) && leaves_guards(before, table);
         let difference = Difference::of(&Bindings { old: before, new: table, stay, guards });
         match before.unfit && !table.unfit || difference.replaces {
             true => plan.replace(family, table),
@@ -110,8 +110,8 @@ fn differences(old: &Ruleset, new: &Ruleset) -> Plan {
     plan
 }
 
-/// Whether ports go from their bridge's hooks to their own or back. Both judge them while packets are under way that have
-/// met only one, so that the bridge lets nobody through before, and the hooks stay until, none is left.
+/// Whether ports move from their bridge's hooks to their own or back. Both filter them while packets are under way that
+/// passed only one: the bridge exempts no port before those packets have left, and the hooks stay until then.
 fn hands_over(old: &Ruleset, new: &Ruleset) -> bool {
     let by = |rules: &Ruleset| rules.tables.get(&Family::Bridge)?.sets.get(AT_DEVICE).cloned();
     match (by(old), by(new)) {
@@ -120,8 +120,8 @@ fn hands_over(old: &Ruleset, new: &Ruleset) -> bool {
     }
 }
 
-/// Whether bridges let ports through that are judged at their own hooks.
-fn lets_by(rules: &Ruleset) -> bool {
+/// Whether bridges exempt ports that are filtered at their own hooks.
+fn exempts_ports(rules: &Ruleset) -> bool {
     rules.tables.get(&Family::Bridge).is_some_and(|table| table.sets.contains_key(AT_DEVICE))
 }
 
@@ -143,14 +143,14 @@ struct Difference {
     add_unread: Vec<Change>,
     /// Elements that packets read at once.
     add_read: Vec<Change>,
-    /// Who is let through since others judge him: only when no packet is left that has missed them.
-    let_by: Vec<Change>,
+    /// Exemptions of interfaces that are filtered at their own hooks, added after every packet that missed these hooks has left.
+    exempt: Vec<Change>,
     /// Whether a chain or set is to be of another kind under the same name.
     replaces: bool,
-    /// What leaves the devices' own hooks but a guard: only when no packet is left that its bridge has let by.
+    /// What reduces the devices' own hooks to a guard, sent after every packet that the bridge exempted has left.
     guard: Vec<Change>,
-    /// Whether somebody is bound still and led nowhere any more: packets under way may walk his program.
-    shuts: bool,
+    /// Whether an interface stays bound and is no longer dispatched: packets under way may be in its program.
+    unbinds: bool,
     /// Elements of a map that lead elsewhere, and interfaces that are unbound.
     redirect: Vec<Change>,
     /// Chains whose rules change where packets walk them.
@@ -196,8 +196,8 @@ impl Difference {
         // What a packet under way may still read waits for it: not only elements, chains as well, for with a rule that
         // branches the kernel takes its constant map from packets that are still to walk the rule.
         let waits = handed
-            || self.shuts
-            || !self.let_by.is_empty()
+            || self.unbinds
+            || !self.exempt.is_empty()
             || !self.refill.is_empty()
             || self.redirect.iter().any(|change| matches!(change, Change::AddElements(..)))
             || self.delete_elements.iter().any(takes_from_dispatch);
@@ -211,9 +211,9 @@ impl Difference {
         let last = if waits { &mut plan.retire } else { &mut plan.switch };
         extend(
             last,
-            // Elements of a map that nobody of ours made may lead to a chain.
+            // Elements of a map that another program made may lead to a chain.
             vec![
-                self.let_by,
+                self.exempt,
                 self.guard,
                 self.delete_elements,
                 self.empty_chains,
@@ -224,7 +224,7 @@ impl Difference {
         extend(&mut plan.forget, vec![self.forget]);
     }
 
-    /// Whoever is bound under an index again begins to count anew.
+    /// The counters of an interface that is bound under a reused index start at zero.
     fn forget(&mut self, before: &Set, after: &Set, old: &Table) {
         let Some(drops) = old.sets.get(DROPS) else { return };
         for item in before.elements.diff(&after.elements) {
@@ -241,7 +241,7 @@ impl Difference {
         let elements: Vec<(Bytes, Datum)> =
             set.elements.iter().map(|(key, datum)| (key.clone(), datum.clone())).collect();
         let list = match set.role {
-            _ if **name == *AT_DEVICE => &mut self.let_by,
+            _ if **name == *AT_DEVICE => &mut self.exempt,
             Role::Dispatch => &mut self.redirect,
             _ => &mut self.add_unread,
         };
@@ -250,7 +250,7 @@ impl Difference {
 
     fn delete_set(&mut self, name: &Name, set: &Set) {
         if set.role == Role::Foreign && !set.dynamic {
-            return; // What an administrator filled stays until he takes it away.
+            return; // What an administrator filled stays until it is deleted by hand.
         }
         self.delete_sets.push(Change::DeleteSet(name.clone()));
     }
@@ -285,11 +285,11 @@ impl Difference {
                 DiffItem::Add(key, datum) => changes.add(key, datum, after.role, bindings),
                 DiffItem::Remove(key, _) => {
                     let keeps = bindings.keeps(name, key);
-                    self.shuts |=
+                    self.unbinds |=
                         !keeps && after.role == Role::Dispatch && Bindings::bound(bindings.new, key);
                     changes.remove(key, after.role, keeps);
                 }
-                // Who is judged at his own hooks alone from now on leaves the IP layer's program when they have seen all.
+                // An interface that is from now on filtered at its own hooks alone leaves the IP layer's program after those hooks have seen all packets.
                 DiffItem::Update { new: (key, datum), .. }
                     if bindings.guards || layout::is_elsewhere(datum) =>
                 {
@@ -309,13 +309,13 @@ impl Difference {
         let (by, dispatched) = changes.dispatched.into_iter().partition(by);
         push_elements(&mut self.redirect, name, after, dispatched);
         push_removal(
-            &mut self.let_by,
+            &mut self.exempt,
             name,
             after,
             changes.left_for.iter().map(|(key, _)| key.clone()).collect(),
         );
-        push_elements(&mut self.let_by, name, after, changes.left_for);
-        push_elements(&mut self.let_by, name, after, by);
+        push_elements(&mut self.exempt, name, after, changes.left_for);
+        push_elements(&mut self.exempt, name, after, by);
         push_removal(&mut self.delete_elements, name, after, changes.left);
     }
 }
@@ -324,7 +324,7 @@ impl Difference {
 struct Bindings<'a> {
     old: &'a Table,
     new: &'a Table,
-    /// Whether whoever leaves stays for a while.
+    /// Whether an interface that is unbound stays dispatched for a while.
     stay: bool,
     /// Whether of what judged ports at their own hooks a guard stays.
     guards: bool,
@@ -368,7 +368,7 @@ struct Elements {
     unbound: Vec<Bytes>,
     dispatched: Vec<(Bytes, Datum)>,
     left: Vec<Bytes>,
-    /// Elements that are let by in place of what they led to.
+    /// Elements that become exemptions in place of what they led to.
     left_for: Vec<(Bytes, Datum)>,
 }
 
@@ -411,16 +411,16 @@ fn takes_from_dispatch(change: &Change) -> bool {
 }
 
 impl Plan {
-    /// Has a table made anew in place of the one that is there, in one batch.
+    /// Replaces a table whole, in one batch.
     fn replace(&mut self, family: Family, table: &Table) {
         let (old, mut made) = (Table::default(), Plan::default());
         let bindings = Bindings { old: &old, new: table, stay: false, guards: false };
         Difference::of(&bindings).append_to(&mut made, family, false);
-        let anew = [Change::DeleteTable, Change::AddTable].map(|change| Step { family, change });
-        self.switch.extend([anew.into(), made.prepare, made.switch, made.retire].into_iter().flatten());
+        let replace = [Change::DeleteTable, Change::AddTable].map(|change| Step { family, change });
+        self.switch.extend([replace.into(), made.prepare, made.switch, made.retire].into_iter().flatten());
     }
 
-    /// Whether somebody meets his old rules until the retire is through, so that it belongs to the change.
+    /// Whether an interface keeps its old rules until the retire is done, so that the retire belongs to the change.
     pub fn moves(&self) -> bool {
         let moves = |step: &Step| {
             matches!(step.change, Change::AddElements(..) | Change::DeleteTable)

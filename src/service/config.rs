@@ -233,7 +233,7 @@ impl Config {
         }
     }
 
-    /// A relative directory would move with whoever starts the daemon.
+    /// A relative directory would depend on the directory that the daemon is started in.
     fn checked(self) -> Result<Config, Diagnostic> {
         let named = [
             ("filter_dir", &self.filter_dir),

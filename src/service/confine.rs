@@ -190,7 +190,7 @@ fn try_restrict_files(bounds: &Bounds<'_>, absent: &mut Vec<String>) -> Result<R
     Ok(ruleset.restrict_self()?.ruleset)
 }
 
-/// The rights that make sense for this path: what concerns directories can not be given on a file.
+/// The rights that make sense for this path: those that concern directories cannot be given on a file.
 fn fitting(path: &Path, access: BitFlags<AccessFs>) -> BitFlags<AccessFs> {
     if path.is_dir() { access } else { access & AccessFs::from_file(ABI::V6) }
 }

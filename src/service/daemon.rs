@@ -108,7 +108,7 @@ struct Daemon {
     started: Instant,
     counters: Counters,
     watch: Watch,
-    /// Answers whoever only looks.
+    /// Answers calls that only read.
     teller: Teller,
     /// Where counts go that were read to tidy up.
     counted: mpsc::Sender<Observed>,
@@ -133,7 +133,7 @@ enum KernelState {
     Diverged,
 }
 
-/// Does what the command line asks for: runs the daemon until it is told to stop, unless it asks for something smaller.
+/// Does what the command line asks for: runs the daemon until it is stopped, unless it asks for something smaller.
 pub fn run(options: &Options) -> Result<(), Failure> {
     let config = Config::load(options)
         .map_err(|fault| Failure::Config(crate::document::diag::render(&[fault], false)))?;
@@ -161,7 +161,7 @@ async fn serve(config: Config, options: &Options) -> Result<(), Failure> {
     let listeners = start::listeners(&config)?;
     let metrics = start::metrics(&config)?;
     options.pid_file.as_deref().map(start::write_process_number).transpose()?;
-    // The lock can not be seen later.
+    // The lock cannot be seen later.
     rival::warn_of_driver(&config.runtime_dir);
     // Before rights are given up that it needs.
     let checksum_guard = ChecksumGuard::open(config.checksum_guard)?;
@@ -214,7 +214,7 @@ impl Daemon {
             placement: config.placement,
         };
         let (found, _) = filters.read(&Default::default())?;
-        let links = links::snapshot().map_err(system("links can not be listed"))?;
+        let links = links::snapshot().map_err(system("cannot list links"))?;
         let firewall = Firewall::new(policy).hooks_last(features.lasting_hooks.is_yes());
         let firewall =
             start::define_all(firewall, found).traced(config.trace).counting_traffic(config.traffic);
@@ -248,7 +248,7 @@ impl Daemon {
             leaving: Vec::new(),
         };
         daemon.state =
-            lost.iter().fold(daemon.state, |state, port| state.lose(port, "its binding can not be read"));
+            lost.iter().fold(daemon.state, |state, port| state.lose(port, "its binding cannot be read"));
         daemon.close_strays().await?;
         daemon.guard_from_start()?;
         daemon.enforce_from_start().await?;
@@ -259,7 +259,7 @@ impl Daemon {
     }
 
     async fn work(&mut self, inputs: &mut Inputs, signals: &mut Signals) -> Result<(), Failure> {
-        let mut told = Vec::new();
+        let mut observations = Vec::new();
         loop {
             let due = self.due();
             let idle = self.idle(inputs.clients());
@@ -277,7 +277,7 @@ impl Daemon {
                     Some(events) => self.follow(events).await,
                     None => return Err(Failure::System("links are no longer followed", io::ErrorKind::BrokenPipe.into())),
                 },
-                1.. = inputs.sightings.recv_many(&mut told, AT_ONCE) => self.hear(std::mem::take(&mut told)).await,
+                1.. = inputs.sightings.recv_many(&mut observations, AT_ONCE) => self.hear(std::mem::take(&mut observations)).await,
                 () = due => self.expire().await,
                 () = untidy => self.tidy().await,
                 () = idle => return Ok(()),
@@ -290,7 +290,7 @@ impl Daemon {
                         self.meet(&who).await;
                     }
                 }
-                told = signals.next() => match told {
+                signal = signals.next() => match signal {
                     ProcessSignal::Reload => self.reload().await,
                     ProcessSignal::Stop => return Ok(()),
                 },
@@ -329,7 +329,7 @@ impl Daemon {
         }
     }
 
-    /// Ends when nobody was connected for the configured time. While a deleted binding has its period of grace, or an address
+    /// Ends when no client was connected for the configured time. While a deleted binding is in its grace period, or an address
     /// is being learned or may end, or the disk is owed something, the daemon stays.
     fn idle(&self, (connected, since): (usize, Instant)) -> impl Future<Output = ()> + use<> {
         let timeout = self.config.timeout;
@@ -361,7 +361,7 @@ impl Daemon {
             if let LinkEvent::Appeared(link) | LinkEvent::Changed { new: link, .. } = &event {
                 self.shut(link, &why).await;
             }
-            // Not before: at the place that it has left nobody would judge it.
+            // Not before: at the attach point that it has left nothing would filter it.
             self.rollback().await;
         }
     }

@@ -66,15 +66,15 @@ fn journal() -> Option<Output> {
     Some(Box::new(layer))
 }
 
-/// Lines without a time, which whoever collects them adds, unless a person reads along.
+/// Lines without a time, which the collector adds, unless they go to a terminal.
 fn text(person: bool) -> Output {
     let format =
         fmt::layer().with_writer(io::stderr).with_ansi(person).with_target(false).fmt_fields(OneLine);
     if person { Box::new(format) } else { Box::new(format.without_time()) }
 }
 
-/// Whether this descriptor is the one that `JOURNAL_STREAM` names: systemd connected it to the journal, and nobody
-/// has redirected it since.
+/// Whether this descriptor is the one that `JOURNAL_STREAM` names: systemd connected it to the journal, and it has
+/// not been redirected since.
 fn journal_reads(stream: BorrowedFd<'_>) -> bool {
     let named = std::env::var("JOURNAL_STREAM").ok();
     named

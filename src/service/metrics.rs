@@ -1,7 +1,7 @@
 //! Figures of the daemon as text that Prometheus reads.
 //!
 //! [`Counters`] count what happens, from the daemon's start; what there is at the moment comes as an argument when the
-//! text is made. Neither a clock nor a socket: who asks and how long something took is the daemon's affair.
+//! text is made. Neither a clock nor a socket: the daemon knows which client asks and how long something took.
 
 use crate::engine::Census;
 use crate::report::status::{Interface, Status};
@@ -62,7 +62,7 @@ pub fn dropped(status: &Status) -> Vec<Dropped> {
 
 type Label = [(&'static str, &'static str); 1];
 
-/// Upper bounds of durations in seconds: from one set element to a rule set made anew.
+/// Upper bounds of durations in seconds: from one set element to a whole new rule set.
 const BUCKETS: [f64; 12] = [1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0];
 
 impl Default for Counters {
@@ -89,7 +89,7 @@ impl Counters {
         self.took.observe(took.as_secs_f64());
     }
 
-    /// What somebody else did to our rules was undone, or could not be.
+    /// What another program did to our rules was undone, or could not be.
     pub fn heal(&self, restored: bool) {
         self.heals.inc_by(restored.into());
         self.not_healed.inc_by((!restored).into());
@@ -102,7 +102,7 @@ impl Counters {
         self.errors.get_or_create(&label).inc_by(refused.into());
     }
 
-    /// Guests' frames told something to those who learn.
+    /// Guests' frames gave learners an observation.
     pub fn heard(&self, frames: usize) {
         self.heard.inc_by(frames as u64);
     }
@@ -129,10 +129,10 @@ impl Counters {
         for (name, help, counter) in [
             ("commits", "Changes of rules that were sent to the kernel", &self.commits),
             ("commits_refused", "Changes of rules that the kernel refused", &self.refused),
-            ("heals", "Times that rules changed by somebody else were restored", &self.heals),
+            ("heals", "Times that rules changed by another program were restored", &self.heals),
             ("heals_failed", "Times that they could not be restored", &self.not_healed),
             ("traffic_checks", "Times that frames were looked for that no rule sees", &self.looks),
-            ("frames_heard", "Frames of guests that told something about their addresses", &self.heard),
+            ("frames_heard", "Frames of guests that carried information about their addresses", &self.heard),
         ] {
             to.register(name, help, counter.clone());
         }

@@ -1,4 +1,4 @@
-//! `GET /metrics` over a socket of this host: requests in, a question to whoever has the figures, its text out.
+//! `GET /metrics` over a socket of this host: requests in, a question to the daemon, its text out.
 //!
 //! One question a connection. Whatever comes in, time and memory are bounded: so many connections, so many bytes of a
 //! request, so long for all of it. It knows nothing of what the text says.
@@ -99,7 +99,7 @@ impl Listening {
     }
 }
 
-/// Answers until it is told to stop.
+/// Answers until it is stopped.
 pub async fn serve(
     socket: Socket,
     questions: mpsc::Sender<Question>,
@@ -120,7 +120,7 @@ pub async fn serve(
                     places.push_back(Place { heard, conversation });
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "nobody can be accepted who asks for metrics");
+                    tracing::warn!(%error, "no metrics client can be accepted; metrics are not served until a file descriptor is free");
                     tokio::time::sleep(RETRY).await;
                 }
             },
@@ -135,8 +135,8 @@ struct Place {
     conversation: AbortHandle,
 }
 
-/// Makes a place for one more. Where all are taken, the conversation ends that has been silent longest, or else the oldest:
-/// whoever wants figures asks and reads at once.
+/// Makes room for one more. Where all places are taken, the conversation ends that has been silent longest, or else the
+/// oldest: a scraper asks and reads at once.
 fn make_place(places: &mut VecDeque<Place>) {
     places.retain(|place| !place.conversation.is_finished());
     if places.len() >= CONNECTIONS {
@@ -170,7 +170,7 @@ pub async fn converse(
     stream.write_all(answer.head(text.len()).as_bytes()).await?;
     stream.write_all(text.as_bytes()).await?;
     stream.shutdown().await?;
-    // Bytes that nobody read would make the kernel take the answer back.
+    // Unread bytes would make the kernel discard the answer.
     while stream.read(&mut request).await? > 0 {}
     Ok(())
 }

@@ -3,7 +3,7 @@
 //! A document on disk is always whole: it is written beside its place, synced, renamed into it, and the directory
 //! synced, so that after a crash there is the old one or the new one. What lies in the directory is not
 //! trusted: links, pipes, oversized files and odd names are refused, each with its own error. What a
-//! document means, and whether its name fits its content, is the caller's affair.
+//! document means, and whether its name fits its content, the caller decides.
 
 pub mod journal;
 mod staged;
@@ -27,7 +27,7 @@ pub const LIMIT: u64 = 4 << 20;
 const NAME_LIMIT: usize = 128;
 /// The directory of the status files of bindings, below the runtime directory, as libvirt has it.
 pub const BINDINGS: &str = "nwfilter-binding";
-/// The lock of whoever changes them, below the runtime directory.
+/// The lock of the process that changes them, below the runtime directory.
 pub const LOCK: &str = "nwfilterd.lock";
 
 const SUFFIX: &str = ".xml";
@@ -70,8 +70,8 @@ pub enum Fault {
         /// What the system says.
         source: io::Error,
     },
-    /// A name that can not be a file's.
-    #[error("{0:?} can not name a document: {1}")]
+    /// A name that cannot be a file's.
+    #[error("{0:?} cannot name a document: {1}")]
     Name(String, &'static str),
     /// A link, pipe, device or directory.
     #[error("{}: not a regular file", .0.display())]
@@ -79,7 +79,7 @@ pub enum Fault {
     /// Larger than any document.
     #[error("{}: larger than {LIMIT} bytes", .0.display())]
     TooLarge(PathBuf),
-    /// A directory where anybody can put files.
+    /// A directory where any user can put files.
     #[error("{}: other users can write to this directory", .0.display())]
     Open(PathBuf),
     /// Another instance holds the lock.
@@ -139,7 +139,7 @@ impl Store {
         stand(self.stage_delete(name)?)
     }
 
-    /// Reads every `*.xml` of the directory, by name. One that can not be read does not hide the others.
+    /// Reads every `*.xml` of the directory, by name. One that cannot be read does not hide the others.
     pub fn load(&self) -> Result<Vec<Document>, Fault> {
         let mut names = self.names()?;
         names.retain(|name| name.as_bytes().ends_with(SUFFIX.as_bytes()) && name.as_bytes()[0] != b'.');
@@ -153,7 +153,7 @@ impl Store {
         entries.map(|entry| Ok(entry.map_err(&io)?.file_name())).collect()
     }
 
-    /// What can not be deleted, since the file system is read-only or it is a directory, is no document, and stays.
+    /// What cannot be deleted, since the file system is read-only or it is a directory, is no document, and stays.
     fn sweep(&mut self) -> Result<(), Fault> {
         for name in self.names()?.iter().filter(|name| name.as_bytes().starts_with(UNFINISHED.as_bytes())) {
             self.deleted.extend(staged::deleted(name));
@@ -226,7 +226,7 @@ fn fault(doing: &'static str, path: &Path) -> impl Fn(io::Error) -> Fault + use<
     move |source| Fault::Io { doing, path: path.clone(), source }
 }
 
-/// The file of a document. No name leads out of the directory, hides a file or can not be printed.
+/// The file of a document. No name leads out of the directory, hides a file or cannot be printed.
 fn file_name(name: &str) -> Result<String, Fault> {
     let wrong = match name {
         "" => Some("it is empty"),

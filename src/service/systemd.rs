@@ -1,4 +1,4 @@
-//! What systemd is told and what it hands over: states, the watchdog, and listening sockets.
+//! What is sent to systemd and what it hands over: states, the watchdog, and listening sockets.
 //!
 //! Without systemd all of it does nothing. A failed message is not an error of ours, so it is only logged.
 
@@ -14,7 +14,7 @@ use std::time::Duration;
 pub enum State<'a> {
     /// Started or reloaded: all rules are in force and clients are answered.
     Ready,
-    /// The configuration is being read anew; [`State::Ready`] ends it.
+    /// The configuration is being reloaded; [`State::Ready`] ends it.
     Reloading,
     /// About to end.
     Stopping,
@@ -27,11 +27,11 @@ pub enum State<'a> {
 /// Tells the service manager.
 pub fn tell(state: State<'_>) {
     if let Err(e) = message(state).and_then(|message| sd_notify::notify(&message)) {
-        tracing::debug!(?state, reason = %e, "service manager not told");
+        tracing::debug!(?state, reason = %e, "service manager not notified");
     }
 }
 
-/// How often [`State::Alive`] must be told: half of what the service manager waits for, if it waits.
+/// How often [`State::Alive`] must be sent: half of what the service manager waits for, if it waits.
 pub fn watchdog() -> Option<Duration> {
     sd_notify::watchdog_enabled().map(|limit| limit / 2)
 }

@@ -263,7 +263,7 @@ fn a_set_that_nobody_made_and_one_of_the_host_are_refused_with_the_way_out() {
         for word in [
             "<defined>/by-set.xml:2:1",
             "ipset 'blocked'",
-            "nobody has made it",
+            "it does not exist",
             "nwfilter ipset add blocked",
             "ipset flush blocked",
         ] {

@@ -211,7 +211,7 @@ fn harmed(harm: &str, owned: bool) {
         assert_eq!(rules(), before, "{harm}");
     } else {
         eventually(harm, || rules() == before);
-        daemon.logs("rules were changed by somebody else, and are restored");
+        daemon.logs("rules were changed by another program and are restored");
         println!("{harm}: healed in {}", healing(&daemon.log()));
     }
     assert!(filtered(&network), "{harm}");

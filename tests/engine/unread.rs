@@ -38,7 +38,7 @@ fn a_document_that_means_less_than_it_says_is_kept_and_not_bound() {
         let mut world = World::new(&[]);
         world.appears(&tap(5, "vnet0"));
         let defined = world.define(&document("odd", rule)).unwrap();
-        let [told, ..] = &defined.told[..] else { panic!("{rule}: nothing is told") };
+        let [told, ..] = &defined.notices[..] else { panic!("{rule}: nothing is told") };
         assert!(told.message.starts_with("no interface can be bound to filter 'odd': "), "{told}");
         let refused = world.create("vnet0", "odd").unwrap_err();
         assert_eq!(refused.code, Code::InternalError);
@@ -68,7 +68,7 @@ fn a_parameter_of_a_reference_that_is_dropped_is_refused_where_it_is_read() {
     let mut world = World::new(&[reader("dst", "IP")]);
     world.appears(&tap(5, "vnet0"));
     for (name, variable, taken) in [("reads", "IP", false), ("spares", "ROUTER", true)] {
-        let told = world.define(&over(name, variable)).unwrap().told;
+        let told = world.define(&over(name, variable)).unwrap().notices;
         assert!(told.iter().any(|told| told.message == format!("the parameter '{variable}' is ignored")));
         let xml = with_params("vnet0", name, &[("IP", "10.0.0.1")]);
         let answer = world.ask(Request::CreateBinding { xml, flags: 0 });
@@ -114,7 +114,7 @@ fn a_variable_that_nobody_reads_is_told_or_refused() {
     };
     // libvirt's clients give every guest what some filters need.
     let spare = [("NET", "10.0.0.0"), ("PROJECT", "7")];
-    let told = create(&mut world, "net", &spare).unwrap().told;
+    let told = create(&mut world, "net", &spare).unwrap().notices;
     assert!(
         told.iter().any(|told| told.message.contains("no rule of filter 'net' reads the variable 'PROJECT'"))
     );
@@ -162,7 +162,7 @@ fn control_variables_are_refused_where_the_guest_would_choose_its_address() {
     assert!(refused.message.contains("filter 'top' learning value 'off' invalid."), "{}", refused.message);
     assert_eq!(refused.code, Code::ParseFailed);
     // Where an address is given, nothing depends on it.
-    let told = create(&[("IP", "10.0.0.1")]).unwrap().told;
+    let told = create(&[("IP", "10.0.0.1")]).unwrap().notices;
     assert!(told.iter().any(|told| told.message.contains("has no effect in a filter")), "{told:?}");
 }
 
@@ -188,9 +188,9 @@ fn an_open_end_and_a_silent_reject_are_told_when_they_are_defined_and_first_boun
             text.iter().any(|text| text.contains("cannot be answered")),
         )
     };
-    assert_eq!(says(&world.define(&over).unwrap().told), (true, true));
-    assert_eq!(says(&world.create("vnet0", "over").unwrap().told), (true, true));
-    assert_eq!(says(&world.create("vnet1", "over").unwrap().told), (false, false));
+    assert_eq!(says(&world.define(&over).unwrap().notices), (true, true));
+    assert_eq!(says(&world.create("vnet0", "over").unwrap().notices), (true, true));
+    assert_eq!(says(&world.create("vnet1", "over").unwrap().notices), (false, false));
 }
 
 #[test]

@@ -24,7 +24,7 @@ pub(super) struct Grace {
     waiting: Vec<Step>,
     /// Put off since that wait began.
     later: Vec<Step>,
-    /// Waits that nobody needs the end of any more.
+    /// Waits whose end no step needs any more.
     given_up: usize,
 }
 
@@ -51,7 +51,7 @@ impl Grace {
         }
     }
 
-    /// Puts steps off. Those that can not be are given back.
+    /// Defers steps. Those that cannot be deferred are returned.
     pub(super) fn defer(&mut self, steps: Vec<Step>) -> Vec<Step> {
         let unreachable = |step: &Step| {
             matches!(step.change, Change::FlushChain(_) | Change::DeleteChain(_) | Change::DeleteSet(_))

@@ -1,4 +1,4 @@
-//! A netfilter socket that only reads, beside the one that changes: whoever looks is nobody's hindrance.
+//! A netfilter socket that only reads, beside the one that changes: a reader holds up no change.
 
 use super::link::Link;
 use crate::program::ir::observed::Observed;

@@ -62,7 +62,7 @@ impl Argument {
 
     fn open(&mut self, command: i32) -> io::Result<OwnedFd> {
         let descriptor = self.call(command)?;
-        // SAFETY: the command answers with a descriptor that is new and nobody else's.
+        // SAFETY: the command answers with a new descriptor that nothing else owns.
         Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
     }
 }

@@ -31,7 +31,7 @@ pub fn loads() -> io::Result<BTreeMap<u32, Load>> {
 }
 
 /// How many of the frames that came in by a link `tc` dropped, as a guest's bandwidth may demand; those alone that have any
-/// such rule. Of a discipline for both ways they can not be told from those that were to go out.
+/// such rule. A discipline for both directions does not distinguish them from outgoing frames.
 pub fn shed() -> io::Result<BTreeMap<u32, u32>> {
     dump(GetQueueDiscipline(TcMessage::default()), RTM_NEWQDISC, drops)
 }

@@ -9,7 +9,7 @@ use std::io;
 
 const RTM_NEWNEIGH: u16 = 28;
 
-/// Lets those go that wait to go out by one of these links, for a neighbour of any protocol. Whoever sends again asks again.
+/// Drops the packets that are queued for a neighbour behind one of these links. A sender that sends again resolves again.
 /// Blocks for the time of a dump.
 pub fn let_waiting_go(links: &[u32]) -> io::Result<()> {
     let waited_for = |payload: &[u8]| {

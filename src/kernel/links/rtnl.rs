@@ -2,7 +2,7 @@
 //!
 //! The group is joined before the dump is asked for, so nothing falls between the two. A loss (the kernel's
 //! ENOBUFS, a cut message) is met with a new socket and a new dump, since the old queue holds stale notices.
-//! Only the attributes that matter are read: a foreign attribute that can not be decoded hides no link.
+//! Only the attributes that matter are read: a foreign attribute that cannot be decoded hides no link.
 
 #![allow(unsafe_code)]
 
@@ -80,7 +80,7 @@ enum Next {
 }
 
 /// Follows the links of this namespace and sends what happens, in batches and in order, until the receiver is
-/// dropped. The first batch holds every link there is. Every `resync` the links are dumped anew, in case the
+/// dropped. The first batch holds every link there is. Every `resync` the links are dumped again, in case the
 /// kernel kept something from us. A slow receiver costs a new dump and no memory.
 ///
 /// Fails when no socket can be had, or the kernel refuses to list links.
@@ -272,7 +272,7 @@ impl Listener {
     }
 }
 
-/// A notice carries the sequence of whoever caused it, which may be any number: only the flag tells it from a dump.
+/// A notice carries the sequence number of the process that caused it, which may be any: only the flag distinguishes it from a dump.
 fn read(datagram: &[u8]) -> io::Result<Vec<Notice>> {
     let bad = |_| io::Error::new(ErrorKind::InvalidData, "a message of rtnetlink has a wrong length");
     let mut notices = Vec::new();

@@ -17,7 +17,7 @@ use imbl::OrdSet;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// All rules that the private programs of one group come to at most: a redefinition makes all of them anew.
+/// All rules that the private programs of one group come to at most: a redefinition replaces all of them.
 pub const FOLDED_RULES: usize = 4096;
 
 impl Firewall {
@@ -37,7 +37,7 @@ impl Firewall {
                 (_, false, false) => self.enter_private(&newcomers)?,
                 (_, true, false) => match self.enter_private(&group.members) {
                     Ok(()) => closed |= self.close(&name, &group),
-                    // What can not be folded shares on, which is as right.
+                    // A group that cannot be folded stays shared, which is as right.
                     Err(_) => self.enter_shared(&name, &group, &newcomers)?,
                 },
             }
@@ -103,7 +103,7 @@ impl Firewall {
         self.enter_shared(name, group, &group.members)
     }
 
-    /// Lets a group that was compiled anew keep the place of the old one.
+    /// Lets a recompiled group keep the place of the old one.
     pub(super) fn replace(&mut self, name: &Name, old: &Group) {
         let group = self.groups[name].clone();
         self.lead(name, &group, Some(old));
@@ -132,7 +132,7 @@ impl Firewall {
         self.groups.insert(name.clone(), Arc::new(Group { placed, ..group.clone() }));
     }
 
-    /// Takes away a group's dispatch, which nobody uses any more, if there is any.
+    /// Removes a group's dispatch, which no interface uses any more, if there is any.
     pub(super) fn close(&mut self, name: &Name, group: &Group) -> bool {
         for (hooks, prefix) in group.places() {
             layout::mislead(self.table_mut(hooks), name);
@@ -177,7 +177,7 @@ impl Firewall {
         self.gone_from(&member.place, seat);
     }
 
-    /// Counts who leads to a program; one that nobody leads to is taken away.
+    /// Counts the dispatch entries of a program; a program without any is removed.
     fn count(&mut self, hooks: Hooks, prefix: &Name, more: bool) {
         let key = (hooks.family(), prefix.clone());
         let uses = self.uses.get(&key).copied().unwrap_or_default();

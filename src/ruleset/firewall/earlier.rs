@@ -1,7 +1,7 @@
-//! Definitions that were followed by others and still are in force, for members that can not have the later ones yet.
+//! Superseded definitions that are still in force, for members that cannot have the later ones yet.
 //!
 //! Such a member's rules have a name with a slash, which no client's filter may have, and a library of their own: what
-//! is defined or undefined later is nothing to them. A definition that nobody uses any more is forgotten.
+//! is defined or undefined later is nothing to them. A definition that no member uses any more is dropped.
 
 use super::{Filters, Firewall, Member, Refused, Rules};
 use std::sync::Arc;
@@ -16,12 +16,12 @@ pub(super) struct Earlier {
 }
 
 impl Firewall {
-    /// The same filters and choices, with nobody bound.
+    /// The same filters and choices, with no interface bound.
     pub fn unbound(&self) -> Firewall {
         Firewall { filters: self.filters.clone(), ..Firewall::new(self.policy) }
     }
 
-    /// With these members' rules as they are now, whatever is defined later, until they are bound anew.
+    /// With these members' rules as they are now, whatever is defined later, until they are bound again.
     pub fn keep(&self, indexes: impl IntoIterator<Item = u32>) -> Result<Firewall, Refused> {
         let mut next = self.clone();
         let mut kept: Vec<(String, String)> = Vec::new();

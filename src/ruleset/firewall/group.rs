@@ -62,7 +62,7 @@ pub(super) struct Compiled {
 }
 
 impl Group {
-    /// A group of nobody yet, for a member with these variables.
+    /// A group without members, for a member with these variables.
     pub(super) fn new(rules: &Rules, vars: &Vars, hooks: Hooks, compiled: Compiled) -> Group {
         let signature = Arc::new(Signature::of(vars, &compiled));
         let (seat, programs) = (compiled.seat, compiled.programs);

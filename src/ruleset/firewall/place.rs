@@ -1,7 +1,7 @@
 //! Where the frames of a member are seen, and the devices whose own hooks must lead to our table for that.
 //!
-//! A device is led there as long as a member has its name. Where the kernel keeps such a hook for a device that is not
-//! there, it stays behind for a name that a binding has, so that a device that is made again is shut until it is bound.
+//! A device has such hooks as long as a member has its name. Where the kernel keeps a hook for a device that does not exist,
+//! the hook stays for a name that a binding has, so that a device that is created again is blocked until it is bound.
 
 use super::{Firewall, Placement};
 use crate::document::mac::Mac;
@@ -203,7 +203,7 @@ impl Firewall {
         }
     }
 
-    /// Devices of a name that nobody waits for any more need no hook, unless they are bound.
+    /// Devices of a name that no binding has any more need no hook, unless they are bound.
     pub(super) fn let_device_be(&mut self, name: &str) {
         if self.devices.kept.remove(name).is_some() {
             self.hook_as_needed(name);

@@ -1,6 +1,6 @@
-//! Members sorted into groups: whoever the same program serves is in one.
+//! Members sorted into groups: those that the same program serves are in one.
 //!
-//! Only membership is settled here; the table follows in `arrange`, which is told what changed.
+//! Only membership is settled here; the table follows in `arrange`, which is given what changed.
 
 use super::{Firewall, Group, Member, Refused, Rules};
 use crate::document::diag::Diagnostic;
@@ -15,7 +15,7 @@ use imbl::OrdSet;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Groups that gained or lost members, with those members whom the table does not yet show as theirs.
+/// Groups that gained or lost members, with those members that the table does not yet have as theirs.
 pub(super) type Changed = BTreeMap<Name, OrdSet<u32>>;
 
 impl Firewall {
@@ -48,7 +48,7 @@ impl Firewall {
         self.groups.get(self.homes.get(&index)?).map(|group| group.seat)
     }
 
-    /// Takes a member out of its group, whose name is returned; its dispatch stays until it enters anew.
+    /// Takes a member out of its group, whose name is returned; its dispatch stays until it joins another.
     pub(super) fn part(&mut self, index: u32) -> Option<Name> {
         let name = self.homes.remove(&index)?;
         let mut group = Group::clone(&self.groups[&name]);
@@ -109,7 +109,7 @@ impl Firewall {
         names.into_iter().find(free).expect("numbers do not end")
     }
 
-    /// Compiles groups anew and sorts their members anew. A group that is split keeps its name for the first part,
+    /// Recompiles groups and regroups their members. A group that is split keeps its name for the first part,
     /// groups whose members now agree become one.
     pub(super) fn rebuild(&mut self, groups: Vec<Name>) -> Result<(), Refused> {
         let old: Vec<(Name, Arc<Group>)> = groups

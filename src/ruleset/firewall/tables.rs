@@ -1,7 +1,7 @@
-//! The three tables, and how an interface sits in them: for the daemon, which knows whoever is bound, and for the command,
+//! The three tables, and how an interface sits in them: for the daemon, which knows all bound interfaces, and for the command,
 //! which knows one interface and what the kernel holds.
 //!
-//! Programs are data here; who shares them and when they go is [`Firewall`](super::Firewall)'s.
+//! Programs are data here; which interfaces share them and when they go is [`Firewall`](super::Firewall)'s.
 
 use super::place::{BridgePort, Place};
 use crate::program::Program;
@@ -16,7 +16,7 @@ pub struct Tables {
     pub(super) bridge: Table,
     /// For interfaces whose frames no bridge sees.
     pub(super) netdev: Table,
-    /// For their packets in the host's IP layer, and to shut it to everybody else who is bound.
+    /// For their packets in the host's IP layer, and to block it for every other bound interface.
     pub(super) inet: Table,
     /// Whether the kernel has rules for packets.
     seen: bool,
@@ -38,12 +38,12 @@ pub(super) struct Seat<'a> {
 pub(super) enum Packets {
     /// They pass: their frames have been judged.
     Pass,
-    /// They are shut out.
+    /// They are blocked.
     Shut,
 }
 
 impl Tables {
-    /// With nobody bound, for a kernel with these features.
+    /// With no interface bound, for a kernel with these features.
     pub fn new(features: &Features) -> Tables {
         let seen = features.packets.seen;
         let (bridge, netdev) = (layout::skeleton(), layout::device_skeleton());
@@ -71,7 +71,7 @@ impl Tables {
     }
 
     /// The rule set that they are. There is a table for devices only while there are hooks of such, and one for the host's
-    /// IP layer only while there is somebody to be kept from it.
+    /// IP layer only while a bound interface must be blocked or filtered in it.
     pub fn ruleset(&self) -> Ruleset {
         let tables = [
             (true, Family::Bridge, &self.bridge),
@@ -165,7 +165,7 @@ impl Tables {
         self.track(&tracked);
     }
 
-    /// Whether programs are among them of which not all rules are known: those of interfaces that somebody else has bound.
+    /// Whether programs are among them of which not all rules are known: those of interfaces that another process has bound.
     pub fn has_unknown(&self, family: Family) -> bool {
         let rules = self.of(family).chains.values().flat_map(|chain| &chain.rules);
         rules.into_iter().any(|rule| rule.action == Action::Unknown)
@@ -219,7 +219,7 @@ impl Tables {
             layout::keep_out(&mut self.inet, index, seat.packets == Packets::Pass);
         }
         if !matches!(seat.hooks, Hooks::Bridge | Hooks::Port) {
-            // Should it come to a bridge under a name that no hook is for, nobody else keeps it from there.
+            // Should it join a bridge under a name that has no hook, nothing else blocks it there.
             layout::keep_out(&mut self.bridge, index, false);
         }
         for (hooks, entrance) in entrances {
@@ -246,7 +246,7 @@ fn parts(hooks: Hooks, programs: &Programs) -> impl Iterator<Item = (Hooks, &Pro
 }
 
 impl Entrance {
-    /// To a program of an interface with these hooks that it shares with nobody.
+    /// To a program of an interface with these hooks that it shares with no other.
     pub(super) fn private(hooks: Hooks, prefix: Name) -> Entrance {
         match hooks {
             Hooks::Macvtap => Entrance::Turned(prefix),
@@ -254,7 +254,7 @@ impl Entrance {
         }
     }
 
-    /// The prefix of a program that is shared with nobody.
+    /// The prefix of a program that no other interface shares.
     pub(super) fn own_program(&self) -> Option<&Name> {
         match self {
             Entrance::Private(prefix) | Entrance::Turned(prefix) => Some(prefix),

@@ -1,7 +1,7 @@
-//! What a table counts: dropped frames by interface and rule, and, where somebody asks for it, all frames by interface.
+//! What a table counts: dropped frames by interface and rule, and, where the configuration asks for it, all frames by interface.
 //!
 //! A rule that drops leads to a chain that counts and then drops, so that a frame is dropped whether or not the set has
-//! room for it. Counts outlive programs: they go by the interface's index and the rule's own number.
+//! room for it. Counts outlive programs: their key is the interface's index and the rule's own number.
 
 use super::sides::{refresh_dispatch, sides};
 use super::{BOUND, program, set};

@@ -1,6 +1,6 @@
 //! What the host itself sends to guests, marked in its IP layer for their programs.
 //!
-//! A bridge can not tell such a packet from one that the host routes. The IP layer can: its own packets alone meet the
+//! A bridge cannot tell such a packet from one that the host routes. The IP layer can: its own packets alone meet the
 //! `output` hook. Only those are marked that leave by an interface that leads to a guest whose program asks for it, and that
 //! have no mark yet.
 

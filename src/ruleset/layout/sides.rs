@@ -1,7 +1,7 @@
 //! How frames and packets get to the dispatch of a table, and through it to programs: base chains, and what they search.
 //!
-//! At a bridge's hooks the dispatch is the base chain. At a device's own, base chains by name lead to it, one each way; in
-//! the host's IP layer one does that lets those go whom nobody is bound as. Knows names and indexes, no programs.
+//! At a bridge's hooks the dispatch is the base chain. At a device's own hooks, one base chain in each direction jumps to it;
+//! in the host's IP layer one base chain does, and returns packets of unbound interfaces. Knows names and indexes, no programs.
 
 use super::{
     AT_DEVICE, AT_EGRESS, AT_INGRESS, AT_POSTROUTING, AT_PREROUTING, BOUND, FROM_GUEST, RESERVED, TO_GUEST,
@@ -20,7 +20,7 @@ const PREROUTING: &str = "prerouting";
 const POSTROUTING: &str = "postrouting";
 const INGRESS: &str = "ingress";
 const EGRESS: &str = "egress";
-/// Packets from and to whoever is bound.
+/// Packets from and to bound interfaces.
 const FROM: &str = "from";
 const TO: &str = "to";
 
@@ -29,7 +29,7 @@ pub(super) const FILTER_PRIORITY: i32 = -150;
 /// Behind the host's translation of source addresses (100): a guest's own addresses, and those that it sees.
 const LATE_PRIORITY: i32 = 150;
 
-/// Writes the chains of the dispatch anew, as its sets demand.
+/// Rewrites the chains of the dispatch, as its sets demand.
 pub(super) fn refresh_dispatch(table: &mut Table) {
     for side in sides(table) {
         let hooked = |point, priority| Some(Hook { point, priority, device: None });
@@ -46,7 +46,7 @@ pub(super) fn refresh_dispatch(table: &mut Table) {
     }
 }
 
-/// One direction: the chain of its dispatch, and how its frames are told apart.
+/// One direction: the chain of its dispatch, and how its frames are recognized.
 pub(super) struct Side {
     base: &'static str,
     entry: Entry,
@@ -213,11 +213,11 @@ const HOST: [u8; 1] = [0];
 /// What a bridge's own code never sends.
 const TCP_AND_UDP: [u8; 2] = [6, 17];
 
-/// Leads those frames of a bridge's port to the dispatch that its bridge takes or makes itself, before and behind its
-/// hooks; all others pass here, and are judged there.
+/// Sends those frames of a bridge's port to the dispatch that its bridge consumes or creates itself, before and behind its
+/// hooks; all others pass here, and the bridge's hooks filter them.
 ///
 /// What other stations send to the port the kernel has marked as such when it came. Of what the host sends, TCP and UDP
-/// are told at once.
+/// are recognized directly.
 pub fn guard(table: &mut Table, device: &str, traced: bool) {
     let compare = |key, negated, value: &[u8]| Match::Compare { key, negated, value: value.into() };
     let link_local = compare(Key::masked(Field::EtherDaddr, &LINK_LOCAL_BITS), false, &LINK_LOCAL);

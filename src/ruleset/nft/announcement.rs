@@ -29,7 +29,7 @@ impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Event::Foreign { process, name, .. } => write!(f, "{name} (process {process})"),
-            Event::Lost => f.write_str("somebody"),
+            Event::Lost => f.write_str("another program"),
         }
     }
 }

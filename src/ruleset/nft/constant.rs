@@ -61,9 +61,9 @@ fn constant_notes(keys: &[Operand]) -> Vec<u8> {
     };
     let notes = Notes::default().number(UDATA_KEY_ORDER, order);
     let raw = |key: &Operand| key.name.is_none() && key.mask.is_none();
-    let told = |key: &Operand| raw(key) || matches!(key.source, Source::Meta(_)) && key.mask.is_none();
+    let typed = |key: &Operand| raw(key) || matches!(key.source, Source::Meta(_)) && key.mask.is_none();
     match keys {
-        keys if !keys.iter().any(raw) || !keys.iter().all(told) => notes.0,
+        keys if !keys.iter().any(raw) || !keys.iter().all(typed) => notes.0,
         [single] => notes.bytes(UDATA_KEY_TYPEOF, &typeof_note(single).0).0,
         several => {
             let parts = (0..)

@@ -1,7 +1,7 @@
 //! Rules as nf_tables bytecode: the expressions of matches and actions.
 //!
 //! The bytecode is what nft 1.0.6 makes of the rule's text, joined comparisons included, so that a rule looks and
-//! costs the same whoever loaded it. A rule the kernel's limits do not admit is refused here: more than 128
+//! costs the same whichever program loaded it. A rule the kernel's limits do not admit is refused here: more than 128
 //! expressions, or an operand that fills more than its register.
 
 use super::constant::{Constant, key_length};

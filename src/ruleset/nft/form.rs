@@ -14,7 +14,7 @@ use crate::program::ir::observed::Form;
 use crate::program::ir::{Bytes, Family, Rule};
 use std::collections::BTreeMap;
 
-/// The form of a rule of ours; none of a rule that can not be sent.
+/// The form of a rule of ours; none for a rule that cannot be encoded.
 pub fn of(family: Family, rule: &Rule) -> Option<Form> {
     const FIRST_SET: u32 = 1;
     let code = code(family, rule, FIRST_SET).ok()?;

@@ -39,7 +39,7 @@ impl Encoder {
         Encoder { table, messages: Vec::new(), next_set: 1 }
     }
 
-    /// Appends the messages of one step, or says what the kernel could not even be told. A table is made with
+    /// Appends the messages of one step, or says what cannot be encoded. A table is made with
     /// these flags.
     pub(super) fn step(
         &mut self,

@@ -108,7 +108,7 @@ const OWNED: &str = "nwfilter.probe.owned";
 /// A table that no kernel has.
 const NEVER: &str = "nwfilter.probe.never";
 
-/// A device that nobody has: no name may have a slash.
+/// A device that cannot exist: no name may have a slash.
 const NO_DEVICE: &str = "nwfilter/absent";
 
 /// The batch that asks everything, and how its answer is read.

@@ -30,7 +30,7 @@ const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 
 /// Attributes of a trace event.
-mod told {
+mod attribute_kind {
     pub(super) const TABLE: u16 = 1;
     pub(super) const CHAIN: u16 = 2;
     pub(super) const HANDLE: u16 = 3;
@@ -167,21 +167,22 @@ pub fn event(message: &Received<'_>) -> Option<Traced> {
     let all = body(message);
     let word = |kind| attribute(all, kind).and_then(number);
     let name = |kind| attribute(all, kind).map(text).unwrap_or_default();
-    let handle = attribute(all, told::HANDLE).and_then(|bytes| bytes.first_chunk().copied());
-    let code =
-        attribute(all, told::VERDICT).and_then(|inner| attribute(inner, VERDICT_CODE)).and_then(number);
+    let handle = attribute(all, attribute_kind::HANDLE).and_then(|bytes| bytes.first_chunk().copied());
+    let code = attribute(all, attribute_kind::VERDICT)
+        .and_then(|inner| attribute(inner, VERDICT_CODE))
+        .and_then(number);
     let family = message.payload.first().and_then(|number| family_of(*number));
-    let oif = word(told::OIF);
+    let oif = word(attribute_kind::OIF);
     let leaves = family == Some(Family::Inet) && oif.is_some();
     Some(Traced {
-        id: word(told::ID)?,
+        id: word(attribute_kind::ID)?,
         family,
-        table: name(told::TABLE),
-        chain: name(told::CHAIN),
+        table: name(attribute_kind::TABLE),
+        chain: name(attribute_kind::CHAIN),
         handle: handle.map(u64::from_be_bytes),
-        verdict: verdict(code.or(word(told::POLICY))),
-        headers: headers(told::HEADERS.map(|kind| attribute(all, kind)), leaves),
-        iif: word(told::IIF),
+        verdict: verdict(code.or(word(attribute_kind::POLICY))),
+        headers: headers(attribute_kind::HEADERS.map(|kind| attribute(all, kind)), leaves),
+        iif: word(attribute_kind::IIF),
         oif,
     })
 }

@@ -1,22 +1,22 @@
-//! Who is shut out for a moment before a change: whose packets the host's IP layer judges that it has let by until then.
+//! Interfaces that are blocked for a moment before a change: those that the host's IP layer exempted and filters from now on.
 //!
-//! It has let them by to be judged at the interface's own hooks, and some may wait between the two until the guest says its
-//! MAC address. Once its own hooks leave them to the IP layer nobody would judge these. So no more may come for a moment,
-//! in which those that wait are let go. Pure; letting go is [`apply`](crate::kernel::apply)'s.
+//! The IP layer passed their packets because the interface's own hooks filter them, and some may be queued between the two
+//! until the guest answers ARP or NDP. Once the own hooks leave these packets to the IP layer, neither would filter them. So
+//! new packets are blocked for a moment, in which the queue is dropped. Pure; dropping the queue is [`apply`](crate::kernel::apply)'s.
 
 use super::{Change, Step, push_elements, push_removal};
 use crate::program::ir::{Bytes, Family, Ruleset, Set};
 use crate::ruleset::layout::{self, AT_POSTROUTING, AT_PREROUTING};
 use imbl::ordmap::DiffItem;
 
-/// The moment before a change in which packets to some interfaces are shut out.
+/// The moment before a change in which packets to some interfaces are blocked.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Pause {
     /// The indexes of these interfaces.
     pub links: Vec<u32>,
-    /// Shuts their packets out.
+    /// Blocks packets to them.
     pub begin: Vec<Step>,
-    /// Lets them by again, where the change is refused.
+    /// Exempts them again, where the change is refused.
     pub undo: Vec<Step>,
 }
 
@@ -28,7 +28,7 @@ impl Pause {
             return None;
         }
         let links = keys.iter().filter_map(|key| layout::index_of(key)).collect();
-        // Who is shut out already was so by a change that did not come to its end.
+        // An interface that is blocked already was blocked by a change that did not complete.
         let before = map(old, AT_POSTROUTING)?;
         keys.retain(|key| before.elements.contains_key(key));
         let elements = keys.iter().map(|key| (key.clone(), before.elements[key].clone())).collect();
@@ -50,7 +50,7 @@ fn map<'a>(rules: &'a Ruleset, name: &str) -> Option<&'a Set> {
     rules.tables.get(&Family::Inet)?.sets.get(name)
 }
 
-/// Whose packets are let by and have a program in the IP layer of the new rules.
+/// Interfaces that the old rules exempt and that have a program in the IP layer of the new ones.
 fn judged_from_now_on(before: &Set, after: &Set, new: &Ruleset) -> Vec<Bytes> {
     let is_judged = |key: &Bytes| {
         let judged = |index| layout::entrance(new.tables.get(&Family::Inet)?, index);
@@ -60,6 +60,6 @@ fn judged_from_now_on(before: &Set, after: &Set, new: &Ruleset) -> Vec<Bytes> {
         DiffItem::Add(..) => None,
         DiffItem::Remove(key, datum) | DiffItem::Update { old: (key, datum), .. } => Some((key, datum)),
     });
-    let let_by = changed.filter(|(key, datum)| layout::is_elsewhere(datum) && is_judged(key));
-    let_by.map(|(key, _)| key.clone()).collect()
+    let exempted = changed.filter(|(key, datum)| layout::is_elsewhere(datum) && is_judged(key));
+    exempted.map(|(key, _)| key.clone()).collect()
 }

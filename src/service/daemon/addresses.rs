@@ -25,14 +25,14 @@ pub(super) struct Addresses {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Refusal {
     last: Duration,
-    told: Duration,
+    reported: Duration,
 }
 
 impl Refusal {
     /// A refusal after an earlier one, and whether it is worth a line of the log.
     fn after(earlier: Option<Refusal>, now: Duration) -> (Refusal, bool) {
-        let told = earlier.map(|earlier| earlier.told).filter(|told| now < *told + REMINDER);
-        (Refusal { last: now, told: told.unwrap_or(now) }, told.is_none())
+        let reported = earlier.map(|earlier| earlier.reported).filter(|reported| now < *reported + REMINDER);
+        (Refusal { last: now, reported: reported.unwrap_or(now) }, reported.is_none())
     }
 }
 
@@ -81,14 +81,14 @@ impl Addresses {
         self.refusal.is_some_and(|refusal| now < refusal.last + PAUSE)
     }
 
-    /// Writes the journal anew where most of it is history.
+    /// Rewrites the journal where most of it is history.
     pub(super) fn shorten(&mut self, book: &Book, needed: usize, now: Duration) {
         if self.journal.is_long(needed) && !self.is_refused(now) {
             self.write_anew(book, now);
         }
     }
 
-    /// Writes the journal anew with just this.
+    /// Rewrites the journal with just this.
     pub(super) fn write_anew(&mut self, book: &Book, now: Duration) {
         let outcome = self.journal.rewrite(&file::write(book));
         if outcome.is_ok() {
@@ -120,7 +120,7 @@ impl Addresses {
                     let reason = chain(fault);
                     error!(
                         reason,
-                        "addresses can not be written down: guests that have none yet get none until they can"
+                        "learned addresses cannot be written: a guest without an address stays blocked until they can; check the disk and the permissions of state_dir"
                     );
                 }
             }
@@ -135,11 +135,11 @@ mod tests {
     #[test]
     fn a_refusal_is_told_once_a_minute() {
         let second = Duration::from_secs;
-        let (first, told) = Refusal::after(None, second(5));
-        assert!(told);
-        let (again, told) = Refusal::after(Some(first), second(6));
-        assert_eq!((again, told), (Refusal { last: second(6), told: second(5) }, false));
-        let (later, told) = Refusal::after(Some(again), second(65));
-        assert_eq!((later, told), (Refusal { last: second(65), told: second(65) }, true));
+        let (first, reported) = Refusal::after(None, second(5));
+        assert!(reported);
+        let (again, reported) = Refusal::after(Some(first), second(6));
+        assert_eq!((again, reported), (Refusal { last: second(6), reported: second(5) }, false));
+        let (later, reported) = Refusal::after(Some(again), second(65));
+        assert_eq!((later, reported), (Refusal { last: second(65), reported: second(65) }, true));
     }
 }

@@ -1,4 +1,4 @@
-//! Answers clients, and whoever keeps figures.
+//! Answers clients and the metrics server.
 
 use super::Daemon;
 use super::tell::{Ask, View, bad_ipset, ipset_sets};
@@ -107,12 +107,12 @@ impl Daemon {
         }
     }
 
-    /// What is told of us at this moment to whoever keeps figures.
+    /// The state of the daemon at this moment, for the metrics server.
     pub(super) fn figures(&self, question: metrics_server::Question) {
         self.teller.ask(Ask::Figures(question, self.view()));
     }
 
-    /// Has the kernel's counts read, to forget those of what is no more; nobody waits for that.
+    /// Has the kernel's counts read, to drop those of objects that no longer exist; no call waits for that.
     pub(super) fn count_for_tidying(&self) {
         let (teller, to) = (self.teller.clone(), self.counted.clone());
         let wanted = Wanted { sets: self.state.counted(), chains: Vec::new() };

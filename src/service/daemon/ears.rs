@@ -17,15 +17,15 @@ pub struct Ears {
     to: mpsc::Sender<Observation>,
     /// How many there may be.
     most: usize,
-    /// Whether some can not be opened, which is told once.
+    /// Whether some cannot be opened, which is logged once.
     short: bool,
 }
 
 impl Ears {
     /// None open, and where they will tell.
     pub fn new(most: usize) -> (Ears, mpsc::Receiver<Observation>) {
-        let (to, told) = mpsc::channel(SIGHTINGS);
-        (Ears { open: BTreeMap::new(), to, most, short: false }, told)
+        let (to, observations) = mpsc::channel(SIGHTINGS);
+        (Ears { open: BTreeMap::new(), to, most, short: false }, observations)
     }
 
     /// Closes those that are not asked for any longer.
@@ -48,7 +48,7 @@ impl Ears {
         }
         if let Some((index, error)) = missing.first().filter(|_| !self.short) {
             let (guests, open) = (missing.len(), self.open.len());
-            error!(guests, open, index, reason = %error, "guests can not be listened to, and wait for their addresses");
+            error!(guests, open, index, reason = %error, "cannot capture from guest interfaces: their addresses are not learned until it can; raise LimitNOFILE, or give the addresses in the bindings");
         }
         self.short = !missing.is_empty();
     }

@@ -57,7 +57,7 @@ impl Filters {
     pub(super) fn open(config: &Config) -> Result<Filters, Failure> {
         let directory = Store::open(&config.filter_dir)?;
         let standard = match config.standard_filters.then(|| Standard::open(config)).transpose() {
-            // A start that fails would filter nobody anew; these filters alone are not believed.
+            // A start that fails would bind no interface; only these filters are left out.
             Err(fault @ Fault::Open(_)) => {
                 error!(reason = %fault, "the standard filters are those that have a file");
                 None
@@ -67,7 +67,7 @@ impl Filters {
         Ok(Filters { directory, standard })
     }
 
-    /// All filters, and how many documents are at fault. One that is faulty is told of and left out; one without a UUID keeps
+    /// All filters, and how many documents are at fault. One that is faulty is logged and left out; one without a UUID keeps
     /// the one by which its name is known, or gets one for good.
     pub(super) fn read(&self, known: &Known) -> Result<(Vec<Filter>, usize), Fault> {
         let (files, others) = self.look()?;
@@ -83,7 +83,7 @@ impl Filters {
     }
 
     /// What the directory holds and is in force, and the other standard filters. The administrator's choices are recorded; a disk
-    /// that does not take them is told of, and the next look compares with the same record.
+    /// that does not take them is logged, and the next look compares with the same record.
     fn look(&self) -> Result<(Files, Vec<Document>), Fault> {
         let mut files = files(&self.directory)?;
         let Some(standard) = &self.standard else { return Ok((files, Vec::new())) };
@@ -134,7 +134,7 @@ impl Standard {
         Ok(Standard { state: Store::open(&config.state_dir)?, directory: config.filter_dir.clone() })
     }
 
-    /// What was recorded. A record that can not be understood is told of, and begun again.
+    /// What was recorded. A record that cannot be understood is logged, and replaced.
     fn record(&self) -> Result<Record, Fault> {
         let record = match self.state.get(RECORD) {
             Ok(text) => Record::read(&text).unwrap_or_else(|reason| {

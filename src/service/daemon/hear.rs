@@ -1,4 +1,4 @@
-//! What guests' frames told becomes what is known of their addresses, and the rules that need it.
+//! Turns observed frames into learned addresses, and these into rules.
 
 use super::transaction::CommitError;
 use super::{Daemon, start};
@@ -11,8 +11,8 @@ use crate::guest::observation::Observation;
 use tracing::{error, info};
 
 impl Daemon {
-    /// Guests' frames told something. All of it is one change, so that many guests do not wait for each other; where that is
-    /// refused, each has its own.
+    /// Applies a batch of observations. It is one change, so that many guests do not wait for each other; where that is
+    /// refused, each observation is a change of its own.
     pub(super) async fn hear(&mut self, sightings: Vec<Observation>) {
         self.counters.heard(sightings.len());
         if self.learn(&sightings).await.is_err() {
@@ -35,7 +35,7 @@ impl Daemon {
         }
     }
 
-    /// What can not be written down is not learned; the guest's next frame may tell it again.
+    /// What cannot be written is not learned; the guest's next frame may carry it again.
     async fn learn(&mut self, sightings: &[Observation]) -> Result<(), CommitError> {
         let (mut next, now) = (self.state.clone(), self.now());
         let mut learned = Vec::new();
@@ -58,7 +58,7 @@ impl Daemon {
         Ok(())
     }
 
-    /// Opens ears for whoever is to be listened to.
+    /// Opens captures for the guests that learn.
     pub(super) fn listen(&mut self) {
         let posts = self.state.posts();
         self.ears.close(&posts);
@@ -71,7 +71,7 @@ impl Daemon {
         self.addresses.shorten(&book, needed, now);
     }
 
-    /// Writes the journal anew at the start, unless it says already what is known.
+    /// Rewrites the journal at the start, unless it already says what is known.
     pub(super) fn write_what_is_known(&mut self, said: Option<&Book>) {
         let (book, now) = (self.state.book(), self.now());
         let (known, _) = file::read(&file::write(&book), start::time(), learning::MOST);

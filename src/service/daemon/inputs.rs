@@ -46,7 +46,7 @@ pub(super) struct Inputs {
     pub(super) alive: tokio::time::Interval,
     pub(super) stop: watch::Sender<bool>,
     pub(super) server: JoinHandle<io::Result<()>>,
-    /// Whoever answers for metrics, where anybody does.
+    /// The metrics server, if one is configured.
     reporter: Option<JoinHandle<io::Result<()>>>,
 }
 
@@ -80,7 +80,7 @@ impl Inputs {
             reporter,
             looks: look::looks(&daemon.config, &daemon.teller, daemon.started),
             counted,
-            foreign: foreign.map_err(system("changes of rules can not be followed"))?,
+            foreign: foreign.map_err(system("cannot follow changes of rules"))?,
             alive: tokio::time::interval(systemd::watchdog().unwrap_or(ALIVE)),
             stop,
             server: tokio::spawn(rpc::serve(listeners, limits, queues, connected_to, stopped)),

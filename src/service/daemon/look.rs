@@ -1,6 +1,6 @@
-//! Looks, from time to time, whether bound interfaces carry frames that no chain of ours sees, and tells of it.
+//! Checks periodically whether bound interfaces carry frames that no chain of ours sees, and logs it.
 //!
-//! Reading is a task of its own that nobody waits for. What it means is [`unseen`](crate::ruleset::bypass)'s.
+//! Reading is a task of its own that no call waits for. [`bypass`](crate::ruleset::bypass) compares the samples.
 
 use super::Daemon;
 use super::tell::Teller;
@@ -45,7 +45,7 @@ async fn keep_looking(period: Duration, teller: Teller, started: Instant, to: mp
                     return;
                 }
             }
-            Err(error) => debug!(reason = %error, "frames that pass unseen can not be looked for"),
+            Err(error) => debug!(reason = %error, "bypass check failed; it is repeated"),
         }
     }
 }

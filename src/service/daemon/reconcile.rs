@@ -1,4 +1,4 @@
-//! Taking the kernel to what must be in force: at the start, after a change, and when somebody else changed our rules.
+//! Takes the kernel to what must be in force: at the start, after a change, and when another program changed our rules.
 
 use super::{AGAIN, Daemon, Failure, KernelState, gone, system};
 use crate::guest::link::{Link, LinkEvent};
@@ -16,7 +16,7 @@ use std::time::Instant;
 use tracing::{error, warn};
 
 impl Daemon {
-    /// What the kernel filters under a name that it no longer has is nobody's, and is not let go for that.
+    /// What the kernel filters under a name that the interface no longer has belongs to no binding, and still stays filtered.
     pub(super) async fn close_strays(&mut self) -> Result<(), Failure> {
         let observed = self.see().await?;
         let ruleset = recall(&observed, &Ruleset::default());
@@ -38,7 +38,7 @@ impl Daemon {
 
     pub(super) async fn see(&self) -> Result<Observed, Failure> {
         let observed = self.kernel.submit_observe().await.map_err(|_| gone())?;
-        observed.map_err(system("rules can not be read"))
+        observed.map_err(system("cannot read the rules"))
     }
 
     /// Ports whose filters the kernel refuses are closed, so that all others have their rules.
@@ -64,7 +64,7 @@ impl Daemon {
         }
     }
 
-    /// After a start of the host no set is there: guests whose filters name one have to wait until somebody makes it.
+    /// After a start of the host no set is there: guests whose filters name one wait until an administrator creates it.
     async fn demand_ipsets_in_force(&self) -> Result<(), apply::Refused> {
         let unseen = |failure: Failure| apply::Refused::unsent("the rules in force", failure.to_string());
         let observed = self.see().await.map_err(unseen)?;
@@ -73,9 +73,9 @@ impl Daemon {
         apply::Refused::of(ipset::unmade(&difference, &observed, apply::has_ipset))
     }
 
-    /// Whether links were known that are gone by now, whose hooks can not be had.
+    /// Whether links were known that are gone by now, whose hooks cannot be installed.
     fn forget_gone_links(&mut self) -> Result<bool, Failure> {
-        let there = links::snapshot().map_err(system("links can not be listed"))?;
+        let there = links::snapshot().map_err(system("cannot list links"))?;
         let gone = self.state.links_not_in(&there);
         for link in &gone {
             self.state = self.state.link(&LinkEvent::Gone(Link::clone(link))).next;
@@ -84,7 +84,7 @@ impl Daemon {
     }
 
     /// Makes the tables ours that an earlier daemon left, as they are. The kernel takes no new base chain in the batch in which
-    /// a table gets its owner, so what must be in force comes after it; from here on nobody else can change them.
+    /// a table gets its owner, so what must be in force comes after it; from here on no other process can change them.
     async fn adopt(&mut self) -> Result<(), Failure> {
         let observed = self.see().await?;
         let tables =
@@ -123,7 +123,7 @@ impl Daemon {
         self.retry_retire(left, new).await
     }
 
-    /// Refuses a change that would make a set which a filter names and nobody has made.
+    /// Refuses a change that would make a set which a filter names and which does not exist.
     async fn demand_ipsets(&self, plan: &Plan) -> Result<(), apply::Refused> {
         if !ipset::makes_any(plan) {
             return Ok(());
@@ -141,8 +141,8 @@ impl Daemon {
         self.submit(change).await
     }
 
-    /// Whoever moves is not let in where he is before the last batch is in force. What was refused of it is planned anew
-    /// from what is there, a few times.
+    /// An interface that moves passes no traffic at its new attach point before the last batch is in force. What was refused of
+    /// that batch is planned again from what the kernel holds, a few times.
     async fn retry_retire(&mut self, mut left: Vec<Refusal>, new: &Ruleset) -> Result<(), apply::Refused> {
         for _ in 0..apply::TRIES {
             if left.is_empty() {
@@ -169,28 +169,28 @@ impl Daemon {
         }
     }
 
-    /// Somebody else changed our rules.
+    /// Another program changed our rules.
     pub(super) async fn meet(&mut self, who: &str) {
         let began = Instant::now();
         match self.reconcile().await {
             Ok(true) => {
                 self.counters.heal(true);
-                warn!(by = who, took = ?began.elapsed(), "rules were changed by somebody else, and are restored")
+                warn!(by = who, took = ?began.elapsed(), "rules were changed by another program and are restored")
             }
             Ok(false) => {}
             Err(failure) => {
                 self.counters.heal(false);
-                error!(by = who, reason = %failure, "rules were changed by somebody else, and are not restored")
+                error!(by = who, reason = %failure, "rules were changed by another program and are not restored: the changed rules count; restart the daemon")
             }
         }
     }
 
-    /// Puts a plan in force; what of its last batch was refused, if somebody moves who needs it.
+    /// Puts a plan in force; what of its last batch was refused, if an interface moves and needs it.
     pub(super) async fn submit(&mut self, plan: Plan) -> Result<Vec<Refusal>, apply::Refused> {
         if plan.is_empty() {
             return Ok(Vec::new());
         }
-        // What is retired no packet can reach any more, and nobody has to wait for that, unless somebody moves.
+        // No packet can reach what is retired, so no call waits for that, unless an interface moves.
         let moves = plan.moves();
         self.know_ipsets(&plan);
         let retire = if moves { Retire::BeforeAnswer } else { Retire::AfterAnswer };

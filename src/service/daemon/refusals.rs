@@ -14,7 +14,7 @@ const LINES: u32 = 5;
 /// Bytes of a reason.
 const REASON: usize = 500;
 
-/// What was told of those with either right, so that readers can not hide what others were refused.
+/// What was logged of clients with either right, so that readers cannot hide what others were refused.
 pub(super) struct Refusals {
     full: Quota,
     read_only: Quota,
@@ -42,7 +42,7 @@ impl Refusals {
         }
     }
 
-    /// When it is time to tell how many were not told.
+    /// When it is time to log how many were not logged.
     pub(super) fn due(&self) -> Option<Instant> {
         [&self.full, &self.read_only].into_iter().filter_map(Quota::due).min()
     }

@@ -62,7 +62,7 @@ mod tests {
         let path = runtime.path().join(DRIVER);
         fs::create_dir(path.parent().unwrap()).unwrap();
         fs::write(&path, "1\n").unwrap();
-        assert_eq!(find(runtime.path()), None, "nobody holds it");
+        assert_eq!(find(runtime.path()), None, "no process holds it");
         let test = std::thread::current()
             .name()
             .unwrap()

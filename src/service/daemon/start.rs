@@ -33,14 +33,14 @@ use tracing::{error, warn};
 const ADDRESSES: &str = "addresses";
 /// The ending of what was in the journal's place.
 const ASIDE: &str = "not-a-file";
-/// Lines that can not be read of which each is told.
+/// Unreadable lines that are logged one by one.
 const SKIPPED: usize = 5;
 /// Where libvirt's own driver keeps leases, below its runtime directory.
 const LIBVIRT_LEASES: &str = "network/nwfilter.leases";
 
 /// The right to be the only daemon of these directories.
 pub fn lock(config: &Config) -> Result<Lock, Failure> {
-    let system = |error| Failure::System("the runtime directory can not be made", error);
+    let system = |error| Failure::System("cannot make the runtime directory", error);
     std::fs::create_dir_all(&config.runtime_dir).map_err(system)?;
     Ok(Lock::take(&config.runtime_dir.join(LOCK))?)
 }
@@ -68,8 +68,7 @@ pub fn most_ears() -> usize {
 /// Tells others our process number in a file.
 pub fn write_process_number(path: &Path) -> Result<(), Failure> {
     let text = format!("{}\n", std::process::id());
-    std::fs::write(path, text)
-        .map_err(|error| Failure::System("the process number can not be written", error))
+    std::fs::write(path, text).map_err(|error| Failure::System("cannot write the process number", error))
 }
 
 /// The directory of the status files of bindings.
@@ -92,8 +91,8 @@ pub struct Learned {
     pub stands: bool,
 }
 
-/// What was learned before, and where to write what will be. Where nothing ever was, leases of libvirt's own driver count. What can
-/// not be read or written keeps nobody from being filtered: guests whose addresses are lost wait for them.
+/// What was learned before, and where to write what will be. Where nothing ever was, leases of libvirt's own driver count. What
+/// cannot be read or written leaves no guest unfiltered: guests whose addresses are lost wait for them.
 pub fn addresses(config: &Config, now: Duration) -> Learned {
     let (journal, mut text) = journal(&config.state_dir.join(ADDRESSES));
     let foreign = text.is_empty();
@@ -115,7 +114,7 @@ fn journal(path: &Path) -> (Journal, String) {
     let aside = asides.into_iter().find(|aside| aside.symlink_metadata().is_err()).unwrap_or_default();
     let opened = Journal::open(path).or_else(|fault| match fault {
         Fault::NotAFile(_) => {
-            error!(file = %path.display(), aside = %aside.display(), "no file, and put aside: addresses are learned anew");
+            error!(file = %path.display(), aside = %aside.display(), "no regular file, and put aside: addresses are learned again");
             std::fs::rename(path, &aside).map_err(|_| fault).and_then(|()| Journal::open(path))
         }
         fault => Err(fault),
@@ -123,7 +122,7 @@ fn journal(path: &Path) -> (Journal, String) {
     opened.unwrap_or_else(|fault| {
         error!(
             reason = chain(&fault),
-            "addresses can not be written down: guests that have none get none until they can"
+            "learned addresses cannot be written: a guest without an address stays blocked until they can; check the disk and the permissions of state_dir"
         );
         Journal::unwritable(path)
     })
@@ -220,7 +219,7 @@ pub fn need_rights() -> Result<(), Failure> {
     )))
 }
 
-/// A firewall with all of these filters but those that can not stand beside the others.
+/// A firewall with all of these filters but those that conflict with the others.
 pub fn define_all(firewall: Firewall, filters: Vec<Filter>) -> Firewall {
     let (sound, faults) = engine::sound(firewall.filters(), filters);
     tell_of(&faults);
@@ -234,7 +233,7 @@ pub fn tell_of(faults: &[engine::Fault]) {
     }
 }
 
-/// Who else changed rules, if anybody did.
+/// Which other program changed rules, if one did.
 pub fn foreign(ready: &mut AsyncFdReadyMutGuard<'_, Watch>) -> Option<String> {
     let mut who = None;
     loop {
@@ -243,7 +242,7 @@ pub fn foreign(ready: &mut AsyncFdReadyMutGuard<'_, Watch>) -> Option<String> {
             Ok(None) => break,
             Err(error) => {
                 warn!(reason = %error, "changes of rules may have been missed");
-                who = Some("somebody".into());
+                who = Some("another program".into());
                 break;
             }
         }
@@ -252,7 +251,7 @@ pub fn foreign(ready: &mut AsyncFdReadyMutGuard<'_, Watch>) -> Option<String> {
     who
 }
 
-/// All bindings in force when the last daemon ended, and the ports of those that can not be read.
+/// All bindings in force when the last daemon ended, and the ports of those that cannot be read.
 pub fn read_bindings(store: &Store) -> Result<(Vec<Binding>, Vec<String>), Failure> {
     let (mut bindings, mut lost) = (Vec::new(), Vec::new());
     for document in store.load()? {

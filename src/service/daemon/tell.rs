@@ -1,7 +1,7 @@
-//! Answers whoever only looks, on a thread and with a netfilter socket of its own.
+//! Answers calls that only read, on a thread and with a netfilter socket of its own.
 //!
 //! A look gets the state as it was when it was asked, which costs a few pointers; what is made of it costs the daemon's own
-//! task nothing. All who ask for the status at once share one answer. The thread reads from the kernel only what counts.
+//! task nothing. Concurrent status calls share one answer. The thread reads from the kernel only what counts.
 
 use super::refusals::Refusals;
 use crate::document::diag::{self, Diagnostic};
@@ -32,7 +32,7 @@ use uuid::Uuid;
 pub(super) enum Ask {
     /// A client's call that looks, with what there is to be seen.
     Call(Call, Box<View>),
-    /// Figures for whoever keeps them.
+    /// Figures for the metrics server.
     Figures(metrics_server::Question, Box<View>),
     /// What the kernel has in these sets.
     Counts(Wanted, oneshot::Sender<io::Result<Observed>>),
@@ -71,7 +71,7 @@ impl Teller {
         Ok(Teller(to))
     }
 
-    /// Asks. Where the thread has ended, whoever asks is told so by the end of the channel of the answer.
+    /// Asks. Where the thread has ended, the answer's channel ends, too.
     pub(super) fn ask(&self, ask: Ask) {
         let _ = self.0.send(ask);
     }
@@ -106,7 +106,7 @@ impl Telling {
         }
     }
 
-    /// The next to be answered; meanwhile it is told what refusals were not told.
+    /// The next to be answered; meanwhile the number of unlogged refusals is logged.
     fn next(&mut self, asked: &mpsc::Receiver<Ask>) -> Option<Ask> {
         while let Some(due) = self.refusals.due() {
             match asked.recv_timeout(due.saturating_duration_since(Instant::now())) {

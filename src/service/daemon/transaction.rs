@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use tracing::{error, warn};
 
 /// So much is said of one change.
-const TOLD: usize = 16;
+const NOTICES: usize = 16;
 
 /// After which time a disk is tried again.
 const SOON: Duration = Duration::from_secs(1);
@@ -55,7 +55,7 @@ impl Transaction {
         })
     }
 
-    /// Puts everything back, the last first. What can not be put back now stays to be put back.
+    /// Puts everything back, the last first. What cannot be put back now is tried again later.
     fn rollback(&mut self, addresses: &mut Addresses, now: Duration) -> Result<(), Fault> {
         while let Some(written) = self.0.last() {
             match written {
@@ -87,7 +87,7 @@ impl Daemon {
     pub(super) async fn try_commit(&mut self, change: Change) -> Result<Reply, CommitError> {
         let outcome = self.stage(&change).await;
         if outcome.is_ok() {
-            change.told.iter().take(TOLD).for_each(|told| warn!(notice = %told, "taken"));
+            change.notices.iter().take(NOTICES).for_each(|notice| warn!(%notice, "taken"));
             let left = std::mem::replace(&mut self.state, change.next);
             trail::tell(&left, &self.state);
             self.unguard(&left);
@@ -99,7 +99,7 @@ impl Daemon {
 
     /// Writes what must be written before, puts the rules in force, and owes the rest.
     async fn stage(&mut self, change: &Change) -> Result<(), CommitError> {
-        // Nobody is listened to whose rules are about to go.
+        // The capture of an interface whose rules are about to go ends first.
         if !change.next.knows_the_same(&self.state) || !change.next.binds_the_same(&self.state) {
             self.ears.close(&change.next.posts());
         }

@@ -10,7 +10,7 @@
 //! | place | optional: string document, u32 line, u32 column, string excerpt, u32 start, u32 end |
 //!
 //! A place carries the line that it begins on, or a part of a long one, not the document. A reader gets a document of the
-//! same name, with nothing but that line in it, at the same line and column. Whoever reads believes no number.
+//! same name, with nothing but that line in it, at the same line and column. The reader trusts no number.
 
 use super::xdr::{Malformed, Reader, Writer};
 use crate::document::diag::{self, Code, Diagnostic, Severity};

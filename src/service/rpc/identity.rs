@@ -43,7 +43,7 @@ pub fn read(from: &mut Reader) -> Result<Vec<(String, i32)>, Malformed> {
     Ok(said)
 }
 
-/// Refuses a field nobody knows, or one of the wrong kind.
+/// Refuses an unknown field, or one of the wrong kind.
 pub fn check(said: &[(String, i32)]) -> Result<(), Error> {
     said.iter().try_for_each(|(field, kind)| match FIELDS.iter().find(|(known, _)| known == field) {
         None => {

@@ -1,7 +1,7 @@
 //! The two sockets clients come to: made here, or handed over by systemd.
 //!
 //! A socket file is never open to more than its mode says, not even for a moment, and another daemon's
-//! file is never taken away: one is removed only when nobody listens behind it.
+//! file is never removed: a file is removed only when no process listens on it.
 
 use rustix::fs::Mode;
 use socket2::{SockAddr, Socket, Type};
@@ -48,7 +48,7 @@ pub struct Permissions {
 /// Why there is no socket to listen on.
 #[derive(Debug, thiserror::Error)]
 pub enum NoSocket {
-    /// Somebody listens there already.
+    /// Another process listens there already.
     #[error("{}: another daemon is listening", .0.display())]
     InUse(PathBuf),
     /// There is a file and it is no socket.

@@ -57,7 +57,7 @@ pub mod kind {
     pub const CALL: i32 = 0;
     /// The answer to a call.
     pub const REPLY: i32 = 1;
-    /// Something nobody asked for: a ping, a pong.
+    /// Unsolicited: a ping, a pong.
     pub const MESSAGE: i32 = 2;
     /// A call whose arguments follow a count of file descriptors.
     pub const CALL_WITH_FDS: i32 = 4;

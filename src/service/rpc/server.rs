@@ -1,9 +1,9 @@
 //! Serves libvirt's RPC on unix sockets: clients in, typed calls out to the engine over one channel.
 //!
 //! Whatever clients do, memory stays bounded: so many of them, so many calls of each, so many calls and
-//! so many bytes of long frames at once. Each of the two sockets has its own share of all that, so nobody
-//! on the read-only one can starve the other, and calls that only look have places of their own. A client that breaks a limit or a rule loses its own
-//! connection and nothing else. It knows nothing of filters.
+//! so many bytes of long frames at once. Each of the two sockets has its own share of all that, so no
+//! client of the read-only one can starve the other, and calls that only read have places of their own. A client that breaks
+//! a limit or a rule loses its own connection and nothing else. It knows nothing of filters.
 
 use super::connection::Connection;
 use super::listen::{Listener, Listeners};
@@ -97,7 +97,7 @@ const KEEP_READ_ONLY: usize = super::frames::SMALL - HEADER;
 /// After an accept that failed for want of descriptors, for one.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// How often it is told that all places are taken.
+/// How often it is logged that all places are taken.
 const FULL: Duration = Duration::from_secs(10);
 
 impl Default for Limits {
@@ -162,8 +162,8 @@ impl Pool {
 
     /// A line now and then, however often clients come and go while there is no place.
     fn tell_full(&self) {
-        let mut told = self.full.lock().expect("nobody panics while it is held");
-        if let Some(left_out) = told.ask(Instant::now()) {
+        let mut quota = self.full.lock().expect("no thread panics while it is held");
+        if let Some(left_out) = quota.ask(Instant::now()) {
             let (limit, access) = (self.limits.clients, self.access);
             tracing::warn!(limit, ?access, left_out, "all places for clients are taken");
         }
@@ -233,6 +233,6 @@ async fn client(stream: UnixStream, place: Place, pool: Arc<Pool>, stop: watch::
 
 /// Returns when the daemon is to stop.
 pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
-    // An error is the sender gone, and nobody else could tell us to stop.
+    // An error means that the sender is gone, and nothing else could stop us.
     let _ = stop.wait_for(|stop| *stop).await;
 }

@@ -82,7 +82,7 @@ const RELEASE: u64 = 12_008_000;
 /// The one connection that can be opened.
 const URI: &str = "nwfilter:///system";
 
-/// Features a client is told are there: passing descriptors, keepalive, event callbacks, close callback.
+/// Features that clients are offered: passing descriptors, keepalive, event callbacks, close callback.
 const FEATURES: [i32; 4] = [8, FEATURE_KEEPALIVE, 14, 15];
 const FEATURE_KEEPALIVE: i32 = 10;
 
@@ -100,7 +100,7 @@ impl Session {
             (KEEPALIVE, kind::MESSAGE) => pong(head),
             (_, kind::CALL) => self.call(now, head, body),
             (_, kind::CALL_WITH_FDS) => self.call_with_fds(now, head, body),
-            // Replies and streams nobody is waiting for: libvirt drops them too.
+            // Replies and streams that no call waits for: libvirt drops them too.
             _ => Step::Ignore,
         }
     }
@@ -203,7 +203,7 @@ impl Session {
                 self.authenticated = true;
                 to.array(&[0], |to, none| to.i32(*none));
             }
-            // SASL and polkit: whoever could connect is already allowed, nothing else is on offer.
+            // SASL and polkit: a client that could connect is already allowed; nothing else is offered.
             remote::AUTH_SASL_INIT..=remote::AUTH_POLKIT => {
                 return Err(Error::new(Code::AuthFailed, Domain::Rpc, "authentication failed"));
             }
@@ -220,7 +220,7 @@ impl Session {
             remote::GET_URI => to.string(URI),
             remote::IS_SECURE => to.i32(1),
             remote::GET_LIB_VERSION => to.u64(RELEASE),
-            // That the connection may close is told by closing it.
+            // The server consents to the close by closing.
             remote::REGISTER_CLOSE_CALLBACK | remote::UNREGISTER_CLOSE_CALLBACK => &mut to,
             remote::SET_IDENTITY => {
                 let said = identity::read(from).map_err(undecodable)?;

@@ -40,7 +40,7 @@ fn object(from: &mut Reader) -> Result<(), Malformed> {
     from.fixed::<16>().map(drop)
 }
 
-/// Appends as much of `text` as is sent: C clients end at a NUL, nobody reads beyond 64 KiB.
+/// Appends as much of `text` as is sent: C clients end at a NUL, no client reads beyond 64 KiB.
 fn sendable<'a>(to: &'a mut Writer, text: &str) -> &'a mut Writer {
     let whole = text.split('\0').next().unwrap_or_default();
     let cut = (0..=whole.len().min(TEXT_MAX)).rev().find(|at| whole.is_char_boundary(*at));

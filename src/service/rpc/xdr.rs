@@ -5,7 +5,7 @@
 //! It is as lenient as libvirt's own decoder where that costs nothing (padding bytes, booleans other
 //! than 0 and 1) and stricter in one thing: a string that is no document must be UTF-8, and none has a NUL.
 
-/// Why bytes could not be read. One reason only: clients are told no more than that.
+/// Why bytes could not be read. One reason only: clients learn no more than that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("malformed XDR")]
 pub struct Malformed;
@@ -133,7 +133,7 @@ impl Writer {
         self.bytes.len()
     }
 
-    /// What somebody else encoded.
+    /// What another encoder wrote.
     pub fn raw(&mut self, encoded: &[u8]) -> &mut Self {
         self.bytes.extend_from_slice(encoded);
         self

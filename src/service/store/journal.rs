@@ -1,8 +1,8 @@
-//! A file that grows by lines, each on the disk before it counts, and is written anew once most of them are history.
+//! A file that grows by lines, each on the disk before it counts, and is rewritten once most of them are history.
 //!
-//! What a line means is the caller's affair. A file written anew is whole or the old one. What is torn by a crash is the
+//! What a line means, the caller decides. A rewritten file is whole or the old one. What is torn by a crash is the
 //! last line at most: the next one begins on a line of its own. Lines can be taken back, which needs no room on the disk. A
-//! file that can not be written to is read, and written to as soon as it can be.
+//! file that cannot be written to is read, and written to as soon as it can be.
 
 use super::{Fault, UNFINISHED, fault};
 use rustix::fs::OFlags;
@@ -32,7 +32,7 @@ pub struct Appended {
 /// More than any journal should hold: one that is larger is read to here.
 const LIMIT: u64 = 64 << 20;
 
-/// A journal with this many lines is not worth writing anew.
+/// A journal with this many lines is not worth rewriting.
 const FEW: usize = 1000;
 
 impl Journal {
@@ -51,7 +51,7 @@ impl Journal {
         Ok((Journal { path: path.into(), file: Some(file), lines, cut: None }, text))
     }
 
-    /// One that can not be written to for now, and what can be read of it.
+    /// One that cannot be written to for now, and what can be read of it.
     pub fn unwritable(path: &Path) -> (Journal, String) {
         let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let file = File::options().read(true).custom_flags(flags.bits().cast_signed()).open(path);
@@ -129,7 +129,7 @@ impl Journal {
     }
 }
 
-/// Follows no link and waits for nobody: what lies in the directory is not trusted.
+/// Follows no link and never blocks: what lies in the directory is not trusted.
 fn append(path: &Path) -> Result<File, Fault> {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
     let mut options = File::options();

@@ -56,7 +56,7 @@ impl Store {
         new.as_file().sync_all().map_err(&io)?;
         let new = new.into_temp_path();
         let before = self.put_in_place(new.file_name().and_then(|name| name.to_str()), &file).map_err(io)?;
-        // From here on the name is that of what was there before, or nobody's.
+        // From here on the name is that of what was there before, or free.
         let _ = new.keep();
         Ok(Staged { directory: self.directory.clone(), path, file, before })
     }
@@ -82,7 +82,7 @@ impl Store {
         if is_directory { Err(Fault::NotAFile(self.path.join(file))) } else { Ok(file) }
     }
 
-    /// Exchanges the new file with what is there; where that can not be, what is there gets a second name first.
+    /// Exchanges the new file with what is there; where that is impossible, what is there gets a second name first.
     fn put_in_place(&self, new: Option<&str>, file: &str) -> io::Result<Before> {
         let new = new.ok_or(io::ErrorKind::InvalidFilename)?;
         let (directory, aside) = (&*self.directory, format!("{UNFINISHED}{file}"));
