@@ -5,19 +5,19 @@
 //! then makes the next state its own; whatever fails on the way leaves the old one. Time and randomness come as arguments.
 
 pub mod api;
-mod beginners;
-mod census;
 pub mod documents;
 pub mod error;
 mod filters;
+mod gauges;
+mod grandfathered;
 mod learners;
+mod missing_vars;
 pub mod named;
-mod needs;
 mod ports;
 mod records;
 
-pub use census::Census;
 pub use filters::{Fault, sound};
+pub use gauges::Census;
 pub use records::Records;
 
 use crate::document::binding::{self, Binding};

@@ -4,7 +4,7 @@
 //! of what it knows is a change of its rules, taken to the kernel and written down in one step. A learner belongs to a link by
 //! index; what it knows belongs to that link too, but for leases, which are the guest's wherever it comes back.
 
-use super::needs::{IP, Needs};
+use super::missing_vars::{IP, Needs};
 use super::{Change, State, refusal};
 use crate::document::binding::Binding;
 use crate::engine::error::Error;

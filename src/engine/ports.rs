@@ -4,7 +4,7 @@
 //! renamed, until the binding goes or the new name has a binding of its own.
 
 use super::documents::{read_binding, read_whole_binding, refusal};
-use super::needs::Needs;
+use super::missing_vars::Needs;
 use super::{Change, State, Write, binding_id, own_refusal};
 use crate::document::binding::{self, Binding};
 use crate::document::diag::{Diagnostic, Severity};

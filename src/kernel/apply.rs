@@ -6,10 +6,10 @@
 //! what it takes away. A set that stands for an ipset comes to be with what the others of its name hold: plans do not
 //! know it, and a rule must not meet it empty. Needs no async runtime; answers can be awaited in any.
 
-mod grace;
+mod deferred;
 mod host;
-mod link;
 mod reader;
+mod socket;
 
 pub use reader::{Reader, Wanted};
 
@@ -22,9 +22,9 @@ use crate::ruleset::nft::read;
 use crate::ruleset::nft::reply::{Fault, Refusal};
 use crate::ruleset::nft::{Ownership, encode};
 use crate::ruleset::plan::{Change, Pause, Plan, Step};
-use grace::Grace;
+use deferred::Grace;
 pub use host::has_ipset;
-use link::{Link, wait_for_packets_under_way};
+use socket::{Link, wait_for_packets_under_way};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display, Formatter};
 use std::io;

@@ -11,16 +11,16 @@
 //! What an operation costs is what it changes: to bind one more interface costs the same among five as among
 //! five thousand.
 
-mod arrange;
-mod earlier;
+mod attachment;
+mod dispatch;
 mod group;
-mod place;
-mod sort;
+mod grouping;
+mod retained;
 mod tables;
 
-pub use arrange::FOLDED_RULES;
+pub use attachment::{BridgePort, Place};
+pub use dispatch::FOLDED_RULES;
 pub use group::{Group, Placed};
-pub use place::{BridgePort, Place};
 pub use tables::Tables;
 
 use crate::document::diag::{Code, Diagnostic, lines};
@@ -33,11 +33,11 @@ use crate::program::ir::{Family, Name, Origin, Ruleset};
 use crate::program::resolve::given::{self, Given, Unread};
 use crate::program::resolve::{self, Mode, introduces_loop, resolve};
 use crate::ruleset::layout::{self, Tracked};
-use earlier::Earlier;
+use attachment::Devices;
 use group::Compiled;
+use grouping::Changed;
 use imbl::{OrdMap, OrdSet};
-use place::Devices;
-use sort::Changed;
+use retained::Earlier;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 

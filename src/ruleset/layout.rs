@@ -13,18 +13,18 @@
 //!
 //! Everything here turns one [`Table`] into the next; nothing knows filters or the kernel.
 
+mod conntrack;
 mod counting;
+mod directions;
 mod own;
-mod sides;
-mod tracking;
 
 pub use crate::program::name::prefix;
+pub use conntrack::{HOSTS, TRACKED, Tracked, ZONES, track, tracked};
 pub use counting::{
     DROPS, TRAFFIC_IN, TRAFFIC_OUT, count_traffic, counts, tallies, with_answers, with_counts,
 };
+pub use directions::{guard, has_hooks, hook, hooked, trace, unhook};
 pub use own::{HOST_LINKS, mark_host};
-pub use sides::{guard, has_hooks, hook, hooked, trace, unhook};
-pub use tracking::{HOSTS, TRACKED, Tracked, ZONES, track, tracked};
 
 use crate::program::ir::digest::digest;
 use crate::program::ir::{
@@ -32,8 +32,8 @@ use crate::program::ir::{
 };
 use crate::program::name::{ChainName, SetName};
 use crate::program::{IN, OUT, Program, printable};
+use directions::{BRIDGE_SIDES, DEVICE_SIDES, PACKET_SIDES, Side, refresh_dispatch, sides};
 use imbl::OrdMap;
-use sides::{BRIDGE_SIDES, DEVICE_SIDES, PACKET_SIDES, Side, refresh_dispatch, sides};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 

@@ -4,13 +4,13 @@
 //! names the filter's rule. Knows rule sets and plans, and nothing of filters or bindings.
 
 pub mod announcement;
-mod constant;
+mod anonymous_set;
+mod comment;
 mod expr;
 pub mod form;
-mod join;
 mod message;
-mod notes;
 mod object;
+mod peephole;
 pub mod probe;
 pub mod read;
 pub mod reply;

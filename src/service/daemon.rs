@@ -4,19 +4,19 @@
 //! only then becomes the state; whatever fails on the way is taken back. The rules stay when the daemon ends, however it ends.
 
 mod addresses;
-mod answer;
+mod bypass_check;
+mod captures;
 mod checksum_guard;
-mod ears;
 mod filters;
-mod hear;
 mod inputs;
-mod look;
+mod observations;
+mod reader;
 mod reconcile;
 mod reconfigure;
 mod refusals;
+mod requests;
 mod rival;
 mod start;
-mod tell;
 mod trail;
 mod transaction;
 
@@ -38,17 +38,17 @@ use crate::service::rpc;
 use crate::service::store::{Fault, Staged, Store};
 use crate::service::systemd;
 use addresses::Addresses;
+use captures::Ears;
 use checksum_guard::ChecksumGuard;
-use ears::Ears;
 use filters::Filters;
 use inputs::{Inputs, ProcessSignal, Signals};
+use reader::Teller;
 use reconfigure::Settings;
 use refusals::Refusals;
 use start::Learned;
 use std::collections::BTreeSet;
 use std::io;
 use std::time::{Duration, Instant};
-use tell::Teller;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 use transaction::Transaction;

@@ -1,6 +1,6 @@
 //! A netfilter socket that only reads, beside the one that changes: a reader holds up no change.
 
-use super::link::Link;
+use super::socket::Link;
 use crate::program::ir::observed::Observed;
 use crate::program::ir::{Family, Name, SetType};
 use crate::ruleset::nft::read;

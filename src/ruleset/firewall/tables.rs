@@ -3,7 +3,7 @@
 //!
 //! Programs are data here; which interfaces share them and when they go is [`Firewall`](super::Firewall)'s.
 
-use super::place::{BridgePort, Place};
+use super::attachment::{BridgePort, Place};
 use crate::program::Program;
 use crate::program::compile::{Features, Hooks, Programs};
 use crate::program::ir::{Action, Family, Name, Ruleset, Table};

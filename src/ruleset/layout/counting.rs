@@ -3,7 +3,7 @@
 //! A rule that drops leads to a chain that counts and then drops, so that a frame is dropped whether or not the set has
 //! room for it. Counts outlive programs: their key is the interface's index and the rule's own number.
 
-use super::sides::{refresh_dispatch, sides};
+use super::directions::{refresh_dispatch, sides};
 use super::{BOUND, program, set};
 use crate::program::ir::{
     Action, Chain, Data, From, Interface, Key, KeyType, Name, Reject, Role, Rule, Set, Table, Tally,

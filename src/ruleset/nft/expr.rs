@@ -4,9 +4,9 @@
 //! costs the same whichever program loaded it. A rule the kernel's limits do not admit is refused here: more than 128
 //! expressions, or an operand that fills more than its register.
 
-use super::constant::{Constant, key_length};
-use super::join::joined;
+use super::anonymous_set::{Constant, key_length};
 use super::message::Attributes;
+use super::peephole::joined;
 use super::uapi::*;
 use crate::document::field::Base;
 use crate::program::ir::operand::{Meta, Operand, Source};

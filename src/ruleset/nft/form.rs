@@ -4,7 +4,7 @@
 //! attributes, and defaults that it writes out. All of that is evened out here, and nothing else: what is not known is
 //! kept, so that a rule with an attribute of a later kernel equals none of ours.
 
-use super::constant::Constant;
+use super::anonymous_set::Constant;
 use super::expr::code;
 use super::message::Attributes;
 use super::object::put_map_verdict;

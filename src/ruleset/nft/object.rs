@@ -3,10 +3,10 @@
 //! A rule brings the constant sets it reads along, in front of it. Lists of elements are split below the size of
 //! one message. Sets carry the notes by which nft lists them in the right byte order.
 
-use super::constant::Constant;
+use super::anonymous_set::Constant;
+use super::comment::Notes;
 use super::expr::{Code, code, put_counter, put_verdict};
 use super::message::{Attributes, LARGEST, Message, family_number};
-use super::notes::Notes;
 use super::uapi::*;
 use crate::program::ir::SetType;
 use crate::program::ir::text::{DYNAMIC_SIZE, comment};

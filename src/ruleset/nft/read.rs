@@ -5,9 +5,9 @@
 
 mod sets;
 
+use super::comment::note;
 use super::form::{self, Content};
 use super::message::{Attributes, Message};
-use super::notes::note;
 use super::reply::{Received, attribute, attributes, body, long, number, text};
 use super::uapi::*;
 use crate::program::ir::observed::{Observed, ObservedChain, ObservedRule, ObservedSet, ObservedTable};

@@ -1,6 +1,6 @@
 //! Which bridges conntrack sees, and how it is kept off all others.
 
-use super::sides::FILTER_PRIORITY;
+use super::directions::FILTER_PRIORITY;
 use super::{name_key, set};
 use crate::document::field::Field;
 use crate::document::mac::Mac;

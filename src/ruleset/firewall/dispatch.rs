@@ -4,7 +4,7 @@
 //! what changes is looked at.
 
 use super::group::Compiled;
-use super::sort::Changed;
+use super::grouping::Changed;
 use super::tables::{Packets, Seat};
 use super::{Firewall, Group, Member, Placed, Refused, Rules};
 use crate::document::diag::Diagnostic;

@@ -1,7 +1,7 @@
 //! Constant sets and maps, which a rule brings along: their types, and the notes by which nft lists them.
 
+use super::comment::Notes;
 use super::expr::meta_key;
-use super::notes::Notes;
 use super::uapi::*;
 use crate::document::field::Base;
 use crate::program::ir::operand::{Operand, Source, Style};

@@ -1,6 +1,6 @@
 //! Members sorted into groups: those that the same program serves are in one.
 //!
-//! Only membership is settled here; the table follows in `arrange`, which is given what changed.
+//! Only membership is settled here; the table follows in `dispatch`, which is given what changed.
 
 use super::{Firewall, Group, Member, Refused, Rules};
 use crate::document::diag::Diagnostic;

@@ -1,7 +1,7 @@
 //! Answers clients and the metrics server.
 
 use super::Daemon;
-use super::tell::{Ask, View, bad_ipset, ipset_sets};
+use super::reader::{Ask, View, bad_ipset, ipset_sets};
 use crate::engine::api::{Reply, Request};
 use crate::engine::error::Error;
 use crate::engine::{self, Context, Write};

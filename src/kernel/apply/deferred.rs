@@ -3,7 +3,7 @@
 //! Only chains and sets are put off that nothing leads to. A change that names one of them, or that deletes what they may
 //! still refer to, [minds](Grace::minds) and has to come after they are gone. What is put off during a wait has the next one.
 
-use super::link::wait_for_packets_under_way;
+use super::socket::wait_for_packets_under_way;
 use crate::program::ir::{Family, Name};
 use crate::ruleset::plan::{Change, Plan, Step};
 use std::collections::BTreeSet;

@@ -4,7 +4,7 @@
 //! all other users of the filter have its new meaning at once.
 
 use super::State;
-use super::needs::Needs;
+use super::missing_vars::Needs;
 use crate::document::binding::Binding;
 use crate::document::filter::Filter;
 use crate::ruleset::firewall::{Member, Refused, Rules};

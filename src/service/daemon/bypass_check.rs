@@ -3,7 +3,7 @@
 //! Reading is a task of its own that no call waits for. [`bypass`](crate::ruleset::bypass) compares the samples.
 
 use super::Daemon;
-use super::tell::Teller;
+use super::reader::Teller;
 use crate::guest::link::Link;
 use crate::kernel::apply::Wanted;
 use crate::kernel::links;
