@@ -17,7 +17,7 @@ use nwfilter::document::vars::Vars;
 use nwfilter::kernel::apply::Kernel;
 use nwfilter::kernel::tracer::Tracer;
 use nwfilter::program::ir::{Name, Table};
-use nwfilter::ruleset::firewall::{BridgePort, Firewall, Member, Place, Policy};
+use nwfilter::ruleset::firewall::{Attachment, BoundInterface, BridgePort, Firewall, Policy};
 use nwfilter::ruleset::nft::Ownership;
 use nwfilter::ruleset::nft::trace::At;
 use nwfilter::ruleset::plan::plan;
@@ -32,10 +32,10 @@ fn main() {
     bench("unfiltered", |_| {});
     for members in [1, 1000] {
         for (name, fold_up_to) in [("folded", usize::MAX), ("slots", 0)] {
-            let at_bridge = Place::Bridge(None);
+            let at_bridge = Attachment::Bridge(None);
             bench(&format!("{name}/{members}"), |network| bind(network, members, fold_up_to, &at_bridge));
             let bridge = BridgePort { index: 0, name: "br0".into(), host: None, port: "vnet0".into() };
-            let at_device = Place::Port { name: "vnet0".into(), bridge };
+            let at_device = Attachment::Port { name: "vnet0".into(), bridge };
             bench(&format!("{name}/{members}, at the device"), |network| {
                 bind(network, members, fold_up_to, &at_device);
             });
@@ -48,7 +48,7 @@ fn main() {
         bench_dropped(&format!("dropped, counting {name}"), counting);
     }
     bench("traced/1", |network| {
-        bind(network, 1, usize::MAX, &Place::Bridge(None));
+        bind(network, 1, usize::MAX, &Attachment::Bridge(None));
         trace(network);
     });
     bench_routed("nobody bound", |_| None);
@@ -67,13 +67,13 @@ fn trace(network: &Network) {
 }
 
 /// A guest that may open connections.
-fn routed(link: Link) -> Member {
-    let place = Place::Routed { name: link.name() };
-    Member { index: link.index(), name: link.name(), place, ..guest(0, "asks") }
+fn routed(link: Link) -> BoundInterface {
+    let place = Attachment::Routed { name: link.name() };
+    BoundInterface { index: link.index(), name: link.name(), place, ..guest(0, "asks") }
 }
 
 /// From one tap of the host's to another.
-fn bench_routed(name: &str, members: impl Fn(Link) -> Option<Vec<Member>> + Sync) {
+fn bench_routed(name: &str, members: impl Fn(Link) -> Option<Vec<BoundInterface>> + Sync) {
     in_fresh_netns(|| {
         let [near, far] = ["vnet0", "peer0"].map(Tap::new);
         for (tap, net) in [(&near, 0), (&far, 1)] {
@@ -98,17 +98,17 @@ fn bench_routed(name: &str, members: impl Fn(Link) -> Option<Vec<Member>> + Sync
     });
 }
 
-fn bind(network: &Network, members: u32, fold_up_to: usize, place: &Place) {
+fn bind(network: &Network, members: u32, fold_up_to: usize, place: &Attachment) {
     let others = (1..members).map(|n| guest(n, "clean-traffic"));
-    let ours = Member { place: place.clone(), ..ours(network) };
+    let ours = BoundInterface { place: place.clone(), ..ours(network) };
     enforce(fold_up_to, [], others.chain([ours]).collect(), Counting::Drops);
 }
 
-fn ours(network: &Network) -> Member {
+fn ours(network: &Network) -> BoundInterface {
     let mut vars = Vars::default();
     vars.push("MAC", "52:54:00:00:00:01");
     vars.push("IP", GUEST_IP);
-    Member { index: network.guest.link.index(), vars, ..guest(0, "clean-traffic") }
+    BoundInterface { index: network.guest.link.index(), vars, ..guest(0, "clean-traffic") }
 }
 
 /// What is counted, each with what is before it.
@@ -152,7 +152,7 @@ fn bench_dropped(name: &str, counting: Counting) {
 fn enforce(
     fold_up_to: usize,
     more: impl IntoIterator<Item = Arc<Filter>>,
-    members: Vec<Member>,
+    members: Vec<BoundInterface>,
     counting: Counting,
 ) {
     // The tables stay when the kernel's handle goes.

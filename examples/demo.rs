@@ -13,7 +13,7 @@ use nwfilter::document::vars::Vars;
 use nwfilter::kernel::apply::Kernel;
 use nwfilter::program::compile::{HostToGuest, Options};
 use nwfilter::program::ir::Ruleset;
-use nwfilter::ruleset::firewall::{Firewall, Member, Place, Policy, Rules};
+use nwfilter::ruleset::firewall::{Attachment, BoundInterface, Firewall, Policy, Rules};
 use nwfilter::ruleset::nft::Ownership;
 use nwfilter::ruleset::plan::plan;
 use std::error::Error;
@@ -68,7 +68,13 @@ fn filter(network: &Network) -> Result<Ruleset, Box<dyn Error>> {
     vars.push("IP", GUEST_IP);
     let link = network.guest.link;
     let rules = Rules::Filter("clean-traffic".into());
-    let member = Member { index: link.index(), name: link.name(), place: Place::Bridge(None), rules, vars };
+    let member = BoundInterface {
+        index: link.index(),
+        name: link.name(),
+        place: Attachment::Bridge(None),
+        rules,
+        vars,
+    };
     let ruleset = firewall.bind(member).map_err(refused)?.ruleset();
     kernel.apply(plan(&Ruleset::default(), &ruleset))?;
     Ok(ruleset)

@@ -11,7 +11,7 @@ use nwfilter::document::span::Source;
 use nwfilter::document::vars::Vars;
 use nwfilter::kernel::apply::Kernel;
 use nwfilter::kernel::links;
-use nwfilter::ruleset::firewall::{Firewall, Member, Place, Policy, Rules};
+use nwfilter::ruleset::firewall::{Attachment, BoundInterface, Firewall, Policy, Rules};
 use nwfilter::ruleset::from_kernel::recall;
 use nwfilter::ruleset::nft::Ownership;
 use nwfilter::ruleset::plan::plan;
@@ -38,7 +38,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     vars.push("IP", address);
     let link = links::by_name(&device)?.ok_or(format!("there is no {device}"))?;
     let rules = Rules::Filter(filter.name.clone());
-    let member = Member { index: link.index, name: link.name, place: Place::Bridge(None), rules, vars };
+    let member =
+        BoundInterface { index: link.index, name: link.name, place: Attachment::Bridge(None), rules, vars };
 
     let kernel = Kernel::open(Ownership::OwnedAndKept)?;
     let filters = Library::standard().filters.into_values().chain([Arc::new(filter)]);

@@ -17,7 +17,7 @@ mod ports;
 mod records;
 
 pub use filters::{Fault, sound};
-pub use gauges::Census;
+pub use gauges::StateGauges;
 pub use records::Records;
 
 use crate::document::binding::{self, Binding};
@@ -55,7 +55,7 @@ pub struct State {
     /// Bindings whose interface lets nothing pass, and why.
     closed: OrdMap<String, Arc<str>>,
     /// Guests whose addresses are found out, by link.
-    learners: OrdMap<u32, Arc<learners::Study>>,
+    learners: OrdMap<u32, Arc<learners::LearnerEntry>>,
     /// What is known of guests that are not there.
     remembered: OrdMap<(file::Guest, u32), Table>,
     /// The time since the Unix epoch at which the daemon started.
@@ -235,7 +235,7 @@ impl State {
 
     /// When [`State::expire`] has something to do next.
     pub fn deadline(&self) -> Option<Duration> {
-        let learned = self.learners.values().filter_map(|study| study.deadline(self.epoch));
+        let learned = self.learners.values().filter_map(|entry| entry.deadline(self.epoch));
         let learned = learned.min().map(|ends| ends.max(self.not_before));
         self.leaving.values().copied().chain(learned).min()
     }

@@ -14,8 +14,10 @@ use nwfilter::program::compile::{self, Features, compile_at};
 use nwfilter::program::eval::{self, End};
 use nwfilter::program::ir::{Action, Bytes, Chain, Family, Name, Role, Set, Table};
 use nwfilter::program::resolve::{Mode, resolve};
-use nwfilter::ruleset::firewall::{BridgePort, Firewall, Member, Place, Policy, Refused, Rules, Tables};
-use nwfilter::ruleset::layout::{self, Entrance, prefix_of};
+use nwfilter::ruleset::firewall::{
+    Attachment, BoundInterface, BridgePort, Firewall, Policy, Refused, Rules, Tables,
+};
+use nwfilter::ruleset::layout::{self, DispatchTarget, prefix_of};
 use nwfilter::ruleset::plan::plan;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,9 +42,9 @@ fn vars(pairs: &[(&str, &[&str])]) -> Vars {
     vars
 }
 
-fn member(index: u32, filter: &str, vars: Vars) -> Member {
+fn member(index: u32, filter: &str, vars: Vars) -> BoundInterface {
     let rules = if filter.is_empty() { Rules::Closed } else { Rules::Filter(filter.into()) };
-    Member { index, name: format!("vnet{index}"), place: Place::Bridge(None), rules, vars }
+    BoundInterface { index, name: format!("vnet{index}"), place: Attachment::Bridge(None), rules, vars }
 }
 
 fn mac(index: u32) -> String {
@@ -50,7 +52,7 @@ fn mac(index: u32) -> String {
 }
 
 /// A guest with a MAC address and an IP address of its own.
-fn guest(index: u32, filter: &str) -> Member {
+fn guest(index: u32, filter: &str) -> BoundInterface {
     member(index, filter, vars(&[("MAC", &[&mac(index)]), ("IP", &[&format!("10.0.0.{index}")])]))
 }
 
@@ -88,7 +90,7 @@ fn meaning(firewall: &Firewall) -> BTreeMap<Family, Meaning> {
     let tables = firewall.ruleset().tables;
     let at_device = |index: &u32| {
         let devices = tables.get(&Family::Netdev);
-        devices.is_some_and(|table| layout::entrance(table, *index).is_some())
+        devices.is_some_and(|table| layout::dispatch_target(table, *index).is_some())
     };
     let of = |(family, table): (&Family, &Table)| (*family, meaning_of(table, *family, &at_device));
     tables.iter().map(of).collect()
@@ -108,9 +110,9 @@ fn meaning_of(table: &Table, family: Family, at_device: &dyn Fn(&u32) -> bool) -
         Some((indexes(set), prefix))
     };
     let bound = indexes(&table.sets[layout::BOUND]);
-    let private = bound.iter().filter_map(|index| match layout::entrance(table, *index) {
-        Some(Entrance::Private(prefix) | Entrance::Turned(prefix)) => Some((*index, prefix)),
-        Some(Entrance::Shared(_)) => None,
+    let private = bound.iter().filter_map(|index| match layout::dispatch_target(table, *index) {
+        Some(DispatchTarget::Private(prefix) | DispatchTarget::Turned(prefix)) => Some((*index, prefix)),
+        Some(DispatchTarget::Shared(_)) => None,
         // Who is bound elsewhere is known in the host's IP layer, and is shut there or let be.
         None if table.sets.contains_key(layout::AT_PREROUTING) => None,
         None if lets_by(table, *index) => None,
@@ -159,7 +161,7 @@ fn lets_by(table: &Table, index: u32) -> bool {
 /// The same filters and members, put together at once.
 fn from_nothing(firewall: &Firewall, fold_up_to: usize) -> Firewall {
     let filters = Firewall::new(policy(fold_up_to)).define(firewall.filters().values().cloned()).unwrap();
-    filters.bind_all(firewall.members().values().map(|member| Member::clone(member))).unwrap()
+    filters.bind_all(firewall.members().values().map(|member| BoundInterface::clone(member))).unwrap()
 }
 
 /// One thing an operator does; few of each, so that they meet.
@@ -191,7 +193,7 @@ fn operation() -> impl Strategy<Value = Operation> {
     ]
 }
 
-fn chosen(index: u32, filter: usize, values: u8, bridge: Option<u32>) -> Member {
+fn chosen(index: u32, filter: usize, values: u8, bridge: Option<u32>) -> BoundInterface {
     let (mac, ip) = (mac(index), format!("10.0.{values}.{index}"));
     let mut vars = vars(&[("MAC", &[&mac])]);
     (0..values.min(3)).for_each(|n| vars.push("IP", if n == 0 { ip.clone() } else { format!("10.9.0.{n}") }));
@@ -201,18 +203,18 @@ fn chosen(index: u32, filter: usize, values: u8, bridge: Option<u32>) -> Member 
     let place = match bridge {
         Some(6) => {
             let bridge = BridgePort { index: 101, name: "br1".into(), host: None, port: "vnet".into() };
-            Place::Port { name: format!("vnet{index}"), bridge }
+            Attachment::Port { name: format!("vnet{index}"), bridge }
         }
-        Some(5) => Place::Routed { name: format!("vnet{index}") },
-        Some(kind @ 3..) => Place::Device { name: format!("vnet{index}"), turned: kind == 4 },
-        bridge => Place::Bridge(bridge.map(|index| BridgePort {
+        Some(5) => Attachment::Routed { name: format!("vnet{index}") },
+        Some(kind @ 3..) => Attachment::Device { name: format!("vnet{index}"), turned: kind == 4 },
+        bridge => Attachment::Bridge(bridge.map(|index| BridgePort {
             index: 100 + index,
             name: format!("br{index}"),
             host: None,
             port: "vnet".into(),
         })),
     };
-    Member { place, ..member(index, FILTERS[filter], vars) }
+    BoundInterface { place, ..member(index, FILTERS[filter], vars) }
 }
 
 fn perform(firewall: &Firewall, operation: &Operation) -> Result<Firewall, Refused> {
@@ -290,7 +292,8 @@ proptest! {
 /// Shared or folded, for each member in order.
 fn shares(firewall: &Firewall) -> Vec<bool> {
     let table = table(firewall);
-    let shares = |index: &u32| matches!(layout::entrance(&table, *index), Some(Entrance::Shared(_)));
+    let shares =
+        |index: &u32| matches!(layout::dispatch_target(&table, *index), Some(DispatchTarget::Shared(_)));
     firewall.members().keys().map(shares).collect()
 }
 
@@ -318,7 +321,7 @@ fn ports(filters: Vec<Arc<Filter>>, filter: &str, count: u32) -> Firewall {
     (1..=count).fold(firewall, |firewall, index| {
         let (bridge, port) = ("br0".into(), format!("vnet{index}"));
         let port = BridgePort { index: 1000, name: bridge, host: None, port };
-        let member = Member { place: Place::Bridge(Some(port)), ..guest(index, filter) };
+        let member = BoundInterface { place: Attachment::Bridge(Some(port)), ..guest(index, filter) };
         firewall.bind(member).unwrap()
     })
 }
@@ -455,7 +458,7 @@ fn a_bridge_is_tracked_while_a_port_needs_the_state_of_connections() {
     let port = |index, bridge: u32| {
         let bridge =
             BridgePort { index: bridge, name: format!("br{bridge}"), host: None, port: "vnet".into() };
-        Member { place: Place::Bridge(Some(bridge)), ..guest(index, "f") }
+        BoundInterface { place: Attachment::Bridge(Some(bridge)), ..guest(index, "f") }
     };
     let tracked = |firewall: &Firewall| -> usize {
         table(firewall).sets.get(layout::TRACKED).map_or(0, |set| set.elements.len())
@@ -487,7 +490,7 @@ fn the_hosts_address_on_a_tracked_bridge_is_the_one_it_has_now() {
             host: Some(Mac([2, 0, 0, 0, 0, host])),
             port: "vnet".into(),
         };
-        Member { place: Place::Bridge(Some(bridge)), ..guest(index, "f") }
+        BoundInterface { place: Attachment::Bridge(Some(bridge)), ..guest(index, "f") }
     };
     let hosts = |firewall: &Firewall| -> Vec<u8> {
         let hosts = &table(firewall).sets[layout::HOSTS].elements;
@@ -518,8 +521,8 @@ fn a_program_is_not_mistaken_for_another_of_its_digest() {
 fn verdicts(firewall: &Firewall, index: u32) -> Vec<(&'static str, Option<End>)> {
     let table = table(firewall);
     let rules = eval::Rules::of_table(Family::Bridge, &table);
-    let (Entrance::Shared(first) | Entrance::Private(first) | Entrance::Turned(first)) =
-        layout::entrance(&table, index).unwrap();
+    let (DispatchTarget::Shared(first) | DispatchTarget::Private(first) | DispatchTarget::Turned(first)) =
+        layout::dispatch_target(&table, index).unwrap();
     let verdict = |case: &lab::corpus::Case| {
         let (side, iif, oif) = if case.way == Way::FromGuest { ("out", index, 1) } else { ("in", 1, index) };
         let port = |index| eval::Port { index, name: "" };
@@ -566,9 +569,9 @@ fn hooked(firewall: &Firewall) -> Vec<String> {
 #[test]
 fn a_hook_stays_behind_only_for_a_name_that_is_bound_and_no_longer_than_that() {
     let at = |index: u32, name: &str, bridge: bool| {
-        let device = Place::Device { name: name.into(), turned: false };
-        let place = if bridge { Place::Bridge(None) } else { device };
-        Member { name: "vnet1".into(), place, ..guest(index, "parent") }
+        let device = Attachment::Device { name: name.into(), turned: false };
+        let place = if bridge { Attachment::Bridge(None) } else { device };
+        BoundInterface { name: "vnet1".into(), place, ..guest(index, "parent") }
     };
     for last in [false, true] {
         let firewall = Firewall::new(policy(64)).define([filter("parent", OWN_MAC)]).unwrap();
@@ -629,9 +632,9 @@ fn what_a_set_is_for_does_not_depend_on_what_clients_call_things() {
     assert_eq!(slots.count(), 4, "MAC and three variables that the rules read");
     // Whoever leaves a filter of such a name is led there no more.
     let moved = bind(&bind(&firewall, 20, "ipset.open"), 1, "members");
-    let shared = |firewall: &Firewall| layout::entrance(&table(firewall), 1);
-    assert_eq!(shared(&firewall), Some(Entrance::Shared("ipset.2eopen".into())));
-    assert_eq!(shared(&moved), Some(Entrance::Shared("members".into())));
+    let shared = |firewall: &Firewall| layout::dispatch_target(&table(firewall), 1);
+    assert_eq!(shared(&firewall), Some(DispatchTarget::Shared("ipset.2eopen".into())));
+    assert_eq!(shared(&moved), Some(DispatchTarget::Shared("members".into())));
     assert!(!table(&moved).sets["ipset.2eopen/members"].elements.contains_key(&layout::index_key(1)));
 }
 
@@ -661,17 +664,20 @@ fn the_command_and_the_daemon_have_the_same_rules_for_an_interface() {
         port: "vnet7".into(),
     };
     let places = [
-        Place::Bridge(Some(port)),
-        Place::Routed { name: "vnet7".into() },
-        Place::Device { name: "vnet7".into(), turned: false },
-        Place::Device { name: "vnet7".into(), turned: true },
+        Attachment::Bridge(Some(port)),
+        Attachment::Routed { name: "vnet7".into() },
+        Attachment::Device { name: "vnet7".into(), turned: false },
+        Attachment::Device { name: "vnet7".into(), turned: true },
     ];
     let vars = vars(&[("MAC", &[&*mac(7)]), ("IP", &["10.0.0.7"]), ("GATEWAY_MAC", &["52:54:00:00:00:99"])]);
     let (mut compared, mut known) = (0, BTreeSet::new());
     for name in library.filters.keys() {
         for place in &places {
-            let member =
-                Member { place: place.clone(), name: "vnet7".into(), ..member(7, name, vars.clone()) };
+            let member = BoundInterface {
+                place: place.clone(),
+                name: "vnet7".into(),
+                ..member(7, name, vars.clone())
+            };
             let bound = daemon.reserve("vnet7").bind(member);
             let resolved = resolve(&|name| library.get(name), name, &vars, Mode::Fold);
             let programs =

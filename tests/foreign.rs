@@ -13,7 +13,7 @@ use nwfilter::document::vars::Vars;
 use nwfilter::kernel::apply::Kernel;
 use nwfilter::program::compile::Options;
 use nwfilter::program::ir::{Action, Chain, Family, Ruleset};
-use nwfilter::ruleset::firewall::{BridgePort, Firewall, Member, Place, Policy, Rules};
+use nwfilter::ruleset::firewall::{Attachment, BoundInterface, BridgePort, Firewall, Policy, Rules};
 use nwfilter::ruleset::from_kernel::recall;
 use nwfilter::ruleset::nft::{Ownership, encode};
 use nwfilter::ruleset::plan::{Change, Step, plan};
@@ -45,9 +45,9 @@ impl Host {
         let bridge = BridgePort { index: 3, name: "br0".into(), host: None, port: "vnet0".into() };
         let guest = network.guest.link.index();
         let members = [
-            (guest, Place::Bridge(Some(bridge))),
-            (routed, Place::Routed { name: "routed0".into() }),
-            (macvtap, Place::Device { name: "other0".into(), turned: true }),
+            (guest, Attachment::Bridge(Some(bridge))),
+            (routed, Attachment::Routed { name: "routed0".into() }),
+            (macvtap, Attachment::Device { name: "other0".into(), turned: true }),
         ];
         let members = members.map(|(index, place)| member(index, place));
         let firewall = firewall.bind_all(members).unwrap().counting_traffic(true).reserve("vnet7");
@@ -69,11 +69,17 @@ impl Host {
     }
 }
 
-fn member(index: u32, place: Place) -> Member {
+fn member(index: u32, place: Attachment) -> BoundInterface {
     let mut vars = Vars::default();
     vars.push("MAC", "52:54:00:00:00:01");
     vars.push("IP", GUEST_IP);
-    Member { index, name: format!("tap{index}"), place, rules: Rules::Filter("clean-traffic".into()), vars }
+    BoundInterface {
+        index,
+        name: format!("tap{index}"),
+        place,
+        rules: Rules::Filter("clean-traffic".into()),
+        vars,
+    }
 }
 
 /// Each chain, set and flowtable as nft lists it, with the words of a set in any order and nothing of what was counted.

@@ -3,12 +3,12 @@
 mod prometheus;
 mod tool;
 
-use nwfilter::engine::Census;
-use nwfilter::ruleset::bypass::Missed;
+use nwfilter::engine::StateGauges;
+use nwfilter::ruleset::bypass::BypassCount;
 use nwfilter::service::metrics::{Counters, Dropped};
 use std::time::Duration;
 
-fn check(counters: &Counters, census: &Census, dropped: &[Dropped], expected: &[(&str, f64)]) {
+fn check(counters: &Counters, census: &StateGauges, dropped: &[Dropped], expected: &[(&str, f64)]) {
     let samples = prometheus::read(&counters.text(census, dropped, &[]));
     for (name, value) in expected {
         assert_eq!(samples.get(*name), Some(value), "{name}: {samples:#?}");
@@ -17,9 +17,9 @@ fn check(counters: &Counters, census: &Census, dropped: &[Dropped], expected: &[
 
 #[test]
 fn what_never_happened_is_there_as_zero() {
-    let census = Census {
+    let census = StateGauges {
         bindings: [("enforced", 0), ("waiting", 0), ("closed", 0), ("learning", 0)],
-        ..Census::default()
+        ..StateGauges::default()
     };
     let names = ["commits_total", "commits_refused_total", "heals_total", "heals_failed_total"];
     let more = ["frames_heard_total", "commit_duration_seconds_count", "filters", "bindings/state=closed"];
@@ -40,7 +40,7 @@ fn commits_are_counted_timed_and_told_apart_by_their_outcome() {
     counters.heard(7);
     check(
         &counters,
-        &Census::default(),
+        &StateGauges::default(),
         &[],
         &[
             ("nwfilter_commits_total", 4.0),
@@ -67,7 +67,7 @@ fn a_call_that_never_failed_has_no_errors() {
     counters.call("status", false);
     check(
         &counters,
-        &Census::default(),
+        &StateGauges::default(),
         &[],
         &[
             ("nwfilter_calls_total/procedure=define-filter", 2.0),
@@ -96,7 +96,7 @@ fn drops_are_told_by_interface_and_rule_whatever_their_names() {
     let most = (u64::MAX / 60) as f64;
     check(
         &Counters::default(),
-        &Census::default(),
+        &StateGauges::default(),
         &list,
         &[
             (&name("frames", "vnet0", "1"), 3.0),
@@ -109,8 +109,8 @@ fn drops_are_told_by_interface_and_rule_whatever_their_names() {
 
 #[test]
 fn frames_that_no_rule_saw_are_told_each_way() {
-    let missed = [("vnet0".into(), Missed { from_guest: 300, to_guest: 0 })];
-    let samples = prometheus::read(&Counters::default().text(&Census::default(), &[], &missed));
+    let missed = [("vnet0".into(), BypassCount { from_guest: 300, to_guest: 0 })];
+    let samples = prometheus::read(&Counters::default().text(&StateGauges::default(), &[], &missed));
     for (direction, frames) in [("from-guest", 300.0), ("to-guest", 0.0)] {
         let name = format!("nwfilter_unseen_frames_total/direction={direction}/interface=vnet0");
         assert_eq!(samples.get(&name), Some(&frames), "{samples:#?}");

@@ -7,7 +7,7 @@ use nwfilter::program::ir::{
     Action, Chain, Data, Datum, Family, KeyType, Match, Name, Role, Rule, Ruleset, Set, SetRef, Table,
 };
 use nwfilter::program::ir::{From, Key, concat};
-use nwfilter::ruleset::layout::{self, Entrance};
+use nwfilter::ruleset::layout::{self, DispatchTarget};
 use nwfilter::ruleset::plan::{Change, Pause, Plan, Step, plan};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -115,14 +115,14 @@ fn perform_at(tables: &mut Tables, at: At, operation: &Operation) {
     match *operation {
         Operation::BindPrivate { index, content } if at == At::Macvtap => {
             layout::place(&mut tables[table], &prefix(content), &program(content));
-            layout::enter(&mut tables[table], index, &Entrance::Turned(prefix(content)));
+            layout::enter(&mut tables[table], index, &DispatchTarget::Turned(prefix(content)));
             layout::sweep(&mut tables[table]);
         }
         Operation::BindShared { index, shared } if at == At::Macvtap => {
             let name: Name = format!("turned{shared}").into();
             layout::place(&mut tables[table], &prefix(shared), &program(shared));
             layout::lead(&mut tables[table], &name, &prefix(shared), true);
-            layout::enter(&mut tables[table], index, &Entrance::Shared(name));
+            layout::enter(&mut tables[table], index, &DispatchTarget::Shared(name));
             layout::sweep(&mut tables[table]);
         }
         Operation::Track { .. } => perform(&mut tables[0], operation),
@@ -144,7 +144,7 @@ fn perform(table: &mut Table, operation: &Operation) {
     match *operation {
         Operation::BindPrivate { index, content } => {
             layout::place(table, &prefix(content), &program(content));
-            layout::enter(table, index, &Entrance::Private(prefix(content)));
+            layout::enter(table, index, &DispatchTarget::Private(prefix(content)));
         }
         Operation::BindShared { index, shared } => {
             let name: Name = format!("shared{shared}").into();
@@ -152,7 +152,7 @@ fn perform(table: &mut Table, operation: &Operation) {
                 layout::place(table, &prefix(shared), &program(shared));
                 layout::lead(table, &name, &prefix(shared), false);
             }
-            layout::enter(table, index, &Entrance::Shared(name));
+            layout::enter(table, index, &DispatchTarget::Shared(name));
         }
         Operation::Redefine { shared, content } => {
             let name = format!("shared{shared}");
@@ -268,8 +268,9 @@ fn targets(table: &Table) -> BTreeSet<Name> {
 
 /// Where the frames of an interface go: through the dispatch to the rules of its program.
 fn seen_by_packets(table: &Table, index: u32) -> Vec<(Name, Vec<Rule>)> {
-    let Some(entrance) = layout::entrance(table, index) else { return vec![] };
-    let (Entrance::Shared(first) | Entrance::Private(first) | Entrance::Turned(first)) = entrance;
+    let Some(dispatch_target) = layout::dispatch_target(table, index) else { return vec![] };
+    let (DispatchTarget::Shared(first) | DispatchTarget::Private(first) | DispatchTarget::Turned(first)) =
+        dispatch_target;
     let key = layout::index_key(index);
     let sets = table.sets.iter().filter(|(name, set)| {
         layout::shared_by(name).is_some_and(|shared| *shared == *first) && set.elements.contains_key(&key)
@@ -309,7 +310,8 @@ fn assert_no_one_meets_the_rules_of_others(old: &Table, switched: &Table, new: &
         let seen = seen_by_packets(table, index).into_iter();
         seen.filter(|(name, _)| layout::prefix_of(name).is_some()).map(|(_, rules)| rules).collect()
     };
-    for index in layout::bound(new).into_iter().filter(|index| layout::entrance(old, *index).is_some()) {
+    for index in layout::bound(new).into_iter().filter(|index| layout::dispatch_target(old, *index).is_some())
+    {
         let met = rules(switched, index);
         assert!(
             met == rules(old, index) || met == rules(new, index),
@@ -338,8 +340,9 @@ fn let_by(ruleset: &Ruleset) -> BTreeSet<u32> {
 fn judged(ruleset: &Ruleset) -> BTreeSet<u32> {
     let Some(table) = ruleset.tables.get(&Family::Netdev) else { return BTreeSet::new() };
     let hooked = layout::hooked(table);
-    let is_judged =
-        |index: &u32| hooked.contains(&*format!("vnet{index}")) && layout::entrance(table, *index).is_some();
+    let is_judged = |index: &u32| {
+        hooked.contains(&*format!("vnet{index}")) && layout::dispatch_target(table, *index).is_some()
+    };
     layout::bound(table).into_iter().filter(is_judged).collect()
 }
 
@@ -408,7 +411,7 @@ fn assert_devices_are_led_here(table: &Table) {
 fn in_and_out() -> [Ruleset; 2] {
     let mut table = layout::packet_skeleton();
     layout::place(&mut table, &prefix(1), &program(1));
-    layout::enter(&mut table, 5, &Entrance::Private(prefix(1)));
+    layout::enter(&mut table, 5, &DispatchTarget::Private(prefix(1)));
     let inside = Ruleset { tables: [(Family::Inet, table.clone())].into() };
     layout::keep_out(&mut table, 5, false);
     layout::sweep(&mut table);
@@ -421,7 +424,7 @@ fn an_interface_that_has_come_to_a_bridge_is_shut_at_once_and_its_packets_under_
     let plan = plan(&inside, &outside);
     let switched = send(&inside, &plan.switch);
     assert!(plan.prepare.is_empty() && !plan.retire.is_empty(), "{plan}");
-    assert_eq!(layout::entrance(&switched.tables[&Family::Inet], 5), None);
+    assert_eq!(layout::dispatch_target(&switched.tables[&Family::Inet], 5), None);
     let chains = |rules: &Ruleset| rules.tables[&Family::Inet].chains.clone();
     assert_eq!(chains(&switched), chains(&inside));
     assert_eq!(send(&switched, &plan.retire), outside);
@@ -475,7 +478,7 @@ fn an_interface_that_has_left_its_bridge_is_let_in_when_its_own_hooks_have_seen_
     let [inside, outside] = in_and_out();
     let plan = plan(&outside, &inside);
     let switched = send(&send(&outside, &plan.prepare), &plan.switch);
-    assert_eq!(layout::entrance(&switched.tables[&Family::Inet], 5), None);
+    assert_eq!(layout::dispatch_target(&switched.tables[&Family::Inet], 5), None);
     assert!(plan.moves(), "{plan}");
     assert_eq!(send(&switched, &plan.retire), inside);
 }

@@ -13,7 +13,7 @@ use nwfilter::kernel::tracer::Tracer;
 use nwfilter::program::compile::{HostToGuest, Options};
 use nwfilter::program::ir::Ruleset;
 use nwfilter::report::trace::Joiner;
-use nwfilter::ruleset::firewall::{BridgePort, Firewall, Member, Place, Policy, Rules};
+use nwfilter::ruleset::firewall::{Attachment, BoundInterface, BridgePort, Firewall, Policy, Rules};
 use nwfilter::ruleset::nft::Ownership;
 use nwfilter::ruleset::nft::trace::At;
 use nwfilter::ruleset::plan::plan;
@@ -40,12 +40,12 @@ fn traced(at_device: bool, frames: Vec<(Way, Vec<u8>)>) -> Vec<String> {
         host: None,
         port: "vnet0".into(),
     };
-    let member = Member {
+    let member = BoundInterface {
         index: network.guest.link.index(),
         name: "vnet0".into(),
         place: match at_device {
-            true => Place::Port { name: "vnet0".into(), bridge },
-            false => Place::Bridge(None),
+            true => Attachment::Port { name: "vnet0".into(), bridge },
+            false => Attachment::Bridge(None),
         },
         rules,
         vars,

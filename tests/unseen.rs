@@ -4,9 +4,9 @@ use nwfilter::document::catalog::Library;
 use nwfilter::document::vars::Vars;
 use nwfilter::guest::link::Load;
 use nwfilter::program::compile::Features;
-use nwfilter::ruleset::bypass::{Finding, Look, Missed, Watch, Way, counted_anew};
+use nwfilter::ruleset::bypass::{BypassCount, Finding, Look, Watch, Way, counted_anew};
 use nwfilter::ruleset::counters::{Count, Ways};
-use nwfilter::ruleset::firewall::{Firewall, Member, Place, Policy, Rules};
+use nwfilter::ruleset::firewall::{Attachment, BoundInterface, Firewall, Policy, Rules};
 use nwfilter::ruleset::plan::plan;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -244,18 +244,18 @@ fn a_look_under_way_when_counting_began_anew_is_nothing_to_start_from() {
 
 #[test]
 fn a_macvtaps_guest_sends_what_goes_out() {
-    assert_eq!(Missed::of([1, 2], false), Missed { from_guest: 1, to_guest: 2 });
-    assert_eq!(Missed::of([1, 2], true), Missed { from_guest: 2, to_guest: 1 });
+    assert_eq!(BypassCount::of([1, 2], false), BypassCount { from_guest: 1, to_guest: 2 });
+    assert_eq!(BypassCount::of([1, 2], true), BypassCount { from_guest: 2, to_guest: 1 });
 }
 
 #[test]
 fn whoever_is_bound_is_counted_anew_and_nobody_else() {
     let library = Library::standard().filters.into_values();
     let empty = Firewall::new(Policy::new(Features::ALL)).define(library).unwrap().counting_traffic(true);
-    let member = |index| Member {
+    let member = |index| BoundInterface {
         index,
         name: format!("vnet{index}"),
-        place: Place::Bridge(None),
+        place: Attachment::Bridge(None),
         rules: Rules::Filter("no-other-l2-traffic".into()),
         vars: Vars::default(),
     };

@@ -16,7 +16,7 @@ use nwfilter::kernel::apply::Stage;
 use nwfilter::program::compile::{HostToGuest, Options};
 use nwfilter::program::ir::observed::Observed;
 use nwfilter::program::ir::{Action, Family, Match, Name, SetRef};
-use nwfilter::ruleset::firewall::{Firewall, Member, Place, Policy, Rules};
+use nwfilter::ruleset::firewall::{Attachment, BoundInterface, Firewall, Policy, Rules};
 use nwfilter::ruleset::from_kernel::recall;
 use nwfilter::ruleset::layout;
 use nwfilter::ruleset::nft::Ownership;
@@ -56,7 +56,7 @@ impl Host {
         host
     }
 
-    fn guest(&self, filter: &str) -> Member {
+    fn guest(&self, filter: &str) -> BoundInterface {
         member(self.network.guest.link.index(), filter, &[GUEST_IP])
     }
 
@@ -107,14 +107,14 @@ fn commit(kernel: &Kernel, old: &Firewall, new: &Firewall) {
     assert_eq!(applied.litter, []);
 }
 
-fn member(index: u32, filter: &str, addresses: &[&str]) -> Member {
+fn member(index: u32, filter: &str, addresses: &[&str]) -> BoundInterface {
     let mut vars = Vars::default();
     vars.push("MAC", "52:54:00:00:00:01");
     addresses.iter().for_each(|address| vars.push("IP", *address));
-    Member {
+    BoundInterface {
         index,
         name: format!("tap{index}"),
-        place: Place::Bridge(None),
+        place: Attachment::Bridge(None),
         rules: Rules::Filter(filter.into()),
         vars,
     }
@@ -263,7 +263,7 @@ fn bytes(frame: Frame) -> Vec<u8> {
 fn a_guest_that_is_closed_for_a_while_never_sends_what_is_forbidden() {
     shared_and_folded(|fold_up_to| {
         let host = Host::bound(fold_up_to, "clean-traffic", "");
-        let shut = Member { rules: Rules::Closed, ..host.guest("") };
+        let shut = BoundInterface { rules: Rules::Closed, ..host.guest("") };
         let closed = host.firewall.bind(shut).unwrap();
         let work = || {
             for _ in 0..100 {

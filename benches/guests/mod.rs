@@ -8,7 +8,7 @@ use nwfilter::document::filter::Filter;
 use nwfilter::document::span::Source;
 use nwfilter::document::vars::Vars;
 use nwfilter::program::compile::{Features, HostToGuest, Options};
-use nwfilter::ruleset::firewall::{Firewall, Member, Place, Policy, Rules};
+use nwfilter::ruleset::firewall::{Attachment, BoundInterface, Firewall, Policy, Rules};
 use std::sync::Arc;
 
 /// The first index that is a guest's; below are the links of a namespace.
@@ -23,13 +23,19 @@ pub fn policy(features: Features) -> Policy {
 }
 
 /// Guest number `n` with an address of each kind, bound to this filter.
-pub fn guest(n: u32, filter: &str) -> Member {
+pub fn guest(n: u32, filter: &str) -> BoundInterface {
     let [_, a, b, c] = n.to_be_bytes();
     let mut vars = Vars::default();
     vars.push("MAC", format!("52:54:00:{a:02x}:{b:02x}:{c:02x}"));
     vars.push("IP", format!("10.{a}.{b}.{c}"));
     let rules = Rules::Filter(filter.into());
-    Member { index: FIRST + n, name: format!("vnet{n}"), place: Place::Bridge(None), rules, vars }
+    BoundInterface {
+        index: FIRST + n,
+        name: format!("vnet{n}"),
+        place: Attachment::Bridge(None),
+        rules,
+        vars,
+    }
 }
 
 /// The standard filters and so many guests with clean-traffic.

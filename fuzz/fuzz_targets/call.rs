@@ -8,7 +8,7 @@ use nwfilter::service::rpc::wire_error;
 use nwfilter::engine::error::Error;
 use nwfilter::service::rpc::frames::Frames;
 use nwfilter::service::rpc::proto::{Header, kind};
-use nwfilter::service::rpc::session::{Access, Beat, Keepalive, Session, Step};
+use nwfilter::service::rpc::session::{Access, KeepaliveEvent, Keepalive, Session, Step};
 use nwfilter::service::rpc::xdr::Reader;
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ fuzz_target!(|data: (bool, &[u8])| {
             }
         }
         now += Duration::from_secs(3);
-        if session.beat(now) == Beat::Dead {
+        if session.beat(now) == KeepaliveEvent::Dead {
             return;
         }
     }

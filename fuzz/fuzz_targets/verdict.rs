@@ -4,7 +4,7 @@
 use libfuzzer_sys::fuzz_target;
 use nwfilter::program::compile::{Features, HostToGuest, Options};
 use nwfilter::program::eval::{Frame, Port, Rules};
-use nwfilter::ruleset::firewall::{self, Firewall, Member, Place, Policy};
+use nwfilter::ruleset::firewall::{self, Firewall, BoundInterface, Attachment, Policy};
 use nwfilter::program::ir::{Family, Ruleset};
 use nwfilter::document::catalog::Library;
 use nwfilter::document::vars::Vars;
@@ -41,7 +41,7 @@ fn bound(library: &Library, name: &str, fold_up_to: usize) -> Option<Ruleset> {
     }
     let compile = Options { features: Features::ALL, counters: false, host_to_guest: HostToGuest::Pass };
     let rules = firewall::Rules::Filter(name.to_owned());
-    let member = Member { index: 7, name: "vnet0".into(), place: Place::Bridge(None), rules, vars };
+    let member = BoundInterface { index: 7, name: "vnet0".into(), place: Attachment::Bridge(None), rules, vars };
     let firewall = Firewall::new(Policy { fold_up_to, compile, placement: Default::default() }).define(library.filters.values().cloned()).ok()?;
     Some(firewall.bind(member).ok()?.ruleset())
 }

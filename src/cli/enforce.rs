@@ -15,7 +15,7 @@ use crate::document::vars::Vars;
 use crate::kernel::apply::{self, Kernel};
 use crate::kernel::checksum::TcxHook;
 use crate::kernel::links;
-use crate::program::compile::{Hooks, Options, Programs, compile_at, compile_guarded};
+use crate::program::compile::{AttachPoint, Options, Programs, compile_at, compile_guarded};
 use crate::program::ir::observed::Observed;
 use crate::program::ir::{Ruleset, TABLE};
 use crate::program::resolve::given::{self, Given, Unread};
@@ -24,7 +24,7 @@ use crate::report::audit;
 use crate::report::explain::Bound;
 use crate::report::status::Interface;
 use crate::ruleset::attach;
-use crate::ruleset::firewall::{Place, Tables};
+use crate::ruleset::firewall::{Attachment, Tables};
 use crate::ruleset::from_kernel::recall;
 use crate::ruleset::ipset;
 use crate::ruleset::layout;
@@ -306,14 +306,14 @@ fn finished(old: &Ruleset, tables: &Tables) -> Result<Ruleset, Failure> {
     Ok(new)
 }
 
-fn programs(kernel: &Kernel, arguments: &BindArgs, hooks: Hooks) -> Result<Programs, Failure> {
+fn programs(kernel: &Kernel, arguments: &BindArgs, hooks: AttachPoint) -> Result<Programs, Failure> {
     let library = library(arguments)?;
     let lookup = |name: &str| library.get(name);
     check(&lookup, arguments)?;
     complete(&library, &arguments.filter.filter, &vars(arguments))?;
     let options = options(kernel, arguments);
     let resolved = resolve(&lookup, &arguments.filter.filter, &vars(arguments), Mode::Fold);
-    let guarded = hooks == Hooks::Bridge && kernel.features().lasting_hooks.is_yes();
+    let guarded = hooks == AttachPoint::Bridge && kernel.features().lasting_hooks.is_yes();
     let programs = resolved.and_then(|resolved| match guarded {
         true => compile_guarded(&resolved, &options),
         false => compile_at(&resolved, &options, hooks),
@@ -394,7 +394,7 @@ fn no_interface(dev: &str) -> String {
 }
 
 /// The index of an interface, and where its frames are seen.
-fn link(dev: &str) -> Result<(u32, Place), Failure> {
+fn link(dev: &str) -> Result<(u32, Attachment), Failure> {
     let links = links::snapshot().map_err(|error| Failure::host(&dev, &error))?;
     let found = links.iter().find(|link| link.name == dev);
     let link = found.ok_or_else(|| Failure::Host(no_interface(dev)))?;

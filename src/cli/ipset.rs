@@ -3,7 +3,7 @@
 use super::{Failure, Outcome, print, status};
 use crate::kernel::apply::Kernel;
 use crate::ruleset::ipset::IpsetVerb;
-use crate::ruleset::ipset::work;
+use crate::ruleset::ipset::plan_change;
 use crate::ruleset::nft::Ownership;
 use clap::Subcommand;
 
@@ -60,7 +60,7 @@ fn here(name: &str, verb: IpsetVerb, addresses: &[String]) -> Result<Vec<String>
     let kernel =
         Kernel::open(Ownership::OwnedAndKept).map_err(|error| Failure::host(&"netfilter", &error))?;
     let observed = kernel.observe().map_err(|error| Failure::host(&"netfilter", &error))?;
-    let work = work(&observed, name, verb, addresses).map_err(|fault| Failure::fault(&fault))?;
-    kernel.apply(work.plan).map_err(|refused| Failure::Host(refused.to_string()))?;
-    Ok(work.addresses)
+    let planned = plan_change(&observed, name, verb, addresses).map_err(|fault| Failure::fault(&fault))?;
+    kernel.apply(planned.plan).map_err(|refused| Failure::Host(refused.to_string()))?;
+    Ok(planned.addresses)
 }

@@ -9,7 +9,7 @@ use crate::kernel::apply::Kernel;
 use crate::kernel::links;
 use crate::program::printable;
 use crate::report::status::{Address, Guest, Interface, Learning, Seat, Status};
-use crate::ruleset::bypass::Missed;
+use crate::ruleset::bypass::BypassCount;
 use crate::ruleset::counters::{Count, Traffic};
 use crate::ruleset::nft::Ownership;
 use crate::service::rpc::client::{self, Client};
@@ -173,8 +173,8 @@ fn counted(interface: &Interface) -> String {
     if let Some(Traffic { from_guest, to_guest }) = &interface.traffic {
         text.push_str(&format!("sent: {}\nreceived: {}\n", told(from_guest), told(to_guest)));
     }
-    if let Some(Missed { from_guest, to_guest }) =
-        interface.missed.filter(|missed| *missed != Missed::default())
+    if let Some(BypassCount { from_guest, to_guest }) =
+        interface.missed.filter(|missed| *missed != BypassCount::default())
     {
         text.push_str(&format!("seen by no rule: {} sent, {to_guest} received\n", frames(from_guest)));
     }

@@ -39,7 +39,8 @@ pub(super) fn run(dev: &str, drops: bool, pcapng: Option<&Path>, directory: &Pat
     let kernel = Kernel::open(Ownership::Shared).map_err(|error| Failure::host(&"netfilter", &error))?;
     let observed = kernel.observe().map_err(|error| Failure::host(&"netfilter", &error))?;
     let tables = recall(&observed, &Ruleset::default()).tables;
-    let enters = |family| tables.get(&family).is_some_and(|table| layout::entrance(table, index).is_some());
+    let enters =
+        |family| tables.get(&family).is_some_and(|table| layout::dispatch_target(table, index).is_some());
     let at = match (enters(Family::Netdev) && !enters(Family::Bridge), enters(Family::Inet)) {
         (false, _) if !enters(Family::Bridge) => {
             return Err(Failure::Host(format!("{dev}: not bound, so no rule of a filter judges its frames")));

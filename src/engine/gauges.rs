@@ -2,11 +2,11 @@
 
 use super::State;
 use crate::guest::lease::{How, Table};
-use crate::ruleset::firewall::Place;
+use crate::ruleset::firewall::Attachment;
 
 /// Numbers of things, by kind where there are kinds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Census {
+pub struct StateGauges {
     /// Filters.
     pub filters: usize,
     /// Links of the host.
@@ -23,26 +23,26 @@ pub struct Census {
 
 impl State {
     /// Counts.
-    pub fn census(&self) -> Census {
+    pub fn census(&self) -> StateGauges {
         let bound = self.bindings.keys().filter(|port| !self.closed.contains_key(*port));
         let (mut enforced, mut waiting, mut learning) = (0, 0, 0);
         for port in bound {
             let lesson = self.link_of(port).map(|link| self.learners.get(&link.index));
             match lesson {
                 None => waiting += 1,
-                Some(Some(study)) if study.table().is_empty() => learning += 1,
+                Some(Some(entry)) if entry.table().is_empty() => learning += 1,
                 Some(_) => enforced += 1,
             }
         }
         let closed = self.closed.len();
         let learned = |how| {
-            let tables = self.learners.values().map(|study| study.table());
+            let tables = self.learners.values().map(|entry| entry.table());
             tables.map(|table| table.iter().filter(|(_, learned)| learned.how == how).count()).sum()
         };
         let seen = |place: &str| {
             self.firewall.members().values().filter(|member| word(&member.place) == place).count()
         };
-        Census {
+        StateGauges {
             filters: self.firewall.filters().len(),
             links: self.links.len(),
             bindings: [
@@ -58,11 +58,11 @@ impl State {
     }
 }
 
-fn word(place: &Place) -> &'static str {
+fn word(place: &Attachment) -> &'static str {
     match place {
-        Place::Bridge(_) | Place::Port { .. } => "bridge",
-        Place::Device { turned: false, .. } => "device",
-        Place::Device { turned: true, .. } => "macvtap",
-        Place::Routed { .. } => "routed",
+        Attachment::Bridge(_) | Attachment::Port { .. } => "bridge",
+        Attachment::Device { turned: false, .. } => "device",
+        Attachment::Device { turned: true, .. } => "macvtap",
+        Attachment::Routed { .. } => "routed",
     }
 }

@@ -7,14 +7,14 @@ use super::State;
 use super::missing_vars::Needs;
 use crate::document::binding::Binding;
 use crate::document::filter::Filter;
-use crate::ruleset::firewall::{Member, Refused, Rules};
+use crate::ruleset::firewall::{BoundInterface, Refused, Rules};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 impl State {
     /// A guest that was filtered before it had to learn keeps the rules it had; any other gets the waiting filter.
     pub(super) fn until_known(&self, index: u32, binding: &Binding, waiting: &str) -> Rules {
-        let same = |member: &&Arc<Member>| member.vars == binding.params;
+        let same = |member: &&Arc<BoundInterface>| member.vars == binding.params;
         let earlier = self.firewall.members().get(&index).filter(same);
         let earlier = earlier.and_then(|_| self.firewall.earlier(index, &binding.filter));
         earlier.cloned().unwrap_or_else(|| Rules::Filter(waiting.into()))
@@ -28,7 +28,7 @@ impl State {
     ) -> Result<Vec<String>, Refused> {
         let then = State { firewall: self.firewall.unbound().define(filters.to_vec())?, ..self.clone() };
         let mut needs = Needs::default();
-        let mut begins = |member: &&Arc<Member>| {
+        let mut begins = |member: &&Arc<BoundInterface>| {
             let binding = self.bindings.get(&member.name);
             let binding = binding.filter(|binding| member.rules == Rules::Filter(binding.filter.clone()));
             binding.is_some_and(|binding| {
@@ -37,7 +37,8 @@ impl State {
                     && needs.wanted(&then, binding).is_ok_and(|wanted| wanted.is_some())
             })
         };
-        let beginners: Vec<&Arc<Member>> = self.firewall.members().values().filter(&mut begins).collect();
+        let beginners: Vec<&Arc<BoundInterface>> =
+            self.firewall.members().values().filter(&mut begins).collect();
         let ports: BTreeSet<String> = beginners.iter().map(|member| member.name.clone()).collect();
         self.firewall = self.firewall.keep(beginners.iter().map(|member| member.index))?;
         Ok(ports.into_iter().collect())

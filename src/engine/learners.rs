@@ -17,7 +17,7 @@ use crate::guest::observation::{CaptureSpec, Observation};
 use crate::program::resolve::unresolvable;
 use crate::report::status::{Address, Learning};
 use crate::ruleset::attach;
-use crate::ruleset::firewall::{Member, Refused};
+use crate::ruleset::firewall::{BoundInterface, Refused};
 use imbl::ordmap::DiffItem;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -26,12 +26,12 @@ use std::time::Duration;
 
 /// A guest and its learner.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Study {
+pub(super) struct LearnerEntry {
     guest: Guest,
     learner: Learner,
 }
 
-impl Study {
+impl LearnerEntry {
     /// When an address ends, counted from an epoch.
     pub(super) fn deadline(&self, epoch: Duration) -> Option<Duration> {
         self.learner.deadline().map(|deadline| deadline.saturating_sub(epoch))
@@ -58,7 +58,7 @@ impl State {
         links: &[Arc<Link>],
         binding: &Binding,
         needs: &mut Needs,
-    ) -> Result<Vec<Member>, Refused> {
+    ) -> Result<Vec<BoundInterface>, Refused> {
         let diagnostics: Vec<_> = links.iter().filter_map(|link| attach::unfit(link)).collect();
         if !diagnostics.is_empty() {
             return Err(Refused { interface: None, diagnostics });
@@ -68,15 +68,15 @@ impl State {
             return Ok(links.iter().map(|link| self.member(link, binding)).collect());
         };
         let guest = Guest { owner: binding.owner_uuid, mac: binding.mac };
-        let another = |index: &u32| self.learners.get(index).is_some_and(|study| study.guest != guest);
+        let another = |index: &u32| self.learners.get(index).is_some_and(|entry| entry.guest != guest);
         let left: Vec<u32> = links.iter().map(|link| link.index).filter(another).collect();
         left.iter().for_each(|index| self.unlearn(*index));
         let member = |link: &Arc<Link>| {
             let table = self.known(guest, link.index, &wanted);
-            let study = Study { guest, learner: Learner::new(binding.mac, wanted.clone(), table) };
-            let member = self.taught(link, binding, &study.learner);
+            let entry = LearnerEntry { guest, learner: Learner::new(binding.mac, wanted.clone(), table) };
+            let member = self.taught(link, binding, &entry.learner);
             self.remembered.remove(&(guest, 0));
-            self.learners.insert(link.index, Arc::new(study));
+            self.learners.insert(link.index, Arc::new(entry));
             member
         };
         Ok(links.iter().map(member).collect())
@@ -84,9 +84,9 @@ impl State {
 
     /// What is known of a guest at a link, as far as it is wanted: learned in this mode, and of a server that is believed.
     fn known(&self, guest: Guest, index: u32, wanted: &Wanted) -> Table {
-        let own = self.learners.get(&index).filter(|study| study.guest == guest);
+        let own = self.learners.get(&index).filter(|entry| entry.guest == guest);
         let mut table = match own {
-            Some(study) => study.learner.table().clone(),
+            Some(entry) => entry.learner.table().clone(),
             None => {
                 let at =
                     |index| self.remembered.get(&(guest, index)).map(|table| ((guest, index), table.clone()));
@@ -101,7 +101,7 @@ impl State {
     }
 
     /// A member with the rules that follow from what its learner knows.
-    fn taught(&self, link: &Link, binding: &Binding, learner: &Learner) -> Member {
+    fn taught(&self, link: &Link, binding: &Binding, learner: &Learner) -> BoundInterface {
         let mut member = self.member(link, binding);
         match learner.waiting_filter() {
             Some(filter) => member.rules = self.until_known(link.index, binding, filter),
@@ -115,23 +115,23 @@ impl State {
 
     /// Takes what an ear heard, and what that was; none where it changes nothing.
     pub fn hear(&self, observation: &Observation, now: Duration) -> Option<(Heard, Change)> {
-        let study = self.learners.get(&observation.guest).filter(|_| self.is_bound(observation.guest))?;
-        let mut learner = study.learner.clone();
+        let entry = self.learners.get(&observation.guest).filter(|_| self.is_bound(observation.guest))?;
+        let mut learner = entry.learner.clone();
         let heard = learner.hear(&observation.frame, self.epoch + now);
-        let (mut next, study) = (self.clone(), Study { guest: study.guest, learner });
+        let (mut next, entry) = (self.clone(), LearnerEntry { guest: entry.guest, learner });
         match heard {
             Heard::Nothing => return None,
-            Heard::Question => drop(next.learners.insert(observation.guest, Arc::new(study))),
-            _ => next.teach(observation.guest, study),
+            Heard::Question => drop(next.learners.insert(observation.guest, Arc::new(entry))),
+            _ => next.teach(observation.guest, entry),
         }
         Some((heard, Change::silent(next)))
     }
 
     /// Takes a learner as it is now, and gives its guest the rules that follow. One whose rules cannot be made is blocked.
-    fn teach(&mut self, index: u32, study: Study) {
+    fn teach(&mut self, index: u32, entry: LearnerEntry) {
         let Some((link, binding)) = self.bound_link(index) else { return };
-        let member = self.taught(&link, &binding, &study.learner);
-        self.learners.insert(index, Arc::new(study));
+        let member = self.taught(&link, &binding, &entry.learner);
+        self.learners.insert(index, Arc::new(entry));
         match self.firewall.bind(member) {
             Ok(firewall) => self.firewall = firewall,
             Err(refused) => self.shut(&link, &binding.portdev, &super::own_refusal(refused).message),
@@ -149,11 +149,11 @@ impl State {
 
     /// Ends a learner. Leases that end some day are kept for a guest that comes back; a guest's other addresses go.
     pub(super) fn unlearn(&mut self, index: u32) {
-        let Some(study) = self.learners.remove(&index) else { return };
-        let mut leases = study.learner.table().clone();
+        let Some(entry) = self.learners.remove(&index) else { return };
+        let mut leases = entry.learner.table().clone();
         leases.retain(|learned| learned.how == How::Lease && learned.ends.is_some());
         if !leases.is_empty() {
-            self.remembered.insert((study.guest, 0), leases);
+            self.remembered.insert((entry.guest, 0), leases);
         }
     }
 
@@ -169,19 +169,19 @@ impl State {
 
     pub(super) fn expire_learned(&mut self, now: Duration) {
         let time = self.epoch + now;
-        let due = |study: &Study| study.deadline(self.epoch).is_some_and(|deadline| deadline <= now);
-        let due: Vec<(u32, Study)> = self
+        let due = |entry: &LearnerEntry| entry.deadline(self.epoch).is_some_and(|deadline| deadline <= now);
+        let due: Vec<(u32, LearnerEntry)> = self
             .learners
             .iter()
-            .filter(|(_, study)| due(study))
-            .map(|(index, study)| (*index, Study::clone(study)))
+            .filter(|(_, entry)| due(entry))
+            .map(|(index, entry)| (*index, LearnerEntry::clone(entry)))
             .collect();
-        for (index, mut study) in due {
-            study.learner.expire(time);
+        for (index, mut entry) in due {
+            entry.learner.expire(time);
             if self.is_bound(index) {
-                self.teach(index, study);
+                self.teach(index, entry);
             } else {
-                self.learners.insert(index, Arc::new(study));
+                self.learners.insert(index, Arc::new(entry));
             }
         }
         for (key, table) in &self.remembered.clone() {
@@ -220,8 +220,8 @@ impl State {
         let listening = self
             .learners
             .iter()
-            .filter(|(index, study)| study.learner.is_listening() && self.is_bound(**index));
-        listening.filter_map(|(index, study)| Some((*index, self.post(*index, &study.learner)?))).collect()
+            .filter(|(index, entry)| entry.learner.is_listening() && self.is_bound(**index));
+        listening.filter_map(|(index, entry)| Some((*index, self.post(*index, &entry.learner)?))).collect()
     }
 
     /// A macvtap shows both what its guest sends and what it gets, as the device below it would, but no frames of others.
@@ -252,13 +252,13 @@ impl State {
             let tables = [(guest, 0), (guest, index)].into_iter().filter_map(|key| old.remembered.get(&key));
             tables.into_iter().any(|table| table.get(address) == Some(learned))
         };
-        let mut differ = |index: u32, old: Option<&Arc<Study>>, new: Option<&Arc<Study>>| {
-            let table = |study: Option<&Arc<Study>>| {
-                study.map_or(empty.clone(), |study| study.learner.table().clone())
+        let mut differ = |index: u32, old: Option<&Arc<LearnerEntry>>, new: Option<&Arc<LearnerEntry>>| {
+            let table = |entry: Option<&Arc<LearnerEntry>>| {
+                entry.map_or(empty.clone(), |entry| entry.learner.table().clone())
             };
-            let Some(guest) = new.or(old).map(|study| study.guest) else { return };
-            let same_guest = |study: &&Arc<Study>| study.guest == guest;
-            if let Some(old) = old.filter(|study| !same_guest(study)) {
+            let Some(guest) = new.or(old).map(|entry| entry.guest) else { return };
+            let same_guest = |entry: &&Arc<LearnerEntry>| entry.guest == guest;
+            if let Some(old) = old.filter(|entry| !same_guest(entry)) {
                 lines.push_str(&self.ended(old.guest, index, old.learner.table(), &empty, false));
             }
             let (before, after) = (table(old.filter(same_guest)), table(new));
@@ -294,8 +294,8 @@ impl State {
     pub fn book(&self) -> Book {
         let mut book: BTreeMap<(Guest, u32), Table> =
             self.remembered.iter().map(|(key, table)| (*key, table.clone())).collect();
-        for (index, study) in &self.learners {
-            book.insert((study.guest, *index), study.learner.table().clone());
+        for (index, entry) in &self.learners {
+            book.insert((entry.guest, *index), entry.learner.table().clone());
         }
         Book(book)
     }

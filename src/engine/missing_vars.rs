@@ -8,7 +8,7 @@ use crate::document::binding::Binding;
 use crate::document::mac::Mac;
 use crate::document::vars::{Access, Index, Vars};
 use crate::guest::learning::{Meaningless, Mode, Wanted};
-use crate::program::compile::Hooks;
+use crate::program::compile::AttachPoint;
 use crate::program::resolve::given;
 use crate::ruleset::firewall::Refused;
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ const SAMPLE: &str = "192.0.2.1";
 type Lengths = BTreeMap<String, usize>;
 
 /// A filter, the variables that may make a difference, and where the interface is judged or may come to be.
-type Question = (String, Vars, Vec<Hooks>);
+type Question = (String, Vars, Vec<AttachPoint>);
 
 /// The answers for some bindings, as long as no filter changes.
 #[derive(Default)]

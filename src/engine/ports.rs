@@ -12,12 +12,12 @@ use crate::document::vars::Vars;
 use crate::engine::api::Reply;
 use crate::engine::error::Error;
 use crate::guest::link::{Kind, Link, LinkEvent};
-use crate::program::compile::Hooks;
+use crate::program::compile::AttachPoint;
 use crate::program::ir::Ruleset;
 use crate::program::resolve::given::{Given, Risk, Unread};
 use crate::report::audit;
 use crate::ruleset::attach;
-use crate::ruleset::firewall::{Member, Place, Rules};
+use crate::ruleset::firewall::{Attachment, BoundInterface, Rules};
 use crate::ruleset::layout;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -106,8 +106,8 @@ impl State {
         link.name == portdev || !self.bindings.contains_key(&link.name)
     }
 
-    pub(super) fn member(&self, link: &Link, binding: &Binding) -> Member {
-        Member {
+    pub(super) fn member(&self, link: &Link, binding: &Binding) -> BoundInterface {
+        BoundInterface {
             index: link.index,
             name: binding.portdev.clone(),
             place: self.place(link),
@@ -116,16 +116,16 @@ impl State {
         }
     }
 
-    fn place(&self, link: &Link) -> Place {
+    fn place(&self, link: &Link) -> Attachment {
         let master = link.master.and_then(|master| self.links.get(&master));
         attach::of(link, master.map(|master| &**master), self.firewall.ports_at_devices())
     }
 
     /// Where a binding's interface is judged, or can come to be while it is not there.
-    pub(super) fn hooks_of(&self, binding: &Binding) -> Vec<Hooks> {
+    pub(super) fn hooks_of(&self, binding: &Binding) -> Vec<AttachPoint> {
         match self.links_of(&binding.portdev).last() {
             Some(link) => vec![self.place(link).hooks()],
-            None => vec![Hooks::Bridge, Hooks::Routed],
+            None => vec![AttachPoint::Bridge, AttachPoint::Routed],
         }
     }
 
@@ -394,7 +394,7 @@ impl State {
 
     pub(super) fn shut(&mut self, link: &Link, portdev: &str, why: &str) {
         self.unlearn(link.index);
-        let member = Member {
+        let member = BoundInterface {
             index: link.index,
             name: portdev.into(),
             place: self.place(link),

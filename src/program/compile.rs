@@ -72,7 +72,7 @@ pub struct Features {
     /// Connections can be counted.
     pub limit: bool,
     /// Where the frames are seen, which decides over some of the above.
-    pub hooks: Hooks,
+    pub hooks: AttachPoint,
     /// What there is in the host's IP layer.
     pub packets: Packets,
 }
@@ -92,7 +92,7 @@ pub struct Packets {
 
 /// Where the frames of an interface are seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Hooks {
+pub enum AttachPoint {
     /// On their way through a bridge.
     Bridge,
     /// At the interface itself: what its guest sends comes in by it.
@@ -114,17 +114,17 @@ impl Features {
         reject: true,
         state: true,
         limit: true,
-        hooks: Hooks::Bridge,
+        hooks: AttachPoint::Bridge,
         packets: Packets { seen: true, reject: true, state: true, limit: true },
     };
 
     /// What is left of it there: a device's own hooks know no connections and send no answers.
-    pub fn at(self, hooks: Hooks) -> Features {
+    pub fn at(self, hooks: AttachPoint) -> Features {
         let Packets { reject, state, limit, .. } = self.packets;
         match hooks {
-            Hooks::Bridge => Features { hooks, ..self },
-            Hooks::Packets => Features { reject, state, limit, hooks, ..self },
-            Hooks::Device | Hooks::Macvtap | Hooks::Port | Hooks::Routed => {
+            AttachPoint::Bridge => Features { hooks, ..self },
+            AttachPoint::Packets => Features { reject, state, limit, hooks, ..self },
+            AttachPoint::Device | AttachPoint::Macvtap | AttachPoint::Port | AttachPoint::Routed => {
                 Features { reject: false, state: false, limit: false, hooks, ..self }
             }
         }
@@ -193,27 +193,31 @@ pub struct Programs {
 }
 
 /// The programs of a resolved filter for an interface whose frames are seen there, in a kernel that has the features.
-pub fn compile_at(resolved: &Resolved, options: &Options, hooks: Hooks) -> Result<Programs, Vec<Diagnostic>> {
+pub fn compile_at(
+    resolved: &Resolved,
+    options: &Options,
+    hooks: AttachPoint,
+) -> Result<Programs, Vec<Diagnostic>> {
     let at = |hooks, part| {
         compile_part(resolved, &Options { features: options.features.at(hooks), ..*options }, part)
     };
     let packets = match hooks {
-        Hooks::Routed if asks_for_connections(resolved) => Some(at(Hooks::Packets, Part::Ip)?),
+        AttachPoint::Routed if asks_for_connections(resolved) => Some(at(AttachPoint::Packets, Part::Ip)?),
         // What cannot be answered there is dropped here.
-        Hooks::Routed if rejects_packets(resolved) => at(Hooks::Packets, Part::Ip).ok(),
+        AttachPoint::Routed if rejects_packets(resolved) => at(AttachPoint::Packets, Part::Ip).ok(),
         _ => None,
     };
     let frames = at(hooks, if packets.is_some() { Part::Link } else { Part::Whole })?;
-    let frames = if hooks == Hooks::Macvtap { frames.turned() } else { frames };
+    let frames = if hooks == AttachPoint::Macvtap { frames.turned() } else { frames };
     Ok(Programs { frames, packets, guard: None })
 }
 
 /// The same for a port of a bridge that also has its own hooks, for frames that the bridge takes or makes itself. The Ethernet
 /// layer judges them: such an IP packet gets no further from the guest, and to it comes from the host.
 pub fn compile_guarded(resolved: &Resolved, options: &Options) -> Result<Programs, Vec<Diagnostic>> {
-    let at_port = Options { features: options.features.at(Hooks::Port), ..*options };
+    let at_port = Options { features: options.features.at(AttachPoint::Port), ..*options };
     let guard = Some(compile_part(resolved, &at_port, Part::Link)?);
-    Ok(Programs { guard, ..compile_at(resolved, options, Hooks::Bridge)? })
+    Ok(Programs { guard, ..compile_at(resolved, options, AttachPoint::Bridge)? })
 }
 
 impl Programs {
@@ -223,9 +227,9 @@ impl Programs {
     }
 
     /// What comes after the first, and the hooks that lead to it.
-    pub fn further(self) -> Option<(Hooks, Program)> {
-        let packets = self.packets.map(|packets| (Hooks::Packets, packets));
-        packets.or(self.guard.map(|guard| (Hooks::Port, guard)))
+    pub fn further(self) -> Option<(AttachPoint, Program)> {
+        let packets = self.packets.map(|packets| (AttachPoint::Packets, packets));
+        packets.or(self.guard.map(|guard| (AttachPoint::Port, guard)))
     }
 
     /// Whether packets that the host itself sends pass by their mark.
@@ -234,11 +238,11 @@ impl Programs {
     }
 
     /// The same, counting what they drop at an interface with these hooks, for each interface and rule.
-    pub fn tallied(self, hooks: Hooks) -> Programs {
+    pub fn tallied(self, hooks: AttachPoint) -> Programs {
         // The host's answer to a packet may be told by the packet's own mark (`fwmark_reflect`).
         let packets = self.packets.map(|packets| packets.tallied(false, false));
         let guard = self.guard.map(|guard| guard.tallied(false, true));
-        Programs { frames: self.frames.tallied(hooks == Hooks::Macvtap, true), packets, guard }
+        Programs { frames: self.frames.tallied(hooks == AttachPoint::Macvtap, true), packets, guard }
     }
 }
 

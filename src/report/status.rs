@@ -7,7 +7,7 @@ use crate::guest::link::{Kind, Link, MacvtapMode};
 use crate::program::ir::observed::Observed;
 use crate::program::ir::{Family, Name, Ruleset, Table};
 use crate::program::name::{SetName, label_of};
-use crate::ruleset::bypass::Missed;
+use crate::ruleset::bypass::BypassCount;
 use crate::ruleset::counters::{self, Dropped, Traffic};
 use crate::ruleset::from_kernel::recall;
 use crate::ruleset::layout;
@@ -66,7 +66,7 @@ pub struct Interface {
     pub traffic: Option<Traffic>,
     /// Its frames that no rule saw, where that is looked for.
     #[serde(default)]
-    pub missed: Option<Missed>,
+    pub missed: Option<BypassCount>,
 }
 
 /// The guest of a binding.

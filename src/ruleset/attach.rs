@@ -4,22 +4,26 @@
 
 use crate::document::diag::{Code, Diagnostic};
 use crate::guest::link::{Kind, Link};
-use crate::ruleset::firewall::{BridgePort, Place};
+use crate::ruleset::firewall::{Attachment, BridgePort};
 
 /// The place of a link whose master is this one, as far as that is known.
 ///
 /// A bridge's port is filtered by its bridge, or at its own hooks where `ports_at_devices` says so. All others are filtered at
 /// their own hooks; the host's IP layer also sees the packets of an interface that has no master and is no macvtap.
-pub fn of(link: &Link, master: Option<&Link>, ports_at_devices: bool) -> Place {
+pub fn of(link: &Link, master: Option<&Link>, ports_at_devices: bool) -> Attachment {
     let name = link.name.clone();
     let turned = link.kind.is_turned();
     match master.filter(|master| master.kind == Kind::Bridge) {
         Some(Link { index, name: bridge, mac, .. }) => {
             let bridge = BridgePort { index: *index, name: bridge.clone(), host: *mac, port: name.clone() };
-            if ports_at_devices { Place::Port { name, bridge } } else { Place::Bridge(Some(bridge)) }
+            if ports_at_devices {
+                Attachment::Port { name, bridge }
+            } else {
+                Attachment::Bridge(Some(bridge))
+            }
         }
-        None if link.master.is_none() && !turned => Place::Routed { name },
-        None => Place::Device { name, turned },
+        None if link.master.is_none() && !turned => Attachment::Routed { name },
+        None => Attachment::Device { name, turned },
     }
 }
 
@@ -60,17 +64,23 @@ mod tests {
         let (bridge, bond) = (link(2, Kind::Bridge, None), link(3, Kind::Other, None));
         let port = BridgePort { index: 2, name: "link2".into(), host: None, port: "link9".into() };
         let name = || "link9".to_owned();
-        let device = |turned| Place::Device { name: name(), turned };
+        let device = |turned| Attachment::Device { name: name(), turned };
         for (kind, number, master, ports_at_devices, expected) in [
-            (Kind::Tap, None, None, true, Place::Routed { name: name() }),
-            (Kind::Veth, None, None, false, Place::Routed { name: name() }),
-            (Kind::Tap, Some(2), Some(&bridge), false, Place::Bridge(Some(port.clone()))),
-            (Kind::Tap, Some(2), Some(&bridge), true, Place::Port { name: name(), bridge: port.clone() }),
+            (Kind::Tap, None, None, true, Attachment::Routed { name: name() }),
+            (Kind::Veth, None, None, false, Attachment::Routed { name: name() }),
+            (Kind::Tap, Some(2), Some(&bridge), false, Attachment::Bridge(Some(port.clone()))),
+            (
+                Kind::Tap,
+                Some(2),
+                Some(&bridge),
+                true,
+                Attachment::Port { name: name(), bridge: port.clone() },
+            ),
             (Kind::Tap, Some(3), Some(&bond), true, device(false)),
             (Kind::Tap, Some(4), None, true, device(false)),
             (macvtap, None, None, true, device(true)),
             (macvtap, Some(3), Some(&bond), false, device(true)),
-            (macvtap, Some(2), Some(&bridge), false, Place::Bridge(Some(port.clone()))),
+            (macvtap, Some(2), Some(&bridge), false, Attachment::Bridge(Some(port.clone()))),
         ] {
             let found = of(&link(9, kind, number), master, ports_at_devices);
             assert_eq!(found, expected, "{kind:?} of {number:?}, known as {master:?}");

@@ -56,7 +56,7 @@ pub struct Finding {
 
 /// Frames that no rule saw, since they were first looked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Missed {
+pub struct BypassCount {
     /// Sent by the guest.
     pub from_guest: u64,
     /// On their way to it.
@@ -169,11 +169,11 @@ impl Watch {
     }
 }
 
-impl Missed {
+impl BypassCount {
     /// Of frames that came in and that went out by an interface. A macvtap's guest sends those that go out.
-    pub fn of([came, went]: [u64; 2], turned: bool) -> Missed {
+    pub fn of([came, went]: [u64; 2], turned: bool) -> BypassCount {
         let (from_guest, to_guest) = if turned { (went, came) } else { (came, went) };
-        Missed { from_guest, to_guest }
+        BypassCount { from_guest, to_guest }
     }
 }
 

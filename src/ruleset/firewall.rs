@@ -6,7 +6,7 @@
 //! and a few set elements a member, which costs a change least. The firewall does not know the kernel: the
 //! difference of two rule sets is [`plan`](mod@crate::ruleset::plan)'s, sending it is `apply`'s.
 //!
-//! Members whose frames pass a bridge sit in one table, those whose frames no bridge sees in another ([`Place`]).
+//! Members whose frames pass a bridge sit in one table, those whose frames no bridge sees in another ([`Attachment`]).
 //!
 //! What an operation costs is what it changes: to bind one more interface costs the same among five as among
 //! five thousand.
@@ -18,7 +18,7 @@ mod grouping;
 mod retained;
 mod tables;
 
-pub use attachment::{BridgePort, Place};
+pub use attachment::{Attachment, BridgePort};
 pub use dispatch::FOLDED_RULES;
 pub use group::{Group, Placed};
 pub use tables::Tables;
@@ -28,7 +28,7 @@ use crate::document::filter::Filter;
 use crate::document::vars::{Access, Vars};
 use crate::guest::learning::filters as waiting;
 use crate::program::Program;
-use crate::program::compile::{self, Hooks, HostToGuest, Programs, compile_at, compile_guarded};
+use crate::program::compile::{self, AttachPoint, HostToGuest, Programs, compile_at, compile_guarded};
 use crate::program::ir::{Family, Name, Origin, Ruleset};
 use crate::program::resolve::given::{self, Given, Unread};
 use crate::program::resolve::{self, Mode, introduces_loop, resolve};
@@ -51,7 +51,7 @@ pub struct Firewall {
     filters: Filters,
     /// Definitions that some members still have, by the name that stands in their rules.
     earlier: OrdMap<String, Earlier>,
-    members: OrdMap<u32, Arc<Member>>,
+    members: OrdMap<u32, Arc<BoundInterface>>,
     groups: OrdMap<Name, Arc<Group>>,
     /// The group of each member.
     homes: OrdMap<u32, Name>,
@@ -93,13 +93,13 @@ pub enum Placement {
 
 /// A bound interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Member {
+pub struct BoundInterface {
     /// Its index, which alone decides.
     pub index: u32,
     /// Its name, for people.
     pub name: String,
     /// Where its frames are seen.
-    pub place: Place,
+    pub place: Attachment,
     /// What its frames must pass.
     pub rules: Rules,
     /// The variables of its binding, `MAC` and what was learned among them.
@@ -185,7 +185,7 @@ impl Firewall {
     }
 
     /// All bound interfaces by index.
-    pub fn members(&self) -> &OrdMap<u32, Arc<Member>> {
+    pub fn members(&self) -> &OrdMap<u32, Arc<BoundInterface>> {
         &self.members
     }
 
@@ -195,12 +195,12 @@ impl Firewall {
     }
 
     /// With an interface bound, or, where it is bound already, with its filter, variables or place changed.
-    pub fn bind(&self, member: Member) -> Result<Firewall, Refused> {
+    pub fn bind(&self, member: BoundInterface) -> Result<Firewall, Refused> {
         self.bind_all([member])
     }
 
     /// With many interfaces bound at once.
-    pub fn bind_all(&self, members: impl IntoIterator<Item = Member>) -> Result<Firewall, Refused> {
+    pub fn bind_all(&self, members: impl IntoIterator<Item = BoundInterface>) -> Result<Firewall, Refused> {
         let mut next = self.clone();
         let mut changed = Changed::new();
         for member in members {
@@ -306,7 +306,7 @@ impl Firewall {
     }
 
     /// Whether a binding with these variables could be enforced at one of these hooks; if not, why not at the first.
-    pub fn check(&self, filter: &str, vars: &Vars, hooks: &[Hooks]) -> Result<(), Refused> {
+    pub fn check(&self, filter: &str, vars: &Vars, hooks: &[AttachPoint]) -> Result<(), Refused> {
         let rules = Rules::Filter(filter.into());
         let mut refusals = Vec::new();
         for hooks in hooks {
@@ -390,7 +390,7 @@ impl Firewall {
         rules: &Rules,
         vars: &Vars,
         mode: Mode,
-        hooks: Hooks,
+        hooks: AttachPoint,
     ) -> Result<Compiled, Vec<Diagnostic>> {
         let Rules::Filter(filter) = rules else {
             return Ok(Compiled {
@@ -406,7 +406,7 @@ impl Firewall {
             None => resolve(&|name| self.known(name), filter, vars, mode)?,
         };
         let seat = match hooks {
-            Hooks::Port if compile::needs_bridge(&resolved) => Hooks::Bridge,
+            AttachPoint::Port if compile::needs_bridge(&resolved) => AttachPoint::Bridge,
             hooks => hooks,
         };
         let programs = match self.guards(seat) {

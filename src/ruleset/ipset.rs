@@ -60,7 +60,7 @@ pub fn empty(kind: KeyType) -> Set {
 
 /// A change of a set, worked out.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Work {
+pub struct IpsetPlan {
     /// What the kernel must do.
     pub plan: Plan,
     /// The addresses of the set after that.
@@ -68,7 +68,12 @@ pub struct Work {
 }
 
 /// Works out what is to be done to a set, for the tables that were observed. All addresses are taken, or none.
-pub fn work(observed: &Observed, name: &str, verb: IpsetVerb, addresses: &[String]) -> Result<Work, Fault> {
+pub fn plan_change(
+    observed: &Observed,
+    name: &str,
+    verb: IpsetVerb,
+    addresses: &[String],
+) -> Result<IpsetPlan, Fault> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_.:+- ".contains(c);
     if name.is_empty() || name.len() > 31 || !name.chars().all(plain) {
         return Err(Fault::Name(name.to_owned()));
@@ -110,7 +115,7 @@ pub fn work(observed: &Observed, name: &str, verb: IpsetVerb, addresses: &[Strin
     if verb == IpsetVerb::List {
         plan = Plan::default();
     }
-    Ok(Work { plan, addresses: after })
+    Ok(IpsetPlan { plan, addresses: after })
 }
 
 /// Whether one of our tables has a set of this name, be it empty.

@@ -62,7 +62,7 @@ const ELSEWHERE: &str = "elsewhere";
 
 /// How an interface's frames get to its program.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Entrance {
+pub enum DispatchTarget {
     /// As a member of the shared program of this name.
     Shared(Name),
     /// Through the verdict map, to the program whose chains have this prefix.
@@ -256,21 +256,21 @@ pub fn mislead(table: &mut Table, shared: &str) {
 }
 
 /// Binds an interface, or moves it to another program.
-pub fn enter(table: &mut Table, index: u32, entrance: &Entrance) {
+pub fn enter(table: &mut Table, index: u32, dispatch_target: &DispatchTarget) {
     leave(table, index);
     insert(table, BOUND, index, Datum::None);
     for side in sides(table).iter().filter(|side| table.sets.contains_key(side.traffic())).collect::<Vec<_>>()
     {
         insert(table, side.traffic(), index, Datum::None);
     }
-    let (prefix, turned) = match entrance {
-        Entrance::Shared(name) => {
+    let (prefix, turned) = match dispatch_target {
+        DispatchTarget::Shared(name) => {
             let turned = has_turned(table, name);
             let members = if turned { SetName::Turned(name) } else { SetName::Members(name) };
             return insert(table, &members.to_string(), index, Datum::None);
         }
-        Entrance::Private(prefix) => (prefix, false),
-        Entrance::Turned(prefix) => (prefix, true),
+        DispatchTarget::Private(prefix) => (prefix, false),
+        DispatchTarget::Turned(prefix) => (prefix, true),
     };
     for side in sides(table) {
         insert(table, side.map, index, Datum::Jump(chain(prefix, side.chain(turned))));
@@ -278,8 +278,8 @@ pub fn enter(table: &mut Table, index: u32, entrance: &Entrance) {
 }
 
 /// Binds a bridge's port where only those of its frames come that its bridge takes or makes itself. They count as no traffic.
-pub fn enter_guard(table: &mut Table, index: u32, entrance: &Entrance) {
-    enter(table, index, entrance);
+pub fn enter_guard(table: &mut Table, index: u32, dispatch_target: &DispatchTarget) {
+    enter(table, index, dispatch_target);
     for side in sides(table) {
         if let Some(traffic) = table.sets.get_mut(side.traffic()) {
             traffic.elements.remove(&index_key(index));
@@ -335,16 +335,16 @@ pub fn leave(table: &mut Table, index: u32) {
 }
 
 /// How an interface's frames get to its program; none where it is not bound.
-pub fn entrance(table: &Table, index: u32) -> Option<Entrance> {
+pub fn dispatch_target(table: &Table, index: u32) -> Option<DispatchTarget> {
     let key = index_key(index);
     let shared = table.sets.iter().find_map(|(name, set)| {
         let shared = shared_by(name)?;
-        set.elements.contains_key(&key).then(|| Entrance::Shared(shared.into()))
+        set.elements.contains_key(&key).then(|| DispatchTarget::Shared(shared.into()))
     });
     let private = || match first_map(table)?.elements.get(&key)? {
         Datum::Jump(chain) => match ChainName::parse(chain)? {
-            ChainName::OfProgram(prefix, OUT) => Some(Entrance::Private(prefix.into())),
-            ChainName::OfProgram(prefix, _) => Some(Entrance::Turned(prefix.into())),
+            ChainName::OfProgram(prefix, OUT) => Some(DispatchTarget::Private(prefix.into())),
+            ChainName::OfProgram(prefix, _) => Some(DispatchTarget::Turned(prefix.into())),
             _ => None,
         },
         _ => None,
@@ -385,17 +385,17 @@ pub fn is_led(table: &Table, index: u32) -> bool {
 
 /// Where the program is placed that the frames of a bound interface enter.
 pub fn program(table: &Table, index: u32) -> Option<Name> {
-    match entrance(table, index)? {
-        Entrance::Shared(name) => led(table, &name),
-        Entrance::Private(prefix) | Entrance::Turned(prefix) => Some(prefix),
+    match dispatch_target(table, index)? {
+        DispatchTarget::Shared(name) => led(table, &name),
+        DispatchTarget::Private(prefix) | DispatchTarget::Turned(prefix) => Some(prefix),
     }
 }
 
 /// Whether what a bound interface's guest sends goes out by it.
 pub fn is_turned(table: &Table, index: u32) -> bool {
-    match entrance(table, index) {
-        Some(Entrance::Turned(_)) => true,
-        Some(Entrance::Shared(name)) => has_turned(table, &name),
+    match dispatch_target(table, index) {
+        Some(DispatchTarget::Turned(_)) => true,
+        Some(DispatchTarget::Shared(name)) => has_turned(table, &name),
         _ => false,
     }
 }

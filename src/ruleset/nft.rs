@@ -20,7 +20,7 @@ mod uapi;
 
 use crate::program::ir::{Family, TABLE};
 use crate::ruleset::plan::Step;
-use message::{Message, Quiet};
+use message::{Message, NumberedMessage};
 use nftnl::{Batch, FinalizedBatch, MsgType};
 use object::Encoder;
 use reply::{Fault, Refusal};
@@ -42,7 +42,7 @@ pub struct Encoded {
 }
 
 /// A batch, ready to be sent as one datagram.
-pub struct Sealed {
+pub struct EncodedBatch {
     batch: FinalizedBatch,
     /// The number and step of each message, in rising order of numbers.
     steps: Vec<(u32, usize)>,
@@ -78,19 +78,19 @@ impl Encoded {
     }
 
     /// The batch, its messages numbered.
-    pub fn seal(&self) -> Sealed {
+    pub fn seal(&self) -> EncodedBatch {
         let mut batch = Batch::new();
         let mut steps = Vec::with_capacity(self.messages.len());
         for message in &self.messages {
-            let quiet = Quiet::new(message);
+            let quiet = NumberedMessage::new(message);
             batch.add(&quiet, MsgType::Add);
             steps.push((quiet.sequence.get(), message.step));
         }
-        Sealed { batch: batch.finalize(), steps }
+        EncodedBatch { batch: batch.finalize(), steps }
     }
 }
 
-impl Sealed {
+impl EncodedBatch {
     /// The pages of the batch, which must leave in one `sendmsg`.
     pub fn pages(&self) -> impl Iterator<Item = &[u8]> {
         self.batch.iter()

@@ -38,7 +38,7 @@ use crate::service::rpc;
 use crate::service::store::{Fault, Staged, Store};
 use crate::service::systemd;
 use addresses::Addresses;
-use captures::Ears;
+use captures::Captures;
 use checksum_guard::ChecksumGuard;
 use filters::Filters;
 use inputs::{Inputs, ProcessSignal, Signals};
@@ -64,7 +64,7 @@ pub enum Failure {
     Store(#[from] Fault),
     /// A socket for clients.
     #[error(transparent)]
-    Socket(#[from] rpc::listen::NoSocket),
+    Socket(#[from] rpc::listen::ListenError),
     /// The process may not do what a firewall does.
     #[error("{0}")]
     Rights(String),
@@ -103,7 +103,7 @@ struct Daemon {
     filters: Filters,
     bindings: Store,
     addresses: Addresses,
-    ears: Ears,
+    captures: Captures,
     state: State,
     started: Instant,
     counters: Counters,
@@ -167,9 +167,9 @@ async fn serve(config: Config, options: &Options) -> Result<(), Failure> {
     let checksum_guard = ChecksumGuard::open(config.checksum_guard)?;
     // Before the first thread: it binds only those that are born later.
     start::confine(&config, Config::file(options));
-    let (ears, sightings) = Ears::new(start::most_ears());
+    let (captures, sightings) = Captures::new(start::most_ears());
     let (mut daemon, counted) =
-        Daemon::start(config, settings, checksum_guard, filters, bindings, learned, ears).await?;
+        Daemon::start(config, settings, checksum_guard, filters, bindings, learned, captures).await?;
     let mut inputs = Inputs::open(listeners, metrics, sightings, counted, &daemon)?;
     systemd::tell(systemd::State::Ready);
     info!(
@@ -199,7 +199,7 @@ impl Daemon {
         filters: Filters,
         bindings: Store,
         learned: Learned,
-        ears: Ears,
+        captures: Captures,
     ) -> Result<(Daemon, mpsc::Receiver<Observed>), Failure> {
         let kernel = Kernel::open(Ownership::OwnedAndKept).map_err(system("no netfilter socket"))?;
         let teller = Teller::start().map_err(system("no netfilter socket to read by"))?;
@@ -233,7 +233,7 @@ impl Daemon {
             filters,
             bindings,
             addresses: Addresses::new(journal),
-            ears,
+            captures,
             state,
             started,
             counters,

@@ -3,9 +3,9 @@
 //! [`Counters`] count what happens, from the daemon's start; what there is at the moment comes as an argument when the
 //! text is made. Neither a clock nor a socket: the daemon knows which client asks and how long something took.
 
-use crate::engine::Census;
+use crate::engine::StateGauges;
 use crate::report::status::{Interface, Status};
-use crate::ruleset::bypass::Missed;
+use crate::ruleset::bypass::BypassCount;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -113,7 +113,12 @@ impl Counters {
     }
 
     /// All figures. Frames that no rule saw come by the name of their interface.
-    pub fn text(&self, census: &Census, dropped: &[Dropped], missed: &[(String, Missed)]) -> String {
+    pub fn text(
+        &self,
+        census: &StateGauges,
+        dropped: &[Dropped],
+        missed: &[(String, BypassCount)],
+    ) -> String {
         let mut registry = Registry::with_prefix("nwfilter");
         self.register(&mut registry);
         register_census(&mut registry, census);
@@ -143,7 +148,7 @@ impl Counters {
     }
 }
 
-fn register_census(to: &mut Registry, census: &Census) {
+fn register_census(to: &mut Registry, census: &StateGauges) {
     for (name, help, number) in [
         ("filters", "Filters defined", census.filters),
         ("links", "Links of the host", census.links),
@@ -181,7 +186,7 @@ fn register_dropped(to: &mut Registry, dropped: &[Dropped]) {
     to.register("dropped_bytes", "Bytes of frames that a rule dropped at an interface", bytes);
 }
 
-fn register_missed(to: &mut Registry, missed: &[(String, Missed)]) {
+fn register_missed(to: &mut Registry, missed: &[(String, BypassCount)]) {
     let family = Family::<[(&str, String); 2], Counter>::default();
     for (interface, frames) in missed {
         for (direction, count) in [("from-guest", frames.from_guest), ("to-guest", frames.to_guest)] {

@@ -4,7 +4,7 @@
 //! request, so long for all of it. It knows nothing of what the text says.
 
 use crate::service::config::Endpoint;
-use crate::service::rpc::listen::{self, NoSocket};
+use crate::service::rpc::listen::{self, ListenError};
 use crate::service::rpc::server::stopped;
 use std::collections::VecDeque;
 use std::io;
@@ -70,11 +70,11 @@ enum Listening {
 
 impl Socket {
     /// Listens there. The file of a unix socket gets this group and mode.
-    pub fn bind(endpoint: &Endpoint, group: Option<u32>, mode: u32) -> Result<Socket, NoSocket> {
+    pub fn bind(endpoint: &Endpoint, group: Option<u32>, mode: u32) -> Result<Socket, ListenError> {
         match endpoint {
             Endpoint::Unix(path) => Ok(Socket::Unix(listen::Listener::bind(path.clone(), group, mode)?)),
             Endpoint::Loopback(address) => {
-                let there = |error| NoSocket::System(address.to_string().into(), error);
+                let there = |error| ListenError::System(address.to_string().into(), error);
                 let socket = net::TcpListener::bind(address).map_err(there)?;
                 socket.set_nonblocking(true).map_err(there)?;
                 Ok(Socket::Loopback(socket))

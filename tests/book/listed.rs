@@ -4,8 +4,8 @@
 use super::below_src;
 use super::markdown::Page;
 use super::root;
-use nwfilter::engine::{Census, State};
-use nwfilter::ruleset::bypass::Missed;
+use nwfilter::engine::{State, StateGauges};
+use nwfilter::ruleset::bypass::BypassCount;
 use nwfilter::ruleset::firewall::{Firewall, Policy};
 use nwfilter::ruleset::nft::probe::Features;
 use nwfilter::service::metrics::{Counters, Dropped};
@@ -59,7 +59,7 @@ fn metrics() -> Vec<String> {
         frames: 1,
         bytes: 60,
     }];
-    let missed = [("vnet0".to_owned(), Missed { from_guest: 1, to_guest: 1 })];
+    let missed = [("vnet0".to_owned(), BypassCount { from_guest: 1, to_guest: 1 })];
     let text = counters.text(&census(), &dropped, &missed);
     let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
     types
@@ -71,7 +71,7 @@ fn metrics() -> Vec<String> {
         .collect()
 }
 
-fn census() -> Census {
+fn census() -> StateGauges {
     State::restore(Firewall::new(Policy::new(Features::default())), [], [], Duration::ZERO).census()
 }
 

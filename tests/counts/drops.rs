@@ -10,7 +10,7 @@ use nwfilter::kernel::apply::Kernel;
 use nwfilter::program::ir::observed::Observed;
 use nwfilter::program::ir::{Family, Ruleset};
 use nwfilter::ruleset::counters::{dropped, forget_stale};
-use nwfilter::ruleset::firewall::{Firewall, Member, Place, Policy, Rules};
+use nwfilter::ruleset::firewall::{Attachment, BoundInterface, Firewall, Policy, Rules};
 use nwfilter::ruleset::from_kernel::recall;
 use nwfilter::ruleset::nft::Ownership;
 use nwfilter::ruleset::plan::{Plan, plan};
@@ -149,7 +149,8 @@ impl Bare {
         let mut vars = Vars::default();
         GUEST_VARS.iter().for_each(|(name, value)| vars.push(*name, *value));
         let rules = Rules::Filter("clean-traffic".into());
-        let member = Member { index, name: "vnet0".into(), place: Place::Bridge(None), rules, vars };
+        let member =
+            BoundInterface { index, name: "vnet0".into(), place: Attachment::Bridge(None), rules, vars };
         let policy = Policy { fold_up_to, ..Policy::new(self.kernel.features()) };
         let firewall = Firewall::new(policy).define(Library::standard().filters.into_values()).unwrap();
         firewall.bind(member).unwrap()
@@ -243,10 +244,10 @@ fn a_closed_interface_counts_without_a_rule() {
     in_fresh_netns(|| {
         let mut bare = Bare::new();
         let index = bare.network.guest.link.index();
-        let member = Member {
+        let member = BoundInterface {
             index,
             name: "vnet0".into(),
-            place: Place::Bridge(None),
+            place: Attachment::Bridge(None),
             rules: Rules::Closed,
             vars: Vars::default(),
         };

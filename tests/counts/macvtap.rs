@@ -7,7 +7,7 @@ use nwfilter::document::vars::Vars;
 use nwfilter::kernel::apply::Kernel;
 use nwfilter::program::ir::Ruleset;
 use nwfilter::ruleset::counters::{dropped, traffic};
-use nwfilter::ruleset::firewall::{Firewall, Member, Place, Policy, Rules};
+use nwfilter::ruleset::firewall::{Attachment, BoundInterface, Firewall, Policy, Rules};
 use nwfilter::ruleset::from_kernel::recall;
 use nwfilter::ruleset::nft::Ownership;
 use nwfilter::ruleset::plan::plan;
@@ -27,13 +27,13 @@ fn what_a_macvtaps_guest_sends_is_counted_as_its_own() {
                 .iter()
                 .for_each(|(name, value)| vars.push(*name, *value));
             let name = String::from("macvtap0");
-            let place = Place::Device { name: name.clone(), turned: true };
+            let place = Attachment::Device { name: name.clone(), turned: true };
             let rules = Rules::Filter("clean-traffic".into());
             let index = guest.link.index();
             let policy = Policy { fold_up_to, ..Policy::new(kernel.features()) };
             let firewall = Firewall::new(policy).define(Library::standard().filters.into_values()).unwrap();
             let firewall = firewall.counting_traffic(true);
-            let firewall = firewall.bind(Member { index, name, place, rules, vars }).unwrap();
+            let firewall = firewall.bind(BoundInterface { index, name, place, rules, vars }).unwrap();
             kernel.apply(plan(&Ruleset::default(), &firewall.ruleset())).unwrap();
             let own = || udp(ip(GUEST_IP, PEER_IP), 1, 2);
             let wire = Wire::open(&far);

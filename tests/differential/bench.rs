@@ -10,7 +10,7 @@ use nwfilter::program::compile::{Features, HostToGuest, Options};
 use nwfilter::program::eval::{self, End, Frame, Port};
 use nwfilter::program::ir::text::RuleText;
 use nwfilter::program::ir::{Family, Ruleset};
-use nwfilter::ruleset::firewall::{BridgePort, Firewall, Member, Place, Policy, Rules};
+use nwfilter::ruleset::firewall::{Attachment, BoundInterface, BridgePort, Firewall, Policy, Rules};
 use nwfilter::ruleset::nft::Ownership;
 use nwfilter::ruleset::plan::plan;
 use std::sync::Arc;
@@ -54,7 +54,7 @@ pub fn accepts(text: &str, vars: &Vars) -> bool {
     let firewall = Firewall::new(Policy { fold_up_to: 0, compile, placement: Default::default() })
         .define([Arc::new(filter)]);
     firewall.is_ok_and(|firewall| {
-        firewall.check("f", &inner, &[nwfilter::program::compile::Hooks::Bridge]).is_ok()
+        firewall.check("f", &inner, &[nwfilter::program::compile::AttachPoint::Bridge]).is_ok()
     })
 }
 
@@ -178,10 +178,10 @@ impl Bench {
             port: "vnet0".into(),
         };
         let rules = Rules::Filter("f0".into());
-        let member = Member {
+        let member = BoundInterface {
             index: link.index(),
             name,
-            place: Place::Bridge(Some(bridge)),
+            place: Attachment::Bridge(Some(bridge)),
             rules,
             vars: subject.vars.clone(),
         };

@@ -218,7 +218,8 @@ fn connections_of_a_tap_without_a_bridge_are_judged_in_the_hosts_ip_layer() {
     let mut world = world();
     let seats = |world: &World| {
         let rules = world.state.firewall().ruleset();
-        let seat = |family| rules.tables.get(&family).and_then(|table| layout::entrance(table, 7)).is_some();
+        let seat =
+            |family| rules.tables.get(&family).and_then(|table| layout::dispatch_target(table, 7)).is_some();
         [Family::Bridge, Family::Netdev, Family::Inet].map(seat)
     };
     world.appears(&bridge(2, "br0"));
@@ -351,7 +352,7 @@ fn let_by(world: &World) -> Vec<(u32, String)> {
 /// In which tables an interface has a program.
 fn seats(world: &World, index: u32) -> Vec<Family> {
     let tables = world.state.firewall().ruleset().tables;
-    let seated = tables.iter().filter(|(_, table)| layout::entrance(table, index).is_some());
+    let seated = tables.iter().filter(|(_, table)| layout::dispatch_target(table, index).is_some());
     seated.map(|(family, _)| *family).filter(|family| *family != Family::Inet).collect()
 }
 

@@ -11,7 +11,7 @@ use nwfilter::guest::link::{Kind, Link, LinkEvent, MacvtapMode};
 use nwfilter::program::compile;
 use nwfilter::program::ir::Family;
 use nwfilter::ruleset::firewall::{Firewall, Policy};
-use nwfilter::ruleset::layout::{self, Entrance};
+use nwfilter::ruleset::layout::{self, DispatchTarget};
 use nwfilter::ruleset::plan::{self, Plan};
 use std::time::Duration;
 use uuid::Uuid;
@@ -181,9 +181,9 @@ impl World {
 
 pub fn program(state: &State, index: u32) -> Option<String> {
     let rules = state.firewall().ruleset();
-    let find = |table| match layout::entrance(table, index)? {
-        Entrance::Private(prefix) | Entrance::Turned(prefix) => Some(prefix.to_string()),
-        Entrance::Shared(name) => layout::led(table, &name).map(|prefix| prefix.to_string()),
+    let find = |table| match layout::dispatch_target(table, index)? {
+        DispatchTarget::Private(prefix) | DispatchTarget::Turned(prefix) => Some(prefix.to_string()),
+        DispatchTarget::Shared(name) => layout::led(table, &name).map(|prefix| prefix.to_string()),
     };
     rules.tables.values().find_map(find)
 }

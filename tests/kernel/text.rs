@@ -8,7 +8,7 @@ use nwfilter::document::field::Field;
 use nwfilter::kernel::apply::Kernel;
 use nwfilter::program::Program;
 use nwfilter::program::ir::*;
-use nwfilter::ruleset::layout::{self, Entrance};
+use nwfilter::ruleset::layout::{self, DispatchTarget};
 use nwfilter::ruleset::nft::Ownership;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -74,7 +74,7 @@ fn what_counts_is_what_nft_makes_of_its_text() {
         {
             let prefix = layout::settle(&mut table, &Program::closed().tallied(false, true));
             layout::count_traffic(&mut table, true);
-            layout::enter(&mut table, 7, &Entrance::Private(prefix));
+            layout::enter(&mut table, 7, &DispatchTarget::Private(prefix));
             let drop = Rule::new(vec![eq(Field::EtherSaddr, &MAC)], Action::Drop);
             let tally = Some(Tally { by: Interface::Out, id: 0x01020304 });
             let chain = Chain { hook: None, rules: vec![Rule { tally, ..drop }] };

@@ -9,7 +9,7 @@ use nwfilter::document::catalog::Library;
 use nwfilter::document::vars::Vars;
 use nwfilter::kernel::apply::Kernel;
 use nwfilter::program::ir::Ruleset;
-use nwfilter::ruleset::firewall::{Firewall, Member, Place, Policy, Rules};
+use nwfilter::ruleset::firewall::{Attachment, BoundInterface, Firewall, Policy, Rules};
 use nwfilter::ruleset::nft::Ownership;
 use nwfilter::ruleset::plan::plan;
 use std::process::Command;
@@ -46,8 +46,9 @@ impl World {
         let mut vars = Vars::default();
         [("MAC", mac), ("IP", ip)].iter().for_each(|(name, value)| vars.push(*name, *value));
         let (index, name) = (tap.link.index(), tap.link.name());
-        let place = Place::Device { name: name.clone(), turned: true };
-        let member = Member { index, name, place, rules: Rules::Filter("clean-traffic".into()), vars };
+        let place = Attachment::Device { name: name.clone(), turned: true };
+        let member =
+            BoundInterface { index, name, place, rules: Rules::Filter("clean-traffic".into()), vars };
         self.firewall = self.firewall.bind(member).unwrap();
         let ruleset = self.firewall.ruleset();
         let applied = self.kernel.apply(plan(&self.in_force, &ruleset)).unwrap();

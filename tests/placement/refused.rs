@@ -18,7 +18,7 @@ struct World<'a> {
 }
 
 /// Its seat, and whether a part of it is in the host's IP layer.
-type Place = (Option<Seat>, bool);
+type Attachment = (Option<Seat>, bool);
 
 /// Takes the guest from one place to another.
 type Move = fn(&World);
@@ -91,13 +91,13 @@ impl World<'_> {
     }
 
     /// Where the kernel has its programs.
-    fn place(&self) -> Place {
+    fn place(&self) -> Attachment {
         let Interface { seat, packets, .. } = self.interface();
         (seat, packets.is_some())
     }
 
     /// Moves and waits until the daemon is through with it; where to, and how many batches that took.
-    fn goes(&self, by: Move) -> (Place, u32) {
+    fn goes(&self, by: Move) -> (Attachment, u32) {
         let before = self.place();
         self.refuser.refuse(0);
         by(self);
@@ -144,7 +144,7 @@ fn world(configuration: &str, work: impl FnOnce(&mut World) + Send) {
 }
 
 /// Moves once as it should be, and once while so many batches are refused from the last one on.
-fn move_refused(case: &Case, batches: u32, check: impl Fn(&mut World, [Place; 2]) + Sync) {
+fn move_refused(case: &Case, batches: u32, check: impl Fn(&mut World, [Attachment; 2]) + Sync) {
     world(case.configuration, |world| {
         (case.to_the_start)(world);
         let (there, steps) = world.goes(case.moves);

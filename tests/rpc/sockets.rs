@@ -2,14 +2,14 @@
 
 use crate::served::Served;
 use nwfilter::service::rpc::Listeners;
-use nwfilter::service::rpc::listen::{NAME, NAME_READ_ONLY, NoSocket, Permissions};
+use nwfilter::service::rpc::listen::{ListenError, NAME, NAME_READ_ONLY, Permissions};
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
-fn bind(directory: &Path) -> Result<Listeners, NoSocket> {
+fn bind(directory: &Path) -> Result<Listeners, ListenError> {
     Listeners::bind(directory, Permissions::default())
 }
 
@@ -32,7 +32,7 @@ fn a_socket_file_is_taken_over_only_from_the_dead() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join(NAME);
     let alive = UnixListener::bind(&path).unwrap();
-    assert!(matches!(bind(directory.path()), Err(NoSocket::InUse(at)) if at == path));
+    assert!(matches!(bind(directory.path()), Err(ListenError::InUse(at)) if at == path));
     assert!(UnixStream::connect(&path).is_ok(), "the file of the living was touched");
     drop(alive);
     assert!(fs::metadata(&path).unwrap().file_type().is_socket(), "the dead left their file");
@@ -40,9 +40,9 @@ fn a_socket_file_is_taken_over_only_from_the_dead() {
     assert!(!path.exists(), "and ours was left behind");
 
     fs::write(&path, "precious").unwrap();
-    assert!(matches!(bind(directory.path()), Err(NoSocket::InTheWay(at)) if at == path));
+    assert!(matches!(bind(directory.path()), Err(ListenError::InTheWay(at)) if at == path));
     assert_eq!(fs::read(&path).unwrap(), b"precious");
-    assert!(matches!(bind(&directory.path().join("missing")), Err(NoSocket::System(..))));
+    assert!(matches!(bind(&directory.path().join("missing")), Err(ListenError::System(..))));
 }
 
 #[test]

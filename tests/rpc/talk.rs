@@ -6,7 +6,7 @@ use nwfilter::engine::error::{Code, Domain, Error};
 use nwfilter::service::rpc::proto::{
     self, COMMAND, HEADER, Header, KEEPALIVE, LIST_MAX, REMOTE, STRING_MAX, kind,
 };
-use nwfilter::service::rpc::session::{Access, Beat, Keepalive, Session, Step, respond};
+use nwfilter::service::rpc::session::{Access, Keepalive, KeepaliveEvent, Session, Step, respond};
 use nwfilter::service::rpc::wire_error;
 use nwfilter::service::rpc::xdr::{Reader, Writer};
 use std::time::Duration;
@@ -395,21 +395,25 @@ fn an_answer_that_does_not_fit_or_is_too_big_becomes_an_error() {
 fn a_client_that_can_pong_is_pinged_and_given_up() {
     let second = Duration::from_secs;
     let mut session = session(Access::Full);
-    assert_eq!((session.next_beat(), session.beat(second(99))), (None, Beat::Quiet), "it never said it can");
+    assert_eq!(
+        (session.next_beat(), session.beat(second(99))),
+        (None, KeepaliveEvent::Quiet),
+        "it never said it can"
+    );
     ask(&mut session, 66, &[]).unwrap();
     ask(&mut session, 60, &word(10)).unwrap();
-    let ping = || Beat::Ping(proto::keepalive_frame(proto::keepalive::PING));
+    let ping = || KeepaliveEvent::Ping(proto::keepalive_frame(proto::keepalive::PING));
     assert_eq!(session.next_beat(), Some(second(5)));
-    assert_eq!(session.beat(second(4)), Beat::Quiet);
+    assert_eq!(session.beat(second(4)), KeepaliveEvent::Quiet);
     for time in [5, 10, 15, 20, 25] {
         assert_eq!(session.beat(second(time)), ping(), "at {time}");
         assert_eq!(session.next_beat(), Some(second(time + 5)));
     }
-    assert_eq!(session.beat(second(29)), Beat::Quiet);
+    assert_eq!(session.beat(second(29)), KeepaliveEvent::Quiet);
     let pong = Header { kind: kind::MESSAGE, ..Header::call(KEEPALIVE, proto::keepalive::PONG, 0) };
     assert_eq!(session.receive(second(29), &pong, &[]), Step::Ignore);
     for time in [34, 39, 44, 49, 54] {
         assert_eq!(session.beat(second(time)), ping(), "at {time}");
     }
-    assert_eq!(session.beat(second(59)), Beat::Dead);
+    assert_eq!(session.beat(second(59)), KeepaliveEvent::Dead);
 }

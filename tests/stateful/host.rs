@@ -14,7 +14,7 @@ use nwfilter::document::vars::Vars;
 use nwfilter::kernel::apply::Kernel;
 use nwfilter::program::compile::{HostToGuest, Options};
 use nwfilter::program::ir::Ruleset;
-use nwfilter::ruleset::firewall::{BridgePort, Firewall, Member, Place, Policy, Rules};
+use nwfilter::ruleset::firewall::{Attachment, BoundInterface, BridgePort, Firewall, Policy, Rules};
 use nwfilter::ruleset::from_kernel::recall;
 use nwfilter::ruleset::nft::{Ownership, probe::Features};
 use nwfilter::ruleset::plan::plan;
@@ -53,18 +53,18 @@ pub enum Site {
 }
 
 impl Site {
-    fn place(&self, port: Link) -> Place {
+    fn place(&self, port: Link) -> Attachment {
         match self {
             Site::Bridge(bridge, name) => {
                 let host = Some(Mac(Bridge::MAC));
-                Place::Bridge(Some(BridgePort {
+                Attachment::Bridge(Some(BridgePort {
                     index: bridge.link.index(),
                     name: name.clone(),
                     host,
                     port: port.name(),
                 }))
             }
-            Site::Routed => Place::Routed { name: port.name() },
+            Site::Routed => Attachment::Routed { name: port.name() },
         }
     }
 }
@@ -379,9 +379,15 @@ pub fn golden(name: &str) -> String {
     std::fs::read_to_string(file).expect("the golden case is there")
 }
 
-fn member(site: &impl AsRef<Site>, port: Link, filter: &str, vars: &[(&str, &str)]) -> Member {
+fn member(site: &impl AsRef<Site>, port: Link, filter: &str, vars: &[(&str, &str)]) -> BoundInterface {
     let mut all = Vars::default();
     vars.iter().for_each(|(name, value)| all.push(*name, *value));
     let rules = Rules::Filter(filter.into());
-    Member { index: port.index(), name: port.name(), place: site.as_ref().place(port), rules, vars: all }
+    BoundInterface {
+        index: port.index(),
+        name: port.name(),
+        place: site.as_ref().place(port),
+        rules,
+        vars: all,
+    }
 }

@@ -12,7 +12,7 @@ use nwfilter::kernel::apply::{self, Kernel};
 use nwfilter::program::compile::{HostToGuest, Options};
 use nwfilter::program::ir::Ruleset;
 use nwfilter::program::ir::observed::Observed;
-use nwfilter::ruleset::firewall::{self, BridgePort, Firewall, Member, Place, Policy, Rules};
+use nwfilter::ruleset::firewall::{self, Attachment, BoundInterface, BridgePort, Firewall, Policy, Rules};
 use nwfilter::ruleset::nft::Ownership;
 use nwfilter::ruleset::plan::plan;
 use std::sync::Arc;
@@ -96,7 +96,7 @@ impl Host {
         self.enforce(next.map_err(Refusal::Firewall)?)
     }
 
-    fn member(&self, tap: &Tap, filter: &str, vars: &[(&str, &str)]) -> Member {
+    fn member(&self, tap: &Tap, filter: &str, vars: &[(&str, &str)]) -> BoundInterface {
         let mut all = Vars::default();
         vars.iter().for_each(|(name, value)| all.push(*name, *value));
         let (index, name) = (tap.link.index(), tap.link.name());
@@ -107,10 +107,10 @@ impl Host {
             port: "vnet0".into(),
         };
         let place = match self.at_device {
-            true => Place::Port { name: name.clone(), bridge },
-            false => Place::Bridge(None),
+            true => Attachment::Port { name: name.clone(), bridge },
+            false => Attachment::Bridge(None),
         };
-        Member { index, name, place, rules: Rules::Filter(filter.into()), vars: all }
+        BoundInterface { index, name, place, rules: Rules::Filter(filter.into()), vars: all }
     }
 
     /// What the kernel has.

@@ -6,7 +6,7 @@
 
 use crate::ruleset::nft::read::{Dump, Request};
 use crate::ruleset::nft::reply::{self, Fault, Received, Refusal};
-use crate::ruleset::nft::{Encoded, Sealed};
+use crate::ruleset::nft::{Encoded, EncodedBatch};
 use crate::ruleset::plan::Step;
 use rustix::net::{RecvFlags, recv, sockopt};
 use std::io::{self, IoSlice};
@@ -91,7 +91,7 @@ impl Link {
     }
 
     /// Commit or abort has happened when `sendmsg` returns, and all answers are waiting.
-    fn transact(&self, sealed: &Sealed) -> io::Result<Vec<Vec<u8>>> {
+    fn transact(&self, sealed: &EncodedBatch) -> io::Result<Vec<Vec<u8>>> {
         let pages: Vec<IoSlice<'_>> = sealed.pages().map(IoSlice::new).collect();
         let total: usize = pages.iter().map(|page| page.len()).sum();
         self.make_room(total);

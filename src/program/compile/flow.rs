@@ -6,7 +6,7 @@
 
 use super::link::{not_later, with_context};
 use super::matches::{Matches, View, turn};
-use super::{Build, Features, Hooks, Part, Way};
+use super::{AttachPoint, Build, Features, Part, Way};
 use crate::document::diag::{Code, Diagnostic};
 use crate::document::field::Field;
 use crate::document::filter::schema::Layer;
@@ -208,7 +208,7 @@ fn lacking(rule: &Rule, place: Placement, part: Part, features: Features) -> Opt
     let hooks = features.hooks;
     let (message, help) = if !asks_state && !has_limit(rule) {
         return None;
-    } else if part != Part::Ip && hooks != Hooks::Bridge {
+    } else if part != Part::Ip && hooks != AttachPoint::Bridge {
         return Some(untracked(rule, hooks));
     } else if has_limit(rule) && !features.limit {
         let message = "this kernel cannot count connections (CONFIG_NFT_CONNLIMIT)";
@@ -228,9 +228,9 @@ fn lacking(rule: &Rule, place: Placement, part: Part, features: Features) -> Opt
 }
 
 /// A device's own hooks come before its connections are known.
-fn untracked(rule: &Rule, hooks: Hooks) -> Diagnostic {
+fn untracked(rule: &Rule, hooks: AttachPoint) -> Diagnostic {
     let interface = match hooks {
-        Hooks::Macvtap => "a macvtap",
+        AttachPoint::Macvtap => "a macvtap",
         _ => "an interface that belongs to another, which is no bridge,",
     };
     let (number, filter) = (rule.origin.rule, &rule.origin.filter);

@@ -4,7 +4,7 @@
 //! way to an interface that leads to such a guest ([`HOST_MARK`]), and the program takes the mark away again as it lets
 //! them pass. Frames of other stations carry no mark that they chose, and a routed packet never gets this one from us.
 
-use super::{Build, Hooks, HostToGuest, Way};
+use super::{AttachPoint, Build, HostToGuest, Way};
 use crate::program::ir::{Action, From, Key, Match, Name, Rule};
 use crate::program::{IN, Program};
 
@@ -24,7 +24,7 @@ impl Build<'_> {
     pub(super) fn host_rule(&mut self, way: Way) -> Option<Rule> {
         let marked = matches!(
             self.options.features.hooks,
-            Hooks::Bridge | Hooks::Port | Hooks::Routed | Hooks::Packets
+            AttachPoint::Bridge | AttachPoint::Port | AttachPoint::Routed | AttachPoint::Packets
         );
         if way == Way::FromGuest || self.options.host_to_guest == HostToGuest::Filter || !marked {
             return None;

@@ -5,14 +5,14 @@
 
 use super::{Firewall, Placement};
 use crate::document::mac::Mac;
-use crate::program::compile::Hooks;
+use crate::program::compile::AttachPoint;
 use crate::program::ir::{Family, Table};
 use crate::ruleset::layout;
 use imbl::{OrdMap, OrdSet};
 
 /// Where the frames of an interface are seen.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Place {
+pub enum Attachment {
     /// On their way through a bridge, of which it is a port. Which one matters only where connections are tracked.
     Bridge(Option<BridgePort>),
     /// The same, or at its own hooks where its program can be there.
@@ -62,64 +62,68 @@ pub(super) struct Devices {
     last: bool,
 }
 
-impl Place {
+impl Attachment {
     /// Which hooks see the frames.
-    pub fn hooks(&self) -> Hooks {
+    pub fn hooks(&self) -> AttachPoint {
         match self {
-            Place::Bridge(_) => Hooks::Bridge,
-            Place::Port { .. } => Hooks::Port,
-            Place::Routed { .. } => Hooks::Routed,
-            Place::Device { turned: false, .. } => Hooks::Device,
-            Place::Device { turned: true, .. } => Hooks::Macvtap,
+            Attachment::Bridge(_) => AttachPoint::Bridge,
+            Attachment::Port { .. } => AttachPoint::Port,
+            Attachment::Routed { .. } => AttachPoint::Routed,
+            Attachment::Device { turned: false, .. } => AttachPoint::Device,
+            Attachment::Device { turned: true, .. } => AttachPoint::Macvtap,
         }
     }
 
     /// Whether what the guest sends leaves by the interface.
     pub fn is_turned(&self) -> bool {
-        matches!(self, Place::Device { turned: true, .. })
+        matches!(self, Attachment::Device { turned: true, .. })
     }
 
     /// The bridge, where it is one that is known.
     pub fn bridge(&self) -> Option<&BridgePort> {
         match self {
-            Place::Bridge(bridge) => bridge.as_ref(),
-            Place::Port { bridge, .. } => Some(bridge),
-            Place::Routed { .. } | Place::Device { .. } => None,
+            Attachment::Bridge(bridge) => bridge.as_ref(),
+            Attachment::Port { bridge, .. } => Some(bridge),
+            Attachment::Routed { .. } | Attachment::Device { .. } => None,
         }
     }
 
     /// The port of a bridge that sits at the bridge, where its name is known.
-    fn guarded(&self, seat: Hooks) -> Option<&str> {
-        self.bridge().filter(|_| seat == Hooks::Bridge).map(|bridge| &*bridge.port)
+    fn guarded(&self, seat: AttachPoint) -> Option<&str> {
+        self.bridge().filter(|_| seat == AttachPoint::Bridge).map(|bridge| &*bridge.port)
     }
 
     /// The interface that the host itself sends by to get there; none where it is not known or another system's.
     pub fn host_link(&self) -> Option<&str> {
         match self {
-            Place::Bridge(bridge) => bridge.as_ref().map(|bridge| &*bridge.name),
-            Place::Port { bridge, .. } => Some(&bridge.name),
-            Place::Routed { name } => Some(name),
-            Place::Device { .. } => None,
+            Attachment::Bridge(bridge) => bridge.as_ref().map(|bridge| &*bridge.name),
+            Attachment::Port { bridge, .. } => Some(&bridge.name),
+            Attachment::Routed { name } => Some(name),
+            Attachment::Device { .. } => None,
         }
     }
 
     /// The device at whose hooks a program sits that is led to by these.
-    pub(super) fn device(&self, seat: Hooks) -> Option<&str> {
+    pub(super) fn device(&self, seat: AttachPoint) -> Option<&str> {
         match self {
-            _ if seat == Hooks::Bridge => None,
-            Place::Bridge(_) => None,
-            Place::Port { name, .. } | Place::Routed { name } | Place::Device { name, .. } => Some(name),
+            _ if seat == AttachPoint::Bridge => None,
+            Attachment::Bridge(_) => None,
+            Attachment::Port { name, .. } | Attachment::Routed { name } | Attachment::Device { name, .. } => {
+                Some(name)
+            }
         }
     }
 }
 
-impl Hooks {
+impl AttachPoint {
     /// The family of the table that these hooks lead to.
     pub fn family(self) -> Family {
         match self {
-            Hooks::Bridge => Family::Bridge,
-            Hooks::Device | Hooks::Macvtap | Hooks::Port | Hooks::Routed => Family::Netdev,
-            Hooks::Packets => Family::Inet,
+            AttachPoint::Bridge => Family::Bridge,
+            AttachPoint::Device | AttachPoint::Macvtap | AttachPoint::Port | AttachPoint::Routed => {
+                Family::Netdev
+            }
+            AttachPoint::Packets => Family::Inet,
         }
     }
 }
@@ -142,8 +146,8 @@ impl Firewall {
     }
 
     /// Whether the ports that are judged there have hooks of their own for what their bridge takes or makes itself.
-    pub(super) fn guards(&self, seat: Hooks) -> bool {
-        seat == Hooks::Bridge && self.devices.last && self.policy.placement == Placement::Bridge
+    pub(super) fn guards(&self, seat: AttachPoint) -> bool {
+        seat == AttachPoint::Bridge && self.devices.last && self.policy.placement == Placement::Bridge
     }
 
     /// With the hooks of these names that are in force, where such a name is reserved and no device has it.
@@ -154,16 +158,16 @@ impl Firewall {
     }
 
     /// What of the rule set is for these hooks.
-    pub(super) fn table(&self, hooks: Hooks) -> &Table {
+    pub(super) fn table(&self, hooks: AttachPoint) -> &Table {
         self.tables.of(hooks.family())
     }
 
-    pub(super) fn table_mut(&mut self, hooks: Hooks) -> &mut Table {
+    pub(super) fn table_mut(&mut self, hooks: AttachPoint) -> &mut Table {
         self.tables.of_mut(hooks.family())
     }
 
     /// A member has come to a place.
-    pub(super) fn come_to(&mut self, name: &str, place: &Place, seat: Hooks) {
+    pub(super) fn come_to(&mut self, name: &str, place: &Attachment, seat: AttachPoint) {
         let Some(device) = place.device(seat).map(String::from) else {
             self.let_device_be(name);
             return self.count_guard(place, seat, 1);
@@ -174,7 +178,7 @@ impl Firewall {
     }
 
     /// A member has left a place.
-    pub(super) fn gone_from(&mut self, place: &Place, seat: Hooks) {
+    pub(super) fn gone_from(&mut self, place: &Attachment, seat: AttachPoint) {
         let Some(device) = place.device(seat) else { return self.count_guard(place, seat, -1) };
         match self.devices.members.get(device).copied() {
             Some(more @ 2..) => drop(self.devices.members.insert(device.into(), more - 1)),
@@ -185,7 +189,7 @@ impl Firewall {
     }
 
     /// Members of a name that are guarded come and go.
-    fn count_guard(&mut self, place: &Place, seat: Hooks, more: isize) {
+    fn count_guard(&mut self, place: &Attachment, seat: AttachPoint, more: isize) {
         let Some(port) = place.guarded(seat).filter(|_| self.guards(seat)).map(String::from) else { return };
         let before = self.devices.guarded.get(&port).copied().unwrap_or_default();
         match before.saturating_add_signed(more) {

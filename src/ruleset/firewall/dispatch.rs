@@ -6,13 +6,13 @@
 use super::group::Compiled;
 use super::grouping::Changed;
 use super::tables::{Packets, Seat};
-use super::{Firewall, Group, Member, Placed, Refused, Rules};
+use super::{BoundInterface, Firewall, Group, Placed, Refused, Rules};
 use crate::document::diag::Diagnostic;
-use crate::program::compile::Hooks;
+use crate::program::compile::AttachPoint;
 use crate::program::ir::{Bytes, Data, Datum, Family, Name, Role, Table, concat};
 use crate::program::resolve::{Mode, slot_values};
 use crate::program::{Program, Slot};
-use crate::ruleset::layout::{self, Entrance, Tracked};
+use crate::ruleset::layout::{self, DispatchTarget, Tracked};
 use imbl::OrdSet;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -58,13 +58,13 @@ impl Firewall {
 
     fn enter_shared(&mut self, name: &Name, group: &Group, newcomers: &OrdSet<u32>) -> Result<(), Refused> {
         for index in newcomers {
-            let mut entrances = Vec::new();
+            let mut dispatch_targets = Vec::new();
             for (hooks, program) in group.programs() {
                 self.fill_slots(&program.slots, *index, hooks)
                     .map_err(|fault| self.refused(*index, vec![fault]))?;
-                entrances.push((hooks, Entrance::Shared(name.clone())));
+                dispatch_targets.push((hooks, DispatchTarget::Shared(name.clone())));
             }
-            self.enter(*index, entrances);
+            self.enter(*index, dispatch_targets);
         }
         Ok(())
     }
@@ -80,17 +80,17 @@ impl Firewall {
         let compiled: Result<Vec<_>, Refused> = newcomers.iter().map(compiled).collect();
         for (index, Compiled { seat, programs, .. }) in compiled? {
             let programs = std::iter::once((seat, programs.frames.clone())).chain(programs.further());
-            let entrance = |(hooks, program)| (hooks, self.settle(index, hooks, &program));
-            let entrances = programs.map(entrance).collect();
-            self.enter(index, entrances);
+            let dispatch_target = |(hooks, program)| (hooks, self.settle(index, hooks, &program));
+            let dispatch_targets = programs.map(dispatch_target).collect();
+            self.enter(index, dispatch_targets);
         }
         Ok(())
     }
 
-    fn settle(&mut self, index: u32, hooks: Hooks, program: &Program) -> Entrance {
+    fn settle(&mut self, index: u32, hooks: AttachPoint, program: &Program) -> DispatchTarget {
         let prefix = layout::settle(self.table_mut(hooks), program);
         self.clear_slots(index, hooks);
-        Entrance::private(hooks, prefix)
+        DispatchTarget::private(hooks, prefix)
     }
 
     fn refused(&self, index: u32, diagnostics: Vec<Diagnostic>) -> Refused {
@@ -113,7 +113,7 @@ impl Firewall {
         let mut places = Vec::new();
         for (hooks, program) in group.programs() {
             let prefix = layout::settle(self.table_mut(hooks), program);
-            layout::lead(self.table_mut(hooks), name, &prefix, hooks == Hooks::Macvtap);
+            layout::lead(self.table_mut(hooks), name, &prefix, hooks == AttachPoint::Macvtap);
             self.count(hooks, &prefix, true);
             for slot in &program.slots {
                 let empty = || layout::set(slot.key(), Data::None, Role::Variable);
@@ -145,40 +145,40 @@ impl Firewall {
     }
 
     /// Lets the frames of a member in where they are judged, and nowhere else.
-    fn enter(&mut self, index: u32, entrances: Vec<(Hooks, Entrance)>) {
-        if !entrances.iter().any(|(hooks, _)| *hooks == Hooks::Packets) {
-            self.clear_slots(index, Hooks::Packets);
+    fn enter(&mut self, index: u32, dispatch_targets: Vec<(AttachPoint, DispatchTarget)>) {
+        if !dispatch_targets.iter().any(|(hooks, _)| *hooks == AttachPoint::Packets) {
+            self.clear_slots(index, AttachPoint::Packets);
         }
         let member = Arc::clone(&self.members[&index]);
         let hooks = self.seat(index).unwrap_or(member.place.hooks());
         // Of a member whose frames are judged elsewhere the host's IP layer sees packets that were let in, or it must not
         // see any.
-        let passes = hooks != Hooks::Bridge && member.rules != Rules::Closed;
+        let passes = hooks != AttachPoint::Bridge && member.rules != Rules::Closed;
         let packets = if passes { Packets::Pass } else { Packets::Shut };
         let seat = Seat { hooks, device: member.place.device(hooks), packets };
-        let left = self.tables.enter(index, seat, &entrances);
-        for (hooks, entrance) in &entrances {
-            entrance.own_program().into_iter().for_each(|prefix| self.count(*hooks, prefix, true));
+        let left = self.tables.enter(index, seat, &dispatch_targets);
+        for (hooks, dispatch_target) in &dispatch_targets {
+            dispatch_target.own_program().into_iter().for_each(|prefix| self.count(*hooks, prefix, true));
         }
         left.iter().for_each(|(hooks, prefix)| self.count(*hooks, prefix, false));
     }
 
     /// Takes an interface out of the tables it sat in as this member.
-    pub(super) fn leave(&mut self, member: &Member, seat: Hooks) {
-        for hooks in [seat, Hooks::Packets, Hooks::Port] {
+    pub(super) fn leave(&mut self, member: &BoundInterface, seat: AttachPoint) {
+        for hooks in [seat, AttachPoint::Packets, AttachPoint::Port] {
             self.clear_slots(member.index, hooks);
             let before = layout::private(self.table(hooks), member.index);
             layout::leave(self.table_mut(hooks), member.index);
             before.into_iter().for_each(|before| self.count(hooks, &before, false));
         }
-        if seat != Hooks::Bridge {
+        if seat != AttachPoint::Bridge {
             layout::leave(&mut self.tables.bridge, member.index);
         }
         self.gone_from(&member.place, seat);
     }
 
     /// Counts the dispatch entries of a program; a program without any is removed.
-    fn count(&mut self, hooks: Hooks, prefix: &Name, more: bool) {
+    fn count(&mut self, hooks: AttachPoint, prefix: &Name, more: bool) {
         let key = (hooks.family(), prefix.clone());
         let uses = self.uses.get(&key).copied().unwrap_or_default();
         match if more { uses + 1 } else { uses.saturating_sub(1) } {
@@ -191,7 +191,12 @@ impl Firewall {
     }
 
     /// Gives a member's values to the sets of these slots, and takes its others away.
-    fn fill_slots(&mut self, slots: &BTreeSet<Slot>, index: u32, hooks: Hooks) -> Result<(), Diagnostic> {
+    fn fill_slots(
+        &mut self,
+        slots: &BTreeSet<Slot>,
+        index: u32,
+        hooks: AttachPoint,
+    ) -> Result<(), Diagnostic> {
         let member = self.members[&index].clone();
         let mut wanted: Vec<(Name, Vec<Bytes>)> = Vec::new();
         for slot in slots {
@@ -207,7 +212,7 @@ impl Firewall {
     }
 
     /// Takes all values of a member away.
-    fn clear_slots(&mut self, index: u32, hooks: Hooks) {
+    fn clear_slots(&mut self, index: u32, hooks: AttachPoint) {
         let first: Bytes = index.to_ne_bytes().into();
         let table = self.table_mut(hooks);
         for name in variable_sets(table) {
@@ -230,7 +235,7 @@ impl Firewall {
             slots.collect::<Vec<_>>()
         };
         let needed: BTreeSet<(Family, Name)> = shared.flat_map(slots).collect();
-        for hooks in [Hooks::Bridge, Hooks::Device, Hooks::Packets] {
+        for hooks in [AttachPoint::Bridge, AttachPoint::Device, AttachPoint::Packets] {
             let table = self.table_mut(hooks);
             for name in variable_sets(table) {
                 if !needed.contains(&(hooks.family(), name.clone())) {

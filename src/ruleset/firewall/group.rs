@@ -6,7 +6,7 @@
 use super::Rules;
 use crate::document::vars::Vars;
 use crate::program::Program;
-use crate::program::compile::{Hooks, Programs, lets_host};
+use crate::program::compile::{AttachPoint, Programs, lets_host};
 use crate::program::ir::Name;
 use imbl::OrdSet;
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,16 +18,16 @@ pub struct Group {
     /// What its members must pass.
     pub rules: Rules,
     /// Where its members' frames are seen.
-    pub hooks: Hooks,
+    pub hooks: AttachPoint,
     /// Where they are judged, which for a port of a bridge can be one or the other.
-    pub seat: Hooks,
+    pub seat: AttachPoint,
     /// Who is in it.
     pub members: OrdSet<u32>,
     /// The program that all share, with slots.
     pub program: Arc<Program>,
     /// What of it is elsewhere, and the hooks that lead there: for their packets in the host's IP layer, where their connections
     /// are known, or for frames that their bridge takes or makes itself.
-    pub further: Option<(Hooks, Arc<Program>)>,
+    pub further: Option<(AttachPoint, Arc<Program>)>,
     /// Where the program is placed, if the group is shared; a folded group's members have one each.
     pub placed: Option<Placed>,
     pub(super) signature: Arc<Signature>,
@@ -53,7 +53,7 @@ pub(super) struct Signature {
 /// A program and the variables it was made of.
 pub(super) struct Compiled {
     /// Where it must sit.
-    pub(super) seat: Hooks,
+    pub(super) seat: AttachPoint,
     pub(super) programs: Programs,
     /// Every variable that a rule reads.
     pub(super) reads: BTreeSet<String>,
@@ -63,7 +63,7 @@ pub(super) struct Compiled {
 
 impl Group {
     /// A group without members, for a member with these variables.
-    pub(super) fn new(rules: &Rules, vars: &Vars, hooks: Hooks, compiled: Compiled) -> Group {
+    pub(super) fn new(rules: &Rules, vars: &Vars, hooks: AttachPoint, compiled: Compiled) -> Group {
         let signature = Arc::new(Signature::of(vars, &compiled));
         let (seat, programs) = (compiled.seat, compiled.programs);
         let program = Arc::new(programs.frames.clone());
@@ -73,7 +73,7 @@ impl Group {
     }
 
     /// Its programs, each with the hooks that lead to it.
-    pub(super) fn programs(&self) -> impl Iterator<Item = (Hooks, &Arc<Program>)> {
+    pub(super) fn programs(&self) -> impl Iterator<Item = (AttachPoint, &Arc<Program>)> {
         let further = self.further.as_ref().map(|(hooks, program)| (*hooks, program));
         std::iter::once((self.seat, &self.program)).chain(further)
     }
@@ -89,7 +89,7 @@ impl Group {
     }
 
     /// Where its programs are placed.
-    pub(super) fn places(&self) -> impl Iterator<Item = (Hooks, &Name)> {
+    pub(super) fn places(&self) -> impl Iterator<Item = (AttachPoint, &Name)> {
         let program = self.placed.iter().map(|placed| (self.seat, &placed.program));
         let further = self.further.iter().zip(&self.placed);
         program.chain(further.filter_map(|((hooks, _), placed)| Some((*hooks, placed.further.as_ref()?))))
@@ -104,7 +104,7 @@ impl Group {
     }
 
     /// Whether its program serves a member with these rules and variables, whose frames are seen there.
-    pub(super) fn serves(&self, rules: &Rules, vars: &Vars, hooks: Hooks) -> bool {
+    pub(super) fn serves(&self, rules: &Rules, vars: &Vars, hooks: AttachPoint) -> bool {
         self.hooks == hooks && self.rules == *rules && self.signature.fits(vars)
     }
 }

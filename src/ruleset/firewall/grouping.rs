@@ -2,10 +2,10 @@
 //!
 //! Only membership is settled here; the table follows in `dispatch`, which is given what changed.
 
-use super::{Firewall, Group, Member, Refused, Rules};
+use super::{BoundInterface, Firewall, Group, Refused, Rules};
 use crate::document::diag::Diagnostic;
 use crate::document::vars::Vars;
-use crate::program::compile::Hooks;
+use crate::program::compile::AttachPoint;
 use crate::program::ir::Name;
 use crate::program::name::{self, label_of};
 use crate::program::resolve::Mode;
@@ -20,7 +20,7 @@ pub(super) type Changed = BTreeMap<Name, OrdSet<u32>>;
 
 impl Firewall {
     /// Makes a member one of its group; what of the table must follow is noted.
-    pub(super) fn join(&mut self, member: Member, changed: &mut Changed) -> Result<(), Refused> {
+    pub(super) fn join(&mut self, member: BoundInterface, changed: &mut Changed) -> Result<(), Refused> {
         let (index, interface) = (member.index, member.name.clone());
         let refused = |diagnostics| Refused { interface: Some(interface), diagnostics };
         let hooks = member.place.hooks();
@@ -31,7 +31,7 @@ impl Firewall {
         }
         let member = Arc::new(member);
         if let Some((before, sat)) = self.members.insert(index, Arc::clone(&member)).zip(sat) {
-            match sat.family() == seat.family() && (sat == Hooks::Port) == (seat == Hooks::Port) {
+            match sat.family() == seat.family() && (sat == AttachPoint::Port) == (seat == AttachPoint::Port) {
                 true => self.gone_from(&before.place, sat),
                 false => self.leave(&before, sat),
             }
@@ -44,7 +44,7 @@ impl Firewall {
     }
 
     /// Where the frames of a member are judged.
-    pub(super) fn seat(&self, index: u32) -> Option<Hooks> {
+    pub(super) fn seat(&self, index: u32) -> Option<AttachPoint> {
         self.groups.get(self.homes.get(&index)?).map(|group| group.seat)
     }
 
@@ -71,7 +71,7 @@ impl Firewall {
         &mut self,
         rules: &Rules,
         vars: &Vars,
-        hooks: Hooks,
+        hooks: AttachPoint,
         name: Option<&Name>,
     ) -> Result<Name, Vec<Diagnostic>> {
         let label = match rules {
@@ -93,7 +93,7 @@ impl Firewall {
     }
 
     /// Takes a member from one seat; it enters the other with its group.
-    fn reseat(&mut self, index: u32, sat: Hooks, seat: Hooks) {
+    fn reseat(&mut self, index: u32, sat: AttachPoint, seat: AttachPoint) {
         let member = Arc::clone(&self.members[&index]);
         self.leave(&member, sat);
         self.come_to(&member.name, &member.place, seat);

@@ -3,7 +3,7 @@
 //! Such a member's rules have a name with a slash, which no client's filter may have, and a library of their own: what
 //! is defined or undefined later is nothing to them. A definition that no member uses any more is dropped.
 
-use super::{Filters, Firewall, Member, Refused, Rules};
+use super::{BoundInterface, Filters, Firewall, Refused, Rules};
 use std::sync::Arc;
 
 /// A definition as it was.
@@ -34,7 +34,7 @@ impl Firewall {
             let known = kept.iter().find(|(of, _)| of == root).map(|(_, name)| name.clone());
             let name = known.unwrap_or_else(|| next.set_aside(root));
             kept.push((root.clone(), name.clone()));
-            members.push(Member { rules: Rules::Filter(name), ..Member::clone(member) });
+            members.push(BoundInterface { rules: Rules::Filter(name), ..BoundInterface::clone(member) });
         }
         next.bind_all(members)
     }

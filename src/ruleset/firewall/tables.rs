@@ -3,11 +3,11 @@
 //!
 //! Programs are data here; which interfaces share them and when they go is [`Firewall`](super::Firewall)'s.
 
-use super::attachment::{BridgePort, Place};
+use super::attachment::{Attachment, BridgePort};
 use crate::program::Program;
-use crate::program::compile::{Features, Hooks, Programs};
+use crate::program::compile::{AttachPoint, Features, Programs};
 use crate::program::ir::{Action, Family, Name, Ruleset, Table};
-use crate::ruleset::layout::{self, Entrance, Tracked};
+use crate::ruleset::layout::{self, DispatchTarget, Tracked};
 
 /// Our tables, each with everything but programs and interfaces at least.
 #[derive(Clone, Debug)]
@@ -26,7 +26,7 @@ pub struct Tables {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Seat<'a> {
     /// By what hooks.
-    pub(super) hooks: Hooks,
+    pub(super) hooks: AttachPoint,
     /// The device that they are of.
     pub(super) device: Option<&'a str>,
     /// What becomes of its packets in the host's IP layer where no program of it is there.
@@ -108,14 +108,16 @@ impl Tables {
     }
 
     /// Binds an interface to programs of its own, in place of those that it had. Its name is reserved.
-    pub fn attach(&mut self, index: u32, name: &str, place: &Place, programs: &Programs) {
+    pub fn attach(&mut self, index: u32, name: &str, place: &Attachment, programs: &Programs) {
         let hooks = place.hooks();
-        let entrances: Vec<(Hooks, Entrance)> = parts(hooks, programs)
-            .map(|(hooks, program)| (hooks, Entrance::private(hooks, self.settle(index, hooks, program))))
+        let dispatch_targets: Vec<(AttachPoint, DispatchTarget)> = parts(hooks, programs)
+            .map(|(hooks, program)| {
+                (hooks, DispatchTarget::private(hooks, self.settle(index, hooks, program)))
+            })
             .collect();
         self.detach(index);
-        let packets = if hooks == Hooks::Bridge { Packets::Shut } else { Packets::Pass };
-        self.enter(index, Seat { hooks, device: place.device(hooks), packets }, &entrances);
+        let packets = if hooks == AttachPoint::Bridge { Packets::Shut } else { Packets::Pass };
+        self.enter(index, Seat { hooks, device: place.device(hooks), packets }, &dispatch_targets);
         self.reserve(name);
         match (place.device(hooks), &programs.guard) {
             (Some(device), _) => layout::hook(&mut self.netdev, device, false),
@@ -134,14 +136,14 @@ impl Tables {
     }
 
     /// Places an interface's program: where it has it already, if that is the very same.
-    fn settle(&mut self, index: u32, hooks: Hooks, program: &Program) -> Name {
+    fn settle(&mut self, index: u32, hooks: AttachPoint, program: &Program) -> Name {
         let table = self.of_mut(hooks.family());
         let there = layout::private(table, index).filter(|prefix| layout::is_placed(table, prefix, program));
         there.unwrap_or_else(|| layout::settle(table, program))
     }
 
     /// These programs under the names that they have for an interface in what was found, so that they are known again.
-    pub fn know(&mut self, index: u32, hooks: Hooks, programs: &Programs, found: &Ruleset) {
+    pub fn know(&mut self, index: u32, hooks: AttachPoint, programs: &Programs, found: &Ruleset) {
         for (hooks, program) in parts(hooks, programs) {
             let there = found.tables.get(&hooks.family()).and_then(|table| layout::private(table, index));
             if let Some(prefix) = there {
@@ -173,13 +175,13 @@ impl Tables {
 
     /// Whether an interface is bound.
     pub fn binds(&self, index: u32) -> bool {
-        self.all().iter().any(|table| layout::entrance(table, index).is_some())
+        self.all().iter().any(|table| layout::dispatch_target(table, index).is_some())
     }
 
     /// The interfaces whose frames are judged at their bridge.
     pub fn at_bridges(&self) -> Vec<u32> {
         let bound = layout::bound(&self.bridge).into_iter();
-        bound.filter(|index| layout::entrance(&self.bridge, *index).is_some()).collect()
+        bound.filter(|index| layout::dispatch_target(&self.bridge, *index).is_some()).collect()
     }
 
     /// Has conntrack see the frames of these bridges alone.
@@ -211,27 +213,27 @@ impl Tables {
         &mut self,
         index: u32,
         seat: Seat<'_>,
-        entrances: &[(Hooks, Entrance)],
-    ) -> Vec<(Hooks, Name)> {
+        dispatch_targets: &[(AttachPoint, DispatchTarget)],
+    ) -> Vec<(AttachPoint, Name)> {
         let mut left = Vec::new();
-        if !entrances.iter().any(|(hooks, _)| *hooks == Hooks::Packets) {
-            left.extend(layout::private(&self.inet, index).map(|prefix| (Hooks::Packets, prefix)));
+        if !dispatch_targets.iter().any(|(hooks, _)| *hooks == AttachPoint::Packets) {
+            left.extend(layout::private(&self.inet, index).map(|prefix| (AttachPoint::Packets, prefix)));
             layout::keep_out(&mut self.inet, index, seat.packets == Packets::Pass);
         }
-        if !matches!(seat.hooks, Hooks::Bridge | Hooks::Port) {
+        if !matches!(seat.hooks, AttachPoint::Bridge | AttachPoint::Port) {
             // Should it join a bridge under a name that has no hook, nothing else blocks it there.
             layout::keep_out(&mut self.bridge, index, false);
         }
-        for (hooks, entrance) in entrances {
-            let guards = *hooks == Hooks::Port && seat.hooks == Hooks::Bridge;
-            if *hooks == Hooks::Port && !guards {
+        for (hooks, dispatch_target) in dispatch_targets {
+            let guards = *hooks == AttachPoint::Port && seat.hooks == AttachPoint::Bridge;
+            if *hooks == AttachPoint::Port && !guards {
                 layout::let_by(&mut self.bridge, index, seat.device.expect("a port has a name"));
             }
             let table = self.of_mut(hooks.family());
             left.extend(layout::private(table, index).map(|prefix| (*hooks, prefix)));
             match guards {
-                true => layout::enter_guard(table, index, entrance),
-                false => layout::enter(table, index, entrance),
+                true => layout::enter_guard(table, index, dispatch_target),
+                false => layout::enter(table, index, dispatch_target),
             }
         }
         left
@@ -239,26 +241,26 @@ impl Tables {
 }
 
 /// The programs of an interface with these hooks, each with the hooks that lead to it.
-fn parts(hooks: Hooks, programs: &Programs) -> impl Iterator<Item = (Hooks, &Program)> {
-    let packets = programs.packets.iter().map(|packets| (Hooks::Packets, packets));
-    let guard = programs.guard.iter().map(|guard| (Hooks::Port, guard));
+fn parts(hooks: AttachPoint, programs: &Programs) -> impl Iterator<Item = (AttachPoint, &Program)> {
+    let packets = programs.packets.iter().map(|packets| (AttachPoint::Packets, packets));
+    let guard = programs.guard.iter().map(|guard| (AttachPoint::Port, guard));
     std::iter::once((hooks, &programs.frames)).chain(packets).chain(guard)
 }
 
-impl Entrance {
+impl DispatchTarget {
     /// To a program of an interface with these hooks that it shares with no other.
-    pub(super) fn private(hooks: Hooks, prefix: Name) -> Entrance {
+    pub(super) fn private(hooks: AttachPoint, prefix: Name) -> DispatchTarget {
         match hooks {
-            Hooks::Macvtap => Entrance::Turned(prefix),
-            _ => Entrance::Private(prefix),
+            AttachPoint::Macvtap => DispatchTarget::Turned(prefix),
+            _ => DispatchTarget::Private(prefix),
         }
     }
 
     /// The prefix of a program that no other interface shares.
     pub(super) fn own_program(&self) -> Option<&Name> {
         match self {
-            Entrance::Private(prefix) | Entrance::Turned(prefix) => Some(prefix),
-            Entrance::Shared(_) => None,
+            DispatchTarget::Private(prefix) | DispatchTarget::Turned(prefix) => Some(prefix),
+            DispatchTarget::Shared(_) => None,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Constant sets and maps, which a rule brings along: their types, and the notes by which nft lists them.
 
-use super::comment::Notes;
+use super::comment::UserData;
 use super::expr::meta_key;
 use super::uapi::*;
 use crate::document::field::Base;
@@ -9,7 +9,7 @@ use crate::program::ir::{Bytes, Verdict};
 
 /// A set or map that only one rule reads.
 #[derive(Debug)]
-pub(super) struct Constant {
+pub(super) struct AnonymousSet {
     /// By what its rule refers to it.
     pub(super) id: u32,
     /// nft's number for the type of its key.
@@ -22,13 +22,13 @@ pub(super) struct Constant {
     pub(super) elements: Vec<(Bytes, Option<Verdict>)>,
 }
 
-impl Constant {
+impl AnonymousSet {
     /// A set of these elements under keys that are read so, or what is wrong with it.
     pub(super) fn new(
         id: u32,
         keys: &[Operand],
         elements: Vec<(Bytes, Option<Verdict>)>,
-    ) -> Result<Constant, String> {
+    ) -> Result<AnonymousSet, String> {
         let key_length = key_length(keys);
         if elements.is_empty() {
             return Err("an empty constant set".into());
@@ -40,7 +40,7 @@ impl Constant {
             [single] => data_type(single.style),
             several => several.iter().fold(0, |types, key| types << TYPE_BITS | sized_type(key)),
         };
-        Ok(Constant { id, key_type, key_length, notes: constant_notes(keys), elements })
+        Ok(AnonymousSet { id, key_type, key_length, notes: constant_notes(keys), elements })
     }
 }
 
@@ -59,7 +59,7 @@ fn constant_notes(keys: &[Operand]) -> Vec<u8> {
         [_] => NETWORK_ORDER,
         _ => NO_ORDER,
     };
-    let notes = Notes::default().number(UDATA_KEY_ORDER, order);
+    let notes = UserData::default().number(UDATA_KEY_ORDER, order);
     let raw = |key: &Operand| key.name.is_none() && key.mask.is_none();
     let typed = |key: &Operand| raw(key) || matches!(key.source, Source::Meta(_)) && key.mask.is_none();
     match keys {
@@ -68,16 +68,16 @@ fn constant_notes(keys: &[Operand]) -> Vec<u8> {
         several => {
             let parts = (0..)
                 .zip(several)
-                .fold(Notes::default(), |parts, (number, key)| parts.bytes(number, &typeof_note(key).0));
-            notes.bytes(UDATA_KEY_TYPEOF, &Notes::typeof_expression(TYPEOF_CONCAT, parts).0).0
+                .fold(UserData::default(), |parts, (number, key)| parts.bytes(number, &typeof_note(key).0));
+            notes.bytes(UDATA_KEY_TYPEOF, &UserData::typeof_expression(TYPEOF_CONCAT, parts).0).0
         }
     }
 }
 
-fn typeof_note(key: &Operand) -> Notes {
+fn typeof_note(key: &Operand) -> UserData {
     match key.source {
         Source::Meta(meta) => {
-            Notes::typeof_expression(TYPEOF_META, Notes::default().number(0, meta_key(meta) as u32))
+            UserData::typeof_expression(TYPEOF_META, UserData::default().number(0, meta_key(meta) as u32))
         }
         Source::Payload { base, offset, length } => {
             let base = match base {
@@ -86,8 +86,9 @@ fn typeof_note(key: &Operand) -> Notes {
                 Base::Transport => 3,
             };
             let fields = [0, 0, base, offset * 8, length * 8];
-            let raw = (0..).zip(fields).fold(Notes::default(), |raw, (kind, value)| raw.number(kind, value));
-            Notes::typeof_expression(TYPEOF_PAYLOAD, raw)
+            let raw =
+                (0..).zip(fields).fold(UserData::default(), |raw, (kind, value)| raw.number(kind, value));
+            UserData::typeof_expression(TYPEOF_PAYLOAD, raw)
         }
     }
 }

@@ -7,23 +7,23 @@ use super::uapi::{UDATA_TYPEOF_DATA, UDATA_TYPEOF_EXPR};
 
 /// Notes one after the other.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Notes(pub(super) Vec<u8>);
+pub(super) struct UserData(pub(super) Vec<u8>);
 
-impl Notes {
-    pub(super) fn bytes(mut self, kind: u8, value: &[u8]) -> Notes {
+impl UserData {
+    pub(super) fn bytes(mut self, kind: u8, value: &[u8]) -> UserData {
         self.0.push(kind);
         self.0.push(u8::try_from(value.len()).expect("notes are short"));
         self.0.extend_from_slice(value);
         self
     }
 
-    pub(super) fn number(self, kind: u8, value: u32) -> Notes {
+    pub(super) fn number(self, kind: u8, value: u32) -> UserData {
         self.bytes(kind, &value.to_ne_bytes())
     }
 
     /// The expression whose type something has: its kind, and what it reads.
-    pub(super) fn typeof_expression(kind: u32, reads: Notes) -> Notes {
-        Notes::default().number(UDATA_TYPEOF_EXPR, kind).bytes(UDATA_TYPEOF_DATA, &reads.0)
+    pub(super) fn typeof_expression(kind: u32, reads: UserData) -> UserData {
+        UserData::default().number(UDATA_TYPEOF_EXPR, kind).bytes(UDATA_TYPEOF_DATA, &reads.0)
     }
 }
 

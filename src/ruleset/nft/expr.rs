@@ -4,7 +4,7 @@
 //! costs the same whichever program loaded it. A rule the kernel's limits do not admit is refused here: more than 128
 //! expressions, or an operand that fills more than its register.
 
-use super::anonymous_set::{Constant, key_length};
+use super::anonymous_set::{AnonymousSet, key_length};
 use super::message::Attributes;
 use super::peephole::joined;
 use super::uapi::*;
@@ -30,7 +30,7 @@ pub(super) struct Code {
     /// The list of expressions.
     pub(super) attributes: Attributes,
     /// The sets it looks up, in the order of their numbers.
-    pub(super) sets: Vec<Constant>,
+    pub(super) sets: Vec<AnonymousSet>,
     count: usize,
     first_set: u32,
     fault: Option<String>,
@@ -172,7 +172,7 @@ impl Code {
 
     fn constant(&mut self, keys: &[Operand], elements: Vec<(Bytes, Option<Verdict>)>) -> u32 {
         let id = self.first_set + self.sets.len() as u32;
-        match Constant::new(id, keys, elements) {
+        match AnonymousSet::new(id, keys, elements) {
             Ok(set) => self.sets.push(set),
             Err(fault) => self.refuse(fault),
         }

@@ -4,7 +4,7 @@
 //! attributes, and defaults that it writes out. All of that is evened out here, and nothing else: what is not known is
 //! kept, so that a rule with an attribute of a later kernel equals none of ours.
 
-use super::anonymous_set::Constant;
+use super::anonymous_set::AnonymousSet;
 use super::expr::code;
 use super::message::Attributes;
 use super::object::put_map_verdict;
@@ -36,7 +36,7 @@ pub(super) struct Content {
 }
 
 impl Content {
-    fn of(constant: &Constant) -> Content {
+    fn of(constant: &AnonymousSet) -> Content {
         let datum = |verdict: &Option<_>| {
             let mut data = Attributes::default();
             verdict.iter().for_each(|verdict| put_map_verdict(&mut data, verdict));
@@ -67,7 +67,7 @@ pub(super) fn datum(data: &[u8]) -> Vec<u8> {
 /// Where the content of constant sets is found.
 struct Constants<'a> {
     /// Of a rule that is to be sent.
-    numbered: &'a [Constant],
+    numbered: &'a [AnonymousSet],
     /// Of a table that was dumped.
     named: &'a BTreeMap<String, Content>,
 }

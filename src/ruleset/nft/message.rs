@@ -127,23 +127,23 @@ impl Attributes {
 }
 
 /// A message on its way into a batch, which tells it its number.
-pub(super) struct Quiet<'a> {
+pub(super) struct NumberedMessage<'a> {
     message: &'a Message,
     /// The number it was given.
     pub(super) sequence: Cell<u32>,
 }
 
-impl<'a> Quiet<'a> {
+impl<'a> NumberedMessage<'a> {
     /// A message that fits.
-    pub(super) fn new(message: &'a Message) -> Quiet<'a> {
+    pub(super) fn new(message: &'a Message) -> NumberedMessage<'a> {
         assert!(message.length() <= LARGEST, "messages are measured when they are made");
-        Quiet { message, sequence: Cell::new(0) }
+        NumberedMessage { message, sequence: Cell::new(0) }
     }
 }
 
-// SAFETY: `write` writes `Message::length` bytes, which `Quiet::new` holds below `LARGEST`, and that is below
+// SAFETY: `write` writes `Message::length` bytes, which `NumberedMessage::new` holds below `LARGEST`, and that is below
 // `nft_nlmsg_maxsize`, 65535 bytes and a page.
-unsafe impl NlMsg for Quiet<'_> {
+unsafe impl NlMsg for NumberedMessage<'_> {
     unsafe fn write(&self, buf: *mut c_void, sequence: u32, _: MsgType) {
         self.sequence.set(sequence);
         let bytes = self.message.bytes(sequence);

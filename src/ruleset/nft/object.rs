@@ -3,8 +3,8 @@
 //! A rule brings the constant sets it reads along, in front of it. Lists of elements are split below the size of
 //! one message. Sets carry the notes by which nft lists them in the right byte order.
 
-use super::anonymous_set::Constant;
-use super::comment::Notes;
+use super::anonymous_set::AnonymousSet;
+use super::comment::UserData;
 use super::expr::{Code, code, put_counter, put_verdict};
 use super::message::{Attributes, LARGEST, Message, family_number};
 use super::uapi::*;
@@ -148,7 +148,7 @@ impl Encoder {
         })
     }
 
-    fn constant(&mut self, to: Target, set: &Constant) -> Result<(), String> {
+    fn constant(&mut self, to: Target, set: &AnonymousSet) -> Result<(), String> {
         let table = self.table;
         let map = set.elements.iter().any(|(_, verdict)| verdict.is_some());
         let name = if map { "__map%d" } else { "__set%d" };
@@ -342,7 +342,7 @@ fn set_notes(kind: &SetType) -> Vec<u8> {
         [_] => NETWORK_ORDER,
         _ => NO_ORDER,
     };
-    let notes = Notes::default().number(UDATA_KEY_ORDER, order);
+    let notes = UserData::default().number(UDATA_KEY_ORDER, order);
     let key = match kind.key.as_slice() {
         [KeyType::IfIndex] => libc::NFT_META_IIF,
         [KeyType::IfName] => libc::NFT_META_BRI_IIFNAME,
@@ -352,9 +352,9 @@ fn set_notes(kind: &SetType) -> Vec<u8> {
         return notes.0;
     }
     // As `typeof iif : ct zone`: the type of a zone has no name.
-    let key = Notes::typeof_expression(TYPEOF_META, Notes::default().number(0, key as u32));
-    let zone = Notes::default().number(0, libc::NFT_CT_ZONE as u32).number(1, u32::MAX);
-    let data = Notes::typeof_expression(TYPEOF_CT, zone);
+    let key = UserData::typeof_expression(TYPEOF_META, UserData::default().number(0, key as u32));
+    let zone = UserData::default().number(0, libc::NFT_CT_ZONE as u32).number(1, u32::MAX);
+    let data = UserData::typeof_expression(TYPEOF_CT, zone);
     notes
         .number(UDATA_DATA_ORDER, HOST_ORDER)
         .bytes(UDATA_KEY_TYPEOF, &key.0)
@@ -365,8 +365,10 @@ fn set_notes(kind: &SetType) -> Vec<u8> {
 /// Notes on a rule: the comment that nft shows, and our digest to know the rule again by.
 fn rule_notes(rule: &Rule) -> Vec<u8> {
     let notes = match &rule.origin {
-        Some(origin) => Notes::default().bytes(UDATA_COMMENT, &[comment(origin).as_bytes(), &[0]].concat()),
-        None => Notes::default(),
+        Some(origin) => {
+            UserData::default().bytes(UDATA_COMMENT, &[comment(origin).as_bytes(), &[0]].concat())
+        }
+        None => UserData::default(),
     };
     notes.bytes(UDATA_DIGEST, &digest::rule(rule).to_be_bytes()).0
 }

@@ -15,7 +15,7 @@ use super::object::Encoder;
 use super::reply::Refusal;
 use super::{Encoded, uapi};
 use crate::document::field::Field;
-use crate::program::compile::{Hooks, Packets};
+use crate::program::compile::{AttachPoint, Packets};
 use crate::program::ir::SetType;
 use crate::program::ir::{Action, Data, Family, From, Hook, Key, KeyType, Match, Name, Point, Reject, Rule};
 use crate::ruleset::plan::{Change, Step};
@@ -74,7 +74,7 @@ impl std::convert::From<Features> for crate::program::compile::Features {
             // Where the answer is not known, the kernel's own refusal is one.
             state: found.bridge_ct != Support::No,
             limit: found.connlimit != Support::No,
-            hooks: Hooks::Bridge,
+            hooks: AttachPoint::Bridge,
             packets: Packets {
                 seen: found.inet.is_yes(),
                 reject: found.inet_reject.is_yes(),
@@ -112,7 +112,7 @@ const NEVER: &str = "nwfilter.probe.never";
 const NO_DEVICE: &str = "nwfilter/absent";
 
 /// The batch that asks everything, and how its answer is read.
-pub struct Questions {
+pub struct ProbeBatch {
     /// What is to be sent.
     pub encoded: Encoded,
     /// The steps it is made of, for the reading of refusals.
@@ -125,7 +125,7 @@ pub struct Questions {
 type Question = fn(&mut Features) -> &mut Support;
 
 /// All questions as one batch, behind the scratch tables they need and before the message that is always refused.
-pub fn questions() -> Questions {
+pub fn questions() -> ProbeBatch {
     let scaffold = scaffold().into_iter().map(|step| (None, step));
     let asked = probes().into_iter().map(|(question, step)| (Some(question), step));
     let never = (None, Step { family: Family::Bridge, change: Change::DeleteTable });
@@ -140,10 +140,10 @@ pub fn questions() -> Questions {
         encoder.table = table;
         encoder.step(index, step, flags).expect("a probe is small");
     }
-    Questions { encoded: Encoded { messages: encoder.messages }, steps, asks }
+    ProbeBatch { encoded: Encoded { messages: encoder.messages }, steps, asks }
 }
 
-impl Questions {
+impl ProbeBatch {
     /// Reads the answer. Nothing refused is no answer: the last message is always refused.
     pub fn answers(&self, refusals: &[Refusal]) -> Features {
         let mut features = Features::default();

@@ -4,7 +4,7 @@
 //! message the kernel did not like, each by its number, with an error number, sometimes a text, and mostly the offset
 //! of the attribute at fault.
 
-use super::Sealed;
+use super::EncodedBatch;
 use super::uapi::{ERROR_OFFSET, ERROR_TEXT};
 use crate::program::ir::Origin;
 use crate::ruleset::plan::{Change, Step};
@@ -140,11 +140,11 @@ pub fn error(message: &Received<'_>) -> Option<KernelError> {
 }
 
 /// The refusals in received bytes, led back to the steps of the batch that was sent.
-pub fn refusals(bytes: &[u8], sealed: &Sealed, steps: &[Step]) -> Vec<Refusal> {
+pub fn refusals(bytes: &[u8], sealed: &EncodedBatch, steps: &[Step]) -> Vec<Refusal> {
     messages(bytes).filter_map(|message| error(&message)).map(|error| place(error, sealed, steps)).collect()
 }
 
-fn place(error: KernelError, sealed: &Sealed, steps: &[Step]) -> Refusal {
+fn place(error: KernelError, sealed: &EncodedBatch, steps: &[Step]) -> Refusal {
     match sealed.step(error.sequence).and_then(|at| Some((at, steps.get(at)?))) {
         Some((at, step)) => Refusal::of(at, step, error.fault),
         None => Refusal { step: None, what: "the batch".into(), origin: None, fault: error.fault },

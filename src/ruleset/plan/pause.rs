@@ -53,7 +53,7 @@ fn map<'a>(rules: &'a Ruleset, name: &str) -> Option<&'a Set> {
 /// Interfaces that the old rules exempt and that have a program in the IP layer of the new ones.
 fn judged_from_now_on(before: &Set, after: &Set, new: &Ruleset) -> Vec<Bytes> {
     let is_judged = |key: &Bytes| {
-        let judged = |index| layout::entrance(new.tables.get(&Family::Inet)?, index);
+        let judged = |index| layout::dispatch_target(new.tables.get(&Family::Inet)?, index);
         layout::index_of(key).and_then(judged).is_some()
     };
     let changed = before.elements.diff(&after.elements).filter_map(|item| match item {

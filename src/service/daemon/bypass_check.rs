@@ -8,7 +8,7 @@ use crate::guest::link::Link;
 use crate::kernel::apply::Wanted;
 use crate::kernel::links;
 use crate::program::ir::{Data, Family, KeyType, SetType};
-use crate::ruleset::bypass::{Finding, Look, Missed, Way};
+use crate::ruleset::bypass::{BypassCount, Finding, Look, Way};
 use crate::ruleset::counters;
 use crate::ruleset::layout::{TRAFFIC_IN, TRAFFIC_OUT};
 use crate::service::config::Config;
@@ -83,10 +83,10 @@ impl Daemon {
     }
 
     /// What was missed of each interface that is looked at.
-    pub(super) fn missed(&self) -> impl Iterator<Item = (&Link, Missed)> {
+    pub(super) fn missed(&self) -> impl Iterator<Item = (&Link, BypassCount)> {
         self.watch.missed().filter_map(|(index, frames)| {
             let link = self.state.link_at(index)?;
-            Some((&**link, Missed::of(frames, link.kind.is_turned())))
+            Some((&**link, BypassCount::of(frames, link.kind.is_turned())))
         })
     }
 }

@@ -12,7 +12,7 @@ const SIGHTINGS: usize = 256;
 
 /// Open ears by the index of the guest's link.
 #[derive(Debug)]
-pub struct Ears {
+pub struct Captures {
     open: BTreeMap<u32, Capture>,
     to: mpsc::Sender<Observation>,
     /// How many there may be.
@@ -21,11 +21,11 @@ pub struct Ears {
     short: bool,
 }
 
-impl Ears {
+impl Captures {
     /// None open, and where they will tell.
-    pub fn new(most: usize) -> (Ears, mpsc::Receiver<Observation>) {
+    pub fn new(most: usize) -> (Captures, mpsc::Receiver<Observation>) {
         let (to, observations) = mpsc::channel(SIGHTINGS);
-        (Ears { open: BTreeMap::new(), to, most, short: false }, observations)
+        (Captures { open: BTreeMap::new(), to, most, short: false }, observations)
     }
 
     /// Closes those that are not asked for any longer.

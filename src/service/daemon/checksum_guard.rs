@@ -6,7 +6,7 @@ use super::{Daemon, Failure};
 use crate::engine::State;
 use crate::kernel::apply::Refused;
 use crate::kernel::checksum::{Guard, PIN, TcxHook};
-use crate::ruleset::firewall::Member;
+use crate::ruleset::firewall::BoundInterface;
 use crate::service::config::ChecksumGuard as Mode;
 use imbl::ordmap::DiffItem;
 use imbl::{OrdMap, OrdSet};
@@ -92,7 +92,7 @@ impl Daemon {
     }
 }
 
-fn difference(old: &OrdMap<u32, Arc<Member>>, new: &OrdMap<u32, Arc<Member>>) -> Difference {
+fn difference(old: &OrdMap<u32, Arc<BoundInterface>>, new: &OrdMap<u32, Arc<BoundInterface>>) -> Difference {
     let mut difference = Difference::default();
     for item in old.diff(new) {
         let (was, is) = match item {
@@ -110,6 +110,6 @@ fn difference(old: &OrdMap<u32, Arc<Member>>, new: &OrdMap<u32, Arc<Member>>) ->
     difference
 }
 
-fn attachment(member: &Arc<Member>) -> Attachment {
+fn attachment(member: &Arc<BoundInterface>) -> Attachment {
     (member.index, TcxHook::of(member.place.is_turned()))
 }

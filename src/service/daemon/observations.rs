@@ -61,8 +61,8 @@ impl Daemon {
     /// Opens captures for the guests that learn.
     pub(super) fn listen(&mut self) {
         let posts = self.state.posts();
-        self.ears.close(&posts);
-        self.ears.open(&posts);
+        self.captures.close(&posts);
+        self.captures.open(&posts);
     }
 
     fn shorten(&mut self) {

@@ -14,7 +14,7 @@ use crate::program::ir::observed::Observed;
 use crate::program::ir::{Family, Name};
 use crate::program::name::SetName;
 use crate::report::status::Status;
-use crate::ruleset::bypass::Missed;
+use crate::ruleset::bypass::BypassCount;
 use crate::ruleset::ipset;
 use crate::ruleset::plan::plan;
 use crate::service::metrics::{self, Counters};
@@ -45,7 +45,7 @@ pub(super) struct View {
     pub(super) now: Duration,
     pub(super) state: State,
     /// Frames that no rule saw, by index.
-    pub(super) missed: BTreeMap<u32, Missed>,
+    pub(super) missed: BTreeMap<u32, BypassCount>,
     pub(super) counters: Counters,
     /// Sets that stand for ipsets.
     pub(super) ipsets: BTreeSet<(Family, Name)>,
@@ -138,7 +138,7 @@ impl Telling {
     fn addresses(&mut self, name: &str) -> Result<Reply, Error> {
         let counted =
             self.reader.read(&ipset_sets(name)).map_err(|error| Error::internal(error.to_string()))?;
-        ipset::work(&counted, name, ipset::IpsetVerb::List, &[])
+        ipset::plan_change(&counted, name, ipset::IpsetVerb::List, &[])
             .map(|work| Reply::Names(work.addresses))
             .map_err(|fault| bad_ipset(&fault))
     }
@@ -207,7 +207,7 @@ impl View {
 
     fn figures(&self, dropped: &[metrics::Dropped]) -> String {
         let named =
-            |(index, missed): (&u32, &Missed)| Some((self.state.link_at(*index)?.name.clone(), *missed));
+            |(index, missed): (&u32, &BypassCount)| Some((self.state.link_at(*index)?.name.clone(), *missed));
         let missed: Vec<_> = self.missed.iter().filter_map(named).collect();
         self.counters.text(&self.state.census(), dropped, &missed)
     }

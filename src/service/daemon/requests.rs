@@ -87,7 +87,7 @@ impl Daemon {
     ) -> Result<Reply, Error> {
         let counted = self.teller.counts(ipset_sets(name)).await;
         let counted = counted.map_err(|error| Error::internal(error.to_string()))?;
-        let work = ipset::work(&counted, name, verb, addresses).map_err(|fault| bad_ipset(&fault))?;
+        let work = ipset::plan_change(&counted, name, verb, addresses).map_err(|fault| bad_ipset(&fault))?;
         self.submit(work.plan).await.map_err(|refused| Error::internal(refused.to_string()))?;
         if verb != ipset::IpsetVerb::List {
             // Some may be blocked since the set was not there.

@@ -101,7 +101,7 @@ impl Daemon {
     async fn stage(&mut self, change: &Change) -> Result<(), CommitError> {
         // The capture of an interface whose rules are about to go ends first.
         if !change.next.knows_the_same(&self.state) || !change.next.binds_the_same(&self.state) {
-            self.ears.close(&change.next.posts());
+            self.captures.close(&change.next.posts());
         }
         let records = change.records(&self.state);
         let transaction = self.write(&records).map_err(CommitError::ByDisk)?;

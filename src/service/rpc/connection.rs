@@ -7,7 +7,7 @@
 use super::frames::{BadLength, Frames};
 use super::proto::Header;
 use super::server::{Call, Pool, stopped};
-use super::session::{Beat, Session, Step, respond};
+use super::session::{KeepaliveEvent, Session, Step, respond};
 use crate::engine::api::{Reply, Request};
 use crate::engine::error::Error;
 use std::collections::VecDeque;
@@ -52,7 +52,7 @@ pub(super) struct Connection {
 
 /// Why a connection was ended from this side.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Dropped {
+pub(super) enum DisconnectReason {
     #[error(transparent)]
     BadLength(#[from] BadLength),
     #[error("a frame took too long to come")]
@@ -126,7 +126,7 @@ impl Connection {
     }
 
     /// Serves the client until it leaves, breaks a rule, or `stop` turns true.
-    pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<(), Dropped> {
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<(), DisconnectReason> {
         loop {
             self.go_on()?;
             if self.closing && self.outstanding() == 0 && self.outgoing.is_empty() {
@@ -152,7 +152,7 @@ impl Connection {
     }
 
     /// Does what can be done without waiting: each answer sent may let one more call in.
-    fn go_on(&mut self) -> Result<(), Dropped> {
+    fn go_on(&mut self) -> Result<(), DisconnectReason> {
         self.write()?;
         while self.take_frames()? {
             self.write()?;
@@ -176,7 +176,7 @@ impl Connection {
     }
 
     /// Makes frames of what was read, as long as the client may ask more; false when there was none to make.
-    fn take_frames(&mut self) -> Result<bool, Dropped> {
+    fn take_frames(&mut self) -> Result<bool, DisconnectReason> {
         let mut any = false;
         while self.may_take() {
             let Some((head, body)) = self.frames.take()? else { break };
@@ -196,13 +196,13 @@ impl Connection {
         Ok(any)
     }
 
-    fn step(&mut self, step: Step, room: Option<OwnedSemaphorePermit>) -> Result<(), Dropped> {
+    fn step(&mut self, step: Step, room: Option<OwnedSemaphorePermit>) -> Result<(), DisconnectReason> {
         match step {
             Step::Ignore => (),
             Step::Send(frame) => self.send(frame, None),
             Step::Last(frame) => (self.farewell, self.closing) = (Some(frame), true),
             Step::Ask(head, request) => self.asked.push_back(Asked { head, request, _room: room }),
-            Step::Close => return Err(Dropped::Descriptors),
+            Step::Close => return Err(DisconnectReason::Descriptors),
         }
         Ok(())
     }
@@ -260,7 +260,7 @@ impl Connection {
     }
 
     /// Reads what there is, once; false at the end of the stream.
-    fn read(&mut self) -> Result<bool, Dropped> {
+    fn read(&mut self) -> Result<bool, DisconnectReason> {
         match self.stream.try_read_buf(self.frames.room()) {
             Ok(0) => Ok(false),
             Ok(_) => Ok(true),
@@ -270,7 +270,7 @@ impl Connection {
     }
 
     /// Writes until the client takes no more.
-    fn write(&mut self) -> Result<(), Dropped> {
+    fn write(&mut self) -> Result<(), DisconnectReason> {
         while let Some(first) = self.outgoing.front() {
             match self.stream.try_write(&first.frame[self.sent..]) {
                 Ok(count) => self.sent += count,
@@ -301,28 +301,28 @@ impl Connection {
         [frame, write, beat].into_iter().flatten().min()
     }
 
-    fn due(&mut self) -> Result<(), Dropped> {
+    fn due(&mut self) -> Result<(), DisconnectReason> {
         let (now, limits) = (Instant::now(), self.pool.limits);
         if !self.outgoing.is_empty() && over(now, self.sent_since, limits.write_deadline) {
-            return Err(Dropped::SlowReader);
+            return Err(DisconnectReason::SlowReader);
         }
         let frame_since = self.frame_since.filter(|_| self.may_read());
         if frame_since.is_some_and(|since| over(now, since, limits.frame_deadline)) {
-            return Err(Dropped::SlowWriter);
+            return Err(DisconnectReason::SlowWriter);
         }
         self.beat()
     }
 
-    fn beat(&mut self) -> Result<(), Dropped> {
+    fn beat(&mut self) -> Result<(), DisconnectReason> {
         let now = self.started.elapsed();
         if !self.may_read() {
             // A pong may lie unread, and that is our doing.
             self.session.excuse(now);
         }
         match self.session.beat(now) {
-            Beat::Quiet => (),
-            Beat::Ping(frame) => self.send(frame, None),
-            Beat::Dead => return Err(Dropped::Silent),
+            KeepaliveEvent::Quiet => (),
+            KeepaliveEvent::Ping(frame) => self.send(frame, None),
+            KeepaliveEvent::Dead => return Err(DisconnectReason::Silent),
         }
         Ok(())
     }

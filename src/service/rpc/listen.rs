@@ -47,7 +47,7 @@ pub struct Permissions {
 
 /// Why there is no socket to listen on.
 #[derive(Debug, thiserror::Error)]
-pub enum NoSocket {
+pub enum ListenError {
     /// Another process listens there already.
     #[error("{}: another daemon is listening", .0.display())]
     InUse(PathBuf),
@@ -73,7 +73,7 @@ impl Default for Permissions {
 
 impl Listeners {
     /// Makes both sockets in `directory`, which must exist.
-    pub fn bind(directory: &Path, permissions: Permissions) -> Result<Listeners, NoSocket> {
+    pub fn bind(directory: &Path, permissions: Permissions) -> Result<Listeners, ListenError> {
         let Permissions { group, mode, mode_read_only } = permissions;
         Ok(Listeners {
             full: Some(Listener::bind(directory.join(NAME), group, mode)?),
@@ -82,17 +82,17 @@ impl Listeners {
     }
 
     /// Takes sockets that systemd made; the file name tells which is which. Anything else is refused.
-    pub fn from_fds(fds: impl IntoIterator<Item = OwnedFd>) -> Result<Listeners, NoSocket> {
+    pub fn from_fds(fds: impl IntoIterator<Item = OwnedFd>) -> Result<Listeners, ListenError> {
         let mut listeners = Listeners::default();
         for fd in fds {
             let (path, socket) = adopted(fd)?;
             let place = match path.file_name().and_then(|name| name.to_str()) {
                 Some(NAME) => &mut listeners.full,
                 Some(NAME_READ_ONLY) => &mut listeners.read_only,
-                _ => return Err(NoSocket::Foreign(format!("{} is none of ours", path.display()))),
+                _ => return Err(ListenError::Foreign(format!("{} is none of ours", path.display()))),
             };
             if place.replace(Listener { socket, file: None }).is_some() {
-                return Err(NoSocket::Foreign(format!("{} came twice", path.display())));
+                return Err(ListenError::Foreign(format!("{} came twice", path.display())));
             }
         }
         Ok(listeners)
@@ -101,11 +101,11 @@ impl Listeners {
 
 impl Listener {
     /// Makes one at this path, of this group where one is given.
-    pub fn bind(path: PathBuf, group: Option<u32>, mode: u32) -> Result<Listener, NoSocket> {
+    pub fn bind(path: PathBuf, group: Option<u32>, mode: u32) -> Result<Listener, ListenError> {
         remove_stale(&path)?;
         match open(&path, group, mode) {
             Ok(socket) => Ok(Listener { socket, file: Some(path) }),
-            Err(error) => Err(NoSocket::System(path, error)),
+            Err(error) => Err(ListenError::System(path, error)),
         }
     }
 }
@@ -133,12 +133,12 @@ fn open(path: &Path, group: Option<u32>, mode: u32) -> io::Result<UnixListener> 
     Ok(OwnedFd::from(socket).into())
 }
 
-fn remove_stale(path: &Path) -> Result<(), NoSocket> {
-    let system = |error| NoSocket::System(path.into(), error);
+fn remove_stale(path: &Path) -> Result<(), ListenError> {
+    let system = |error| ListenError::System(path.into(), error);
     match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(system(error)),
-        Ok(there) if !there.file_type().is_socket() => return Err(NoSocket::InTheWay(path.into())),
+        Ok(there) if !there.file_type().is_socket() => return Err(ListenError::InTheWay(path.into())),
         Ok(_) => (),
     }
     match UnixStream::connect(path) {
@@ -146,19 +146,19 @@ fn remove_stale(path: &Path) -> Result<(), NoSocket> {
             std::fs::remove_file(path).map_err(system)
         }
         Err(error) => Err(system(error)),
-        Ok(_) => Err(NoSocket::InUse(path.into())),
+        Ok(_) => Err(ListenError::InUse(path.into())),
     }
 }
 
 /// The path and the socket behind a descriptor, if it is a listening unix stream socket with a path.
-fn adopted(fd: OwnedFd) -> Result<(PathBuf, UnixListener), NoSocket> {
-    let foreign = |what: &str| NoSocket::Foreign(what.into());
+fn adopted(fd: OwnedFd) -> Result<(PathBuf, UnixListener), ListenError> {
+    let foreign = |what: &str| ListenError::Foreign(what.into());
     let socket = Socket::from(fd);
     let path = socket.local_addr().ok().and_then(|address| address.as_pathname().map(Path::to_owned));
     let path = path.ok_or_else(|| foreign("a descriptor that is no socket with a path"))?;
     if socket.r#type().ok() != Some(Type::STREAM) || !socket.is_listener().unwrap_or(false) {
         return Err(foreign(&format!("{} is not listening", path.display())));
     }
-    socket.set_nonblocking(true).map_err(|error| NoSocket::System(path.clone(), error))?;
+    socket.set_nonblocking(true).map_err(|error| ListenError::System(path.clone(), error))?;
     Ok((path, OwnedFd::from(socket).into()))
 }

@@ -20,7 +20,7 @@ pub struct Session {
     access: Access,
     authenticated: bool,
     open: Option<Access>,
-    pulse: Pulse,
+    pulse: KeepaliveState,
 }
 
 /// What a connection may ask for.
@@ -58,7 +58,7 @@ pub enum Step {
 
 /// What the passing of time asks of the connection's owner.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Beat {
+pub enum KeepaliveEvent {
     /// Nothing yet.
     Quiet,
     /// Send this ping.
@@ -69,7 +69,7 @@ pub enum Beat {
 
 /// The keepalive of a connection; asleep until the client says it can pong.
 #[derive(Debug)]
-struct Pulse {
+struct KeepaliveState {
     rule: Keepalive,
     awake: bool,
     since: Duration,
@@ -89,7 +89,7 @@ const FEATURE_KEEPALIVE: i32 = 10;
 impl Session {
     /// A connection just made, over a socket that grants `access`.
     pub fn new(access: Access, keepalive: Keepalive) -> Session {
-        let pulse = Pulse { rule: keepalive, awake: false, since: Duration::ZERO, unanswered: 0 };
+        let pulse = KeepaliveState { rule: keepalive, awake: false, since: Duration::ZERO, unanswered: 0 };
         Session { access, authenticated: false, open: None, pulse }
     }
 
@@ -106,7 +106,7 @@ impl Session {
     }
 
     /// Says what is due at `now`.
-    pub fn beat(&mut self, now: Duration) -> Beat {
+    pub fn beat(&mut self, now: Duration) -> KeepaliveEvent {
         self.pulse.beat(now)
     }
 
@@ -265,7 +265,7 @@ impl Session {
     }
 }
 
-impl Pulse {
+impl KeepaliveState {
     fn wake(&mut self, now: Duration) {
         self.awake = !self.rule.interval.is_zero();
         self.since = now;
@@ -276,16 +276,16 @@ impl Pulse {
         self.unanswered = 0;
     }
 
-    fn beat(&mut self, now: Duration) -> Beat {
+    fn beat(&mut self, now: Duration) -> KeepaliveEvent {
         if !self.awake || now < self.since + self.rule.interval {
-            return Beat::Quiet;
+            return KeepaliveEvent::Quiet;
         }
         if self.unanswered >= self.rule.count {
-            return Beat::Dead;
+            return KeepaliveEvent::Dead;
         }
         self.unanswered += 1;
         self.since = now;
-        Beat::Ping(proto::keepalive_frame(keepalive::PING))
+        KeepaliveEvent::Ping(proto::keepalive_frame(keepalive::PING))
     }
 }
 
