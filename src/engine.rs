@@ -53,7 +53,7 @@ pub struct State {
     /// binding is created again.
     leaving: OrdMap<String, Duration>,
     /// Bindings whose interface lets nothing pass, and why.
-    closed: OrdMap<String, Arc<str>>,
+    blocked: OrdMap<String, Arc<str>>,
     /// Guests whose addresses are found out, by link.
     learners: OrdMap<u32, Arc<learners::LearnerEntry>>,
     /// What is known of guests that are not there.
@@ -130,7 +130,7 @@ impl State {
             links: OrdMap::new(),
             names: OrdMap::new(),
             leaving: OrdMap::new(),
-            closed: OrdMap::new(),
+            blocked: OrdMap::new(),
             learners: OrdMap::new(),
             remembered: learned.0.into(),
             epoch,
@@ -168,7 +168,7 @@ impl State {
                 dropped.place = dropping.get(&dropped.id).map(|origin| origin.place.line_column());
             }
             let member = interface.index.and_then(|index| self.firewall.members().get(&index));
-            let why = member.and_then(|member| self.closed.get(&member.name));
+            let why = member.and_then(|member| self.blocked.get(&member.name));
             interface.closed = why.map(ToString::to_string);
             let binding = member.and_then(|member| self.bindings.get(&member.name));
             interface.guest = binding.map(|binding| Guest::of(binding));
@@ -208,13 +208,13 @@ impl State {
     }
 
     /// Why a binding's interface is closed; none where it is not.
-    pub fn closed(&self, portdev: &str) -> Option<&str> {
-        self.closed.get(portdev).map(|why| &**why)
+    pub fn blocked(&self, portdev: &str) -> Option<&str> {
+        self.blocked.get(portdev).map(|why| &**why)
     }
 
     /// The ports whose interfaces are closed.
     pub fn closed_ports(&self) -> Vec<String> {
-        self.closed.keys().cloned().collect()
+        self.blocked.keys().cloned().collect()
     }
 
     /// The link of a name.
@@ -303,7 +303,7 @@ impl State {
         });
         let (documents, vars) = (documents.collect(), member.vars.0.clone());
         let reject = self.firewall.answers(member.index);
-        let closed = self.closed(&member.name).map(str::to_owned);
+        let closed = self.blocked(&member.name).map(str::to_owned);
         let host_to_guest = self.firewall.policy().compile.host_to_guest;
         let json = serde_json::to_string(&Bound { filter, closed, vars, documents, reject, host_to_guest });
         self.answer(Reply::Json(json.map_err(|error| Error::internal(error.to_string()))?))

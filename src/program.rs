@@ -89,7 +89,7 @@ impl SlotPart {
 
 impl Program {
     /// The program that lets nothing pass.
-    pub fn closed() -> Program {
+    pub fn blocked() -> Program {
         let drop: fn() -> Vec<Rule> = || vec![Rule::new(Vec::new(), Action::Drop)];
         Program {
             filter: "drop-all".into(),
@@ -102,10 +102,10 @@ impl Program {
     }
 
     /// The program that counts what it drops, and what it rejects where `answers` are counted, for each interface and rule.
-    pub fn tallied(mut self, turned: bool, answers: bool) -> Program {
+    pub fn tallied(mut self, reversed: bool, answers: bool) -> Program {
         for (chain, rules) in &mut self.chains {
             let out = chain.split('/').next() == Some(OUT);
-            let by = if out != turned { Interface::In } else { Interface::Out };
+            let by = if out != reversed { Interface::In } else { Interface::Out };
             for rule in rules {
                 let id = rule.origin.as_ref().map_or(0, |origin| origin.id);
                 let tally = Tally { by, id };
@@ -117,7 +117,7 @@ impl Program {
     }
 
     /// The program for an interface whose own hooks look the other way: what its guest sends goes out by it.
-    pub fn turned(mut self) -> Program {
+    pub fn reversed(mut self) -> Program {
         for rule in self.chains.values_mut().flatten() {
             rule.matches.iter_mut().flat_map(Match::keys_mut).for_each(turn);
             match &mut rule.action {

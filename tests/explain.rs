@@ -172,7 +172,7 @@ fn a_daemon_tells_what_an_interface_is_filtered_by() {
     let bound: nwfilter::report::explain::Bound = serde_json::from_str(&json).unwrap();
     let mut library = Library::default();
     bound.documents.iter().for_each(|(name, text)| library.add(&Source::new(name.as_str(), text.as_str())));
-    assert_eq!(bound.filter.as_deref(), Some("clean-traffic"), "{:?}", state.closed("vnet0"));
+    assert_eq!(bound.filter.as_deref(), Some("clean-traffic"), "{:?}", state.blocked("vnet0"));
     let vars = Vars(bound.vars);
     let explainer = Explainer::new(&|name| library.get(name), "clean-traffic", &vars, bound.reject).unwrap();
     let bytes = sketched(Sketch::Udp("10.0.0.9:1>10.0.0.2:2".into()));

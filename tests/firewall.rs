@@ -43,7 +43,7 @@ fn vars(pairs: &[(&str, &[&str])]) -> Vars {
 }
 
 fn member(index: u32, filter: &str, vars: Vars) -> BoundInterface {
-    let rules = if filter.is_empty() { Rules::Closed } else { Rules::Filter(filter.into()) };
+    let rules = if filter.is_empty() { Rules::Blocked } else { Rules::Filter(filter.into()) };
     BoundInterface { index, name: format!("vnet{index}"), place: Attachment::Bridge(None), rules, vars }
 }
 
@@ -105,13 +105,13 @@ fn meaning_of(table: &Table, family: Family, at_device: &dyn Fn(&u32) -> bool) -
     };
     let group = |(name, set): (&Name, &Set)| {
         let shared = layout::shared_by(name)?;
-        let prefix = layout::led(table, shared).expect("an entry chain leads somewhere");
+        let prefix = layout::target_of(table, shared).expect("an entry chain leads somewhere");
         assert!(table.chains.contains_key(&*format!("{shared}/in")));
         Some((indexes(set), prefix))
     };
     let bound = indexes(&table.sets[layout::BOUND]);
     let private = bound.iter().filter_map(|index| match layout::dispatch_target(table, *index) {
-        Some(DispatchTarget::Private(prefix) | DispatchTarget::Turned(prefix)) => Some((*index, prefix)),
+        Some(DispatchTarget::Private(prefix) | DispatchTarget::Reversed(prefix)) => Some((*index, prefix)),
         Some(DispatchTarget::Shared(_)) => None,
         // Who is bound elsewhere is known in the host's IP layer, and is shut there or let be.
         None if table.sets.contains_key(layout::AT_PREROUTING) => None,
@@ -206,7 +206,7 @@ fn chosen(index: u32, filter: usize, values: u8, bridge: Option<u32>) -> BoundIn
             Attachment::Port { name: format!("vnet{index}"), bridge }
         }
         Some(5) => Attachment::Routed { name: format!("vnet{index}") },
-        Some(kind @ 3..) => Attachment::Device { name: format!("vnet{index}"), turned: kind == 4 },
+        Some(kind @ 3..) => Attachment::Device { name: format!("vnet{index}"), reversed: kind == 4 },
         bridge => Attachment::Bridge(bridge.map(|index| BridgePort {
             index: 100 + index,
             name: format!("br{index}"),
@@ -521,7 +521,7 @@ fn a_program_is_not_mistaken_for_another_of_its_digest() {
 fn verdicts(firewall: &Firewall, index: u32) -> Vec<(&'static str, Option<End>)> {
     let table = table(firewall);
     let rules = eval::Rules::of_table(Family::Bridge, &table);
-    let (DispatchTarget::Shared(first) | DispatchTarget::Private(first) | DispatchTarget::Turned(first)) =
+    let (DispatchTarget::Shared(first) | DispatchTarget::Private(first) | DispatchTarget::Reversed(first)) =
         layout::dispatch_target(&table, index).unwrap();
     let verdict = |case: &lab::corpus::Case| {
         let (side, iif, oif) = if case.way == Way::FromGuest { ("out", index, 1) } else { ("in", 1, index) };
@@ -569,7 +569,7 @@ fn hooked(firewall: &Firewall) -> Vec<String> {
 #[test]
 fn a_hook_stays_behind_only_for_a_name_that_is_bound_and_no_longer_than_that() {
     let at = |index: u32, name: &str, bridge: bool| {
-        let device = Attachment::Device { name: name.into(), turned: false };
+        let device = Attachment::Device { name: name.into(), reversed: false };
         let place = if bridge { Attachment::Bridge(None) } else { device };
         BoundInterface { name: "vnet1".into(), place, ..guest(index, "parent") }
     };
@@ -666,8 +666,8 @@ fn the_command_and_the_daemon_have_the_same_rules_for_an_interface() {
     let places = [
         Attachment::Bridge(Some(port)),
         Attachment::Routed { name: "vnet7".into() },
-        Attachment::Device { name: "vnet7".into(), turned: false },
-        Attachment::Device { name: "vnet7".into(), turned: true },
+        Attachment::Device { name: "vnet7".into(), reversed: false },
+        Attachment::Device { name: "vnet7".into(), reversed: true },
     ];
     let vars = vars(&[("MAC", &[&*mac(7)]), ("IP", &["10.0.0.7"]), ("GATEWAY_MAC", &["52:54:00:00:00:99"])]);
     let (mut compared, mut known) = (0, BTreeSet::new());
@@ -694,7 +694,7 @@ fn the_command_and_the_daemon_have_the_same_rules_for_an_interface() {
             let mut again = Tables::from_kernel(&bound.ruleset(), &features);
             assert_eq!(again.ruleset(), bound.ruleset(), "{name} at {place:?}, read back");
             again.attach(7, "vnet7", place, &programs);
-            again.sweep(|_| true);
+            again.remove_unreferenced(|_| true);
             assert_eq!(again.ruleset(), bound.ruleset(), "{name} at {place:?}, once more");
             let chains = tables.ruleset().tables.into_values().flat_map(|table| table.chains);
             known.extend(chains.map(|(name, _)| name.to_string()));

@@ -47,7 +47,7 @@ impl Host {
         let members = [
             (guest, Attachment::Bridge(Some(bridge))),
             (routed, Attachment::Routed { name: "routed0".into() }),
-            (macvtap, Attachment::Device { name: "other0".into(), turned: true }),
+            (macvtap, Attachment::Device { name: "other0".into(), reversed: true }),
         ];
         let members = members.map(|(index, place)| member(index, place));
         let firewall = firewall.bind_all(members).unwrap().counting_traffic(true).reserve("vnet7");
@@ -60,7 +60,7 @@ impl Host {
     fn restore(&self) {
         let found = recall(&self.kernel.observe().unwrap(), &self.wanted);
         let applied = self.kernel.apply(plan(&found, &self.wanted)).unwrap();
-        assert_eq!(applied.litter, []);
+        assert_eq!(applied.retire_failures, []);
     }
 
     fn differences(&self) -> String {

@@ -115,15 +115,15 @@ fn perform_at(tables: &mut Tables, at: At, operation: &Operation) {
     match *operation {
         Operation::BindPrivate { index, content } if at == At::Macvtap => {
             layout::place(&mut tables[table], &prefix(content), &program(content));
-            layout::enter(&mut tables[table], index, &DispatchTarget::Turned(prefix(content)));
-            layout::sweep(&mut tables[table]);
+            layout::dispatch_to(&mut tables[table], index, &DispatchTarget::Reversed(prefix(content)));
+            layout::remove_unreferenced(&mut tables[table]);
         }
         Operation::BindShared { index, shared } if at == At::Macvtap => {
             let name: Name = format!("turned{shared}").into();
             layout::place(&mut tables[table], &prefix(shared), &program(shared));
-            layout::lead(&mut tables[table], &name, &prefix(shared), true);
-            layout::enter(&mut tables[table], index, &DispatchTarget::Shared(name));
-            layout::sweep(&mut tables[table]);
+            layout::link_shared(&mut tables[table], &name, &prefix(shared), true);
+            layout::dispatch_to(&mut tables[table], index, &DispatchTarget::Shared(name));
+            layout::remove_unreferenced(&mut tables[table]);
         }
         Operation::Track { .. } => perform(&mut tables[0], operation),
         _ => perform(&mut tables[table], operation),
@@ -131,7 +131,7 @@ fn perform_at(tables: &mut Tables, at: At, operation: &Operation) {
     if let Operation::BindPrivate { index, .. } | Operation::BindShared { index, .. } = operation
         && at == At::Port
     {
-        layout::let_by(&mut tables[0], *index, &format!("vnet{index}"));
+        layout::bypass_bridge(&mut tables[0], *index, &format!("vnet{index}"));
     }
 }
 
@@ -144,24 +144,24 @@ fn perform(table: &mut Table, operation: &Operation) {
     match *operation {
         Operation::BindPrivate { index, content } => {
             layout::place(table, &prefix(content), &program(content));
-            layout::enter(table, index, &DispatchTarget::Private(prefix(content)));
+            layout::dispatch_to(table, index, &DispatchTarget::Private(prefix(content)));
         }
         Operation::BindShared { index, shared } => {
             let name: Name = format!("shared{shared}").into();
             if !table.sets.contains_key(&*format!("{name}/members")) {
                 layout::place(table, &prefix(shared), &program(shared));
-                layout::lead(table, &name, &prefix(shared), false);
+                layout::link_shared(table, &name, &prefix(shared), false);
             }
-            layout::enter(table, index, &DispatchTarget::Shared(name));
+            layout::dispatch_to(table, index, &DispatchTarget::Shared(name));
         }
         Operation::Redefine { shared, content } => {
             let name = format!("shared{shared}");
             if table.sets.contains_key(&*format!("{name}/members")) {
                 layout::place(table, &prefix(content), &program(content));
-                layout::lead(table, &name, &prefix(content), false);
+                layout::link_shared(table, &name, &prefix(content), false);
             }
         }
-        Operation::Unbind { index } => layout::leave(table, index),
+        Operation::Unbind { index } => layout::remove_interface(table, index),
         Operation::SetAddress { index, address } => {
             let set = table.sets.get_mut("IP.ipv4").expect("made at the start");
             let key = concat(&[&index.to_ne_bytes(), &[10, 0, 0, address]]);
@@ -176,7 +176,7 @@ fn perform(table: &mut Table, operation: &Operation) {
             layout::track(table, &bridges);
         }
     }
-    layout::sweep(table);
+    layout::remove_unreferenced(table);
 }
 
 fn ruleset(table: &Table) -> Ruleset {
@@ -269,7 +269,7 @@ fn targets(table: &Table) -> BTreeSet<Name> {
 /// Where the frames of an interface go: through the dispatch to the rules of its program.
 fn seen_by_packets(table: &Table, index: u32) -> Vec<(Name, Vec<Rule>)> {
     let Some(dispatch_target) = layout::dispatch_target(table, index) else { return vec![] };
-    let (DispatchTarget::Shared(first) | DispatchTarget::Private(first) | DispatchTarget::Turned(first)) =
+    let (DispatchTarget::Shared(first) | DispatchTarget::Private(first) | DispatchTarget::Reversed(first)) =
         dispatch_target;
     let key = layout::index_key(index);
     let sets = table.sets.iter().filter(|(name, set)| {
@@ -411,10 +411,10 @@ fn assert_devices_are_led_here(table: &Table) {
 fn in_and_out() -> [Ruleset; 2] {
     let mut table = layout::packet_skeleton();
     layout::place(&mut table, &prefix(1), &program(1));
-    layout::enter(&mut table, 5, &DispatchTarget::Private(prefix(1)));
+    layout::dispatch_to(&mut table, 5, &DispatchTarget::Private(prefix(1)));
     let inside = Ruleset { tables: [(Family::Inet, table.clone())].into() };
-    layout::keep_out(&mut table, 5, false);
-    layout::sweep(&mut table);
+    layout::quarantine(&mut table, 5);
+    layout::remove_unreferenced(&mut table);
     [inside, Ruleset { tables: [(Family::Inet, table)].into() }]
 }
 
@@ -434,8 +434,8 @@ fn an_interface_that_has_come_to_a_bridge_is_shut_at_once_and_its_packets_under_
 fn elsewhere() -> Ruleset {
     let [inside, _] = in_and_out();
     let mut table = inside.tables[&Family::Inet].clone();
-    layout::keep_out(&mut table, 5, true);
-    layout::sweep(&mut table);
+    layout::accept_elsewhere(&mut table, 5);
+    layout::remove_unreferenced(&mut table);
     Ruleset { tables: [(Family::Inet, table)].into() }
 }
 

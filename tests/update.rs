@@ -104,7 +104,7 @@ fn shared_and_folded(check: impl Fn(usize) + Sync) {
 
 fn commit(kernel: &Kernel, old: &Firewall, new: &Firewall) {
     let applied = kernel.apply(plan(&old.ruleset(), &new.ruleset())).unwrap();
-    assert_eq!(applied.litter, []);
+    assert_eq!(applied.retire_failures, []);
 }
 
 fn member(index: u32, filter: &str, addresses: &[&str]) -> BoundInterface {
@@ -263,7 +263,7 @@ fn bytes(frame: Frame) -> Vec<u8> {
 fn a_guest_that_is_closed_for_a_while_never_sends_what_is_forbidden() {
     shared_and_folded(|fold_up_to| {
         let host = Host::bound(fold_up_to, "clean-traffic", "");
-        let shut = BoundInterface { rules: Rules::Closed, ..host.guest("") };
+        let shut = BoundInterface { rules: Rules::Blocked, ..host.guest("") };
         let closed = host.firewall.bind(shut).unwrap();
         let work = || {
             for _ in 0..100 {
@@ -321,7 +321,7 @@ fn a_refused_batch_changes_nothing_and_lets_nothing_through() {
             for _ in 0..100 {
                 for (plan, stage) in [(&in_prepare, Stage::Prepare), (&in_switch, Stage::Switch)] {
                     let refused = host.kernel.apply(plan.clone()).unwrap_err();
-                    assert_eq!((refused.stage, refused.litter.len()), (stage, 0), "{refused}");
+                    assert_eq!((refused.stage, refused.retire_failures.len()), (stage, 0), "{refused}");
                 }
             }
         };

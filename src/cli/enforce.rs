@@ -76,7 +76,7 @@ fn apply_here(arguments: &BindArgs) -> Outcome {
     let (old, new) = change(&kernel, arguments)?;
     notices(&kernel, arguments)?;
     let (index, place) = link(&arguments.dev)?;
-    let is_newly_guarded = guard::attach(&arguments.dev, index, TcxHook::of(place.is_turned()))?;
+    let is_newly_guarded = guard::attach(&arguments.dev, index, TcxHook::of(place.is_reversed()))?;
     commit_with_record(arguments, &records, &kernel, (&old, &new)).map_err(|failure| match is_newly_guarded {
         true => failure.undone(guard::detach(index)),
         false => failure,
@@ -206,7 +206,7 @@ fn remove(dev: Option<&str>, index: Option<u32>) -> Outcome {
         tables.unhook(dev);
     }
     let bridges = bridges_of(&tables)?;
-    tables.sweep(|bridge| bridges.contains(bridge));
+    tables.remove_unreferenced(|bridge| bridges.contains(bridge));
     let new = finished(&old, &tables)?;
     // Where no interface is bound and no set is kept, nothing of ours is needed.
     let new = if layout::is_vacant(&new) { Ruleset::default() } else { new };
@@ -274,7 +274,7 @@ fn change(kernel: &Kernel, arguments: &BindArgs) -> Result<(Ruleset, Ruleset), F
     if programs.frames.stateful {
         bridges.extend(own);
     }
-    tables.sweep(|bridge| bridges.contains(bridge));
+    tables.remove_unreferenced(|bridge| bridges.contains(bridge));
     let new = finished(&old, &tables)?;
     Ok((old, new))
 }
@@ -425,8 +425,8 @@ fn commit(kernel: &Kernel, old: &Ruleset, new: &Ruleset) -> Outcome {
     demand_ipsets(kernel, &change)?;
     let moves = change.moves();
     let applied = kernel.apply(change).map_err(|refused| Failure::Host(refused.to_string()))?;
-    applied.litter.iter().for_each(|refusal| note(&refusal.to_string()));
-    if !moves || applied.litter.is_empty() || (0..apply::TRIES).any(|_| finish(kernel, new)) {
+    applied.retire_failures.iter().for_each(|refusal| note(&refusal.to_string()));
+    if !moves || applied.retire_failures.is_empty() || (0..apply::TRIES).any(|_| finish(kernel, new)) {
         return Ok(());
     }
     Err(Failure::Host(
@@ -446,5 +446,5 @@ fn demand_ipsets(kernel: &Kernel, change: &Plan) -> Outcome {
 /// Goes on from what is there.
 fn finish(kernel: &Kernel, new: &Ruleset) -> bool {
     let Ok(seen) = kernel.observe() else { return false };
-    kernel.apply(difference(&recall(&seen, new), new)).is_ok_and(|applied| applied.litter.is_empty())
+    kernel.apply(difference(&recall(&seen, new), new)).is_ok_and(|applied| applied.retire_failures.is_empty())
 }

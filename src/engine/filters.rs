@@ -149,7 +149,7 @@ impl State {
         next.begin(&beginners).map_err(refusal)?;
         let uses = |filter: &str| names.iter().any(|name| next.firewall.uses(filter, name));
         let closed = |port: &&String| self.bindings.get(*port).is_some_and(|binding| uses(&binding.filter));
-        let closed: Vec<String> = self.closed.keys().filter(closed).cloned().collect();
+        let closed: Vec<String> = self.blocked.keys().filter(closed).cloned().collect();
         closed.iter().for_each(|port| next.enforce(port));
         Ok(next)
     }
@@ -160,7 +160,7 @@ impl State {
             let mut members = firewall.members().values().filter(|member| member.name == port);
             members.any(|member| match &member.rules {
                 Rules::Filter(root) => names.iter().any(|name| firewall.uses(root, name)),
-                Rules::Closed => false,
+                Rules::Blocked => false,
             })
         };
         let leaving: Vec<String> =

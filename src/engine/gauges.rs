@@ -24,7 +24,7 @@ pub struct StateGauges {
 impl State {
     /// Counts.
     pub fn census(&self) -> StateGauges {
-        let bound = self.bindings.keys().filter(|port| !self.closed.contains_key(*port));
+        let bound = self.bindings.keys().filter(|port| !self.blocked.contains_key(*port));
         let (mut enforced, mut waiting, mut learning) = (0, 0, 0);
         for port in bound {
             let lesson = self.link_of(port).map(|link| self.learners.get(&link.index));
@@ -34,7 +34,7 @@ impl State {
                 Some(_) => enforced += 1,
             }
         }
-        let closed = self.closed.len();
+        let closed = self.blocked.len();
         let learned = |how| {
             let tables = self.learners.values().map(|entry| entry.table());
             tables.map(|table| table.iter().filter(|(_, learned)| learned.how == how).count()).sum()
@@ -61,8 +61,8 @@ impl State {
 fn word(place: &Attachment) -> &'static str {
     match place {
         Attachment::Bridge(_) | Attachment::Port { .. } => "bridge",
-        Attachment::Device { turned: false, .. } => "device",
-        Attachment::Device { turned: true, .. } => "macvtap",
+        Attachment::Device { reversed: false, .. } => "device",
+        Attachment::Device { reversed: true, .. } => "macvtap",
         Attachment::Routed { .. } => "routed",
     }
 }

@@ -64,17 +64,17 @@ impl State {
             return Err(Refused { interface: None, diagnostics });
         }
         let Some(wanted) = needs.wanted(self, binding)? else {
-            links.iter().for_each(|link| self.unlearn(link.index));
+            links.iter().for_each(|link| self.forget_learner(link.index));
             return Ok(links.iter().map(|link| self.member(link, binding)).collect());
         };
         let guest = Guest { owner: binding.owner_uuid, mac: binding.mac };
         let another = |index: &u32| self.learners.get(index).is_some_and(|entry| entry.guest != guest);
         let left: Vec<u32> = links.iter().map(|link| link.index).filter(another).collect();
-        left.iter().for_each(|index| self.unlearn(*index));
+        left.iter().for_each(|index| self.forget_learner(*index));
         let member = |link: &Arc<Link>| {
             let table = self.known(guest, link.index, &wanted);
             let entry = LearnerEntry { guest, learner: Learner::new(binding.mac, wanted.clone(), table) };
-            let member = self.taught(link, binding, &entry.learner);
+            let member = self.with_learned(link, binding, &entry.learner);
             self.remembered.remove(&(guest, 0));
             self.learners.insert(link.index, Arc::new(entry));
             member
@@ -101,7 +101,7 @@ impl State {
     }
 
     /// A member with the rules that follow from what its learner knows.
-    fn taught(&self, link: &Link, binding: &Binding, learner: &Learner) -> BoundInterface {
+    fn with_learned(&self, link: &Link, binding: &Binding, learner: &Learner) -> BoundInterface {
         let mut member = self.member(link, binding);
         match learner.waiting_filter() {
             Some(filter) => member.rules = self.until_known(link.index, binding, filter),
@@ -114,7 +114,7 @@ impl State {
     }
 
     /// Takes what an ear heard, and what that was; none where it changes nothing.
-    pub fn hear(&self, observation: &Observation, now: Duration) -> Option<(Heard, Change)> {
+    pub fn observe(&self, observation: &Observation, now: Duration) -> Option<(Heard, Change)> {
         let entry = self.learners.get(&observation.guest).filter(|_| self.is_bound(observation.guest))?;
         let mut learner = entry.learner.clone();
         let heard = learner.hear(&observation.frame, self.epoch + now);
@@ -122,19 +122,19 @@ impl State {
         match heard {
             Heard::Nothing => return None,
             Heard::Question => drop(next.learners.insert(observation.guest, Arc::new(entry))),
-            _ => next.teach(observation.guest, entry),
+            _ => next.apply_outcome(observation.guest, entry),
         }
         Some((heard, Change::silent(next)))
     }
 
     /// Takes a learner as it is now, and gives its guest the rules that follow. One whose rules cannot be made is blocked.
-    fn teach(&mut self, index: u32, entry: LearnerEntry) {
+    fn apply_outcome(&mut self, index: u32, entry: LearnerEntry) {
         let Some((link, binding)) = self.bound_link(index) else { return };
-        let member = self.taught(&link, &binding, &entry.learner);
+        let member = self.with_learned(&link, &binding, &entry.learner);
         self.learners.insert(index, Arc::new(entry));
         match self.firewall.bind(member) {
             Ok(firewall) => self.firewall = firewall,
-            Err(refused) => self.shut(&link, &binding.portdev, &super::own_refusal(refused).message),
+            Err(refused) => self.set_blocked(&link, &binding.portdev, &super::own_refusal(refused).message),
         }
     }
 
@@ -148,7 +148,7 @@ impl State {
     }
 
     /// Ends a learner. Leases that end some day are kept for a guest that comes back; a guest's other addresses go.
-    pub(super) fn unlearn(&mut self, index: u32) {
+    pub(super) fn forget_learner(&mut self, index: u32) {
         let Some(entry) = self.learners.remove(&index) else { return };
         let mut leases = entry.learner.table().clone();
         leases.retain(|learned| learned.how == How::Lease && learned.ends.is_some());
@@ -179,7 +179,7 @@ impl State {
         for (index, mut entry) in due {
             entry.learner.expire(time);
             if self.is_bound(index) {
-                self.teach(index, entry);
+                self.apply_outcome(index, entry);
             } else {
                 self.learners.insert(index, Arc::new(entry));
             }
@@ -244,7 +244,7 @@ impl State {
     }
 
     /// The lines to write when this state follows an older one.
-    pub fn lessons(&self, old: &State) -> String {
+    pub fn journal_lines(&self, old: &State) -> String {
         let mut lines = String::new();
         let empty = Table::default();
         // What is remembered has its line.

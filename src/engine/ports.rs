@@ -47,7 +47,7 @@ impl State {
         let portdev = binding.portdev.clone();
         let mut next = self.clone();
         next.leaving.remove(&portdev);
-        next.closed.remove(&portdev);
+        next.blocked.remove(&portdev);
         next.firewall = next.firewall.reserve(&portdev);
         let links = self.links_of(&portdev);
         if links.is_empty() {
@@ -144,7 +144,7 @@ impl State {
     /// As delete, without a period of grace.
     pub(super) fn remove(&self, portdev: &str) -> Result<Change, Error> {
         let mut change = match self.delete(portdev, Duration::ZERO) {
-            Err(_) if self.closed.contains_key(portdev) => Change::silent(self.clone()),
+            Err(_) if self.blocked.contains_key(portdev) => Change::silent(self.clone()),
             deleted => deleted?,
         };
         change.next.release(portdev);
@@ -154,9 +154,9 @@ impl State {
     /// Lets a port go that is bound no longer.
     pub(super) fn release(&mut self, portdev: &str) {
         self.leaving.remove(portdev);
-        self.closed.remove(portdev);
+        self.blocked.remove(portdev);
         for index in self.members_of(portdev) {
-            self.unlearn(index);
+            self.forget_learner(index);
             self.firewall = self.firewall.unbind(index);
         }
         self.firewall = self.firewall.unreserve(portdev);
@@ -197,9 +197,9 @@ impl State {
     /// a bridge has changed.
     pub fn link_with_closed(&self, event: &LinkEvent) -> Change {
         let mut next = self.link(event).next;
-        for (portdev, why) in &self.closed {
-            next.links_of(portdev).iter().for_each(|link| next.shut(link, portdev, why));
-            next.closed.insert(portdev.clone(), why.clone());
+        for (portdev, why) in &self.blocked {
+            next.links_of(portdev).iter().for_each(|link| next.set_blocked(link, portdev, why));
+            next.blocked.insert(portdev.clone(), why.clone());
         }
         Change::silent(next)
     }
@@ -225,7 +225,7 @@ impl State {
         let same_port = same_name && old.is_some_and(|old| old.master == link.master);
         let port = self.port_of(link);
         let comes_up = link.up && old.is_some_and(|old| !old.up);
-        let retries = comes_up && port.as_ref().is_some_and(|port| self.closed.contains_key(port));
+        let retries = comes_up && port.as_ref().is_some_and(|port| self.blocked.contains_key(port));
         if let Some(port) = port.filter(|_| !same_port || retries) {
             let bound_as = self.firewall.members().get(&link.index).map(|member| member.name.clone());
             self.enforce(&port);
@@ -249,7 +249,7 @@ impl State {
         let Some(portdev) = self.firewall.members().get(&index).map(|member| member.name.clone()) else {
             return;
         };
-        self.unlearn(index);
+        self.forget_learner(index);
         self.firewall = self.firewall.unbind(index);
         self.settle(&portdev);
     }
@@ -258,12 +258,12 @@ impl State {
     /// has left may have been closed for the sake of the other.
     fn settle(&mut self, portdev: &str) {
         if !self.members_of(portdev).is_empty() {
-            if self.closed.contains_key(portdev) {
+            if self.blocked.contains_key(portdev) {
                 self.enforce(portdev);
             }
             return;
         }
-        self.closed.remove(portdev);
+        self.blocked.remove(portdev);
         if self.leaving.contains_key(portdev) {
             self.release(portdev);
         }
@@ -280,13 +280,13 @@ impl State {
     pub(super) fn enforce(&mut self, portdev: &str) {
         let Some(binding) = self.bindings.get(portdev).cloned() else { return };
         let links = self.links_of(portdev);
-        self.closed.remove(portdev);
+        self.blocked.remove(portdev);
         let members = self.members(&links, &binding, &mut Needs::default());
         match members.and_then(|members| self.firewall.bind_all(members)) {
             Ok(firewall) => self.firewall = firewall,
             Err(refused) => {
                 let why = own_refusal(refused).message;
-                links.iter().for_each(|link| self.shut(link, portdev, &why));
+                links.iter().for_each(|link| self.set_blocked(link, portdev, &why));
             }
         }
     }
@@ -313,11 +313,11 @@ impl State {
     }
 
     /// The state in which a link lets nothing pass: for rules that the kernel did not take.
-    pub fn close(&self, link: &Link, why: &str) -> State {
+    pub fn block(&self, link: &Link, why: &str) -> State {
         let mut next = self.clone();
         next.know(link.clone());
         let portdev = next.port_of(link).unwrap_or_else(|| link.name.clone());
-        next.shut(link, &portdev, why);
+        next.set_blocked(link, &portdev, why);
         next
     }
 
@@ -327,24 +327,24 @@ impl State {
         let mut next = self.clone();
         next.know(Link { up: false, ..link.clone() });
         if let Some(portdev) = next.port_of(link) {
-            next.closed.insert(portdev, why.into());
+            next.blocked.insert(portdev, why.into());
         }
         next
     }
 
     /// The state in which a port is blocked whose binding cannot be read: it has its name still, and nothing passes
     /// until it is bound again.
-    pub fn lose(&self, portdev: &str, why: &str) -> State {
+    pub fn unreadable_binding(&self, portdev: &str, why: &str) -> State {
         let mut next = State { firewall: self.firewall.reserve(portdev), ..self.clone() };
         if let Some(link) = self.link_of(portdev).cloned() {
-            next.shut(&link, portdev, why);
+            next.set_blocked(&link, portdev, why);
         }
         next
     }
 
     /// The links that these tables of an earlier daemon hold, that have no rules now, and that had another name when
     /// they were bound: under its own name a link has none because its binding was deleted.
-    pub fn strays(&self, ruleset: &Ruleset) -> Vec<Arc<Link>> {
+    pub fn orphaned_interfaces(&self, ruleset: &Ruleset) -> Vec<Arc<Link>> {
         let held: BTreeSet<u32> = ruleset.tables.values().flat_map(layout::bound).collect();
         let held = held.into_iter().filter(|index| !self.firewall.members().contains_key(index));
         let links = held.filter_map(|index| self.links.get(&index).cloned());
@@ -376,8 +376,8 @@ impl State {
 
     /// The state in which every port is closed that uses one of these filters, or, where that is none that is open,
     /// every port. None where all are closed already.
-    pub fn close_users(&self, filters: &BTreeSet<String>, why: &str) -> Option<State> {
-        let is_open = |binding: &&Arc<Binding>| !self.closed.contains_key(&binding.portdev);
+    pub fn block_users(&self, filters: &BTreeSet<String>, why: &str) -> Option<State> {
+        let is_open = |binding: &&Arc<Binding>| !self.blocked.contains_key(&binding.portdev);
         let open: Vec<&Arc<Binding>> = self.bindings.values().filter(is_open).collect();
         let uses =
             |binding: &&Arc<Binding>| filters.iter().any(|name| self.firewall.uses(&binding.filter, name));
@@ -386,22 +386,22 @@ impl State {
         let mut next = self.clone();
         for binding in &closing {
             let links = self.links_of(&binding.portdev);
-            links.iter().for_each(|link| next.shut(link, &binding.portdev, why));
-            next.closed.insert(binding.portdev.clone(), why.into());
+            links.iter().for_each(|link| next.set_blocked(link, &binding.portdev, why));
+            next.blocked.insert(binding.portdev.clone(), why.into());
         }
         (!closing.is_empty()).then_some(next)
     }
 
-    pub(super) fn shut(&mut self, link: &Link, portdev: &str, why: &str) {
-        self.unlearn(link.index);
+    pub(super) fn set_blocked(&mut self, link: &Link, portdev: &str, why: &str) {
+        self.forget_learner(link.index);
         let member = BoundInterface {
             index: link.index,
             name: portdev.into(),
             place: self.place(link),
-            rules: Rules::Closed,
+            rules: Rules::Blocked,
             vars: Vars::default(),
         };
         self.firewall = self.firewall.bind(member).expect("the program that drops all needs nothing");
-        self.closed.insert(portdev.into(), why.into());
+        self.blocked.insert(portdev.into(), why.into());
     }
 }

@@ -22,7 +22,7 @@ pub struct Records {
 impl Change {
     /// What must be written when this change follows an older state.
     pub fn records(&self, old: &State) -> Records {
-        let lines = self.next.lessons(old);
+        let lines = self.next.journal_lines(old);
         let documents = self.writes.clone();
         if !documents.is_empty() {
             return Records { documents, before: lines, after: String::new() };

@@ -47,7 +47,7 @@ pub enum Kind {
 
 impl Kind {
     /// Whether what its guest sends goes out by it.
-    pub fn is_turned(self) -> bool {
+    pub fn is_reversed(self) -> bool {
         matches!(self, Kind::Macvtap { .. })
     }
 }

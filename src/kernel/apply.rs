@@ -54,7 +54,7 @@ pub enum Retire {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
     /// What could not be taken away: litter, but no failure.
-    pub litter: Vec<Refusal>,
+    pub retire_failures: Vec<Refusal>,
 }
 
 /// A plan that is not in force. The kernel is as it was, unless it was the last batch of a move that was refused.
@@ -65,7 +65,7 @@ pub struct Refused {
     /// Everything that was refused.
     pub refusals: Vec<Refusal>,
     /// What prepare had made and could not be swept.
-    pub litter: Vec<Refusal>,
+    pub retire_failures: Vec<Refusal>,
 }
 
 /// How often what is left of a move is tried again whose last batch was refused.
@@ -160,7 +160,7 @@ struct Worker {
     link: Link,
     features: Features,
     wanted: Ownership,
-    litter: Vec<Refusal>,
+    retire_failures: Vec<Refusal>,
     grace: Grace,
 }
 
@@ -170,7 +170,7 @@ impl Worker {
         let questions = probe::questions();
         let refusals = link.commit(&questions.encoded, &questions.steps);
         let features = questions.answers(&refusals);
-        Ok(Worker { link, features, wanted, litter: Vec::new(), grace: Grace::new()? })
+        Ok(Worker { link, features, wanted, retire_failures: Vec::new(), grace: Grace::new()? })
     }
 
     fn run(&mut self, queue: &mpsc::Receiver<Job>) {
@@ -202,7 +202,7 @@ impl Worker {
                 Vec::new()
             }
         };
-        let _ = answer.send(Ok(Applied { litter: std::mem::take(&mut self.litter) }));
+        let _ = answer.send(Ok(Applied { retire_failures: std::mem::take(&mut self.retire_failures) }));
         if !steps.is_empty() {
             self.retire(&steps);
         }
@@ -250,7 +250,7 @@ impl Worker {
         }
         let refusals = self.send(&pause.begin);
         if !refusals.is_empty() {
-            return Err(Refused { stage: Stage::Pause, refusals, litter: Vec::new() });
+            return Err(Refused { stage: Stage::Pause, refusals, retire_failures: Vec::new() });
         }
         wait_for_packets_under_way();
         links::let_waiting_go(&pause.links).map_err(|error| {
@@ -274,7 +274,7 @@ impl Worker {
 
     fn send_plan(&mut self, plan: &Plan) -> Result<(), Refused> {
         let ownership = self.ownership(plan);
-        let refused = |stage, refusals, litter| Refused { stage, refusals, litter };
+        let refused = |stage, refusals, retire_failures| Refused { stage, refusals, retire_failures };
         // Both are encoded before either is sent: what cannot be encoded is refused before anything has happened.
         let prepare = encode(&plan.prepare, &ownership).map_err(|r| refused(Stage::Prepare, r, vec![]))?;
         let switch = encode(&plan.switch, &ownership).map_err(|r| refused(Stage::Switch, r, vec![]))?;
@@ -284,8 +284,8 @@ impl Worker {
         }
         let refusals = self.link.commit(&switch, &plan.switch);
         if !refusals.is_empty() {
-            let litter = self.send(&sweep(&plan.prepare));
-            return Err(refused(Stage::Switch, refusals, litter));
+            let retire_failures = self.send(&removal_of(&plan.prepare));
+            return Err(refused(Stage::Switch, refusals, retire_failures));
         }
         Ok(())
     }
@@ -303,7 +303,7 @@ impl Worker {
 
     fn take_away(&mut self, steps: &[Step]) {
         let refusals = self.send(steps);
-        self.litter.extend(refusals);
+        self.retire_failures.extend(refusals);
     }
 
     fn send(&mut self, steps: &[Step]) -> Vec<Refusal> {
@@ -373,7 +373,7 @@ fn filled(step: Step, observed: &Observed, anew: Anew) -> Vec<Step> {
 }
 
 /// What takes away the chains and sets that steps made, in an order in which nothing is still referred to.
-fn sweep(made: &[Step]) -> Vec<Step> {
+fn removal_of(made: &[Step]) -> Vec<Step> {
     let inverse = |pick: fn(&Change) -> Option<Change>| {
         made.iter().filter_map(move |step| Some(Step { family: step.family, change: pick(&step.change)? }))
     };
@@ -395,7 +395,7 @@ fn sweep(made: &[Step]) -> Vec<Step> {
 impl Refused {
     /// What was refused before anything was sent, if anything was.
     pub fn of(refusals: Vec<Refusal>) -> Result<(), Refused> {
-        let refused = Refused { stage: Stage::Prepare, refusals, litter: Vec::new() };
+        let refused = Refused { stage: Stage::Prepare, refusals, retire_failures: Vec::new() };
         if refused.refusals.is_empty() { Ok(()) } else { Err(refused) }
     }
 
@@ -419,7 +419,7 @@ impl Refused {
     /// Nothing was sent.
     pub fn unsent(what: &str, why: String) -> Refused {
         let refusal = Refusal { step: None, what: what.into(), origin: None, fault: Fault::Unencodable(why) };
-        Refused { stage: Stage::Prepare, refusals: vec![refusal], litter: Vec::new() }
+        Refused { stage: Stage::Prepare, refusals: vec![refusal], retire_failures: Vec::new() }
     }
 }
 

@@ -47,7 +47,7 @@ pub fn listen(spec: CaptureSpec, to: mpsc::Sender<Observation>) -> io::Result<Ca
     let socket = open(&spec)?;
     // SAFETY: the socket gives its descriptor up, and the stream closes it.
     let stream = unsafe { RawPacketStream::from_raw_fd(socket.into_raw_fd()) };
-    let task = tokio::spawn(hear(spec, Open(Some(stream)), to)).abort_handle();
+    let task = tokio::spawn(capture(spec, Open(Some(stream)), to)).abort_handle();
     Ok(Capture { spec, task })
 }
 
@@ -119,7 +119,7 @@ impl Drop for Open {
 }
 
 /// Tells what it hears, as fast as the budget allows.
-async fn hear(spec: CaptureSpec, mut socket: Open, to: mpsc::Sender<Observation>) {
+async fn capture(spec: CaptureSpec, mut socket: Open, to: mpsc::Sender<Observation>) {
     let Some(stream) = &mut socket.0 else { return };
     let begun = Instant::now();
     let mut budget = Budget::new(begun.elapsed());

@@ -36,8 +36,8 @@ pub enum TcxHook {
 
 impl TcxHook {
     /// The side of an interface, or of one that is turned: what the guest of a macvtap sends leaves by it.
-    pub fn of(turned: bool) -> TcxHook {
-        if turned { TcxHook::Egress } else { TcxHook::Ingress }
+    pub fn of(reversed: bool) -> TcxHook {
+        if reversed { TcxHook::Egress } else { TcxHook::Ingress }
     }
 }
 

@@ -208,7 +208,7 @@ pub fn compile_at(
         _ => None,
     };
     let frames = at(hooks, if packets.is_some() { Part::Link } else { Part::Whole })?;
-    let frames = if hooks == AttachPoint::Macvtap { frames.turned() } else { frames };
+    let frames = if hooks == AttachPoint::Macvtap { frames.reversed() } else { frames };
     Ok(Programs { frames, packets, guard: None })
 }
 
@@ -222,8 +222,8 @@ pub fn compile_guarded(resolved: &Resolved, options: &Options) -> Result<Program
 
 impl Programs {
     /// Nothing gets through.
-    pub fn closed() -> Programs {
-        Programs { frames: Program::closed(), packets: None, guard: None }
+    pub fn blocked() -> Programs {
+        Programs { frames: Program::blocked(), packets: None, guard: None }
     }
 
     /// What comes after the first, and the hooks that lead to it.

@@ -9,7 +9,7 @@ use crate::program::ir::{KeyType, Name};
 use std::fmt::{self, Display, Formatter};
 
 const MEMBERS: &str = "members";
-const TURNED: &str = "turned";
+const REVERSED: &str = "turned";
 const DEVICE: &str = "_device";
 const IPSETS: [(&str, KeyType); 2] = [("ipset", KeyType::Ipv4), ("ipset6", KeyType::Ipv6)];
 /// Hexadecimal digits of a digest in the name of a program.
@@ -23,7 +23,7 @@ pub enum SetName<'a> {
     /// Those who share the program of a group.
     Members(&'a str),
     /// The same, where they are macvtaps.
-    Turned(&'a str),
+    Reversed(&'a str),
     /// A set of a program, by the program's prefix and the name within it.
     OfProgram(&'a str, &'a str),
     /// The values of variables.
@@ -51,7 +51,7 @@ impl<'a> SetName<'a> {
         let Some((group, last)) = name.rsplit_once('/') else { return SetName::without_slash(name) };
         match last {
             MEMBERS if is_group(group) => Some(SetName::Members(group)),
-            TURNED if is_group(group) => Some(SetName::Turned(group)),
+            REVERSED if is_group(group) => Some(SetName::Reversed(group)),
             _ => of_program(name).map(|(prefix, own)| SetName::OfProgram(prefix, own)),
         }
     }
@@ -69,7 +69,7 @@ impl<'a> SetName<'a> {
     /// The group whose members the set holds.
     pub fn group(&self) -> Option<&'a str> {
         match self {
-            SetName::Members(group) | SetName::Turned(group) => Some(group),
+            SetName::Members(group) | SetName::Reversed(group) => Some(group),
             _ => None,
         }
     }
@@ -104,7 +104,7 @@ impl Display for SetName<'_> {
         match self {
             SetName::Table(name) | SetName::Slot(name) => f.write_str(name),
             SetName::Members(group) => write!(f, "{group}/{MEMBERS}"),
-            SetName::Turned(group) => write!(f, "{group}/{TURNED}"),
+            SetName::Reversed(group) => write!(f, "{group}/{REVERSED}"),
             SetName::OfProgram(prefix, own) => write!(f, "{prefix}/{own}"),
             SetName::Ipset(name, kind) => {
                 let family = IPSETS.iter().find(|(_, known)| known == kind).map_or("ipset", |(name, _)| name);
@@ -231,11 +231,11 @@ mod tests {
         #[test]
         fn every_name_says_what_it_was_made_of(
             filter in chosen(), ipset in chosen(), device in chosen(), digest: u64, slot in variables(),
-            number in proptest::option::of(2u32..), chain in "[a-z]{1,5}(/[a-z.-]{1,9})?", turned: bool,
+            number in proptest::option::of(2u32..), chain in "[a-z]{1,5}(/[a-z.-]{1,9})?", reversed: bool,
         ) {
             let (label, device) = (printable(&filter), printable(&device));
             let (group, prefix) = (group(&label, number), prefix(&label, digest));
-            back(&if turned { SetName::Turned(&group) } else { SetName::Members(&group) });
+            back(&if reversed { SetName::Reversed(&group) } else { SetName::Members(&group) });
             back(&SetName::OfProgram(&prefix, &chain));
             let slot = Slot { parts: slot }.set_name();
             back(&SetName::Slot(&slot));
@@ -245,7 +245,7 @@ mod tests {
                 back(&SetName::Ipset(ipset.clone(), KeyType::Ipv6));
             }
             for name in [
-                ChainName::Entry(&group, if turned { IN } else { OUT }),
+                ChainName::Entry(&group, if reversed { IN } else { OUT }),
                 ChainName::OfProgram(&prefix, &chain),
                 ChainName::Device("ingress", &device),
                 ChainName::Table("drop-iif"),

@@ -12,7 +12,7 @@ use crate::ruleset::firewall::{Attachment, BridgePort};
 /// their own hooks; the host's IP layer also sees the packets of an interface that has no master and is no macvtap.
 pub fn of(link: &Link, master: Option<&Link>, ports_at_devices: bool) -> Attachment {
     let name = link.name.clone();
-    let turned = link.kind.is_turned();
+    let reversed = link.kind.is_reversed();
     match master.filter(|master| master.kind == Kind::Bridge) {
         Some(Link { index, name: bridge, mac, .. }) => {
             let bridge = BridgePort { index: *index, name: bridge.clone(), host: *mac, port: name.clone() };
@@ -22,8 +22,8 @@ pub fn of(link: &Link, master: Option<&Link>, ports_at_devices: bool) -> Attachm
                 Attachment::Bridge(Some(bridge))
             }
         }
-        None if link.master.is_none() && !turned => Attachment::Routed { name },
-        None => Attachment::Device { name, turned },
+        None if link.master.is_none() && !reversed => Attachment::Routed { name },
+        None => Attachment::Device { name, reversed },
     }
 }
 
@@ -64,7 +64,7 @@ mod tests {
         let (bridge, bond) = (link(2, Kind::Bridge, None), link(3, Kind::Other, None));
         let port = BridgePort { index: 2, name: "link2".into(), host: None, port: "link9".into() };
         let name = || "link9".to_owned();
-        let device = |turned| Attachment::Device { name: name(), turned };
+        let device = |reversed| Attachment::Device { name: name(), reversed };
         for (kind, number, master, ports_at_devices, expected) in [
             (Kind::Tap, None, None, true, Attachment::Routed { name: name() }),
             (Kind::Veth, None, None, false, Attachment::Routed { name: name() }),

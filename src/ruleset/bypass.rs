@@ -171,8 +171,8 @@ impl Watch {
 
 impl BypassCount {
     /// Of frames that came in and that went out by an interface. A macvtap's guest sends those that go out.
-    pub fn of([came, went]: [u64; 2], turned: bool) -> BypassCount {
-        let (from_guest, to_guest) = if turned { (went, came) } else { (came, went) };
+    pub fn of([came, went]: [u64; 2], reversed: bool) -> BypassCount {
+        let (from_guest, to_guest) = if reversed { (went, came) } else { (came, went) };
         BypassCount { from_guest, to_guest }
     }
 }

@@ -132,7 +132,7 @@ pub fn traffic(rules: &Ruleset, counted: &Observed) -> BTreeMap<u32, Traffic> {
     each_table(rules, counted, |seen, table| {
         for (index, Ways { came, went }) in ways_of(seen) {
             let (from_guest, to_guest) =
-                if layout::is_turned(table, index) { (went, came) } else { (came, went) };
+                if layout::is_reversed(table, index) { (went, came) } else { (came, went) };
             all.insert(index, Traffic { from_guest, to_guest });
         }
     });

@@ -54,7 +54,7 @@ pub struct Firewall {
     members: OrdMap<u32, Arc<BoundInterface>>,
     groups: OrdMap<Name, Arc<Group>>,
     /// The group of each member.
-    homes: OrdMap<u32, Name>,
+    group_of: OrdMap<u32, Name>,
     /// How many dispatch elements and entry chains lead to each program that is placed.
     uses: OrdMap<(Family, Name), usize>,
     /// Bridges whose frames conntrack must see, with the number of members that need it.
@@ -112,7 +112,7 @@ pub enum Rules {
     /// The filter of this name, with the filters it refers to.
     Filter(String),
     /// Nothing gets through.
-    Closed,
+    Blocked,
 }
 
 /// A change that was refused, and for which interface's sake.
@@ -153,7 +153,7 @@ impl Firewall {
             earlier: OrdMap::new(),
             members: OrdMap::new(),
             groups: OrdMap::new(),
-            homes: OrdMap::new(),
+            group_of: OrdMap::new(),
             uses: OrdMap::new(),
             tracked: OrdMap::new(),
             host_links: OrdMap::new(),
@@ -204,7 +204,7 @@ impl Firewall {
         let mut next = self.clone();
         let mut changed = Changed::new();
         for member in members {
-            next.join(member, &mut changed)?;
+            next.add_to_group(member, &mut changed)?;
         }
         next.arrange(changed)?;
         Ok(next)
@@ -213,11 +213,14 @@ impl Firewall {
     /// Without the interface of this index.
     pub fn unbind(&self, index: u32) -> Firewall {
         let mut next = self.clone();
-        let Some((left, seat)) = next.seat(index).and_then(|seat| Some((next.part(index)?, seat))) else {
+        let Some((left, attach_point)) = next
+            .attach_point(index)
+            .and_then(|attach_point| Some((next.remove_from_group(index)?, attach_point)))
+        else {
             return next;
         };
         if let Some(member) = next.members.remove(&index) {
-            next.leave(&member, seat);
+            next.remove_interface(&member, attach_point);
         }
         // A group that cannot be folded stays shared, so there is nothing to refuse.
         let _ = next.arrange([(left, OrdSet::new())].into());
@@ -276,7 +279,7 @@ impl Firewall {
     pub fn unreserve(&self, name: &str) -> Firewall {
         let mut next = self.clone();
         next.tables.unreserve(name);
-        next.let_device_be(name);
+        next.drop_kept_hook(name);
         next
     }
 
@@ -380,7 +383,7 @@ impl Firewall {
 
     /// Whether rules for the frames of an interface can answer: in the host's IP layer only those of that layer.
     pub fn answers(&self, index: u32) -> bool {
-        let group = self.homes.get(&index).and_then(|name| self.groups.get(name));
+        let group = self.group_of.get(&index).and_then(|name| self.groups.get(name));
         let last = group.and_then(|group| group.programs().last().map(|(hooks, _)| hooks));
         last.is_some_and(|hooks| self.policy.compile.features.at(hooks).reject)
     }
@@ -394,9 +397,12 @@ impl Firewall {
     ) -> Result<Compiled, Vec<Diagnostic>> {
         let Rules::Filter(filter) = rules else {
             return Ok(Compiled {
-                seat: hooks,
-                programs: Programs { guard: self.guards(hooks).then(Program::closed), ..Programs::closed() }
-                    .tallied(hooks),
+                attach_point: hooks,
+                programs: Programs {
+                    guard: self.guards(hooks).then(Program::blocked),
+                    ..Programs::blocked()
+                }
+                .tallied(hooks),
                 reads: BTreeSet::new(),
                 folded: BTreeSet::new(),
             });
@@ -405,16 +411,16 @@ impl Firewall {
             Some(earlier) => resolve(&|name| earlier.library.get(name).cloned(), &earlier.root, vars, mode)?,
             None => resolve(&|name| self.known(name), filter, vars, mode)?,
         };
-        let seat = match hooks {
+        let attach_point = match hooks {
             AttachPoint::Port if compile::needs_bridge(&resolved) => AttachPoint::Bridge,
             hooks => hooks,
         };
-        let programs = match self.guards(seat) {
+        let programs = match self.guards(attach_point) {
             true => compile_guarded(&resolved, &self.policy.compile)?,
-            false => compile_at(&resolved, &self.policy.compile, seat)?,
+            false => compile_at(&resolved, &self.policy.compile, attach_point)?,
         };
-        let programs = programs.tallied(seat);
-        Ok(Compiled { seat, programs, reads: resolved.reads, folded: resolved.folded })
+        let programs = programs.tallied(attach_point);
+        Ok(Compiled { attach_point, programs, reads: resolved.reads, folded: resolved.folded })
     }
 }
 

@@ -68,7 +68,7 @@ pub enum DispatchTarget {
     /// Through the verdict map, to the program whose chains have this prefix.
     Private(Name),
     /// The same for a macvtap.
-    Turned(Name),
+    Reversed(Name),
 }
 
 /// A table of bridge ports with everything but programs and members.
@@ -124,7 +124,7 @@ pub fn index_of(key: &[u8]) -> Option<u32> {
 pub fn role_of(name: &str, ty: &SetType) -> Role {
     match SetName::parse(name) {
         _ if ty.dynamic || is_ipset(name, ty) => Role::Foreign,
-        Some(SetName::Members(_) | SetName::Turned(_)) => Role::Dispatch,
+        Some(SetName::Members(_) | SetName::Reversed(_)) => Role::Dispatch,
         Some(SetName::Table(name)) if DISPATCH.contains(&name) => Role::Dispatch,
         _ => Role::Variable,
     }
@@ -164,9 +164,8 @@ pub fn is_ipset(name: &str, ty: &SetType) -> bool {
 
 /// Whether no interface is bound in these tables, no name is reserved, and no ipset is kept.
 pub fn is_vacant(ruleset: &Ruleset) -> bool {
-    let used = |table: &Table| {
-        is_waited_for(table) || table.sets.iter().any(|(name, set)| is_ipset(name, &set.kind()))
-    };
+    let used =
+        |table: &Table| has_users(table) || table.sets.iter().any(|(name, set)| is_ipset(name, &set.kind()));
     !ruleset.tables.values().any(used)
 }
 
@@ -198,7 +197,7 @@ pub fn displace(table: &mut Table, prefix: &str) {
 
 /// Places a program under a name made of its content. Should another of the same digest be there, which a guest
 /// that chooses its addresses could bring about, the next name is taken.
-pub fn settle(table: &mut Table, program: &Program) -> Name {
+pub fn install_program(table: &mut Table, program: &Program) -> Name {
     let (label, digest) = (printable(&program.filter), digest(&program.chains));
     let mut prefixes = (0..).map(|n: u64| prefix(&label, digest.wrapping_add(n << 16)));
     let prefix = prefixes.find(|prefix| is_free(table, prefix, program)).expect("numbers do not end");
@@ -231,13 +230,13 @@ fn is_same(some: &[Rule], others: &[Rule]) -> bool {
 
 /// Lets the entry chains of a shared program, whose members are macvtaps or are not, lead to the program placed
 /// under a prefix.
-pub fn lead(table: &mut Table, shared: &str, prefix: &str, turned: bool) {
+pub fn link_shared(table: &mut Table, shared: &str, prefix: &str, reversed: bool) {
     for way in [OUT, IN] {
         let goto = Rule::new(vec![], Action::Goto(chain(prefix, way)));
         let entry = ChainName::Entry(shared, way).into();
         table.chains.insert(entry, Arc::new(Chain { hook: None, rules: vec![goto] }));
     }
-    let members = Name::from(if turned { SetName::Turned(shared) } else { SetName::Members(shared) });
+    let members = Name::from(if reversed { SetName::Reversed(shared) } else { SetName::Members(shared) });
     if !table.sets.contains_key(&members) {
         table.sets.insert(members, set(vec![KeyType::IfIndex], Data::None, Role::Dispatch));
         refresh_dispatch(table);
@@ -245,8 +244,8 @@ pub fn lead(table: &mut Table, shared: &str, prefix: &str, turned: bool) {
 }
 
 /// Takes a shared program's dispatch away.
-pub fn mislead(table: &mut Table, shared: &str) {
-    for members in [SetName::Members(shared), SetName::Turned(shared)] {
+pub fn unlink_shared(table: &mut Table, shared: &str) {
+    for members in [SetName::Members(shared), SetName::Reversed(shared)] {
         table.sets.remove(&Name::from(members));
     }
     for way in [OUT, IN] {
@@ -256,30 +255,30 @@ pub fn mislead(table: &mut Table, shared: &str) {
 }
 
 /// Binds an interface, or moves it to another program.
-pub fn enter(table: &mut Table, index: u32, dispatch_target: &DispatchTarget) {
-    leave(table, index);
+pub fn dispatch_to(table: &mut Table, index: u32, dispatch_target: &DispatchTarget) {
+    remove_interface(table, index);
     insert(table, BOUND, index, Datum::None);
     for side in sides(table).iter().filter(|side| table.sets.contains_key(side.traffic())).collect::<Vec<_>>()
     {
         insert(table, side.traffic(), index, Datum::None);
     }
-    let (prefix, turned) = match dispatch_target {
+    let (prefix, reversed) = match dispatch_target {
         DispatchTarget::Shared(name) => {
-            let turned = has_turned(table, name);
-            let members = if turned { SetName::Turned(name) } else { SetName::Members(name) };
+            let reversed = has_reversed(table, name);
+            let members = if reversed { SetName::Reversed(name) } else { SetName::Members(name) };
             return insert(table, &members.to_string(), index, Datum::None);
         }
         DispatchTarget::Private(prefix) => (prefix, false),
-        DispatchTarget::Turned(prefix) => (prefix, true),
+        DispatchTarget::Reversed(prefix) => (prefix, true),
     };
     for side in sides(table) {
-        insert(table, side.map, index, Datum::Jump(chain(prefix, side.chain(turned))));
+        insert(table, side.map, index, Datum::Jump(chain(prefix, side.chain(reversed))));
     }
 }
 
 /// Binds a bridge's port where only those of its frames come that its bridge takes or makes itself. They count as no traffic.
-pub fn enter_guard(table: &mut Table, index: u32, dispatch_target: &DispatchTarget) {
-    enter(table, index, dispatch_target);
+pub fn dispatch_guard(table: &mut Table, index: u32, dispatch_target: &DispatchTarget) {
+    dispatch_to(table, index, dispatch_target);
     for side in sides(table) {
         if let Some(traffic) = table.sets.get_mut(side.traffic()) {
             traffic.elements.remove(&index_key(index));
@@ -287,12 +286,16 @@ pub fn enter_guard(table: &mut Table, index: u32, dispatch_target: &DispatchTarg
     }
 }
 
-/// Keeps an interface from the programs of a table. In the host's IP layer its packets pass where its frames are judged at its
-/// own hooks; else nothing of it gets there.
-pub fn keep_out(table: &mut Table, index: u32, judged: bool) {
-    leave(table, index);
+/// Keeps an interface from the programs of a table: nothing of it passes there.
+pub fn quarantine(table: &mut Table, index: u32) {
+    remove_interface(table, index);
     insert(table, BOUND, index, Datum::None);
-    for side in PACKET_SIDES.iter().filter(|_| judged) {
+}
+
+/// Lets an interface's packets pass in the host's IP layer, since its own hooks filter its frames.
+pub fn accept_elsewhere(table: &mut Table, index: u32) {
+    quarantine(table, index);
+    for side in &PACKET_SIDES {
         insert(table, side.map, index, Datum::Jump(ELSEWHERE.into()));
     }
 }
@@ -303,8 +306,8 @@ pub fn is_elsewhere(datum: &Datum) -> bool {
 }
 
 /// Lets a bridge's port through that has its program at its own hooks, as long as it has this name.
-pub fn let_by(table: &mut Table, index: u32, name: &str) {
-    leave(table, index);
+pub fn bypass_bridge(table: &mut Table, index: u32, name: &str) {
+    remove_interface(table, index);
     insert(table, BOUND, index, Datum::None);
     let empty = || set(vec![KeyType::IfIndex, KeyType::IfName], Data::None, Role::Dispatch);
     let by = table.sets.entry(AT_DEVICE.into()).or_insert_with(empty);
@@ -313,7 +316,7 @@ pub fn let_by(table: &mut Table, index: u32, name: &str) {
 }
 
 /// Lets an interface through no longer that is filtered at its own hooks.
-fn stop(table: &mut Table, index: u32) {
+fn remove_bypass(table: &mut Table, index: u32) {
     let Some(by) = table.sets.get_mut(AT_DEVICE) else { return };
     let first = index_key(index);
     let own: Vec<Bytes> = by.elements.range(first.clone()..).map(|(key, _)| key.clone()).collect();
@@ -325,8 +328,8 @@ fn stop(table: &mut Table, index: u32) {
 }
 
 /// Takes an interface out of all dispatch.
-pub fn leave(table: &mut Table, index: u32) {
-    stop(table, index);
+pub fn remove_interface(table: &mut Table, index: u32) {
+    remove_bypass(table, index);
     let key = index_key(index);
     let holds = |set: &Set| set.role == Role::Dispatch && set.elements.contains_key(&key);
     for (name, _) in table.sets.clone().iter().filter(|(_, set)| holds(set)) {
@@ -344,7 +347,7 @@ pub fn dispatch_target(table: &Table, index: u32) -> Option<DispatchTarget> {
     let private = || match first_map(table)?.elements.get(&key)? {
         Datum::Jump(chain) => match ChainName::parse(chain)? {
             ChainName::OfProgram(prefix, OUT) => Some(DispatchTarget::Private(prefix.into())),
-            ChainName::OfProgram(prefix, _) => Some(DispatchTarget::Turned(prefix.into())),
+            ChainName::OfProgram(prefix, _) => Some(DispatchTarget::Reversed(prefix.into())),
             _ => None,
         },
         _ => None,
@@ -358,7 +361,7 @@ pub fn programs(table: &Table) -> BTreeMap<u32, (Option<Name>, bool)> {
     let private = private.filter_map(|key| Some((index_of(key)?, (private_at(table, key), false))));
     let members = table.sets.iter().filter_map(|(name, set)| Some((shared_by(name)?, set)));
     let shared = members.flat_map(|(name, set)| {
-        let program = led(table, name);
+        let program = target_of(table, name);
         let indexes = set.elements.keys().filter_map(|key| index_of(key));
         indexes.map(|index| (index, (program.clone(), true))).collect::<Vec<_>>()
     });
@@ -373,7 +376,7 @@ fn private_at(table: &Table, key: &Bytes) -> Option<Name> {
 }
 
 /// Whether frames of an interface get on from the dispatch: to a program, or by it.
-pub fn is_led(table: &Table, index: u32) -> bool {
+pub fn is_dispatched(table: &Table, index: u32) -> bool {
     let key = index_key(index);
     let leads = |(name, set): (&Name, &Set)| {
         let dispatch = shared_by(name).is_some() || sides(table).iter().any(|side| side.map == &**name);
@@ -386,16 +389,16 @@ pub fn is_led(table: &Table, index: u32) -> bool {
 /// Where the program is placed that the frames of a bound interface enter.
 pub fn program(table: &Table, index: u32) -> Option<Name> {
     match dispatch_target(table, index)? {
-        DispatchTarget::Shared(name) => led(table, &name),
-        DispatchTarget::Private(prefix) | DispatchTarget::Turned(prefix) => Some(prefix),
+        DispatchTarget::Shared(name) => target_of(table, &name),
+        DispatchTarget::Private(prefix) | DispatchTarget::Reversed(prefix) => Some(prefix),
     }
 }
 
 /// Whether what a bound interface's guest sends goes out by it.
-pub fn is_turned(table: &Table, index: u32) -> bool {
+pub fn is_reversed(table: &Table, index: u32) -> bool {
     match dispatch_target(table, index) {
-        Some(DispatchTarget::Turned(_)) => true,
-        Some(DispatchTarget::Shared(name)) => has_turned(table, &name),
+        Some(DispatchTarget::Reversed(_)) => true,
+        Some(DispatchTarget::Shared(name)) => has_reversed(table, &name),
         _ => false,
     }
 }
@@ -414,7 +417,7 @@ pub fn private(table: &Table, index: u32) -> Option<Name> {
 }
 
 /// Where the program is placed that members of a shared one are led to.
-pub fn led(table: &Table, shared: &str) -> Option<Name> {
+pub fn target_of(table: &Table, shared: &str) -> Option<Name> {
     let entry = table.chains.get(&chain(shared, OUT))?;
     let target = entry
         .rules
@@ -429,8 +432,8 @@ pub fn shared_by(set: &str) -> Option<&str> {
 }
 
 /// Whether the members of a group are macvtaps.
-fn has_turned(table: &Table, group: &str) -> bool {
-    table.sets.contains_key(&Name::from(SetName::Turned(group)))
+fn has_reversed(table: &Table, group: &str) -> bool {
+    table.sets.contains_key(&Name::from(SetName::Reversed(group)))
 }
 
 /// A table as it was found, with all that is no program's rebuilt: a skeleton is filled with the interfaces, groups, devices
@@ -442,8 +445,8 @@ pub fn renewed(found: &Table, skeleton: Table) -> Table {
     let programs = found.chains.iter().filter(|(name, _)| prefix_of(name).is_some());
     table.chains.extend(programs.map(|(name, chain)| (name.clone(), chain.clone())));
     for group in found.sets.keys().filter_map(|name| shared_by(name)) {
-        match led(found, group) {
-            Some(prefix) => lead(&mut table, group, &prefix, has_turned(found, group)),
+        match target_of(found, group) {
+            Some(prefix) => link_shared(&mut table, group, &prefix, has_reversed(found, group)),
             None => block_members(&mut table, group),
         }
     }
@@ -471,12 +474,12 @@ pub fn bound(table: &Table) -> Vec<u32> {
 }
 
 /// Whether an interface is bound or a name is reserved.
-pub fn is_waited_for(table: &Table) -> bool {
+pub fn has_users(table: &Table) -> bool {
     [BOUND, RESERVED].iter().any(|set| table.sets.get(*set).is_some_and(|set| !set.elements.is_empty()))
 }
 
 /// Takes away programs that nothing leads to any more.
-pub fn sweep(table: &mut Table) {
+pub fn remove_unreferenced(table: &mut Table) {
     let private = first_map(table).into_iter().flat_map(|map| map.elements.values());
     let private = private.filter_map(|datum| if let Datum::Jump(chain) = datum { Some(chain) } else { None });
     let entries = table.chains.iter().filter(|(name, _)| prefix_of(name).is_none());

@@ -338,19 +338,20 @@ impl Bindings<'_> {
         if **set == *AT_DEVICE || self.stay && !bound {
             return self.stay;
         }
-        let led = |table: &Table| layout::shared_by(set).and_then(|shared| layout::led(table, shared));
-        let (before, after) = (led(self.old), led(self.new));
-        bound && (after.is_none() || before == after) && Bindings::is_led(self.new, key)
+        let target =
+            |table: &Table| layout::shared_by(set).and_then(|shared| layout::target_of(table, shared));
+        let (before, after) = (target(self.old), target(self.new));
+        bound && (after.is_none() || before == after) && Bindings::is_dispatched(self.new, key)
     }
 
     /// Whether an interface was bound in the host's IP layer and led nowhere, since it was a bridge's port.
     fn was_shut(&self, key: &Bytes) -> bool {
         let packets = self.old.sets.contains_key(AT_PREROUTING);
-        packets && Bindings::bound(self.old, key) && !Bindings::is_led(self.old, key)
+        packets && Bindings::bound(self.old, key) && !Bindings::is_dispatched(self.old, key)
     }
 
-    fn is_led(table: &Table, key: &Bytes) -> bool {
-        layout::index_of(key).is_some_and(|index| layout::is_led(table, index))
+    fn is_dispatched(table: &Table, key: &Bytes) -> bool {
+        layout::index_of(key).is_some_and(|index| layout::is_dispatched(table, index))
     }
 
     fn bound(table: &Table, key: &Bytes) -> bool {

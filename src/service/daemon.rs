@@ -116,7 +116,7 @@ struct Daemon {
     /// The sets of the kernel that stand for ipsets.
     ipsets: BTreeSet<(Family, Name)>,
     /// When counts of what is no more are forgotten, and rules are put right that could not be; none where there are none.
-    untidy: Option<Instant>,
+    cleanup_due: Option<Instant>,
     kernel_state: KernelState,
     /// What was written for changes that were refused, and could not be put back yet.
     unsettled: Transaction,
@@ -220,7 +220,7 @@ impl Daemon {
             start::define_all(firewall, found).traced(config.trace).counting_traffic(config.traffic);
         let (bound, lost) = start::read_bindings(&bindings)?;
         let (epoch, started) = (start::time(), Instant::now());
-        let untidy = Some(started + TIDY);
+        let cleanup_due = Some(started + TIDY);
         let Learned { journal, book, stands } = learned;
         let state = State::restore_learned(firewall, bound, links, config.grace, book.clone(), epoch);
         let (counters, watch) = (Counters::default(), Watch::default());
@@ -242,13 +242,14 @@ impl Daemon {
             counted: counted_to,
             refusals: Refusals::default(),
             ipsets: BTreeSet::new(),
-            untidy,
+            cleanup_due,
             kernel_state: KernelState::InSync,
             unsettled: Transaction::default(),
             leaving: Vec::new(),
         };
-        daemon.state =
-            lost.iter().fold(daemon.state, |state, port| state.lose(port, "its binding cannot be read"));
+        daemon.state = lost
+            .iter()
+            .fold(daemon.state, |state, port| state.unreadable_binding(port, "its binding cannot be read"));
         daemon.close_strays().await?;
         daemon.guard_from_start()?;
         daemon.enforce_from_start().await?;
@@ -263,7 +264,7 @@ impl Daemon {
         loop {
             let due = self.due();
             let idle = self.idle(inputs.clients());
-            let untidy = at(self.untidy);
+            let cleanup_due = at(self.cleanup_due);
             let refusals = at(self.refusals.due());
             let calm = inputs.are_calm();
             tokio::select! {
@@ -277,9 +278,9 @@ impl Daemon {
                     Some(events) => self.follow(events).await,
                     None => return Err(Failure::System("links are no longer followed", io::ErrorKind::BrokenPipe.into())),
                 },
-                1.. = inputs.sightings.recv_many(&mut observations, AT_ONCE) => self.hear(std::mem::take(&mut observations)).await,
+                1.. = inputs.sightings.recv_many(&mut observations, AT_ONCE) => self.on_observations(std::mem::take(&mut observations)).await,
                 () = due => self.expire().await,
-                () = untidy => self.tidy().await,
+                () = cleanup_due => self.clean_up().await,
                 () = idle => return Ok(()),
                 _ = inputs.connected.changed() => {}
                 ended = &mut inputs.server => return Err(start::no_server(ended)),
@@ -287,7 +288,7 @@ impl Daemon {
                 ready = inputs.foreign.readable_mut() => {
                     let seen = ready.map(|mut ready| start::foreign(&mut ready)).map_err(system("rules are no longer followed"))?;
                     if let Some(who) = seen {
-                        self.meet(&who).await;
+                        self.on_foreign_change(&who).await;
                     }
                 }
                 signal = signals.next() => match signal {
@@ -322,8 +323,8 @@ impl Daemon {
     }
 
     /// Puts right what could not be, and has those counts looked for that are of no use any more.
-    async fn tidy(&mut self) {
-        self.untidy = None;
+    async fn clean_up(&mut self) {
+        self.cleanup_due = None;
         if self.settle().await {
             self.count_for_tidying();
         }
@@ -357,9 +358,9 @@ impl Daemon {
                 continue;
             }
             let why = Error::from(refused).message;
-            error!(link = ?event, reason = %why, "rules not taken by the kernel");
+            error!(link = ?event, reason = %why, "rules refused by the kernel: the interface is blocked");
             if let LinkEvent::Appeared(link) | LinkEvent::Changed { new: link, .. } = &event {
-                self.shut(link, &why).await;
+                self.block(link, &why).await;
             }
             // Not before: at the attach point that it has left nothing would filter it.
             self.rollback().await;
@@ -370,7 +371,7 @@ impl Daemon {
         systemd::tell(systemd::State::Reloading);
         self.settings.reload(&mut self.config);
         match self.filters.read(self.state.firewall().filters()) {
-            Ok(found) => self.take_filters(found).await,
+            Ok(found) => self.commit_filters(found).await,
             Err(fault) => error!(reason = transaction::chain(&fault), "filters stay as they were"),
         }
         self.retry_closed().await;
@@ -379,7 +380,7 @@ impl Daemon {
 
     /// Takes the filters that were found, all at once, or, where the kernel refuses that, one by one, so that one that it
     /// does not take stands in no other's way.
-    async fn take_filters(&mut self, (found, faulty): (Vec<Filter>, usize)) {
+    async fn commit_filters(&mut self, (found, faulty): (Vec<Filter>, usize)) {
         let before = self.state.clone();
         let (change, mut faults) = self.state.reload(found.clone());
         if self.commit(change).await.is_err() {
@@ -401,7 +402,7 @@ impl Daemon {
     pub(super) async fn retry_closed(&mut self) {
         for portdev in self.state.closed_ports() {
             if let Err(refused) = self.commit(self.state.retry(&portdev)).await {
-                warn!(port = portdev, reason = %refused.message, "stays closed");
+                warn!(port = portdev, reason = %refused.message, "stays blocked: its rules were refused again; mend what the reason names");
             }
         }
     }

@@ -248,7 +248,7 @@ fn a_closed_interface_counts_without_a_rule() {
             index,
             name: "vnet0".into(),
             place: Attachment::Bridge(None),
-            rules: Rules::Closed,
+            rules: Rules::Blocked,
             vars: Vars::default(),
         };
         bare.enforce(bare.firewall(64, index).bind(member).unwrap().ruleset());

@@ -27,7 +27,7 @@ fn what_a_macvtaps_guest_sends_is_counted_as_its_own() {
                 .iter()
                 .for_each(|(name, value)| vars.push(*name, *value));
             let name = String::from("macvtap0");
-            let place = Attachment::Device { name: name.clone(), turned: true };
+            let place = Attachment::Device { name: name.clone(), reversed: true };
             let rules = Rules::Filter("clean-traffic".into());
             let index = guest.link.index();
             let policy = Policy { fold_up_to, ..Policy::new(kernel.features()) };

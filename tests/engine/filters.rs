@@ -137,7 +137,7 @@ fn a_filter_in_use_stays_whatever_its_binding_waits_for() {
     // A closed port still has its binding.
     world.define(&needy("c")).unwrap();
     world.appears(&tap(6, "later"));
-    assert!(world.state.closed("later").is_some());
+    assert!(world.state.blocked("later").is_some());
     check_refused(&mut world, |world| refused(world.undefine("c")), Code::OperationInvalid, in_use);
     // Only references are left to it: those may dangle, as in libvirt.
     world.delete("vnet0").unwrap();
@@ -174,11 +174,11 @@ fn a_redefinition_opens_the_ports_that_were_closed_for_its_sake() {
     world.create("vnet0", "a").unwrap();
     world.define(&needy("a")).unwrap();
     world.appears(&tap(5, "vnet0"));
-    assert!(world.state.closed("vnet0").unwrap().contains("OTHER"));
+    assert!(world.state.blocked("vnet0").unwrap().contains("OTHER"));
     world.define(&guard("other", 0)).unwrap();
-    assert!(world.state.closed("vnet0").is_some());
+    assert!(world.state.blocked("vnet0").is_some());
     world.define(&guard("a", 1)).unwrap();
-    assert_eq!(world.state.closed("vnet0"), None);
+    assert_eq!(world.state.blocked("vnet0"), None);
     assert!(world.program(5).unwrap().starts_with("a/"));
 }
 

@@ -57,7 +57,7 @@ fn rules(world: &World, index: u32) -> (String, Vec<String>) {
     let member = &world.state.firewall().members()[&index];
     let filter = match &member.rules {
         Rules::Filter(filter) => filter.clone(),
-        Rules::Closed => "closed".into(),
+        Rules::Blocked => "closed".into(),
     };
     (filter, member.vars.values("IP").unwrap_or_default().to_vec())
 }
@@ -74,8 +74,8 @@ fn has(addresses: &[Ipv4Addr]) -> (String, Vec<String>) {
 fn hear(world: &mut World, guest: u32, source: Mac, sighting: Sighting) -> String {
     let told =
         Observation { guest, frame: Frame { source, destination: Mac::BROADCAST, tagged: false, sighting } };
-    let Some((_, change)) = world.state.hear(&told, world.now) else { return String::new() };
-    let lines = change.next.lessons(&world.state);
+    let Some((_, change)) = world.state.observe(&told, world.now) else { return String::new() };
+    let lines = change.next.journal_lines(&world.state);
     world.state = change.next;
     lines
 }
@@ -481,7 +481,7 @@ fn of_guests_alike_but_for_one_value_only_those_with_a_bad_one_are_closed() {
     let links = (1..=4).map(|number| tap(number, &format!("vnet{number}")));
     let state = State::restore(firewall, (1..=4).map(binding), links, GRACE);
     for number in 1..=4 {
-        let closed = state.closed(&format!("vnet{number}"));
+        let closed = state.blocked(&format!("vnet{number}"));
         assert_eq!(closed.is_some(), is_bad(number), "{number}: {closed:?}");
         assert_eq!(state.posts().contains_key(&number), !is_bad(number));
     }
@@ -499,7 +499,7 @@ fn what_opens_is_written_before_it_is_in_force_and_what_closes_after() {
     let mut world = learning(&[]);
     let frame = Sighting::Arp { mac: GUEST, address: ADDRESS };
     let frame = Frame { source: GUEST, destination: Mac::BROADCAST, tagged: false, sighting: frame };
-    let (_, change) = world.state.hear(&Observation { guest: 7, frame }, world.now).unwrap();
+    let (_, change) = world.state.observe(&Observation { guest: 7, frame }, world.now).unwrap();
     let Records { documents, before, after } = records(&mut world, change);
     assert!(documents.is_empty() && after.is_empty());
     assert!(before.starts_with("never ") && before.contains("10.0.0.1"), "{before}");

@@ -164,7 +164,7 @@ fn a_filter_that_tracks_connections_is_refused_where_none_are_tracked() {
     world.create("macvtap1", "s").unwrap();
     world.appears(&Link { kind: MACVTAP, ..tap(6, "macvtap1") });
     assert!(world.program(6).unwrap().starts_with("drop-all/"));
-    let why = world.state.closed("macvtap1").unwrap();
+    let why = world.state.blocked("macvtap1").unwrap();
     assert!(
         why.contains("not tracked where the frames of a macvtap pass") && why.contains("rule 1"),
         "{why}"
@@ -175,10 +175,10 @@ fn a_filter_that_tracks_connections_is_refused_where_none_are_tracked() {
     world.create("vnet0", "s").unwrap();
     let slave = Link { master: Some(3), ..tap(7, "vnet0") };
     world.appears(&slave);
-    assert!(world.state.closed("vnet0").unwrap().contains("belongs to another, which is no bridge"));
+    assert!(world.state.blocked("vnet0").unwrap().contains("belongs to another, which is no bridge"));
     let port = Link { master: Some(2), ..tap(7, "vnet0") };
     world.changes(&slave, &port);
-    assert_eq!(world.state.closed("vnet0"), None);
+    assert_eq!(world.state.blocked("vnet0"), None);
     assert!(world.program(7).unwrap().starts_with("s/"));
     world.changes(&port, &slave);
     assert!(world.program(7).unwrap().starts_with("drop-all/"));
@@ -196,7 +196,7 @@ fn an_interface_whose_packets_no_rule_sees_is_refused_or_closed() {
     world.create("tun1", "a").unwrap();
     world.appears(&headerless(6, "tun1"));
     assert!(world.program(6).unwrap().starts_with("drop-all/"));
-    assert!(world.state.closed("tun1").unwrap().contains("no Ethernet frames"));
+    assert!(world.state.blocked("tun1").unwrap().contains("no Ethernet frames"));
 }
 
 #[test]
@@ -225,7 +225,7 @@ fn connections_of_a_tap_without_a_bridge_are_judged_in_the_hosts_ip_layer() {
     world.appears(&bridge(2, "br0"));
     world.create("vnet0", "s").unwrap();
     world.appears(&tap(7, "vnet0"));
-    assert_eq!((world.state.closed("vnet0"), seats(&world)), (None, [false, true, true]));
+    assert_eq!((world.state.blocked("vnet0"), seats(&world)), (None, [false, true, true]));
     let port = Link { master: Some(2), ..tap(7, "vnet0") };
     world.changes(&tap(7, "vnet0"), &port);
     assert_eq!(seats(&world), [true, false, false]);
@@ -303,13 +303,13 @@ fn what_the_kernel_does_not_take_is_closed_and_tried_again() {
     let mut world = world();
     world.create("vnet0", "a").unwrap();
     let link = tap(5, "vnet0");
-    world.state = world.state.close(&link, "too many rules");
-    assert_eq!(world.state.closed("vnet0"), Some("too many rules"));
+    world.state = world.state.block(&link, "too many rules");
+    assert_eq!(world.state.blocked("vnet0"), Some("too many rules"));
     assert!(world.program(5).is_some_and(|program| !program.starts_with("a/")));
     assert_eq!(world.state.closed_ports(), ["vnet0"]);
     world.state = world.state.retry("vnet0").next;
     assert!(world.program(5).unwrap().starts_with("a/"));
-    assert_eq!(world.state.closed("vnet0"), None);
+    assert_eq!(world.state.blocked("vnet0"), None);
 }
 
 #[test]
@@ -393,11 +393,11 @@ fn a_link_that_was_set_down_is_bound_where_it_is_when_it_comes_up() {
     world.create("vnet0", "a").unwrap();
     let before = world.state.firewall().ruleset();
     world.state = world.state.set_down(&left, "refused");
-    assert_eq!(world.state.closed("vnet0"), Some("refused"));
+    assert_eq!(world.state.blocked("vnet0"), Some("refused"));
     world.changes(&left, &down);
     assert_eq!(world.state.firewall().ruleset(), before, "the kernel has no other rules");
     world.changes(&down, &left);
-    assert_eq!(world.state.closed("vnet0"), None);
+    assert_eq!(world.state.blocked("vnet0"), None);
     let rules = world.state.firewall().ruleset();
     assert!(
         layout::program(&rules.tables[&Family::Netdev], 5).is_some_and(|program| program.starts_with("a/"))

@@ -182,8 +182,8 @@ impl World {
 pub fn program(state: &State, index: u32) -> Option<String> {
     let rules = state.firewall().ruleset();
     let find = |table| match layout::dispatch_target(table, index)? {
-        DispatchTarget::Private(prefix) | DispatchTarget::Turned(prefix) => Some(prefix.to_string()),
-        DispatchTarget::Shared(name) => layout::led(table, &name).map(|prefix| prefix.to_string()),
+        DispatchTarget::Private(prefix) | DispatchTarget::Reversed(prefix) => Some(prefix.to_string()),
+        DispatchTarget::Shared(name) => layout::target_of(table, &name).map(|prefix| prefix.to_string()),
     };
     rules.tables.values().find_map(find)
 }

@@ -130,7 +130,7 @@ fn a_refused_switch_takes_back_what_prepare_made() {
         };
         let refused = kernel.apply(plan).unwrap_err();
         assert_eq!(
-            (refused.stage, refused.refusals.len(), refused.litter.len()),
+            (refused.stage, refused.refusals.len(), refused.retire_failures.len()),
             (Stage::Switch, 1, 0),
             "{refused:?}"
         );
@@ -172,10 +172,14 @@ fn a_failing_retire_is_told_and_is_no_failure() {
             retire: vec![step(Family::Bridge, Change::DeleteChain(name("nowhere")))],
             ..Plan::default()
         };
-        assert_eq!(kernel.apply(plan.clone()).unwrap().litter.len(), 1);
+        assert_eq!(kernel.apply(plan.clone()).unwrap().retire_failures.len(), 1);
         let later = kernel.submit(plan, Retire::AfterAnswer).blocking_recv().unwrap().unwrap();
-        assert_eq!(later.litter, []);
-        assert_eq!(kernel.apply(Plan::default()).unwrap().litter.len(), 1, "told with the next answer");
+        assert_eq!(later.retire_failures, []);
+        assert_eq!(
+            kernel.apply(Plan::default()).unwrap().retire_failures.len(),
+            1,
+            "told with the next answer"
+        );
     });
 }
 
@@ -203,14 +207,14 @@ fn one_upon_the_other(names: &[String], retire: Retire) {
     kernel.apply(first).unwrap();
     for pair in names.windows(2) {
         let outcome = kernel.submit(leads_to(&pair[1], &pair[0]), retire).blocking_recv().unwrap();
-        assert_eq!(outcome.unwrap().litter, []);
+        assert_eq!(outcome.unwrap().retire_failures, []);
     }
     let seen = &kernel.observe().unwrap().families[&Family::Bridge].chains;
     let lengths = seen.iter().map(|(name, chain)| (&**name, chain.rules.len()));
     let lengths: Vec<(&str, usize)> = lengths.filter(|(name, _)| !name.contains('/')).collect();
     let last = names.last().unwrap();
     assert_eq!(lengths, [("base", 1), (last, 1)]);
-    assert_eq!(kernel.apply(Plan::default()).unwrap().litter, []);
+    assert_eq!(kernel.apply(Plan::default()).unwrap().retire_failures, []);
 }
 
 #[test]

@@ -72,9 +72,9 @@ fn what_counts_is_what_nft_makes_of_its_text() {
         for (family, mut table) in
             [(Family::Bridge, layout::skeleton()), (Family::Netdev, layout::device_skeleton())]
         {
-            let prefix = layout::settle(&mut table, &Program::closed().tallied(false, true));
+            let prefix = layout::install_program(&mut table, &Program::blocked().tallied(false, true));
             layout::count_traffic(&mut table, true);
-            layout::enter(&mut table, 7, &DispatchTarget::Private(prefix));
+            layout::dispatch_to(&mut table, 7, &DispatchTarget::Private(prefix));
             let drop = Rule::new(vec![eq(Field::EtherSaddr, &MAC)], Action::Drop);
             let tally = Some(Tally { by: Interface::Out, id: 0x01020304 });
             let chain = Chain { hook: None, rules: vec![Rule { tally, ..drop }] };

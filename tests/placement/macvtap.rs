@@ -46,13 +46,13 @@ impl World {
         let mut vars = Vars::default();
         [("MAC", mac), ("IP", ip)].iter().for_each(|(name, value)| vars.push(*name, *value));
         let (index, name) = (tap.link.index(), tap.link.name());
-        let place = Attachment::Device { name: name.clone(), turned: true };
+        let place = Attachment::Device { name: name.clone(), reversed: true };
         let member =
             BoundInterface { index, name, place, rules: Rules::Filter("clean-traffic".into()), vars };
         self.firewall = self.firewall.bind(member).unwrap();
         let ruleset = self.firewall.ruleset();
         let applied = self.kernel.apply(plan(&self.in_force, &ruleset)).unwrap();
-        assert_eq!(applied.litter, []);
+        assert_eq!(applied.retire_failures, []);
         self.in_force = ruleset;
     }
 

@@ -202,7 +202,7 @@ impl Host {
     fn enforce(&mut self, next: Firewall) {
         let ruleset = next.ruleset();
         let applied = self.kernel.apply(plan(&self.in_force, &ruleset)).unwrap_or_else(|why| panic!("{why}"));
-        assert_eq!(applied.litter, [], "everything that was replaced is gone");
+        assert_eq!(applied.retire_failures, [], "everything that was replaced is gone");
         let seen = recall(&self.kernel.observe().expect("the kernel tells"), &ruleset);
         assert!(plan(&seen, &ruleset).is_empty(), "what is in force is what was asked for");
         self.in_force = ruleset;

@@ -123,7 +123,7 @@ impl Host {
     pub fn enforce(&mut self, next: Firewall) -> Result<(), Refusal> {
         let ruleset = next.ruleset();
         let applied = self.kernel.apply(plan(&self.in_force, &ruleset)).map_err(Refusal::Kernel)?;
-        assert_eq!(applied.litter, [], "everything that was replaced is gone");
+        assert_eq!(applied.retire_failures, [], "everything that was replaced is gone");
         self.in_force = ruleset;
         self.firewall = next;
         Ok(())

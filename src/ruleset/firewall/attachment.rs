@@ -32,7 +32,7 @@ pub enum Attachment {
         /// What the interface is called now, which need not be what it was bound as.
         name: String,
         /// Whether it is a macvtap: what its guest sends goes out by it.
-        turned: bool,
+        reversed: bool,
     },
 }
 
@@ -69,14 +69,14 @@ impl Attachment {
             Attachment::Bridge(_) => AttachPoint::Bridge,
             Attachment::Port { .. } => AttachPoint::Port,
             Attachment::Routed { .. } => AttachPoint::Routed,
-            Attachment::Device { turned: false, .. } => AttachPoint::Device,
-            Attachment::Device { turned: true, .. } => AttachPoint::Macvtap,
+            Attachment::Device { reversed: false, .. } => AttachPoint::Device,
+            Attachment::Device { reversed: true, .. } => AttachPoint::Macvtap,
         }
     }
 
     /// Whether what the guest sends leaves by the interface.
-    pub fn is_turned(&self) -> bool {
-        matches!(self, Attachment::Device { turned: true, .. })
+    pub fn is_reversed(&self) -> bool {
+        matches!(self, Attachment::Device { reversed: true, .. })
     }
 
     /// The bridge, where it is one that is known.
@@ -89,8 +89,8 @@ impl Attachment {
     }
 
     /// The port of a bridge that sits at the bridge, where its name is known.
-    fn guarded(&self, seat: AttachPoint) -> Option<&str> {
-        self.bridge().filter(|_| seat == AttachPoint::Bridge).map(|bridge| &*bridge.port)
+    fn guarded(&self, attach_point: AttachPoint) -> Option<&str> {
+        self.bridge().filter(|_| attach_point == AttachPoint::Bridge).map(|bridge| &*bridge.port)
     }
 
     /// The interface that the host itself sends by to get there; none where it is not known or another system's.
@@ -104,9 +104,9 @@ impl Attachment {
     }
 
     /// The device at whose hooks a program sits that is led to by these.
-    pub(super) fn device(&self, seat: AttachPoint) -> Option<&str> {
+    pub(super) fn device(&self, attach_point: AttachPoint) -> Option<&str> {
         match self {
-            _ if seat == AttachPoint::Bridge => None,
+            _ if attach_point == AttachPoint::Bridge => None,
             Attachment::Bridge(_) => None,
             Attachment::Port { name, .. } | Attachment::Routed { name } | Attachment::Device { name, .. } => {
                 Some(name)
@@ -146,8 +146,8 @@ impl Firewall {
     }
 
     /// Whether the ports that are judged there have hooks of their own for what their bridge takes or makes itself.
-    pub(super) fn guards(&self, seat: AttachPoint) -> bool {
-        seat == AttachPoint::Bridge && self.devices.last && self.policy.placement == Placement::Bridge
+    pub(super) fn guards(&self, attach_point: AttachPoint) -> bool {
+        attach_point == AttachPoint::Bridge && self.devices.last && self.policy.placement == Placement::Bridge
     }
 
     /// With the hooks of these names that are in force, where such a name is reserved and no device has it.
@@ -167,10 +167,10 @@ impl Firewall {
     }
 
     /// A member has come to a place.
-    pub(super) fn come_to(&mut self, name: &str, place: &Attachment, seat: AttachPoint) {
-        let Some(device) = place.device(seat).map(String::from) else {
-            self.let_device_be(name);
-            return self.count_guard(place, seat, 1);
+    pub(super) fn attach(&mut self, name: &str, place: &Attachment, attach_point: AttachPoint) {
+        let Some(device) = place.device(attach_point).map(String::from) else {
+            self.drop_kept_hook(name);
+            return self.count_guard(place, attach_point, 1);
         };
         *self.devices.members.entry(device.clone()).or_default() += 1;
         self.devices.kept.remove(&device);
@@ -178,8 +178,10 @@ impl Firewall {
     }
 
     /// A member has left a place.
-    pub(super) fn gone_from(&mut self, place: &Attachment, seat: AttachPoint) {
-        let Some(device) = place.device(seat) else { return self.count_guard(place, seat, -1) };
+    pub(super) fn detach(&mut self, place: &Attachment, attach_point: AttachPoint) {
+        let Some(device) = place.device(attach_point) else {
+            return self.count_guard(place, attach_point, -1);
+        };
         match self.devices.members.get(device).copied() {
             Some(more @ 2..) => drop(self.devices.members.insert(device.into(), more - 1)),
             _ => drop(self.devices.members.remove(device)),
@@ -189,8 +191,11 @@ impl Firewall {
     }
 
     /// Members of a name that are guarded come and go.
-    fn count_guard(&mut self, place: &Attachment, seat: AttachPoint, more: isize) {
-        let Some(port) = place.guarded(seat).filter(|_| self.guards(seat)).map(String::from) else { return };
+    fn count_guard(&mut self, place: &Attachment, attach_point: AttachPoint, more: isize) {
+        let Some(port) = place.guarded(attach_point).filter(|_| self.guards(attach_point)).map(String::from)
+        else {
+            return;
+        };
         let before = self.devices.guarded.get(&port).copied().unwrap_or_default();
         match before.saturating_add_signed(more) {
             0 => drop(self.devices.guarded.remove(&port)),
@@ -208,7 +213,7 @@ impl Firewall {
     }
 
     /// Devices of a name that no binding has any more need no hook, unless they are bound.
-    pub(super) fn let_device_be(&mut self, name: &str) {
+    pub(super) fn drop_kept_hook(&mut self, name: &str) {
         if self.devices.kept.remove(name).is_some() {
             self.hook_as_needed(name);
         }

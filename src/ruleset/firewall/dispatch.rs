@@ -28,7 +28,7 @@ impl Firewall {
             let Some(group) = self.groups.get(&name).cloned() else { continue };
             match (group.members.is_empty(), group.placed.is_some(), self.is_shared(&group)) {
                 (true, ..) => {
-                    closed |= self.close(&name, &group);
+                    closed |= self.remove_dispatch(&name, &group);
                     self.groups.remove(&name);
                     self.forget_unused(&group.rules);
                 }
@@ -36,7 +36,7 @@ impl Firewall {
                 (_, false, true) => self.share(&name, &group)?,
                 (_, false, false) => self.enter_private(&newcomers)?,
                 (_, true, false) => match self.enter_private(&group.members) {
-                    Ok(()) => closed |= self.close(&name, &group),
+                    Ok(()) => closed |= self.remove_dispatch(&name, &group),
                     // A group that cannot be folded stays shared, which is as right.
                     Err(_) => self.enter_shared(&name, &group, &newcomers)?,
                 },
@@ -64,7 +64,7 @@ impl Firewall {
                     .map_err(|fault| self.refused(*index, vec![fault]))?;
                 dispatch_targets.push((hooks, DispatchTarget::Shared(name.clone())));
             }
-            self.enter(*index, dispatch_targets);
+            self.dispatch_interface(*index, dispatch_targets);
         }
         Ok(())
     }
@@ -73,22 +73,22 @@ impl Firewall {
     fn enter_private(&mut self, newcomers: &OrdSet<u32>) -> Result<(), Refused> {
         let compiled = |index: &u32| {
             let member = &self.members[index];
-            let seat = self.seat(*index).unwrap_or(member.place.hooks());
-            let compiled = self.compile(&member.rules, &member.vars, Mode::Fold, seat);
+            let attach_point = self.attach_point(*index).unwrap_or(member.place.hooks());
+            let compiled = self.compile(&member.rules, &member.vars, Mode::Fold, attach_point);
             compiled.map(|compiled| (*index, compiled)).map_err(|faults| self.refused(*index, faults))
         };
         let compiled: Result<Vec<_>, Refused> = newcomers.iter().map(compiled).collect();
-        for (index, Compiled { seat, programs, .. }) in compiled? {
-            let programs = std::iter::once((seat, programs.frames.clone())).chain(programs.further());
-            let dispatch_target = |(hooks, program)| (hooks, self.settle(index, hooks, &program));
+        for (index, Compiled { attach_point, programs, .. }) in compiled? {
+            let programs = std::iter::once((attach_point, programs.frames.clone())).chain(programs.further());
+            let dispatch_target = |(hooks, program)| (hooks, self.install(index, hooks, &program));
             let dispatch_targets = programs.map(dispatch_target).collect();
-            self.enter(index, dispatch_targets);
+            self.dispatch_interface(index, dispatch_targets);
         }
         Ok(())
     }
 
-    fn settle(&mut self, index: u32, hooks: AttachPoint, program: &Program) -> DispatchTarget {
-        let prefix = layout::settle(self.table_mut(hooks), program);
+    fn install(&mut self, index: u32, hooks: AttachPoint, program: &Program) -> DispatchTarget {
+        let prefix = layout::install_program(self.table_mut(hooks), program);
         self.clear_slots(index, hooks);
         DispatchTarget::private(hooks, prefix)
     }
@@ -99,21 +99,21 @@ impl Firewall {
 
     /// Places a group's program and lets all its members share it.
     fn share(&mut self, name: &Name, group: &Group) -> Result<(), Refused> {
-        self.lead(name, group, None);
+        self.link_group(name, group, None);
         self.enter_shared(name, group, &group.members)
     }
 
     /// Lets a recompiled group keep the place of the old one.
     pub(super) fn replace(&mut self, name: &Name, old: &Group) {
         let group = self.groups[name].clone();
-        self.lead(name, &group, Some(old));
+        self.link_group(name, &group, Some(old));
     }
 
-    fn lead(&mut self, name: &Name, group: &Group, before: Option<&Group>) {
+    fn link_group(&mut self, name: &Name, group: &Group, before: Option<&Group>) {
         let mut places = Vec::new();
         for (hooks, program) in group.programs() {
-            let prefix = layout::settle(self.table_mut(hooks), program);
-            layout::lead(self.table_mut(hooks), name, &prefix, hooks == AttachPoint::Macvtap);
+            let prefix = layout::install_program(self.table_mut(hooks), program);
+            layout::link_shared(self.table_mut(hooks), name, &prefix, hooks == AttachPoint::Macvtap);
             self.count(hooks, &prefix, true);
             for slot in &program.slots {
                 let empty = || layout::set(slot.key(), Data::None, Role::Variable);
@@ -123,7 +123,7 @@ impl Firewall {
         }
         for (hooks, prefix) in before.into_iter().flat_map(Group::places) {
             if !group.programs().any(|(those, _)| those == hooks) {
-                layout::mislead(self.table_mut(hooks), name);
+                layout::unlink_shared(self.table_mut(hooks), name);
             }
             self.count(hooks, prefix, false);
         }
@@ -133,9 +133,9 @@ impl Firewall {
     }
 
     /// Removes a group's dispatch, which no interface uses any more, if there is any.
-    pub(super) fn close(&mut self, name: &Name, group: &Group) -> bool {
+    pub(super) fn remove_dispatch(&mut self, name: &Name, group: &Group) -> bool {
         for (hooks, prefix) in group.places() {
-            layout::mislead(self.table_mut(hooks), name);
+            layout::unlink_shared(self.table_mut(hooks), name);
             self.count(hooks, prefix, false);
         }
         if let Some(group) = self.groups.get_mut(name) {
@@ -145,18 +145,18 @@ impl Firewall {
     }
 
     /// Lets the frames of a member in where they are judged, and nowhere else.
-    fn enter(&mut self, index: u32, dispatch_targets: Vec<(AttachPoint, DispatchTarget)>) {
+    fn dispatch_interface(&mut self, index: u32, dispatch_targets: Vec<(AttachPoint, DispatchTarget)>) {
         if !dispatch_targets.iter().any(|(hooks, _)| *hooks == AttachPoint::Packets) {
             self.clear_slots(index, AttachPoint::Packets);
         }
         let member = Arc::clone(&self.members[&index]);
-        let hooks = self.seat(index).unwrap_or(member.place.hooks());
+        let hooks = self.attach_point(index).unwrap_or(member.place.hooks());
         // Of a member whose frames are judged elsewhere the host's IP layer sees packets that were let in, or it must not
         // see any.
-        let passes = hooks != AttachPoint::Bridge && member.rules != Rules::Closed;
-        let packets = if passes { Packets::Pass } else { Packets::Shut };
+        let passes = hooks != AttachPoint::Bridge && member.rules != Rules::Blocked;
+        let packets = if passes { Packets::Pass } else { Packets::Blocked };
         let seat = Seat { hooks, device: member.place.device(hooks), packets };
-        let left = self.tables.enter(index, seat, &dispatch_targets);
+        let left = self.tables.dispatch(index, seat, &dispatch_targets);
         for (hooks, dispatch_target) in &dispatch_targets {
             dispatch_target.own_program().into_iter().for_each(|prefix| self.count(*hooks, prefix, true));
         }
@@ -164,17 +164,17 @@ impl Firewall {
     }
 
     /// Takes an interface out of the tables it sat in as this member.
-    pub(super) fn leave(&mut self, member: &BoundInterface, seat: AttachPoint) {
-        for hooks in [seat, AttachPoint::Packets, AttachPoint::Port] {
+    pub(super) fn remove_interface(&mut self, member: &BoundInterface, attach_point: AttachPoint) {
+        for hooks in [attach_point, AttachPoint::Packets, AttachPoint::Port] {
             self.clear_slots(member.index, hooks);
             let before = layout::private(self.table(hooks), member.index);
-            layout::leave(self.table_mut(hooks), member.index);
+            layout::remove_interface(self.table_mut(hooks), member.index);
             before.into_iter().for_each(|before| self.count(hooks, &before, false));
         }
-        if seat != AttachPoint::Bridge {
-            layout::leave(&mut self.tables.bridge, member.index);
+        if attach_point != AttachPoint::Bridge {
+            layout::remove_interface(&mut self.tables.bridge, member.index);
         }
-        self.gone_from(&member.place, seat);
+        self.detach(&member.place, attach_point);
     }
 
     /// Counts the dispatch entries of a program; a program without any is removed.

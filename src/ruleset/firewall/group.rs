@@ -20,7 +20,7 @@ pub struct Group {
     /// Where its members' frames are seen.
     pub hooks: AttachPoint,
     /// Where they are judged, which for a port of a bridge can be one or the other.
-    pub seat: AttachPoint,
+    pub attach_point: AttachPoint,
     /// Who is in it.
     pub members: OrdSet<u32>,
     /// The program that all share, with slots.
@@ -53,7 +53,7 @@ pub(super) struct Signature {
 /// A program and the variables it was made of.
 pub(super) struct Compiled {
     /// Where it must sit.
-    pub(super) seat: AttachPoint,
+    pub(super) attach_point: AttachPoint,
     pub(super) programs: Programs,
     /// Every variable that a rule reads.
     pub(super) reads: BTreeSet<String>,
@@ -65,17 +65,17 @@ impl Group {
     /// A group without members, for a member with these variables.
     pub(super) fn new(rules: &Rules, vars: &Vars, hooks: AttachPoint, compiled: Compiled) -> Group {
         let signature = Arc::new(Signature::of(vars, &compiled));
-        let (seat, programs) = (compiled.seat, compiled.programs);
+        let (attach_point, programs) = (compiled.attach_point, compiled.programs);
         let program = Arc::new(programs.frames.clone());
         let further = programs.further().map(|(hooks, program)| (hooks, Arc::new(program)));
         let (rules, members) = (rules.clone(), OrdSet::new());
-        Group { rules, hooks, seat, members, program, further, placed: None, signature }
+        Group { rules, hooks, attach_point, members, program, further, placed: None, signature }
     }
 
     /// Its programs, each with the hooks that lead to it.
     pub(super) fn programs(&self) -> impl Iterator<Item = (AttachPoint, &Arc<Program>)> {
         let further = self.further.as_ref().map(|(hooks, program)| (*hooks, program));
-        std::iter::once((self.seat, &self.program)).chain(further)
+        std::iter::once((self.attach_point, &self.program)).chain(further)
     }
 
     /// Whether packets that the host itself sends pass its programs by their mark.
@@ -90,7 +90,7 @@ impl Group {
 
     /// Where its programs are placed.
     pub(super) fn places(&self) -> impl Iterator<Item = (AttachPoint, &Name)> {
-        let program = self.placed.iter().map(|placed| (self.seat, &placed.program));
+        let program = self.placed.iter().map(|placed| (self.attach_point, &placed.program));
         let further = self.further.iter().zip(&self.placed);
         program.chain(further.filter_map(|((hooks, _), placed)| Some((*hooks, placed.further.as_ref()?))))
     }

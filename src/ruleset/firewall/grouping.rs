@@ -20,37 +20,43 @@ pub(super) type Changed = BTreeMap<Name, OrdSet<u32>>;
 
 impl Firewall {
     /// Makes a member one of its group; what of the table must follow is noted.
-    pub(super) fn join(&mut self, member: BoundInterface, changed: &mut Changed) -> Result<(), Refused> {
+    pub(super) fn add_to_group(
+        &mut self,
+        member: BoundInterface,
+        changed: &mut Changed,
+    ) -> Result<(), Refused> {
         let (index, interface) = (member.index, member.name.clone());
         let refused = |diagnostics| Refused { interface: Some(interface), diagnostics };
         let hooks = member.place.hooks();
         let name = self.group_for(&member.rules, &member.vars, hooks, None).map_err(refused)?;
-        let (seat, sat) = (self.groups[&name].seat, self.seat(index));
-        if let Some(left) = self.part(index) {
+        let (attach_point, previous) = (self.groups[&name].attach_point, self.attach_point(index));
+        if let Some(left) = self.remove_from_group(index) {
             changed.entry(left).or_default().remove(&index);
         }
         let member = Arc::new(member);
-        if let Some((before, sat)) = self.members.insert(index, Arc::clone(&member)).zip(sat) {
-            match sat.family() == seat.family() && (sat == AttachPoint::Port) == (seat == AttachPoint::Port) {
-                true => self.gone_from(&before.place, sat),
-                false => self.leave(&before, sat),
+        if let Some((before, previous)) = self.members.insert(index, Arc::clone(&member)).zip(previous) {
+            match previous.family() == attach_point.family()
+                && (previous == AttachPoint::Port) == (attach_point == AttachPoint::Port)
+            {
+                true => self.detach(&before.place, previous),
+                false => self.remove_interface(&before, previous),
             }
         }
-        self.come_to(&member.name, &member.place, seat);
-        self.homes.insert(index, name.clone());
+        self.attach(&member.name, &member.place, attach_point);
+        self.group_of.insert(index, name.clone());
         self.admit(&name, OrdSet::unit(index));
         changed.entry(name).or_default().insert(index);
         Ok(())
     }
 
     /// Where the frames of a member are judged.
-    pub(super) fn seat(&self, index: u32) -> Option<AttachPoint> {
-        self.groups.get(self.homes.get(&index)?).map(|group| group.seat)
+    pub(super) fn attach_point(&self, index: u32) -> Option<AttachPoint> {
+        self.groups.get(self.group_of.get(&index)?).map(|group| group.attach_point)
     }
 
     /// Takes a member out of its group, whose name is returned; its dispatch stays until it joins another.
-    pub(super) fn part(&mut self, index: u32) -> Option<Name> {
-        let name = self.homes.remove(&index)?;
+    pub(super) fn remove_from_group(&mut self, index: u32) -> Option<Name> {
+        let name = self.group_of.remove(&index)?;
         let mut group = Group::clone(&self.groups[&name]);
         group.members.remove(&index);
         self.note_all(&group, &OrdSet::unit(index), false);
@@ -76,7 +82,7 @@ impl Firewall {
     ) -> Result<Name, Vec<Diagnostic>> {
         let label = match rules {
             Rules::Filter(filter) => printable(filter),
-            Rules::Closed => printable(&Program::closed().filter),
+            Rules::Blocked => printable(&Program::blocked().filter),
         };
         let first = self.groups.get(&*label).map(|group| (Name::from(&*label), group.clone()));
         let others = self.groups.range(Name::from(format!("{label}/"))..);
@@ -93,18 +99,18 @@ impl Firewall {
     }
 
     /// Takes a member from one seat; it enters the other with its group.
-    fn reseat(&mut self, index: u32, sat: AttachPoint, seat: AttachPoint) {
+    fn move_attach_point(&mut self, index: u32, previous: AttachPoint, attach_point: AttachPoint) {
         let member = Arc::clone(&self.members[&index]);
-        self.leave(&member, sat);
-        self.come_to(&member.name, &member.place, seat);
+        self.remove_interface(&member, previous);
+        self.attach(&member.name, &member.place, attach_point);
     }
 
     /// A name that neither a group has nor one that is about to be rebuilt.
     fn free_name(&self, label: &str) -> Name {
         let names = std::iter::once(None).chain((2..).map(Some)).map(|number| name::group(label, number));
         let free = |name: &Name| {
-            let led = self.tables.all().iter().any(|table| layout::led(table, name).is_some());
-            !self.groups.contains_key(name) && !led
+            let is_linked = self.tables.all().iter().any(|table| layout::target_of(table, name).is_some());
+            !self.groups.contains_key(name) && !is_linked
         };
         names.into_iter().find(free).expect("numbers do not end")
     }
@@ -125,7 +131,7 @@ impl Firewall {
         }
         for (name, group) in &old {
             if group.placed.is_some() && self.groups.get(name).is_none_or(|group| group.placed.is_none()) {
-                self.close(name, group);
+                self.remove_dispatch(name, group);
             }
         }
         self.arrange(changed)?;
@@ -148,11 +154,13 @@ impl Firewall {
             };
             rest = rest.relative_complement(served.clone());
             if target != *name {
-                served.iter().for_each(|index| drop(self.homes.insert(*index, target.clone())));
+                served.iter().for_each(|index| drop(self.group_of.insert(*index, target.clone())));
             }
             self.admit(&target, served.clone());
-            if group.seat != old.seat {
-                served.iter().for_each(|index| self.reseat(*index, old.seat, group.seat));
+            if group.attach_point != old.attach_point {
+                served
+                    .iter()
+                    .for_each(|index| self.move_attach_point(*index, old.attach_point, group.attach_point));
             }
             let keeps_place = is_new && target == *name && old.placed.is_some();
             if keeps_place {

@@ -39,7 +39,7 @@ pub(super) enum Packets {
     /// They pass: their frames have been judged.
     Pass,
     /// They are blocked.
-    Shut,
+    Blocked,
 }
 
 impl Tables {
@@ -75,7 +75,7 @@ impl Tables {
     pub fn ruleset(&self) -> Ruleset {
         let tables = [
             (true, Family::Bridge, &self.bridge),
-            (self.seen && layout::is_waited_for(&self.inet), Family::Inet, &self.inet),
+            (self.seen && layout::has_users(&self.inet), Family::Inet, &self.inet),
             (layout::has_hooks(&self.netdev), Family::Netdev, &self.netdev),
         ];
         let needed = tables.into_iter().filter(|(needed, ..)| *needed);
@@ -112,12 +112,12 @@ impl Tables {
         let hooks = place.hooks();
         let dispatch_targets: Vec<(AttachPoint, DispatchTarget)> = parts(hooks, programs)
             .map(|(hooks, program)| {
-                (hooks, DispatchTarget::private(hooks, self.settle(index, hooks, program)))
+                (hooks, DispatchTarget::private(hooks, self.install(index, hooks, program)))
             })
             .collect();
         self.detach(index);
-        let packets = if hooks == AttachPoint::Bridge { Packets::Shut } else { Packets::Pass };
-        self.enter(index, Seat { hooks, device: place.device(hooks), packets }, &dispatch_targets);
+        let packets = if hooks == AttachPoint::Bridge { Packets::Blocked } else { Packets::Pass };
+        self.dispatch(index, Seat { hooks, device: place.device(hooks), packets }, &dispatch_targets);
         self.reserve(name);
         match (place.device(hooks), &programs.guard) {
             (Some(device), _) => layout::hook(&mut self.netdev, device, false),
@@ -136,10 +136,10 @@ impl Tables {
     }
 
     /// Places an interface's program: where it has it already, if that is the very same.
-    fn settle(&mut self, index: u32, hooks: AttachPoint, program: &Program) -> Name {
+    fn install(&mut self, index: u32, hooks: AttachPoint, program: &Program) -> Name {
         let table = self.of_mut(hooks.family());
         let there = layout::private(table, index).filter(|prefix| layout::is_placed(table, prefix, program));
-        there.unwrap_or_else(|| layout::settle(table, program))
+        there.unwrap_or_else(|| layout::install_program(table, program))
     }
 
     /// These programs under the names that they have for an interface in what was found, so that they are known again.
@@ -155,13 +155,13 @@ impl Tables {
     /// Takes an interface out of all dispatch.
     pub fn detach(&mut self, index: u32) {
         for table in self.all_mut() {
-            layout::leave(table, index);
+            layout::remove_interface(table, index);
         }
     }
 
     /// Takes away programs that nothing leads to, and leaves to conntrack of the bridges that it sees those alone.
-    pub fn sweep(&mut self, keep: impl Fn(&str) -> bool) {
-        self.all_mut().into_iter().for_each(layout::sweep);
+    pub fn remove_unreferenced(&mut self, keep: impl Fn(&str) -> bool) {
+        self.all_mut().into_iter().for_each(layout::remove_unreferenced);
         let mut tracked = layout::tracked(&self.bridge);
         tracked.retain(|tracked| keep(&tracked.bridge));
         self.track(&tracked);
@@ -209,7 +209,7 @@ impl Tables {
 
     /// Lets the frames of an interface in where they are judged, and nowhere else. The private programs that it leaves are
     /// returned.
-    pub(super) fn enter(
+    pub(super) fn dispatch(
         &mut self,
         index: u32,
         seat: Seat<'_>,
@@ -218,22 +218,25 @@ impl Tables {
         let mut left = Vec::new();
         if !dispatch_targets.iter().any(|(hooks, _)| *hooks == AttachPoint::Packets) {
             left.extend(layout::private(&self.inet, index).map(|prefix| (AttachPoint::Packets, prefix)));
-            layout::keep_out(&mut self.inet, index, seat.packets == Packets::Pass);
+            match seat.packets {
+                Packets::Pass => layout::accept_elsewhere(&mut self.inet, index),
+                Packets::Blocked => layout::quarantine(&mut self.inet, index),
+            }
         }
         if !matches!(seat.hooks, AttachPoint::Bridge | AttachPoint::Port) {
             // Should it join a bridge under a name that has no hook, nothing else blocks it there.
-            layout::keep_out(&mut self.bridge, index, false);
+            layout::quarantine(&mut self.bridge, index);
         }
         for (hooks, dispatch_target) in dispatch_targets {
             let guards = *hooks == AttachPoint::Port && seat.hooks == AttachPoint::Bridge;
             if *hooks == AttachPoint::Port && !guards {
-                layout::let_by(&mut self.bridge, index, seat.device.expect("a port has a name"));
+                layout::bypass_bridge(&mut self.bridge, index, seat.device.expect("a port has a name"));
             }
             let table = self.of_mut(hooks.family());
             left.extend(layout::private(table, index).map(|prefix| (*hooks, prefix)));
             match guards {
-                true => layout::enter_guard(table, index, dispatch_target),
-                false => layout::enter(table, index, dispatch_target),
+                true => layout::dispatch_guard(table, index, dispatch_target),
+                false => layout::dispatch_to(table, index, dispatch_target),
             }
         }
         left
@@ -251,7 +254,7 @@ impl DispatchTarget {
     /// To a program of an interface with these hooks that it shares with no other.
     pub(super) fn private(hooks: AttachPoint, prefix: Name) -> DispatchTarget {
         match hooks {
-            AttachPoint::Macvtap => DispatchTarget::Turned(prefix),
+            AttachPoint::Macvtap => DispatchTarget::Reversed(prefix),
             _ => DispatchTarget::Private(prefix),
         }
     }
@@ -259,7 +262,7 @@ impl DispatchTarget {
     /// The prefix of a program that no other interface shares.
     pub(super) fn own_program(&self) -> Option<&Name> {
         match self {
-            DispatchTarget::Private(prefix) | DispatchTarget::Turned(prefix) => Some(prefix),
+            DispatchTarget::Private(prefix) | DispatchTarget::Reversed(prefix) => Some(prefix),
             DispatchTarget::Shared(_) => None,
         }
     }

@@ -124,8 +124,8 @@ impl Side {
         }
     }
 
-    pub(super) fn chain(&self, turned: bool) -> &'static str {
-        match (self.chain, turned) {
+    pub(super) fn chain(&self, reversed: bool) -> &'static str {
+        match (self.chain, reversed) {
             (OUT, true) => IN,
             (_, true) => OUT,
             (chain, false) => chain,
@@ -144,12 +144,12 @@ fn dispatch(table: &Table, side: &Side) -> Vec<Rule> {
         Rule::new(vec![by], Action::Accept)
     });
     let shared = table.sets.keys().filter_map(|set| {
-        let (group, turned) = match SetName::parse(set)? {
+        let (group, reversed) = match SetName::parse(set)? {
             SetName::Members(group) => (group, false),
-            SetName::Turned(group) => (group, true),
+            SetName::Reversed(group) => (group, true),
             _ => return None,
         };
-        let target = ChainName::Entry(group, side.chain(turned)).into();
+        let target = ChainName::Entry(group, side.chain(reversed)).into();
         // A jump: should a packet that a change overtakes fall out of a chain not filled yet, it is dropped below.
         Some(Rule::new(vec![is_in(side.index(), set)], Action::Jump(target)))
     });

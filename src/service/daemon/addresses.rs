@@ -52,7 +52,7 @@ impl Addresses {
     }
 
     /// Takes back the lines that were appended last, now or before any other is written.
-    pub(super) fn take_back(&mut self, appended: &Appended, now: Duration) {
+    pub(super) fn withdraw(&mut self, appended: &Appended, now: Duration) {
         let outcome = self.journal.take_back(appended);
         self.note(&outcome, now);
     }
@@ -82,7 +82,7 @@ impl Addresses {
     }
 
     /// Rewrites the journal where most of it is history.
-    pub(super) fn shorten(&mut self, book: &Book, needed: usize, now: Duration) {
+    pub(super) fn compact_journal(&mut self, book: &Book, needed: usize, now: Duration) {
         if self.journal.is_long(needed) && !self.is_refused(now) {
             self.write_anew(book, now);
         }

@@ -67,7 +67,7 @@ impl Daemon {
         self.counters.look();
         for Finding { index, way, carried, seen, missed } in self.watch.look(look) {
             let Some(link) = self.state.link_at(index) else { continue };
-            let sends = (way == Way::In) != link.kind.is_turned();
+            let sends = (way == Way::In) != link.kind.is_reversed();
             let (interface, direction) = (&link.name, if sends { "from the guest" } else { "to the guest" });
             match missed {
                 true => warn!(
@@ -86,7 +86,7 @@ impl Daemon {
     pub(super) fn missed(&self) -> impl Iterator<Item = (&Link, BypassCount)> {
         self.watch.missed().filter_map(|(index, frames)| {
             let link = self.state.link_at(index)?;
-            Some((&**link, BypassCount::of(frames, link.kind.is_turned())))
+            Some((&**link, BypassCount::of(frames, link.kind.is_reversed())))
         })
     }
 }

@@ -111,5 +111,5 @@ fn difference(old: &OrdMap<u32, Arc<BoundInterface>>, new: &OrdMap<u32, Arc<Boun
 }
 
 fn attachment(member: &Arc<BoundInterface>) -> Attachment {
-    (member.index, TcxHook::of(member.place.is_turned()))
+    (member.index, TcxHook::of(member.place.is_reversed()))
 }

@@ -207,7 +207,7 @@ fn read_file(store: &Store, document: Document, known: &Known) -> Option<Filter>
 }
 
 fn read_document(place: &str, Document { name, text }: Document) -> Option<Filter> {
-    let text = text.inspect_err(|fault| error!(file = name, reason = %fault, "filter not read")).ok()?;
+    let text = text.inspect_err(|fault| error!(file = name, reason = %fault, "filter file not readable: the filter is left out; check the permissions of the file")).ok()?;
     let source = Source::new(format!("{place}/{name}.xml"), text);
     let faulty = |faults: &Vec<Diagnostic>| {
         faults.iter().for_each(|fault| error!(file = name, reason = %fault.line(), "filter not loaded"));

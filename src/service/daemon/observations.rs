@@ -13,25 +13,25 @@ use tracing::{error, info};
 impl Daemon {
     /// Applies a batch of observations. It is one change, so that many guests do not wait for each other; where that is
     /// refused, each observation is a change of its own.
-    pub(super) async fn hear(&mut self, sightings: Vec<Observation>) {
+    pub(super) async fn on_observations(&mut self, sightings: Vec<Observation>) {
         self.counters.heard(sightings.len());
         if self.learn(&sightings).await.is_err() {
             for sighting in sightings {
                 if let Err(CommitError::ByKernel(refused)) = self.learn(std::slice::from_ref(&sighting)).await
                 {
-                    self.miss(sighting.guest, &refused.to_string()).await;
+                    self.on_observation_failed(sighting.guest, &refused.to_string()).await;
                 }
             }
         }
         self.rollback().await;
-        self.shorten();
+        self.compact_journal();
     }
 
     /// A guest whose rules the kernel refuses is closed.
-    async fn miss(&mut self, guest: u32, why: &str) {
+    async fn on_observation_failed(&mut self, guest: u32, why: &str) {
         error!(index = guest, reason = why, "not learned");
         if let Some(link) = self.state.link_at(guest).cloned() {
-            self.shut(&link, why).await;
+            self.block(&link, why).await;
         }
     }
 
@@ -41,7 +41,7 @@ impl Daemon {
         let mut learned = Vec::new();
         let refused = self.addresses.is_refused(now);
         for sighting in sightings {
-            let Some((heard, change)) = next.hear(sighting, now) else { continue };
+            let Some((heard, change)) = next.observe(sighting, now) else { continue };
             if refused && !change.records(&next).before.is_empty() {
                 continue;
             }
@@ -65,10 +65,10 @@ impl Daemon {
         self.captures.open(&posts);
     }
 
-    fn shorten(&mut self) {
+    fn compact_journal(&mut self) {
         let (book, now) = (self.state.book(), self.now());
         let needed = book.0.values().map(Table::len).sum();
-        self.addresses.shorten(&book, needed, now);
+        self.addresses.compact_journal(&book, needed, now);
     }
 
     /// Rewrites the journal at the start, unless it already says what is known.

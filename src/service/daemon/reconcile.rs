@@ -18,25 +18,28 @@ use tracing::{error, warn};
 impl Daemon {
     /// What the kernel filters under a name that the interface no longer has belongs to no binding, and still stays filtered.
     pub(super) async fn close_strays(&mut self) -> Result<(), Failure> {
-        let observed = self.see().await?;
+        let observed = self.observe().await?;
         let ruleset = recall(&observed, &Ruleset::default());
         self.state = self.state.keep_hooks(&ruleset);
         let sets =
             ruleset.tables.iter().flat_map(|(family, table)| table.sets.iter().map(|set| (*family, set)));
         let ipsets = sets.filter(|(_, (name, set))| layout::is_ipset(name, &set.kind()));
         self.ipsets = ipsets.map(|(family, (name, _))| (family, name.clone())).collect();
-        for link in self.state.strays(&ruleset) {
-            warn!(interface = link.name, "closed: it was renamed while it was bound; bind it under its name");
-            self.state = self.state.close(&link, "renamed while it was bound, and not bound under this name");
+        for link in self.state.orphaned_interfaces(&ruleset) {
+            warn!(
+                interface = link.name,
+                "blocked: it was renamed while it was bound; bind it under its name"
+            );
+            self.state = self.state.block(&link, "renamed while it was bound, and not bound under this name");
         }
         for link in self.state.lost(&ruleset, self.bindings.deleted()) {
-            warn!(interface = link.name, "closed: it has rules and no binding; bind it, or remove it");
-            self.state = self.state.lose(&link.name, "the document of its binding is lost");
+            warn!(interface = link.name, "blocked: it has rules and no binding; bind it, or remove it");
+            self.state = self.state.unreadable_binding(&link.name, "the document of its binding is lost");
         }
         Ok(())
     }
 
-    pub(super) async fn see(&self) -> Result<Observed, Failure> {
+    pub(super) async fn observe(&self) -> Result<Observed, Failure> {
         let observed = self.kernel.submit_observe().await.map_err(|_| gone())?;
         observed.map_err(system("cannot read the rules"))
     }
@@ -58,8 +61,8 @@ impl Daemon {
                 continue;
             }
             let why = refused.to_string();
-            error!(reason = %why, "rules not taken by the kernel: the ports that need them are closed");
-            let closed = self.state.close_users(&refused.filters(), &why);
+            error!(reason = %why, "rules refused by the kernel: the interfaces that need them are blocked; mend the filter that the reason names");
+            let closed = self.state.block_users(&refused.filters(), &why);
             self.state = closed.ok_or(Failure::Refused(refused))?;
         }
     }
@@ -67,7 +70,7 @@ impl Daemon {
     /// After a start of the host no set is there: guests whose filters name one wait until an administrator creates it.
     async fn demand_ipsets_in_force(&self) -> Result<(), apply::Refused> {
         let unseen = |failure: Failure| apply::Refused::unsent("the rules in force", failure.to_string());
-        let observed = self.see().await.map_err(unseen)?;
+        let observed = self.observe().await.map_err(unseen)?;
         let wanted = self.state.firewall().ruleset();
         let difference = plan(&recall(&observed, &wanted), &wanted);
         apply::Refused::of(ipset::unmade(&difference, &observed, apply::has_ipset))
@@ -86,7 +89,7 @@ impl Daemon {
     /// Makes the tables ours that an earlier daemon left, as they are. The kernel takes no new base chain in the batch in which
     /// a table gets its owner, so what must be in force comes after it; from here on no other process can change them.
     async fn adopt(&mut self) -> Result<(), Failure> {
-        let observed = self.see().await?;
+        let observed = self.observe().await?;
         let tables =
             observed.families.keys().map(|family| Step { family: *family, change: Change::AddTable });
         let adoption = Plan { prepare: tables.collect(), ..Plan::default() };
@@ -95,7 +98,7 @@ impl Daemon {
 
     /// Takes the kernel from whatever it holds to what must be in force. Whether there was a difference.
     pub(super) async fn reconcile(&mut self) -> Result<bool, Failure> {
-        let observed = self.see().await?;
+        let observed = self.observe().await?;
         let wanted = self.state.firewall().ruleset();
         let difference = ipset::without_unread(plan(&recall(&observed, &wanted), &wanted));
         let differs = !difference.is_empty();
@@ -129,13 +132,13 @@ impl Daemon {
             return Ok(());
         }
         let unseen = |failure: Failure| apply::Refused::unsent("the sets in force", failure.to_string());
-        let observed = self.see().await.map_err(unseen)?;
+        let observed = self.observe().await.map_err(unseen)?;
         apply::Refused::of(ipset::unmade(plan, &observed, apply::has_ipset))
     }
 
     async fn converge_from_there(&mut self, new: &Ruleset) -> Result<Vec<Refusal>, apply::Refused> {
         let unseen = |failure: Failure| apply::Refused::unsent("the rules in force", failure.to_string());
-        let observed = self.see().await.map_err(unseen)?;
+        let observed = self.observe().await.map_err(unseen)?;
         let change = ipset::without_unread(plan(&recall(&observed, new), new));
         apply::Refused::of(ipset::unmade(&change, &observed, apply::has_ipset))?;
         self.submit(change).await
@@ -156,21 +159,21 @@ impl Daemon {
             return Ok(());
         }
         self.kernel_state = KernelState::Diverged;
-        Err(apply::Refused { stage: Stage::Retire, refusals: left, litter: Vec::new() })
+        Err(apply::Refused { stage: Stage::Retire, refusals: left, retire_failures: Vec::new() })
     }
 
     /// Takes the kernel back to the rules of the state, where a change that was refused has left it half way.
-    pub(super) async fn take_kernel_back(&mut self) {
+    pub(super) async fn rollback_kernel(&mut self) {
         if self.kernel_state == KernelState::Diverged
             && let Err(failure) = self.reconcile().await
         {
             error!(reason = %failure, "rules of a change that was refused stay in force for now");
-            self.untidy = Some(Instant::now() + AGAIN);
+            self.cleanup_due = Some(Instant::now() + AGAIN);
         }
     }
 
     /// Another program changed our rules.
-    pub(super) async fn meet(&mut self, who: &str) {
+    pub(super) async fn on_foreign_change(&mut self, who: &str) {
         let began = Instant::now();
         match self.reconcile().await {
             Ok(true) => {
@@ -200,7 +203,10 @@ impl Daemon {
         self.watch.begin_anew(counted_anew, self.now());
         self.counters.commit(began.elapsed(), !matches!(outcome, Ok(Ok(_))));
         let applied = outcome.unwrap_or_else(|_| Err(apply::Refused::gone()))?;
-        applied.litter.iter().for_each(|refusal| warn!(%refusal, "not taken away"));
-        Ok(if moves { applied.litter } else { Vec::new() })
+        applied
+            .retire_failures
+            .iter()
+            .for_each(|refusal| warn!(%refusal, "obsolete rules not deleted: it is tried again"));
+        Ok(if moves { applied.retire_failures } else { Vec::new() })
     }
 }

@@ -265,9 +265,9 @@ pub fn read_bindings(store: &Store) -> Result<(Vec<Binding>, Vec<String>), Failu
 }
 
 fn read_binding(store: &Store, Document { name, text }: Document) -> Option<Binding> {
-    let text = text.inspect_err(|fault| error!(port = name, reason = %fault, "binding not read")).ok()?;
+    let text = text.inspect_err(|fault| error!(port = name, reason = %fault, "binding file not readable: its interface is blocked; bind it again")).ok()?;
     let source = Source::new(format!("{}/{name}.xml", store.path().display()), text);
-    let faulty = |faults: &Vec<_>| error!(port = name, reason = %documents::error(faults), "binding lost");
+    let faulty = |faults: &Vec<_>| error!(port = name, reason = %documents::error(faults), "binding not readable: its interface is blocked; bind it again");
     let binding = binding::read_status(&source).inspect_err(faulty).ok()?;
     let named = binding.portdev == name;
     if !named {
@@ -279,7 +279,12 @@ fn read_binding(store: &Store, Document { name, text }: Document) -> Option<Bind
 /// The last resort for an interface that could not even be closed.
 pub fn set_down(link: &Link) {
     match crate::kernel::links::set_down(link.index) {
-        Ok(()) => error!(interface = link.name, "set down: it could not be closed"),
-        Err(failure) => error!(interface = link.name, reason = %failure, "neither closed nor set down"),
+        Ok(()) => error!(
+            interface = link.name,
+            "set down: it could not be blocked; set it up when the cause is mended"
+        ),
+        Err(failure) => {
+            error!(interface = link.name, reason = %failure, "neither blocked nor set down: it keeps the rules that it had; look at it at once")
+        }
     }
 }

@@ -42,7 +42,7 @@ fn binding(item: &DiffItem<'_, '_, String, Arc<Binding>>, after: &State) {
 /// Warns of each interface that lets nothing pass.
 pub(super) fn warn_of_blocked(state: &State) {
     for port in state.closed_ports() {
-        let reason = state.closed(&port).unwrap_or_default();
+        let reason = state.blocked(&port).unwrap_or_default();
         warn!(
             interface = port,
             reason,

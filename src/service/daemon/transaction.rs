@@ -60,7 +60,7 @@ impl Transaction {
         while let Some(written) = self.0.last() {
             match written {
                 Written::Document(staged) => staged.undo()?,
-                Written::Lines(appended) => addresses.take_back(appended, now),
+                Written::Lines(appended) => addresses.withdraw(appended, now),
             }
             self.0.pop();
         }
@@ -91,7 +91,7 @@ impl Daemon {
             let left = std::mem::replace(&mut self.state, change.next);
             trail::tell(&left, &self.state);
             self.unguard(&left);
-            self.untidy.get_or_insert(Instant::now() + TIDY);
+            self.cleanup_due.get_or_insert(Instant::now() + TIDY);
         }
         self.listen();
         outcome.map(|()| change.reply)
@@ -170,13 +170,13 @@ impl Daemon {
     fn remember_to_settle(&mut self) {
         if self.is_owing() {
             let again = Instant::now() + SOON;
-            self.untidy = Some(self.untidy.map_or(again, |untidy| untidy.min(again)));
+            self.cleanup_due = Some(self.cleanup_due.map_or(again, |cleanup_due| cleanup_due.min(again)));
         }
     }
 
     /// Takes kernel and disk back to the state, where a change that was refused has left them half way.
     pub(super) async fn rollback(&mut self) {
-        self.take_kernel_back().await;
+        self.rollback_kernel().await;
         let now = self.now();
         if !self.unsettled.0.is_empty() && self.unsettled.rollback(&mut self.addresses, now).is_ok() {
             warn!("the document of a refused change is put back");
@@ -211,11 +211,14 @@ impl Daemon {
     }
 
     /// Closes an interface whose rules the kernel did not take.
-    pub(super) async fn shut(&mut self, link: &Link, why: &str) {
-        let closed = self.state.close(link, why);
+    pub(super) async fn block(&mut self, link: &Link, why: &str) {
+        let closed = self.state.block(link, why);
         let change = Change::silent(closed);
         match self.try_commit(change).await {
-            Ok(_) => warn!(interface = link.name, "closed"),
+            Ok(_) => warn!(
+                interface = link.name,
+                "blocked: its rules were refused and nothing passes; bind it again"
+            ),
             Err(_) => {
                 start::set_down(link);
                 self.state = self.state.set_down(link, why);
