@@ -79,9 +79,10 @@ pub(super) fn check(known: &Filters, filter: &Filter) -> Result<(), Error> {
 }
 
 fn check_loop(known: &Filters, filter: &Filter) -> Result<(), Error> {
-    match introduces_loop(&|name| known.get(name).cloned(), filter) {
-        true => Err(Error::failed("filter would introduce a loop")),
-        false => Ok(()),
+    if introduces_loop(&|name| known.get(name).cloned(), filter) {
+        Err(Error::failed("filter would introduce a loop"))
+    } else {
+        Ok(())
     }
 }
 
@@ -124,9 +125,10 @@ impl State {
         let uuid = *filter.uuid.get_or_insert(context.fresh);
         check(self.firewall.filters(), &filter)?;
         let (id, text) = (FilterId { name: filter.name.clone(), uuid }, write::file_text(&filter));
-        let next = match is_same(self.firewall.filters(), &filter) {
-            true => self.clone(),
-            false => self.with(vec![Arc::new(filter)])?,
+        let next = if is_same(self.firewall.filters(), &filter) {
+            self.clone()
+        } else {
+            self.with(vec![Arc::new(filter)])?
         };
         notices.extend(next.notices(&id.name));
         let writes = vec![Write::SaveFilter(id.name.clone(), text)];

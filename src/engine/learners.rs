@@ -113,9 +113,12 @@ impl State {
         member
     }
 
-    /// Takes what an ear heard, and what that was; none where it changes nothing.
+    /// Applies what a capture observed, and says what that was; none where it changes nothing.
     pub fn observe(&self, observation: &Observation, now: Duration) -> Option<(Heard, Change)> {
-        let entry = self.learners.get(&observation.guest).filter(|_| self.is_bound(observation.guest))?;
+        let entry = self.learners.get(&observation.guest)?;
+        if !self.is_bound(observation.guest) {
+            return None;
+        }
         let mut learner = entry.learner.clone();
         let heard = learner.hear(&observation.frame, self.epoch + now);
         let (mut next, entry) = (self.clone(), LearnerEntry { guest: entry.guest, learner });
@@ -283,8 +286,9 @@ impl State {
     /// Addresses that are known no longer; a lease whose learner is gone may be remembered.
     fn ended(&self, guest: Guest, index: u32, before: &Table, after: &Table, goes_on: bool) -> String {
         let kept = |address: Ipv4Addr| {
-            let remembered = self.remembered.get(&(guest, 0)).filter(|_| !goes_on);
-            after.get(address).is_some() || remembered.is_some_and(|table| table.get(address).is_some())
+            let is_remembered =
+                || self.remembered.get(&(guest, 0)).is_some_and(|table| table.get(address).is_some());
+            after.get(address).is_some() || !goes_on && is_remembered()
         };
         let gone = before.iter().filter(|(address, _)| !kept(*address));
         gone.map(|(address, learned)| file::ended(guest, index, address, learned.how)).collect()

@@ -226,7 +226,9 @@ impl State {
         let port = self.port_of(link);
         let comes_up = link.up && old.is_some_and(|old| !old.up);
         let retries = comes_up && port.as_ref().is_some_and(|port| self.blocked.contains_key(port));
-        if let Some(port) = port.filter(|_| !same_port || retries) {
+        if let Some(port) = port
+            && (!same_port || retries)
+        {
             let bound_as = self.firewall.members().get(&link.index).map(|member| member.name.clone());
             self.enforce(&port);
             bound_as.iter().for_each(|name| self.settle(name));

@@ -226,9 +226,8 @@ impl Worker {
         let prepare = std::mem::take(&mut plan.prepare).into_iter();
         plan.prepare = prepare.flat_map(|step| filled(step, &observed, Anew::No)).collect();
         let switch = std::mem::take(&mut plan.switch).into_iter();
-        let fill = |step: Step| match replaced.contains(&step.family) {
-            true => filled(step, &observed, Anew::Yes),
-            false => vec![step],
+        let fill = |step: Step| {
+            if replaced.contains(&step.family) { filled(step, &observed, Anew::Yes) } else { vec![step] }
         };
         plan.switch = switch.flat_map(fill).collect();
         Ok(())
@@ -315,14 +314,12 @@ impl Worker {
 
     /// A table that exists keeps the kind it has: an owner cannot be added to it. A new one is made as wanted.
     fn ownership(&mut self, plan: &Plan) -> impl Fn(Family) -> Ownership + use<> {
-        let new = match self.features.owner_persist.is_yes() {
-            true => self.wanted,
-            false => Ownership::Shared,
-        };
+        let new = if self.features.owner_persist.is_yes() { self.wanted } else { Ownership::Shared };
         let makes_table = |step: &Step| step.change == Change::AddTable;
-        let mut there = match plan.prepare.iter().chain(&plan.switch).any(makes_table) {
-            true => read::tables(&mut self.link).unwrap_or_default(),
-            false => BTreeMap::new(),
+        let mut there = if plan.prepare.iter().chain(&plan.switch).any(makes_table) {
+            read::tables(&mut self.link).unwrap_or_default()
+        } else {
+            BTreeMap::new()
         };
         // One that is replaced is not adopted before: what is made in its place is new.
         let adopted = |family| plan.prepare.iter().any(|step| step.family == family && makes_table(step));

@@ -415,9 +415,10 @@ impl Firewall {
             AttachPoint::Port if compile::needs_bridge(&resolved) => AttachPoint::Bridge,
             hooks => hooks,
         };
-        let programs = match self.guards(attach_point) {
-            true => compile_guarded(&resolved, &self.policy.compile)?,
-            false => compile_at(&resolved, &self.policy.compile, attach_point)?,
+        let programs = if self.guards(attach_point) {
+            compile_guarded(&resolved, &self.policy.compile)?
+        } else {
+            compile_at(&resolved, &self.policy.compile, attach_point)?
         };
         let programs = programs.tallied(attach_point);
         Ok(Compiled { attach_point, programs, reads: resolved.reads, folded: resolved.folded })

@@ -98,9 +98,10 @@ fn differences(old: &Ruleset, new: &Ruleset) -> Plan {
         let stay = handed && family == Family::Netdev;
         let guards = stay && !exempts_ports(new) && leaves_guards(before, table);
         let difference = Difference::of(&Bindings { old: before, new: table, stay, guards });
-        match before.unfit && !table.unfit || difference.replaces {
-            true => plan.replace(family, table),
-            false => difference.append_to(&mut plan, family, handed),
+        if before.unfit && !table.unfit || difference.replaces {
+            plan.replace(family, table)
+        } else {
+            difference.append_to(&mut plan, family, handed)
         }
     }
     for &family in old.tables.keys().filter(|family| !new.tables.contains_key(family)) {

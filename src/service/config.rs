@@ -281,9 +281,10 @@ fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Er
             self.visit_f64(value as f64).map_err(|_: E| E::invalid_value(Unexpected::Signed(value), &self))
         }
         fn visit_f64<E: Error>(self, value: f64) -> Result<Duration, E> {
-            let fits = (0.0..=365.0 * 86_400.0).contains(&value);
-            let duration = Duration::try_from_secs_f64(value).ok().filter(|_| fits);
-            duration.ok_or_else(|| E::invalid_value(Unexpected::Float(value), &self))
+            match Duration::try_from_secs_f64(value) {
+                Ok(duration) if value <= 365.0 * 86_400.0 => Ok(duration),
+                _ => Err(E::invalid_value(Unexpected::Float(value), &self)),
+            }
         }
     }
     deserializer.deserialize_any(Seconds)

@@ -12,6 +12,7 @@ mod foreign;
 pub mod frames;
 mod identity;
 pub mod listen;
+mod procedure;
 pub mod proto;
 pub mod server;
 pub mod session;

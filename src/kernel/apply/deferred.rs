@@ -45,9 +45,10 @@ impl Grace {
 
     /// The next job; a timeout where a wait may be over before one comes.
     pub(super) fn until_over<T>(&self, queue: &Receiver<T>) -> Result<T, RecvTimeoutError> {
-        match self.waiting.is_empty() {
-            true => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            false => queue.recv_timeout(LOOK),
+        if self.waiting.is_empty() {
+            queue.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        } else {
+            queue.recv_timeout(LOOK)
         }
     }
 

@@ -90,7 +90,10 @@ impl Attachment {
 
     /// The port of a bridge that sits at the bridge, where its name is known.
     fn guarded(&self, attach_point: AttachPoint) -> Option<&str> {
-        self.bridge().filter(|_| attach_point == AttachPoint::Bridge).map(|bridge| &*bridge.port)
+        if attach_point != AttachPoint::Bridge {
+            return None;
+        }
+        self.bridge().map(|bridge| &*bridge.port)
     }
 
     /// The interface that the host itself sends by to get there; none where it is not known or another system's.
@@ -192,10 +195,10 @@ impl Firewall {
 
     /// Members of a name that are guarded come and go.
     fn count_guard(&mut self, place: &Attachment, attach_point: AttachPoint, more: isize) {
-        let Some(port) = place.guarded(attach_point).filter(|_| self.guards(attach_point)).map(String::from)
-        else {
+        if !self.guards(attach_point) {
             return;
-        };
+        }
+        let Some(port) = place.guarded(attach_point).map(String::from) else { return };
         let before = self.devices.guarded.get(&port).copied().unwrap_or_default();
         match before.saturating_add_signed(more) {
             0 => drop(self.devices.guarded.remove(&port)),

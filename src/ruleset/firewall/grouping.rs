@@ -148,9 +148,10 @@ impl Firewall {
             let target = self.group_for(&old.rules, &member.vars, old.hooks, Some(name)).map_err(refused)?;
             let group = self.groups[&target].clone();
             let fits = |index: &&u32| group.signature.fits(&self.members[*index].vars);
-            let served: OrdSet<u32> = match group.signature == old.signature {
-                true => std::mem::take(&mut rest),
-                false => rest.iter().filter(fits).copied().collect(),
+            let served: OrdSet<u32> = if group.signature == old.signature {
+                std::mem::take(&mut rest)
+            } else {
+                rest.iter().filter(fits).copied().collect()
             };
             rest = rest.relative_complement(served.clone());
             if target != *name {

@@ -124,10 +124,14 @@ impl Tables {
             (None, Some(_)) => layout::guard(&mut self.netdev, name, false),
             (None, None) => layout::unhook(&mut self.netdev, name),
         }
-        if let Some(link) = place.host_link().filter(|_| programs.let_host()) {
+        if programs.let_host()
+            && let Some(link) = place.host_link()
+        {
             layout::mark_host(&mut self.inet, link, true);
         }
-        if let Some(bridge) = place.bridge().filter(|_| programs.frames.stateful) {
+        if programs.frames.stateful
+            && let Some(bridge) = place.bridge()
+        {
             let mut tracked = layout::tracked(&self.bridge);
             tracked.retain(|other| other.bridge != bridge.name);
             tracked.push(bridge.tracked());
@@ -234,9 +238,10 @@ impl Tables {
             }
             let table = self.of_mut(hooks.family());
             left.extend(layout::private(table, index).map(|prefix| (*hooks, prefix)));
-            match guards {
-                true => layout::dispatch_guard(table, index, dispatch_target),
-                false => layout::dispatch_to(table, index, dispatch_target),
+            if guards {
+                layout::dispatch_guard(table, index, dispatch_target)
+            } else {
+                layout::dispatch_to(table, index, dispatch_target)
             }
         }
         left

@@ -34,8 +34,9 @@ pub(super) fn with_output(table: &mut Table) {
 pub fn mark_host(table: &mut Table, link: &str, on: bool) {
     with_output(table);
     let links = table.sets.get_mut(HOST_LINKS).expect("made above");
-    match on {
-        true => drop(links.elements.insert(name_key(link), Datum::None)),
-        false => drop(links.elements.remove(&name_key(link))),
+    if on {
+        drop(links.elements.insert(name_key(link), Datum::None))
+    } else {
+        drop(links.elements.remove(&name_key(link)))
     }
 }

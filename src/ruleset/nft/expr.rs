@@ -37,7 +37,7 @@ pub(super) struct Code {
 }
 
 /// The bytecode of a rule; its constant sets are numbered from `first_set`.
-pub(super) fn code(family: Family, rule: &Rule, first_set: u32) -> Result<Code, String> {
+pub(super) fn encode_expressions(family: Family, rule: &Rule, first_set: u32) -> Result<Code, String> {
     let Shape { terms, keys } = shape(family, rule);
     let mut code = Code { first_set, ..Code::default() };
     for term in joined(terms) {
@@ -84,7 +84,7 @@ impl Code {
             Test::Prefix { left, negated, value, bits } => self.prefix(left, *negated, value, *bits),
             Test::Range { left, negated, from, to } => self.range(left, *negated, from, to),
             Test::Lookup { keys, negated, set } => self.lookup(keys, *negated, set),
-            Test::Same { left, right, negated } => self.same(left, right, *negated),
+            Test::Same { left, right, negated } => self.compare_fields(left, right, *negated),
             Test::TcpOption { kind, negated } => {
                 self.tcp_option(*kind);
                 self.cmp(libc::NFT_CMP_EQ, &[u8::from(!negated)]);
@@ -151,10 +151,10 @@ impl Code {
             return;
         }
         self.expression("range", |data| {
-            data.u32(1, FIRST);
-            data.u32(2, libc::NFT_RANGE_NEQ as u32);
-            data.nest(3, |value| value.put(DATA_VALUE, from));
-            data.nest(4, |value| value.put(DATA_VALUE, to));
+            data.u32(RANGE_SREG, FIRST);
+            data.u32(RANGE_OP, libc::NFT_RANGE_NEQ as u32);
+            data.nest(RANGE_FROM_DATA, |value| value.put(DATA_VALUE, from));
+            data.nest(RANGE_TO_DATA, |value| value.put(DATA_VALUE, to));
         });
     }
 
@@ -167,7 +167,7 @@ impl Code {
                 ("__set%d", Some(self.constant(keys, elements)))
             }
         };
-        self.look(name, id, None, negated);
+        self.lookup_expr(name, id, None, negated);
     }
 
     fn constant(&mut self, keys: &[Operand], elements: Vec<(Bytes, Option<Verdict>)>) -> u32 {
@@ -179,23 +179,23 @@ impl Code {
         id
     }
 
-    fn look(&mut self, set: &str, id: Option<u32>, target: Option<u32>, negated: bool) {
+    fn lookup_expr(&mut self, set: &str, id: Option<u32>, target: Option<u32>, negated: bool) {
         self.expression("lookup", |data| {
             data.text(LOOKUP_SET, set);
-            data.u32(2, FIRST);
+            data.u32(LOOKUP_SREG, FIRST);
             if let Some(register) = target {
-                data.u32(3, register);
+                data.u32(LOOKUP_DREG, register);
             }
             if let Some(id) = id {
                 data.u32(LOOKUP_SET_ID, id);
             }
             if negated {
-                data.u32(5, libc::NFT_LOOKUP_F_INV as u32);
+                data.u32(LOOKUP_FLAGS, libc::NFT_LOOKUP_F_INV as u32);
             }
         });
     }
 
-    fn same(&mut self, left: &Operand, right: &Operand, negated: bool) {
+    fn compare_fields(&mut self, left: &Operand, right: &Operand, negated: bool) {
         let length = left.length();
         if right.length() != length || length > REGISTER {
             self.refuse(format!("fields of {length} and {} bytes compared with each other", right.length()));
@@ -203,41 +203,41 @@ impl Code {
         self.load(left, FIRST);
         self.load(right, SECOND);
         self.expression("bitwise", |data| {
-            data.u32(1, FIRST);
-            data.u32(2, FIRST);
-            data.u32(3, length as u32);
-            data.u32(6, BITWISE_XOR);
-            data.u32(8, SECOND);
+            data.u32(BITWISE_SREG, FIRST);
+            data.u32(BITWISE_DREG, FIRST);
+            data.u32(BITWISE_LEN, length as u32);
+            data.u32(BITWISE_OP, BITWISE_OP_XOR);
+            data.u32(BITWISE_SREG2, SECOND);
         });
         self.equal(negated, &vec![0; length]);
     }
 
     fn tcp_option(&mut self, kind: u8) {
         self.expression("exthdr", |data| {
-            data.u32(1, FIRST);
-            data.put(2, &[kind]);
-            data.u32(3, 0);
-            data.u32(4, 1);
-            data.u32(5, EXTHDR_F_PRESENT);
-            data.u32(6, EXTHDR_OP_TCPOPT);
+            data.u32(EXTHDR_DREG, FIRST);
+            data.put(EXTHDR_TYPE, &[kind]);
+            data.u32(EXTHDR_OFFSET, 0);
+            data.u32(EXTHDR_LEN, 1);
+            data.u32(EXTHDR_FLAGS, EXTHDR_F_PRESENT);
+            data.u32(EXTHDR_OP, EXTHDR_OP_TCPOPT);
         });
     }
 
     fn connlimit(&mut self, set: &str, keys: &[Operand], above: u32, negated: bool) {
         self.load_all(keys);
         self.dynset(set, libc::NFT_DYNSET_OP_ADD, "connlimit", |data| {
-            data.u32(1, above);
-            data.u32(2, if negated { 0 } else { CONNLIMIT_F_INV });
+            data.u32(CONNLIMIT_COUNT, above);
+            data.u32(CONNLIMIT_FLAGS, if negated { 0 } else { CONNLIMIT_F_INV });
         });
     }
 
     /// An element for the loaded keys, with an expression of its own.
     fn dynset(&mut self, set: &str, operation: i32, name: &str, fill: impl FnOnce(&mut Attributes)) {
         self.expression("dynset", |data| {
-            data.text(1, set);
-            data.u32(3, operation as u32);
-            data.u32(4, FIRST);
-            data.nest(7, |inner| {
+            data.text(DYNSET_SET_NAME, set);
+            data.u32(DYNSET_OP, operation as u32);
+            data.u32(DYNSET_SREG_KEY, FIRST);
+            data.nest(DYNSET_EXPR, |inner| {
                 inner.text(EXPR_NAME, name);
                 inner.nest(EXPR_DATA, fill);
             });
@@ -266,15 +266,15 @@ impl Code {
                     Base::Transport => libc::NFT_PAYLOAD_TRANSPORT_HEADER,
                 };
                 self.expression("payload", |data| {
-                    data.u32(1, register);
-                    data.u32(2, base as u32);
-                    data.u32(3, offset);
-                    data.u32(4, length);
+                    data.u32(PAYLOAD_DREG, register);
+                    data.u32(PAYLOAD_BASE, base as u32);
+                    data.u32(PAYLOAD_OFFSET, offset);
+                    data.u32(PAYLOAD_LEN, length);
                 });
             }
             Source::Meta(meta) => self.expression("meta", |data| {
-                data.u32(2, meta_key(meta) as u32);
-                data.u32(1, register);
+                data.u32(META_KEY, meta_key(meta) as u32);
+                data.u32(META_DREG, register);
             }),
         }
         self.check_mask(operand);
@@ -285,18 +285,18 @@ impl Code {
 
     fn ct(&mut self, key: i32) {
         self.expression("ct", |data| {
-            data.u32(2, key as u32);
-            data.u32(1, FIRST);
+            data.u32(CT_KEY, key as u32);
+            data.u32(CT_DREG, FIRST);
         });
     }
 
     fn bitwise(&mut self, register: u32, mask: &[u8]) {
         self.expression("bitwise", |data| {
-            data.u32(1, register);
-            data.u32(2, register);
-            data.u32(3, mask.len() as u32);
-            data.nest(4, |value| value.put(DATA_VALUE, mask));
-            data.nest(5, |value| value.put(DATA_VALUE, &vec![0; mask.len()]));
+            data.u32(BITWISE_SREG, register);
+            data.u32(BITWISE_DREG, register);
+            data.u32(BITWISE_LEN, mask.len() as u32);
+            data.nest(BITWISE_MASK, |value| value.put(DATA_VALUE, mask));
+            data.nest(BITWISE_XOR, |value| value.put(DATA_VALUE, &vec![0; mask.len()]));
         });
     }
 
@@ -305,9 +305,9 @@ impl Code {
             self.refuse(format!("a comparison with {} bytes", value.len()));
         }
         self.expression("cmp", |data| {
-            data.u32(1, FIRST);
-            data.u32(2, operator as u32);
-            data.nest(3, |nested| nested.put(DATA_VALUE, value));
+            data.u32(CMP_SREG, FIRST);
+            data.u32(CMP_OP, operator as u32);
+            data.nest(CMP_DATA, |nested| nested.put(DATA_VALUE, value));
         });
     }
 
@@ -327,7 +327,7 @@ impl Code {
 
     fn constant_register(&mut self, value: &[u8]) {
         self.expression("immediate", |data| {
-            data.u32(1, FIRST);
+            data.u32(IMMEDIATE_DREG, FIRST);
             data.nest(IMMEDIATE_DATA, |nested| nested.put(DATA_VALUE, value));
         });
     }
@@ -343,13 +343,13 @@ impl Code {
             Action::Reject(reject) => self.reject(*reject),
             Action::Dispatch(_, map) => {
                 self.load_all(keys);
-                self.look(map, None, Some(VERDICT), false);
+                self.lookup_expr(map, None, Some(VERDICT), false);
             }
             Action::Branch(_, targets) if targets.is_empty() => {}
             Action::Branch(_, targets) => self.branch(keys, targets),
             Action::SetZone(_, map) => {
                 self.load_all(keys);
-                self.look(map, None, Some(FIRST), false);
+                self.lookup_expr(map, None, Some(FIRST), false);
                 self.zone();
             }
             Action::Zone(zone) => {
@@ -370,8 +370,8 @@ impl Code {
     /// The zone in the first register becomes the frame's.
     fn zone(&mut self) {
         self.expression("ct", |data| {
-            data.u32(2, libc::NFT_CT_ZONE as u32);
-            data.u32(4, FIRST);
+            data.u32(CT_KEY, libc::NFT_CT_ZONE as u32);
+            data.u32(CT_SREG, FIRST);
         });
     }
 
@@ -379,13 +379,13 @@ impl Code {
         self.load_all(keys);
         let elements = targets.iter().map(|(value, target)| (value.clone(), Some(target.clone()))).collect();
         let id = self.constant(keys, elements);
-        self.look("__map%d", Some(id), Some(VERDICT), false);
+        self.lookup_expr("__map%d", Some(id), Some(VERDICT), false);
     }
 
     fn verdict(&mut self, verdict: i32, chain: Option<&Name>) {
         self.expression("immediate", |data| {
-            data.u32(1, VERDICT);
-            data.nest(2, |value| put_verdict(value, verdict, chain));
+            data.u32(IMMEDIATE_DREG, VERDICT);
+            data.nest(IMMEDIATE_DATA, |value| put_verdict(value, verdict, chain));
         });
     }
 
@@ -395,8 +395,8 @@ impl Code {
             Reject::TcpReset => (libc::NFT_REJECT_TCP_RST, 0),
         };
         self.expression("reject", |data| {
-            data.u32(1, kind as u32);
-            data.put(2, &[code as u8]);
+            data.u32(REJECT_TYPE, kind as u32);
+            data.put(REJECT_ICMP_CODE, &[code as u8]);
         });
     }
 }

@@ -5,7 +5,7 @@
 //! kept, so that a rule with an attribute of a later kernel equals none of ours.
 
 use super::anonymous_set::AnonymousSet;
-use super::expr::code;
+use super::expr::encode_expressions;
 use super::message::Attributes;
 use super::object::put_map_verdict;
 use super::reply::{attribute, attributes, number, text};
@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 /// The form of a rule of ours; none for a rule that cannot be encoded.
 pub fn of(family: Family, rule: &Rule) -> Option<Form> {
     const FIRST_SET: u32 = 1;
-    let code = code(family, rule, FIRST_SET).ok()?;
+    let code = encode_expressions(family, rule, FIRST_SET).ok()?;
     let constants = Constants { numbered: &code.sets, named: &BTreeMap::new() };
     Some(Form::new(constants.list(code.attributes.bytes())))
 }

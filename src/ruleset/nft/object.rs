@@ -5,7 +5,7 @@
 
 use super::anonymous_set::AnonymousSet;
 use super::comment::UserData;
-use super::expr::{Code, code, put_counter, put_verdict};
+use super::expr::{Code, encode_expressions, put_counter, put_verdict};
 use super::message::{Attributes, LARGEST, Message, family_number};
 use super::uapi::*;
 use crate::program::ir::SetType;
@@ -62,7 +62,7 @@ impl Encoder {
                 a.text(RULE_CHAIN, name);
             }),
             Change::AddRule(chain, rule) => {
-                let code = code(*family, rule, self.next_set)?;
+                let code = encode_expressions(*family, rule, self.next_set)?;
                 self.rule(to, chain, rule, code)
             }
             Change::AddSet(name, kind) => self.set(to, name, kind),
@@ -196,8 +196,8 @@ impl Encoder {
                 Data::None => {}
                 Data::Verdict => put_verdict_type(a),
                 Data::Zone => {
-                    a.u32(SET_DATA_TYPE, 4);
-                    a.u32(SET_DATA_LEN, 2);
+                    a.u32(SET_DATA_TYPE, TYPE_INTEGER);
+                    a.u32(SET_DATA_LEN, ZONE_LENGTH);
                 }
             }
             a.u32(SET_ID, id);

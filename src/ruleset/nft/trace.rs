@@ -128,21 +128,21 @@ fn rule(attributes: &mut Attributes, chain: &str, meta: u32, index: u32) {
             });
         };
         expression("meta", &|data| {
-            data.u32(2, meta);
-            data.u32(1, REGISTER);
+            data.u32(META_KEY, meta);
+            data.u32(META_DREG, REGISTER);
         });
         expression("cmp", &|data| {
-            data.u32(1, REGISTER);
-            data.u32(2, libc::NFT_CMP_EQ as u32);
-            data.nest(3, |value| value.put(DATA_VALUE, &index.to_ne_bytes()));
+            data.u32(CMP_SREG, REGISTER);
+            data.u32(CMP_OP, libc::NFT_CMP_EQ as u32);
+            data.nest(CMP_DATA, |value| value.put(DATA_VALUE, &index.to_ne_bytes()));
         });
         expression("immediate", &|data| {
-            data.u32(1, REGISTER);
-            data.nest(2, |value| value.put(DATA_VALUE, &[1]));
+            data.u32(IMMEDIATE_DREG, REGISTER);
+            data.nest(IMMEDIATE_DATA, |value| value.put(DATA_VALUE, &[1]));
         });
         expression("meta", &|data| {
-            data.u32(2, META_NFTRACE);
-            data.u32(3, REGISTER);
+            data.u32(META_KEY, META_NFTRACE);
+            data.u32(META_SREG, REGISTER);
         });
     });
 }

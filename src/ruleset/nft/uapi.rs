@@ -64,11 +64,6 @@ pub(super) const ELEM_PAD: u16 = 8;
 
 pub(super) const DATA_VALUE: u16 = 1;
 pub(super) const DATA_VERDICT: u16 = 2;
-pub(super) const IMMEDIATE_DATA: u16 = 2;
-pub(super) const LOOKUP_SET: u16 = 1;
-pub(super) const LOOKUP_SET_ID: u16 = 4;
-pub(super) const META_KEY: u16 = 2;
-pub(super) const META_SREG: u16 = 3;
 pub(super) const VERDICT_CODE: u16 = 1;
 pub(super) const VERDICT_CHAIN: u16 = 2;
 
@@ -78,8 +73,55 @@ pub(super) const EXPR_DATA: u16 = 2;
 pub(super) const COUNTER_BYTES: u16 = 1;
 pub(super) const COUNTER_PACKETS: u16 = 2;
 
-/// Operations of a bitwise expression.
-pub(super) const BITWISE_XOR: u32 = 5;
+/// `NFTA_*` attributes of the expressions, by their kind.
+pub(super) const PAYLOAD_DREG: u16 = 1;
+pub(super) const PAYLOAD_BASE: u16 = 2;
+pub(super) const PAYLOAD_OFFSET: u16 = 3;
+pub(super) const PAYLOAD_LEN: u16 = 4;
+pub(super) const META_DREG: u16 = 1;
+pub(super) const META_KEY: u16 = 2;
+pub(super) const META_SREG: u16 = 3;
+pub(super) const CT_DREG: u16 = 1;
+pub(super) const CT_KEY: u16 = 2;
+pub(super) const CT_SREG: u16 = 4;
+pub(super) const BITWISE_SREG: u16 = 1;
+pub(super) const BITWISE_DREG: u16 = 2;
+pub(super) const BITWISE_LEN: u16 = 3;
+pub(super) const BITWISE_MASK: u16 = 4;
+pub(super) const BITWISE_XOR: u16 = 5;
+pub(super) const BITWISE_OP: u16 = 6;
+pub(super) const BITWISE_SREG2: u16 = 8;
+pub(super) const CMP_SREG: u16 = 1;
+pub(super) const CMP_OP: u16 = 2;
+pub(super) const CMP_DATA: u16 = 3;
+pub(super) const RANGE_SREG: u16 = 1;
+pub(super) const RANGE_OP: u16 = 2;
+pub(super) const RANGE_FROM_DATA: u16 = 3;
+pub(super) const RANGE_TO_DATA: u16 = 4;
+pub(super) const LOOKUP_SET: u16 = 1;
+pub(super) const LOOKUP_SREG: u16 = 2;
+pub(super) const LOOKUP_DREG: u16 = 3;
+pub(super) const LOOKUP_SET_ID: u16 = 4;
+pub(super) const LOOKUP_FLAGS: u16 = 5;
+pub(super) const EXTHDR_DREG: u16 = 1;
+pub(super) const EXTHDR_TYPE: u16 = 2;
+pub(super) const EXTHDR_OFFSET: u16 = 3;
+pub(super) const EXTHDR_LEN: u16 = 4;
+pub(super) const EXTHDR_FLAGS: u16 = 5;
+pub(super) const EXTHDR_OP: u16 = 6;
+pub(super) const CONNLIMIT_COUNT: u16 = 1;
+pub(super) const CONNLIMIT_FLAGS: u16 = 2;
+pub(super) const DYNSET_SET_NAME: u16 = 1;
+pub(super) const DYNSET_OP: u16 = 3;
+pub(super) const DYNSET_SREG_KEY: u16 = 4;
+pub(super) const DYNSET_EXPR: u16 = 7;
+pub(super) const IMMEDIATE_DREG: u16 = 1;
+pub(super) const IMMEDIATE_DATA: u16 = 2;
+pub(super) const REJECT_TYPE: u16 = 1;
+pub(super) const REJECT_ICMP_CODE: u16 = 2;
+
+/// The operation of a bitwise expression that combines two registers.
+pub(super) const BITWISE_OP_XOR: u32 = 5;
 /// A connlimit that holds above its count.
 pub(super) const CONNLIMIT_F_INV: u32 = 1;
 /// An extension header's being there, instead of its content.
@@ -117,3 +159,7 @@ pub(super) const TYPEOF_CONCAT: u32 = 13;
 
 /// Bits of each part in nft's number for the type of a key of several parts.
 pub(super) const TYPE_BITS: u32 = 6;
+
+/// The number of nft for a value that is an integer, and the bytes of a conntrack zone.
+pub(super) const TYPE_INTEGER: u32 = 4;
+pub(super) const ZONE_LENGTH: u32 = 2;

@@ -69,15 +69,16 @@ impl Daemon {
             let Some(link) = self.state.link_at(index) else { continue };
             let sends = (way == Way::In) != link.kind.is_reversed();
             let (interface, direction) = (&link.name, if sends { "from the guest" } else { "to the guest" });
-            match missed {
-                true => warn!(
+            if missed {
+                warn!(
                     interface,
                     direction,
                     carried,
                     seen,
                     "carries frames that no rule sees: tc, XDP, another switch or rules before ours may have them"
-                ),
-                false => info!(interface, direction, carried, seen, "rules see its frames again"),
+                )
+            } else {
+                info!(interface, direction, carried, seen, "rules see its frames again")
             }
         }
     }

@@ -33,8 +33,8 @@ impl Captures {
         self.open.retain(|index, ear| posts.get(index) == Some(ear.spec()) && !ear.has_ended());
     }
 
-    /// Opens those that are missing, as long as there may be more. A guest that is not listened to waits for its address; its turn comes
-    /// when another is known.
+    /// Opens those that are missing, as long as there may be more. A guest without a capture waits for its address; its turn
+    /// comes when another's is known.
     pub fn open(&mut self, posts: &BTreeMap<u32, CaptureSpec>) {
         let mut missing = Vec::new();
         for (index, post) in posts {
@@ -46,7 +46,9 @@ impl Captures {
                 Err(error) => missing.push((index, error)),
             }
         }
-        if let Some((index, error)) = missing.first().filter(|_| !self.short) {
+        if !self.short
+            && let Some((index, error)) = missing.first()
+        {
             let (guests, open) = (missing.len(), self.open.len());
             error!(guests, open, index, reason = %error, "cannot capture from guest interfaces: their addresses are not learned until it can; raise LimitNOFILE, or give the addresses in the bindings");
         }

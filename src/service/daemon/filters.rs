@@ -36,10 +36,8 @@ struct Standard {
 
 /// Records what became of the standard filters, and makes no directory for files where there is none.
 pub(super) fn record(config: &Config) -> Result<(), Failure> {
-    let mut files = match config.filter_dir.exists() {
-        true => files(&Store::open(&config.filter_dir)?)?,
-        false => Files::new(),
-    };
+    let mut files =
+        if config.filter_dir.exists() { files(&Store::open(&config.filter_dir)?)? } else { Files::new() };
     if config.standard_filters {
         let standard = Standard::open(config)?;
         let (_, changed) = standard.look(&mut files)?;
@@ -125,7 +123,7 @@ impl Filters {
     }
 
     fn standard_of(&self, name: &str) -> Option<&Standard> {
-        self.standard.as_ref().filter(|_| is_standard(name))
+        if is_standard(name) { self.standard.as_ref() } else { None }
     }
 }
 

@@ -33,7 +33,10 @@ impl Quota {
 
     /// When it is time to tell how many were left out; none where none were.
     pub fn due(&self) -> Option<Instant> {
-        self.began.filter(|_| self.left_out > 0).map(|began| began + self.per)
+        if self.left_out == 0 {
+            return None;
+        }
+        self.began.map(|began| began + self.per)
     }
 
     /// How many were left out, to be logged now.

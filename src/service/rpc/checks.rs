@@ -2,6 +2,7 @@
 //!
 //! One table has it all; the texts are libvirt's, down to the names of its functions.
 
+use super::procedure;
 use super::proto::{self, COMMAND, Header};
 use crate::engine::api::Request;
 use crate::engine::error::Error;
@@ -58,20 +59,32 @@ pub fn known_flags(head: &Header, request: &Request) -> Result<(), Error> {
 }
 
 const CHECKS: [Check; 9] = [
-    Check { procedure: 177, write: None, flags: Some(("nwfilterGetXMLDesc", 0)) },
-    Check { procedure: 180, write: Some("virNWFilterDefineXML"), flags: None },
-    Check { procedure: 181, write: Some("virNWFilterUndefine"), flags: None },
-    Check { procedure: 286, write: None, flags: Some(("nwfilterConnectListAllNWFilters", 0)) },
-    Check { procedure: 398, write: None, flags: Some(("nwfilterBindingGetXMLDesc", 0)) },
+    Check { procedure: procedure::GET_XML_DESC, write: None, flags: Some(("nwfilterGetXMLDesc", 0)) },
+    Check { procedure: procedure::DEFINE_XML, write: Some("virNWFilterDefineXML"), flags: None },
+    Check { procedure: procedure::UNDEFINE, write: Some("virNWFilterUndefine"), flags: None },
     Check {
-        procedure: 399,
+        procedure: procedure::LIST_ALL_FILTERS,
+        write: None,
+        flags: Some(("nwfilterConnectListAllNWFilters", 0)),
+    },
+    Check {
+        procedure: procedure::BINDING_GET_XML_DESC,
+        write: None,
+        flags: Some(("nwfilterBindingGetXMLDesc", 0)),
+    },
+    Check {
+        procedure: procedure::BINDING_CREATE_XML,
         write: Some("virNWFilterBindingCreateXML"),
         flags: Some(("nwfilterBindingCreateXML", 1)),
     },
-    Check { procedure: 400, write: Some("virNWFilterBindingDelete"), flags: None },
-    Check { procedure: 401, write: None, flags: Some(("nwfilterConnectListAllNWFilterBindings", 0)) },
+    Check { procedure: procedure::BINDING_DELETE, write: Some("virNWFilterBindingDelete"), flags: None },
     Check {
-        procedure: 431,
+        procedure: procedure::LIST_ALL_BINDINGS,
+        write: None,
+        flags: Some(("nwfilterConnectListAllNWFilterBindings", 0)),
+    },
+    Check {
+        procedure: procedure::DEFINE_XML_FLAGS,
         write: Some("virNWFilterDefineXMLFlags"),
         flags: Some(("nwfilterDefineXMLFlags", 1)),
     },

@@ -292,12 +292,18 @@ impl Connection {
         self.frame_since = self.frame_since.map(|_| now);
     }
 
+    /// Since when a frame is incomplete; none while no more of it may be read.
+    fn frame_begun(&self) -> Option<Instant> {
+        if self.may_read() { self.frame_since } else { None }
+    }
+
     /// The next moment at which something is overdue.
     fn next_due(&self) -> Option<Instant> {
         let limits = &self.pool.limits;
-        let frame = self.frame_since.filter(|_| self.may_read()).map(|since| since + limits.frame_deadline);
+        let frame = self.frame_begun().map(|since| since + limits.frame_deadline);
         let write = (!self.outgoing.is_empty()).then(|| self.sent_since + limits.write_deadline);
-        let beat = self.session.next_beat().filter(|_| !self.closing).map(|after| self.started + after);
+        let beat = if self.closing { None } else { self.session.next_beat() };
+        let beat = beat.map(|after| self.started + after);
         [frame, write, beat].into_iter().flatten().min()
     }
 
@@ -306,8 +312,7 @@ impl Connection {
         if !self.outgoing.is_empty() && over(now, self.sent_since, limits.write_deadline) {
             return Err(DisconnectReason::SlowReader);
         }
-        let frame_since = self.frame_since.filter(|_| self.may_read());
-        if frame_since.is_some_and(|since| over(now, since, limits.frame_deadline)) {
+        if self.frame_begun().is_some_and(|since| over(now, since, limits.frame_deadline)) {
             return Err(DisconnectReason::SlowWriter);
         }
         self.beat()

@@ -21,6 +21,7 @@
 //! An error of this program has the diagnostics behind libvirt's fields ([`faults`]).
 
 use super::faults;
+use super::procedure;
 use super::xdr::{Malformed, Reader, Writer};
 use crate::document::xml::decode;
 use crate::engine::api::{BindingId, FilterId, Reply, Request};
@@ -207,21 +208,29 @@ pub fn request(program: u32, procedure: i32, body: &[u8]) -> Option<Result<Reque
 
 fn remote_request(procedure: i32, from: &mut Reader) -> Result<Option<Request>, Malformed> {
     Ok(Some(match procedure {
-        175 => Request::LookupFilterByName { name: string(from)? },
-        176 => Request::LookupFilterByUuid { uuid: uuid(from)? },
-        177 => Request::FilterXml { uuid: filter(from)?.uuid, flags: from.u32()? },
-        178 => Request::CountFilters,
+        procedure::LOOKUP_BY_NAME => Request::LookupFilterByName { name: string(from)? },
+        procedure::LOOKUP_BY_UUID => Request::LookupFilterByUuid { uuid: uuid(from)? },
+        procedure::GET_XML_DESC => Request::FilterXml { uuid: filter(from)?.uuid, flags: from.u32()? },
+        procedure::NUM_OF_FILTERS => Request::CountFilters,
         // A negative number becomes one beyond every maximum; the session refuses it by what was sent.
-        179 => Request::ListFilterNames { max: usize::try_from(from.i32()?).unwrap_or(usize::MAX) },
-        180 => Request::DefineFilter { xml: document(from)?, flags: 0 },
-        181 => Request::UndefineFilter { uuid: filter(from)?.uuid },
-        286 => Request::ListAllFilters { need_results: from.bool()?, flags: from.u32()? },
-        397 => Request::LookupBinding { portdev: string(from)? },
-        398 => Request::BindingXml { portdev: binding(from)?.portdev, flags: from.u32()? },
-        399 => Request::CreateBinding { xml: document(from)?, flags: from.u32()? },
-        400 => Request::DeleteBinding { portdev: binding(from)?.portdev },
-        401 => Request::ListAllBindings { need_results: from.bool()?, flags: from.u32()? },
-        431 => Request::DefineFilter { xml: document(from)?, flags: from.u32()? },
+        procedure::LIST_FILTER_NAMES => {
+            Request::ListFilterNames { max: usize::try_from(from.i32()?).unwrap_or(usize::MAX) }
+        }
+        procedure::DEFINE_XML => Request::DefineFilter { xml: document(from)?, flags: 0 },
+        procedure::UNDEFINE => Request::UndefineFilter { uuid: filter(from)?.uuid },
+        procedure::LIST_ALL_FILTERS => {
+            Request::ListAllFilters { need_results: from.bool()?, flags: from.u32()? }
+        }
+        procedure::BINDING_LOOKUP => Request::LookupBinding { portdev: string(from)? },
+        procedure::BINDING_GET_XML_DESC => {
+            Request::BindingXml { portdev: binding(from)?.portdev, flags: from.u32()? }
+        }
+        procedure::BINDING_CREATE_XML => Request::CreateBinding { xml: document(from)?, flags: from.u32()? },
+        procedure::BINDING_DELETE => Request::DeleteBinding { portdev: binding(from)?.portdev },
+        procedure::LIST_ALL_BINDINGS => {
+            Request::ListAllBindings { need_results: from.bool()?, flags: from.u32()? }
+        }
+        procedure::DEFINE_XML_FLAGS => Request::DefineFilter { xml: document(from)?, flags: from.u32()? },
         _ => return Ok(None),
     }))
 }
@@ -259,19 +268,34 @@ fn verb(from: &mut Reader) -> Result<IpsetVerb, Malformed> {
 /// Appends the body that answers `call` with `reply`; an error where the two do not fit or the reply is too big.
 pub fn result(to: &mut Writer, call: &Header, reply: &Reply) -> Result<(), Error> {
     let to = match (call.program, call.procedure, reply) {
-        (REMOTE, 175 | 176 | 180 | 431, Reply::Filter(it)) => write_filter(to, it),
-        (REMOTE, 397 | 399, Reply::Binding(it)) => write_binding(to, it),
-        (REMOTE, 177 | 398, Reply::Xml(text)) => to.string(short(text, STRING_MAX)?),
-        (REMOTE, 178, Reply::Count(count)) => write_count(to, *count),
-        (REMOTE, 179, Reply::Names(names)) => write_names(to, limited("nwfilters", names)?),
-        (REMOTE, 286, Reply::Filters(all)) => {
+        (
+            REMOTE,
+            procedure::LOOKUP_BY_NAME
+            | procedure::LOOKUP_BY_UUID
+            | procedure::DEFINE_XML
+            | procedure::DEFINE_XML_FLAGS,
+            Reply::Filter(it),
+        ) => write_filter(to, it),
+        (REMOTE, procedure::BINDING_LOOKUP | procedure::BINDING_CREATE_XML, Reply::Binding(it)) => {
+            write_binding(to, it)
+        }
+        (REMOTE, procedure::GET_XML_DESC | procedure::BINDING_GET_XML_DESC, Reply::Xml(text)) => {
+            to.string(short(text, STRING_MAX)?)
+        }
+        (REMOTE, procedure::NUM_OF_FILTERS, Reply::Count(count)) => write_count(to, *count),
+        (REMOTE, procedure::LIST_FILTER_NAMES, Reply::Names(names)) => {
+            write_names(to, limited("nwfilters", names)?)
+        }
+        (REMOTE, procedure::LIST_ALL_FILTERS, Reply::Filters(all)) => {
             write_count(to.array(limited("nwfilters", all)?, write_filter), all.len())
         }
-        (REMOTE, 401, Reply::Bindings(all)) => {
+        (REMOTE, procedure::LIST_ALL_BINDINGS, Reply::Bindings(all)) => {
             write_count(to.array(limited("nwfilter_bindings", all)?, write_binding), all.len())
         }
-        (REMOTE, 286 | 401, Reply::Count(count)) => write_count(to.u32(0), *count),
-        (REMOTE, 181 | 400, Reply::Done) => to,
+        (REMOTE, procedure::LIST_ALL_FILTERS | procedure::LIST_ALL_BINDINGS, Reply::Count(count)) => {
+            write_count(to.u32(0), *count)
+        }
+        (REMOTE, procedure::UNDEFINE | procedure::BINDING_DELETE, Reply::Done) => to,
         (COMMAND, command::STATUS | command::BOUND | command::DEFINE, Reply::Json(text))
         | (COMMAND, command::PLAN, Reply::Text(text)) => to.string(short(text, FRAME_MAX - 64)?),
         (COMMAND, command::IPSET, Reply::Names(names)) => write_names(to, names),

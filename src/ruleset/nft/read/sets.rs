@@ -90,9 +90,11 @@ pub(super) fn read_constants(
     for (name, content) in &mut constants {
         elements_of(link, family, name, &mut |element| {
             let datum = attribute(element, ELEM_DATA).map(form::datum).unwrap_or_default();
-            match key_of(element).filter(|_| !is_strange(element, Data::Verdict, Counted::No)) {
-                Some(key) => drop(content.elements.insert(key, datum)),
-                None => content.strange = true,
+            match key_of(element) {
+                Some(key) if !is_strange(element, Data::Verdict, Counted::No) => {
+                    content.elements.insert(key, datum);
+                }
+                _ => content.strange = true,
             }
         })?;
     }
@@ -184,8 +186,10 @@ fn read_element(element: &[u8], data: Data) -> Option<(Bytes, Datum)> {
         Data::Verdict => {
             let verdict = attribute(value()?, DATA_VERDICT)?;
             let code = attribute(verdict, VERDICT_CODE).and_then(number)?.cast_signed();
-            let chain = named(verdict, VERDICT_CHAIN).filter(|_| code == libc::NFT_JUMP);
-            Datum::Jump(chain?)
+            if code != libc::NFT_JUMP {
+                return None;
+            }
+            Datum::Jump(named(verdict, VERDICT_CHAIN)?)
         }
         Data::Zone => {
             Datum::Zone(u16::from_ne_bytes(attribute(value()?, DATA_VALUE)?.get(..2)?.try_into().ok()?))
