@@ -215,8 +215,8 @@ impl Worker {
     /// that is there.
     fn fill_ipsets(&mut self, plan: &mut Plan) -> Result<(), Refused> {
         let replaced = replaced(plan);
-        let anew = plan.switch.iter().filter(|step| replaced.contains(&step.family));
-        if !plan.prepare.iter().chain(anew).any(|step| made_ipset(step).is_some()) {
+        let replaced_table = plan.switch.iter().filter(|step| replaced.contains(&step.family));
+        if !plan.prepare.iter().chain(replaced_table).any(|step| made_ipset(step).is_some()) {
             return Ok(());
         }
         let names: BTreeSet<Name> =
@@ -224,10 +224,10 @@ impl Worker {
         let observed = read::observe_sets(&mut self.link, &|name| names.contains(name))
             .map_err(|error| Refused::unsent("the sets in force", error.to_string()))?;
         let prepare = std::mem::take(&mut plan.prepare).into_iter();
-        plan.prepare = prepare.flat_map(|step| filled(step, &observed, Anew::No)).collect();
+        plan.prepare = prepare.flat_map(|step| filled(step, &observed, Replaced::No)).collect();
         let switch = std::mem::take(&mut plan.switch).into_iter();
         let fill = |step: Step| {
-            if replaced.contains(&step.family) { filled(step, &observed, Anew::Yes) } else { vec![step] }
+            if replaced.contains(&step.family) { filled(step, &observed, Replaced::Yes) } else { vec![step] }
         };
         plan.switch = switch.flat_map(fill).collect();
         Ok(())
@@ -348,16 +348,16 @@ fn replaced(plan: &Plan) -> BTreeSet<Family> {
 
 /// Whether a table is replaced, whatever the existing one holds.
 #[derive(PartialEq, Eq)]
-enum Anew {
+enum Replaced {
     Yes,
     No,
 }
 
 /// A step, with the elements of the set that it makes where that is an ipset.
-fn filled(step: Step, observed: &Observed, anew: Anew) -> Vec<Step> {
+fn filled(step: Step, observed: &Observed, replaced_table: Replaced) -> Vec<Step> {
     let Some((name, kind)) = made_ipset(&step) else { return vec![step] };
     let there = observed.families.get(&step.family).is_some_and(|table| table.sets.contains_key(name));
-    if there && anew == Anew::No {
+    if there && replaced_table == Replaced::No {
         return Vec::new();
     }
     let others = observed.families.values().filter_map(|table| table.sets.get(name));
