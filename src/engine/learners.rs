@@ -304,7 +304,7 @@ impl State {
         Book(book)
     }
 
-    /// What `nwfilter status` tells of a learner.
+    /// What `nwfilter status` reports of a learner.
     pub(super) fn lesson(&self, index: u32) -> Option<Learning> {
         let learner = &self.learners.get(&index)?.learner;
         let address = |(address, learned): (Ipv4Addr, &Learned)| Address {

@@ -162,7 +162,7 @@ impl State {
         self.firewall = self.firewall.unreserve(portdev);
     }
 
-    /// What has to be done at a time: bindings whose grace is over are let go, leases that ran out end.
+    /// What has to be done at a time: bindings whose grace period is over are removed, leases that ran out end.
     pub fn expire(&self, now: Duration) -> Change {
         let mut next = self.clone();
         for (portdev, _) in self.leaving.iter().filter(|(_, deadline)| **deadline <= now) {

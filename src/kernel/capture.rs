@@ -142,7 +142,7 @@ async fn capture(spec: CaptureSpec, mut socket: Open, to: mpsc::Sender<Observati
     }
 }
 
-/// One frame, or none where it tells nothing. The buffer lives no longer than this call: a thousand ears share one stack.
+/// One frame, or none where it carries no observation. The buffer lives no longer than this call: a thousand captures share one stack.
 fn poll_frame(stream: &mut RawPacketStream, context: &mut Context<'_>) -> Poll<io::Result<Option<Frame>>> {
     let mut bytes = [0; LONGEST as usize];
     let mut buffer = ReadBuf::new(&mut bytes);

@@ -215,7 +215,7 @@ struct Counting<'a> {
 /// The rules of a table that count.
 type Rules = for<'a> fn(&'a ObservedTable, &'a Table) -> Vec<Counting<'a>>;
 
-/// Those that the kernel tells of.
+/// Those that the kernel reports.
 fn reported<'a>(seen: &'a ObservedTable, _: &'a Table) -> Vec<Counting<'a>> {
     let of_chain = |(name, chain): (&'a Name, &'a ObservedChain)| {
         let rules = chain.rules.iter().filter_map(move |rule| {

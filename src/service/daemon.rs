@@ -344,7 +344,7 @@ impl Daemon {
     async fn expire(&mut self) {
         let now = self.now();
         if let Err(refused) = self.commit(self.state.expire(now)).await {
-            error!(reason = %refused.message, "deleted bindings stay in force for now");
+            error!(reason = %refused.message, "deleted bindings stay in force for now: the kernel refused to delete their rules; it is tried again");
             self.state = self.state.put_off(now, now + AGAIN);
         }
     }
@@ -372,7 +372,10 @@ impl Daemon {
         self.settings.reload(&mut self.config);
         match self.filters.read(self.state.firewall().filters()) {
             Ok(found) => self.commit_filters(found).await,
-            Err(fault) => error!(reason = transaction::chain(&fault), "filters stay as they were"),
+            Err(fault) => error!(
+                reason = transaction::chain(&fault),
+                "filters stay as they were: the reload was refused; mend what the reason names and reload again"
+            ),
         }
         self.retry_closed().await;
         systemd::tell(systemd::State::Ready);

@@ -44,7 +44,7 @@ pub struct Dropped {
     pub bytes: u64,
 }
 
-/// What a status tells of drops. Those of no rule, or of one that is no more, have empty labels.
+/// What a status reports of drops. Those of no rule, or of one that is no more, have empty labels.
 pub fn dropped(status: &Status) -> Vec<Dropped> {
     let of = |interface: &Interface| {
         let name = interface.name.clone().unwrap_or_default();

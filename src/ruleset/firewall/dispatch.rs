@@ -163,7 +163,7 @@ impl Firewall {
         left.iter().for_each(|(hooks, prefix)| self.count(*hooks, prefix, false));
     }
 
-    /// Takes an interface out of the tables it sat in as this member.
+    /// Removes an interface from the tables that had it as this member.
     pub(super) fn remove_interface(&mut self, member: &BoundInterface, attach_point: AttachPoint) {
         for hooks in [attach_point, AttachPoint::Packets, AttachPoint::Port] {
             self.clear_slots(member.index, hooks);

@@ -52,7 +52,7 @@ pub(super) struct Side {
     entry: Entry,
     interface: Interface,
     name: From,
-    /// The chain of a program, of one that is not turned round.
+    /// The chain of a program, where its directions are not reversed.
     chain: &'static str,
     pub(super) map: &'static str,
 }
@@ -250,7 +250,7 @@ pub fn has_hooks(table: &Table) -> bool {
     next.is_some_and(|(name, _)| matches!(ChainName::parse(name), Some(ChainName::Device(..))))
 }
 
-/// The names of devices whose frames are led to the dispatch, both ways.
+/// The names of devices whose frames go to the dispatch, in both directions.
 pub fn hooked(table: &Table) -> BTreeSet<&str> {
     let at = |point| {
         let hooks = table.chains.values().filter_map(|chain| chain.hook.as_ref());

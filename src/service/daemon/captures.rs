@@ -1,4 +1,4 @@
-//! The ears that are open: those that the state asks for, no more and no fewer.
+//! The open captures: those that the state asks for, no more and no fewer.
 
 use crate::guest::observation::{CaptureSpec, Observation};
 use crate::kernel::capture::{Capture, listen};
@@ -7,10 +7,10 @@ use std::io;
 use tokio::sync::mpsc;
 use tracing::error;
 
-/// Sightings that wait for their turn; ears wait beyond.
+/// Observations that wait for their turn; captures wait beyond.
 const SIGHTINGS: usize = 256;
 
-/// Open ears by the index of the guest's link.
+/// Open captures by the index of the guest's link.
 #[derive(Debug)]
 pub struct Captures {
     open: BTreeMap<u32, Capture>,
@@ -30,7 +30,7 @@ impl Captures {
 
     /// Closes those that are not asked for any longer.
     pub fn close(&mut self, posts: &BTreeMap<u32, CaptureSpec>) {
-        self.open.retain(|index, ear| posts.get(index) == Some(ear.spec()) && !ear.has_ended());
+        self.open.retain(|index, capture| posts.get(index) == Some(capture.spec()) && !capture.has_ended());
     }
 
     /// Opens those that are missing, as long as there may be more. A guest without a capture waits for its address; its turn
@@ -42,7 +42,7 @@ impl Captures {
                 continue;
             }
             match self.listen(*post) {
-                Ok(ear) => drop(self.open.insert(*index, ear)),
+                Ok(capture) => drop(self.open.insert(*index, capture)),
                 Err(error) => missing.push((index, error)),
             }
         }

@@ -29,7 +29,11 @@ impl Daemon {
 
     /// A guest whose rules the kernel refuses is closed.
     async fn on_observation_failed(&mut self, guest: u32, why: &str) {
-        error!(index = guest, reason = why, "not learned");
+        error!(
+            index = guest,
+            reason = why,
+            "address not learned: the rules with it were refused and the interface is blocked"
+        );
         if let Some(link) = self.state.link_at(guest).cloned() {
             self.block(&link, why).await;
         }

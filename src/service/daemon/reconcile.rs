@@ -167,7 +167,7 @@ impl Daemon {
         if self.kernel_state == KernelState::Diverged
             && let Err(failure) = self.reconcile().await
         {
-            error!(reason = %failure, "rules of a change that was refused stay in force for now");
+            error!(reason = %failure, "rules of a refused change stay in force for now: the kernel refused the undo, too; it is tried again");
             self.cleanup_due = Some(Instant::now() + AGAIN);
         }
     }

@@ -49,7 +49,7 @@ pub fn lock(config: &Config) -> Result<Lock, Failure> {
 pub fn raise_open_files() {
     let limit = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
-        warn!(reason = %error, "the number of open files stays limited");
+        warn!(reason = %error, "the number of open files stays limited: fewer clients and guests can be served; raise LimitNOFILE of the unit");
     }
 }
 
@@ -241,7 +241,7 @@ pub fn foreign(ready: &mut AsyncFdReadyMutGuard<'_, Watch>) -> Option<String> {
             Ok(Some(event)) => who = Some(event.to_string()),
             Ok(None) => break,
             Err(error) => {
-                warn!(reason = %error, "changes of rules may have been missed");
+                warn!(reason = %error, "changes of rules may have been missed: all tables are compared");
                 who = Some("another program".into());
                 break;
             }

@@ -87,7 +87,11 @@ impl Daemon {
     pub(super) async fn try_commit(&mut self, change: Change) -> Result<Reply, CommitError> {
         let outcome = self.stage(&change).await;
         if outcome.is_ok() {
-            change.notices.iter().take(NOTICES).for_each(|notice| warn!(%notice, "taken"));
+            change
+                .notices
+                .iter()
+                .take(NOTICES)
+                .for_each(|notice| warn!(%notice, "accepted in spite of what the notice says"));
             let left = std::mem::replace(&mut self.state, change.next);
             trail::tell(&left, &self.state);
             self.unguard(&left);
@@ -160,7 +164,10 @@ impl Daemon {
     fn put_back(&mut self, mut transaction: Transaction) {
         let now = self.now();
         if let Err(fault) = transaction.rollback(&mut self.addresses, now) {
-            error!(reason = chain(&fault), "a change was refused and its document is still there for now");
+            error!(
+                reason = chain(&fault),
+                "a change was refused and its document is still there for now: the disk refused the undo; free it, it is tried again"
+            );
             self.unsettled.0.append(&mut transaction.0);
         }
         self.remember_to_settle();
@@ -179,7 +186,7 @@ impl Daemon {
         self.rollback_kernel().await;
         let now = self.now();
         if !self.unsettled.0.is_empty() && self.unsettled.rollback(&mut self.addresses, now).is_ok() {
-            warn!("the document of a refused change is put back");
+            warn!("the document that a refused change had replaced is restored");
         }
     }
 

@@ -93,7 +93,7 @@ impl Client {
         self.call(COMMAND, command::UNDEFINE, &written(|to| to.string(name))).map(drop)
     }
 
-    /// Looks at or changes the named set of addresses; what the daemon tells of it comes back.
+    /// Looks at or changes the named set of addresses; what the daemon answers comes back.
     pub fn ipset(
         &mut self,
         name: &str,

@@ -165,7 +165,12 @@ impl Pool {
         let mut quota = self.full.lock().expect("no thread panics while it is held");
         if let Some(left_out) = quota.ask(Instant::now()) {
             let (limit, access) = (self.limits.clients, self.access);
-            tracing::warn!(limit, ?access, left_out, "all places for clients are taken");
+            tracing::warn!(
+                limit,
+                ?access,
+                left_out,
+                "all places for clients are taken: a new client is turned away; raise max_clients"
+            );
         }
     }
 
@@ -207,7 +212,7 @@ async fn admit(
             accepted = pool.accept(&socket) => match accepted {
                 Ok((stream, place)) => drop(connections.spawn(client(stream, place, pool.clone(), ends.clone()))),
                 Err(error) => {
-                    tracing::warn!(%error, "no client can be accepted");
+                    tracing::warn!(%error, "no client can be accepted until a file descriptor is free; raise LimitNOFILE of the unit");
                     tokio::time::sleep(RETRY).await;
                 }
             },
