@@ -19,6 +19,7 @@ pub enum Base {
 /// A header field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[expect(missing_docs, reason = "the names are the ones of the headers")]
+#[non_exhaustive]
 pub enum Field {
     EtherDaddr,
     EtherSaddr,

@@ -94,6 +94,7 @@ pub struct Match {
 
 /// The value of an attribute.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Value {
     /// Any attribute can be a variable.
     Variable(Access),
@@ -154,6 +155,7 @@ pub enum Side {
 
 /// `@action`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Action {
     /// Refused in silence.
     Drop,

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 /// How addresses are found out, as the variable `CTRL_IP_LEARNING` says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Mode {
     /// From whatever shows them first.
     Any,
@@ -70,6 +71,7 @@ struct Asked {
 
 /// What a frame changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Heard {
     /// Nothing.
     Nothing,

@@ -24,6 +24,7 @@ pub struct Learned {
 
 /// From what an address was learned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum How {
     /// The guest called itself so in ARP.
     Arp,
@@ -64,6 +65,7 @@ pub struct Table(BTreeMap<Ipv4Addr, Learned>);
 
 /// What a grant changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Grant {
     /// The address is new.
     New,

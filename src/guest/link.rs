@@ -21,6 +21,7 @@ pub struct Link {
 
 /// What kind of device a link is, as far as filtering cares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Kind {
     /// A tun device that carries Ethernet frames.
     Tap,
@@ -54,6 +55,7 @@ impl Kind {
 
 /// The modes of a macvtap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum MacvtapMode {
     /// Siblings do not see each other.
     Private,
@@ -71,6 +73,7 @@ pub enum MacvtapMode {
 
 /// What happened to a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum LinkEvent {
     /// A link is there that was not.
     Appeared(Link),

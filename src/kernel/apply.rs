@@ -73,6 +73,7 @@ pub const TRIES: usize = 3;
 
 /// The batches that can be refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Stage {
     /// What shuts packets out for a moment.
     Pause,

@@ -40,6 +40,7 @@ pub struct Options {
 #[cfg_attr(feature = "report", derive(serde::Deserialize, serde::Serialize))]
 #[cfg_attr(feature = "service", derive(clap::ValueEnum))]
 #[cfg_attr(feature = "report", serde(rename_all = "lowercase"))]
+#[non_exhaustive]
 pub enum HostToGuest {
     /// The Ethernet layer judges them and the IP layer does not, as in libvirt.
     #[default]
@@ -92,6 +93,7 @@ pub struct Packets {
 
 /// Where the frames of an interface are seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum AttachPoint {
     /// On their way through a bridge.
     Bridge,

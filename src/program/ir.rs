@@ -34,6 +34,7 @@ pub const TABLE: &str = "nwfilter";
 
 /// The families we use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Family {
     /// Frames through a bridge.
     Bridge,
@@ -78,6 +79,7 @@ pub struct Hook {
 /// The hooks of all families.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[expect(missing_docs, reason = "the names are nftables'")]
+#[non_exhaustive]
 pub enum Point {
     Prerouting,
     Input,
@@ -120,6 +122,7 @@ pub struct SetType {
 
 /// What a set or map maps to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Data {
     /// A plain set.
     None,
@@ -131,6 +134,7 @@ pub enum Data {
 
 /// What one element maps to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Datum {
     /// An element of a plain set.
     None,
@@ -142,6 +146,7 @@ pub enum Datum {
 
 /// What the elements of a set decide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Role {
     /// Which interfaces are bound and which program their frames enter: changed by a switch alone.
     Dispatch,
@@ -153,6 +158,7 @@ pub enum Role {
 
 /// The type of one part of a set's key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum KeyType {
     /// An interface index, in host byte order.
     IfIndex,
@@ -226,6 +232,7 @@ pub struct Origin {
 
 /// One condition.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Match {
     /// The key equals the value, or with `negated` does not.
     Compare {
@@ -314,6 +321,7 @@ pub struct Key {
 
 /// What can be read of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum From {
     /// A header field.
     Field(Field),
@@ -342,6 +350,7 @@ pub enum From {
 
 /// Which set a lookup reads.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum SetRef {
     /// A named set of the same table.
     Named(Name),
@@ -351,6 +360,7 @@ pub enum SetRef {
 
 /// What a rule does with a frame that matches.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Action {
     /// Let through this table.
     Accept,
@@ -388,6 +398,7 @@ pub enum Action {
 
 /// Verdicts a constant map may hold.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Verdict {
     /// Let through.
     Accept,
@@ -401,6 +412,7 @@ pub enum Verdict {
 
 /// The answer that the sender of a rejected frame gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Reject {
     /// ICMP or ICMPv6 port unreachable.
     PortUnreachable,

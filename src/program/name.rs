@@ -17,6 +17,7 @@ const DIGEST_DIGITS: usize = 12;
 
 /// What a set's name says.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SetName<'a> {
     /// One of those that every table has.
     Table(&'a str),
@@ -34,6 +35,7 @@ pub enum SetName<'a> {
 
 /// What a chain's name says.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ChainName<'a> {
     /// One of those that every table has.
     Table(&'a str),

@@ -46,6 +46,7 @@ pub struct Resolved {
 
 /// One place of the Ethernet layer's root chain.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Step {
     /// A rule.
     Rule(Rule),
@@ -72,6 +73,7 @@ pub struct Rule {
 
 /// What a frame must meet.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Condition {
     /// This holds.
     Is(Test),
@@ -96,6 +98,7 @@ pub struct Part {
 
 /// Where the members of a [`Condition::Member`] come from.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Members {
     /// From the set that each member of the program fills.
     Slot(Slot),
@@ -105,6 +108,7 @@ pub enum Members {
 
 /// One statement about a frame, without variables.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Test {
     /// The field, with only the bits of the mask, equals the value.
     Equals {

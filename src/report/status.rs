@@ -91,6 +91,7 @@ impl Guest {
 /// Where a program sits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Seat {
     /// At the hooks of all bridges; the name of the interface's own, if it is a port of one.
     Bridge(Option<String>),

@@ -83,6 +83,7 @@ pub struct Policy {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "report", derive(serde::Deserialize))]
 #[cfg_attr(feature = "report", serde(rename_all = "lowercase"))]
+#[non_exhaustive]
 pub enum Placement {
     /// At the bridge's hooks.
     #[default]
@@ -108,6 +109,7 @@ pub struct BoundInterface {
 
 /// What the frames of an interface must pass.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Rules {
     /// The filter of this name, with the filters it refers to.
     Filter(String),

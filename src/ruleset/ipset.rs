@@ -19,6 +19,7 @@ use std::net::IpAddr;
 
 /// What is done to a named set of addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum IpsetVerb {
     /// Nothing, its addresses are asked for.
     List = 0,
@@ -32,6 +33,7 @@ pub enum IpsetVerb {
 
 /// Why a set was not changed.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Fault {
     /// Not an address.
     #[error("{0:?} is no IPv4 or IPv6 address")]

@@ -27,6 +27,7 @@ use reply::{Fault, Refusal};
 
 /// Which promises our tables ask of the kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Ownership {
     /// Our socket owns the table: no other process can change it, and it stays when our process ends.
     OwnedAndKept,

@@ -8,6 +8,7 @@ use crate::document::field::Field;
 
 /// At which layer rules of a protocol are judged. A frame must pass both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Layer {
     /// The Ethernet layer, in chains.
     Ethernet,
@@ -45,6 +46,7 @@ pub struct Attribute {
 
 /// The type of an attribute's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Kind {
     /// 8 bits, decimal or hexadecimal.
     U8,
@@ -92,6 +94,7 @@ pub enum Kind {
 
 /// What an attribute says about a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Role {
     /// The field has this value, or one of the range that a [`Role::EndOf`] closes.
     Is(Field),

@@ -23,6 +23,7 @@ pub struct Entry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "service", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "service", serde(rename_all = "snake_case"))]
+#[non_exhaustive]
 pub enum Choice {
     /// The filter as it ships: it never had a file.
     Standard,
@@ -36,6 +37,7 @@ pub enum Choice {
 
 /// What the directory has under a filter's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Found<'a> {
     /// No file.
     Nothing,
@@ -47,6 +49,7 @@ pub enum Found<'a> {
 
 /// What is in force of a standard filter.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Taken {
     /// The file of the directory, whatever is wrong with it.
     File,

@@ -34,6 +34,7 @@ pub const FOREVER: u32 = u32::MAX;
 /// The kinds of messages (option 53).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names are those of RFC 2131")]
+#[non_exhaustive]
 pub enum Kind {
     Discover,
     Offer,

@@ -17,6 +17,7 @@ pub struct Dhcp6 {
 
 /// The kinds of messages that change what a client may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Kind {
     /// From a server: the addresses are the client's.
     Reply,

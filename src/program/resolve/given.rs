@@ -62,6 +62,7 @@ const SERVERS_HELP: &str =
 
 /// What comes of a parameter that is overlooked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Risk {
     /// Nothing: it is right, and not needed.
     Idle,

@@ -12,6 +12,7 @@ pub struct Packets<'a> {
 
 /// Why a file is no capture of Ethernet frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Unreadable {
     /// It begins with neither magic number.
     NoCapture,

@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// What a frame is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Sketch {
     /// `who-has A tell B`, or `A is-at MAC`.
     Arp(String),

@@ -12,6 +12,7 @@ use imbl::{OrdMap, OrdSet};
 
 /// Where the frames of an interface are seen.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Attachment {
     /// On their way through a bridge, of which it is a port. Which one matters only where connections are tracked.
     Bridge(Option<BridgePort>),

@@ -11,6 +11,7 @@ use std::fmt;
 
 /// Something about our tables.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Event {
     /// Another process changed our tables.
     Foreign {

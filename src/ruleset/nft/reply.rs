@@ -26,6 +26,7 @@ pub struct Refusal {
 
 /// Why a step was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Fault {
     /// By us, before anything was sent.
     Unencodable(String),

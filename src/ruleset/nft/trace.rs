@@ -12,6 +12,7 @@ use crate::program::ir::Family;
 
 /// Where an interface's frames are judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum At<'a> {
     /// At the bridge's hooks.
     Bridge,

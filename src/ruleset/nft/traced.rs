@@ -28,6 +28,7 @@ pub struct Traced {
 
 /// What a traced rule said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Verdict {
     /// The frame is dropped.
     Drop,
