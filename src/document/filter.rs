@@ -155,7 +155,6 @@ pub enum Side {
 
 /// `@action`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
 pub enum Action {
     /// Refused in silence.
     Drop,

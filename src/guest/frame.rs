@@ -30,7 +30,6 @@ pub struct Frame {
 
 /// What a frame tells of addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Sighting {
     /// An ARP request or reply for IPv4 over Ethernet.
     Arp {

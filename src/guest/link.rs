@@ -73,7 +73,6 @@ pub enum MacvtapMode {
 
 /// What happened to a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum LinkEvent {
     /// A link is there that was not.
     Appeared(Link),

@@ -46,7 +46,6 @@ pub struct Resolved {
 
 /// One place of the Ethernet layer's root chain.
 #[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
 pub enum Step {
     /// A rule.
     Rule(Rule),

@@ -109,7 +109,6 @@ pub struct BoundInterface {
 
 /// What the frames of an interface must pass.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
 pub enum Rules {
     /// The filter of this name, with the filters it refers to.
     Filter(String),

@@ -19,7 +19,6 @@ use std::net::IpAddr;
 
 /// What is done to a named set of addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum IpsetVerb {
     /// Nothing, its addresses are asked for.
     List = 0,

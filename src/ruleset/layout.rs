@@ -62,7 +62,6 @@ const ELSEWHERE: &str = "elsewhere";
 
 /// How an interface's frames get to its program.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
 pub enum DispatchTarget {
     /// As a member of the shared program of this name.
     Shared(Name),

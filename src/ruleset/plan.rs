@@ -48,7 +48,6 @@ pub struct Step {
 
 /// What a step does.
 #[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
 pub enum Change {
     /// Make our table, or take it over if it is there.
     AddTable,

@@ -46,7 +46,6 @@ pub struct Attribute {
 
 /// The type of an attribute's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
 pub enum Kind {
     /// 8 bits, decimal or hexadecimal.
     U8,
