@@ -43,7 +43,7 @@ pub struct Kernel {
 /// When a plan's retire is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retire {
-    /// Before the answer, which then tells of its refusals.
+    /// Before the answer, which then reports its refusals.
     BeforeAnswer,
     /// After the answer; a later answer reports its refusals. A later plan does not wait for it, unless it touches
     /// what is deleted.
@@ -53,7 +53,7 @@ pub enum Retire {
 /// A plan that is in force.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
-    /// What could not be taken away: litter, but no failure.
+    /// What could not be deleted: left over, but no failure of the change.
     pub retire_failures: Vec<Refusal>,
 }
 
@@ -81,7 +81,7 @@ pub enum Stage {
     Prepare,
     /// What leads there.
     Switch,
-    /// What admits the traffic of interfaces that moved. The thread reports its refusals as litter: the sender of the plan knows
+    /// What admits the traffic of interfaces that moved. The thread reports its refusals as retire failures: the sender of the plan knows
     /// whether an interface moves.
     Retire,
 }

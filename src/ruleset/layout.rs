@@ -130,7 +130,7 @@ pub fn role_of(name: &str, ty: &SetType) -> Role {
     }
 }
 
-/// The sets that each interface is led by.
+/// The sets that dispatch each interface.
 const DISPATCH: [&str; 15] = [
     BOUND,
     HOST_LINKS,
@@ -416,7 +416,7 @@ pub fn private(table: &Table, index: u32) -> Option<Name> {
     }
 }
 
-/// Where the program is placed that members of a shared one are led to.
+/// The prefix of the program that the members of a shared one are dispatched to.
 pub fn target_of(table: &Table, shared: &str) -> Option<Name> {
     let entry = table.chains.get(&chain(shared, OUT))?;
     let target = entry

@@ -345,7 +345,7 @@ impl Bindings<'_> {
         bound && (after.is_none() || before == after) && Bindings::is_dispatched(self.new, key)
     }
 
-    /// Whether an interface was bound in the host's IP layer and led nowhere, since it was a bridge's port.
+    /// Whether an interface was bound in the host's IP layer and not dispatched, since it was a bridge's port.
     fn was_shut(&self, key: &Bytes) -> bool {
         let packets = self.old.sets.contains_key(AT_PREROUTING);
         packets && Bindings::bound(self.old, key) && !Bindings::is_dispatched(self.old, key)
@@ -370,7 +370,7 @@ struct Elements {
     unbound: Vec<Bytes>,
     dispatched: Vec<(Bytes, Datum)>,
     left: Vec<Bytes>,
-    /// Elements that become exemptions in place of what they led to.
+    /// Elements that become exemptions in place of dispatch entries.
     left_for: Vec<(Bytes, Datum)>,
 }
 

@@ -107,7 +107,7 @@ impl Attachment {
         }
     }
 
-    /// The device at whose hooks a program sits that is led to by these.
+    /// The device whose own hooks hold a program with this attach point.
     pub(super) fn device(&self, attach_point: AttachPoint) -> Option<&str> {
         match self {
             _ if attach_point == AttachPoint::Bridge => None,

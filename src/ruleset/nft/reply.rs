@@ -140,7 +140,7 @@ pub fn error(message: &Received<'_>) -> Option<KernelError> {
     Some(KernelError { sequence, fault })
 }
 
-/// The refusals in received bytes, led back to the steps of the batch that was sent.
+/// The refusals in received bytes, traced back to the steps of the batch that was sent.
 pub fn refusals(bytes: &[u8], sealed: &EncodedBatch, steps: &[Step]) -> Vec<Refusal> {
     messages(bytes).filter_map(|message| error(&message)).map(|error| place(error, sealed, steps)).collect()
 }
