@@ -86,11 +86,12 @@ pub fn named(name: &str, inner: &str) -> String {
     format!("<filter name='{name}'>{inner}</filter>")
 }
 
-/// A binding with these parameters.
+/// A binding with these parameters. The number of the guest, where its port's name ends with one, is in its MAC address.
 pub fn bound(port: &str, filter: &str, params: &str) -> String {
+    let mac = mac_of(port.trim_start_matches("guest").parse().unwrap_or(1));
     format!(
         "<filterbinding><owner><name>g</name><uuid>{}</uuid></owner><portdev name='{port}'/>\
-         <mac address='52:54:00:00:00:01'/><filterref filter='{filter}'>{params}</filterref></filterbinding>",
+         <mac address='{mac}'/><filterref filter='{filter}'>{params}</filterref></filterbinding>",
         Uuid::nil()
     )
 }

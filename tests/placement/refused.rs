@@ -260,7 +260,7 @@ fn the_command_lets_an_interface_in_whose_last_step_the_kernel_refuses_at_first_
         assert!(refuser.sent() > steps);
         let failed = leaves(steps - 1, u32::MAX);
         assert_eq!(failed.status.code(), Some(3), "{failed:?}");
-        assert!(String::from_utf8_lossy(&failed.stderr).contains("refuses the last step"), "{failed:?}");
+        assert!(String::from_utf8_lossy(&failed.stderr).contains("refused the last step"), "{failed:?}");
         refuser.refuse(0);
         assert!(apply(&refuser).status.success(), "nothing stands in the way of the next");
     });
