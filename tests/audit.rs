@@ -3,7 +3,7 @@
 use nwfilter::document::catalog::Library;
 use nwfilter::document::filter::read::read;
 use nwfilter::document::span::Source;
-use nwfilter::report::audit::{Disguise, audit, witnesses};
+use nwfilter::report::audit::{SpoofedField, audit, witnesses};
 use std::sync::Arc;
 
 fn with(text: &str) -> Library {
@@ -21,7 +21,7 @@ fn messages(text: &str) -> Vec<String> {
 
 #[test]
 fn the_standard_filters_keep_what_they_promise() {
-    use Disguise::*;
+    use SpoofedField::*;
     let library = Library::standard();
     for (name, kept) in [
         ("clean-traffic", &[Mac, ArpMac, ArpIp, Ipv4, Ipv6][..]),

@@ -12,7 +12,7 @@ use nwfilter::document::span::Source;
 use nwfilter::document::vars::Vars;
 use nwfilter::program::eval::{Connection, Frame, Tracking};
 use nwfilter::program::ir::CtDirection;
-use nwfilter::report::explain::{Explainer, Explanation, Packets, Sketch, Station, Unreadable, Way};
+use nwfilter::report::explain::{Explainer, Explanation, FrameSpec, Packets, Station, Unreadable, Way};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -47,7 +47,7 @@ fn explain(explainer: &Explainer, way: Way, bytes: &[u8]) -> Explanation {
     explainer.explain(way, Frame { bytes, ..Frame::default() })
 }
 
-fn sketched(sketch: Sketch) -> Vec<u8> {
+fn sketched(sketch: FrameSpec) -> Vec<u8> {
     let station = Station { source: "52:54:00:00:00:01".parse().unwrap(), destination: None, vlan: None };
     sketch.frame(station).unwrap()
 }
@@ -90,7 +90,7 @@ fn the_deciding_line_is_underlined_and_what_came_close_is_told() {
     let text =
         text.replace(" statematch='false'", "").replace("priority='1'", "priority='1' statematch='false'");
     let explanation =
-        explain(&of(&text, &[]), Way::Out, &sketched(Sketch::Udp("10.0.0.1:9>10.0.0.2:54".into())));
+        explain(&of(&text, &[]), Way::Out, &sketched(FrameSpec::Udp("10.0.0.1:9>10.0.0.2:54".into())));
     expect_test::expect![[r#"
         from the guest: 52:54:00:00:00:01 > 02:00:00:00:00:01, IPv4 10.0.0.1 > 10.0.0.2, UDP 9 > 54, 42 bytes
           chain out
@@ -112,7 +112,7 @@ fn a_connection_opens_what_a_first_frame_does_not() {
         "<filter name='f'><rule action='accept' direction='in'><all state='ESTABLISHED'/></rule><rule action='drop' direction='in' priority='900'><all/></rule></filter>",
         &[],
     );
-    let bytes = sketched(Sketch::Tcp("10.0.0.2:80>10.0.0.1:9".into()));
+    let bytes = sketched(FrameSpec::Tcp("10.0.0.2:80>10.0.0.1:9".into()));
     let ask = |tracking| explainer.explain(Way::In, Frame { bytes: &bytes, tracking, ..Frame::default() });
     let connection = |state| Tracking::Connection(Connection { state, direction: CtDirection::Reply });
     for (tracking, verdict) in [
@@ -175,7 +175,7 @@ fn a_daemon_tells_what_an_interface_is_filtered_by() {
     assert_eq!(bound.filter.as_deref(), Some("clean-traffic"), "{:?}", state.blocked("vnet0"));
     let vars = Vars(bound.vars);
     let explainer = Explainer::new(&|name| library.get(name), "clean-traffic", &vars, bound.reject).unwrap();
-    let bytes = sketched(Sketch::Udp("10.0.0.9:1>10.0.0.2:2".into()));
+    let bytes = sketched(FrameSpec::Udp("10.0.0.9:1>10.0.0.2:2".into()));
     let there = explain(&explainer, Way::Out, &bytes);
     assert_eq!(there, explain(&clean_traffic(), Way::Out, &bytes));
     assert!(ask("vnet1").is_err());
@@ -183,30 +183,30 @@ fn a_daemon_tells_what_an_interface_is_filtered_by() {
 
 #[test]
 fn sketches_are_frames_or_say_what_is_expected() {
-    let check = |sketch: Sketch, shown: &str| {
+    let check = |sketch: FrameSpec, shown: &str| {
         let bytes = sketched(sketch);
         let line = nwfilter::report::explain::summary::of(&bytes);
         assert!(line.contains(shown), "{shown} in {line}");
     };
     check(
-        Sketch::Arp("who-has 10.0.0.1 tell 10.0.0.2".into()),
+        FrameSpec::Arp("who-has 10.0.0.1 tell 10.0.0.2".into()),
         "ff:ff:ff:ff:ff:ff, ARP who-has 10.0.0.1 tell 10.0.0.2",
     );
-    check(Sketch::Arp("10.0.0.1 is-at 2:0:0:0:0:7".into()), "ARP 10.0.0.1 is-at");
-    check(Sketch::Tcp("[fe80::1]:5>[fe80::2]:80".into()), "IPv6 fe80::1 > fe80::2, TCP 5 > 80");
-    check(Sketch::Icmp("10.0.0.1>10.0.0.2".into()), "ICMP type 8 code 0");
-    check(Sketch::Icmp("fe80::1>ff02::1 134/0".into()), "ICMPv6 type 134 code 0");
+    check(FrameSpec::Arp("10.0.0.1 is-at 2:0:0:0:0:7".into()), "ARP 10.0.0.1 is-at");
+    check(FrameSpec::Tcp("[fe80::1]:5>[fe80::2]:80".into()), "IPv6 fe80::1 > fe80::2, TCP 5 > 80");
+    check(FrameSpec::Icmp("10.0.0.1>10.0.0.2".into()), "ICMP type 8 code 0");
+    check(FrameSpec::Icmp("fe80::1>ff02::1 134/0".into()), "ICMPv6 type 134 code 0");
     let station = Station { source: "52:54:0:0:0:1".parse().unwrap(), destination: None, vlan: Some(5) };
-    let bytes = Sketch::Udp("1.1.1.1:1>1.1.1.2:2".into()).frame(station).unwrap();
+    let bytes = FrameSpec::Udp("1.1.1.1:1>1.1.1.2:2".into()).frame(station).unwrap();
     assert!(
         nwfilter::report::explain::summary::of(&bytes)
             .contains(", VLAN 5, IPv4 1.1.1.1 > 1.1.1.2, UDP 1 > 2")
     );
     for wrong in [
-        Sketch::Arp("who has 1.1.1.1".into()),
-        Sketch::Tcp("1.1.1.1>2.2.2.2".into()),
-        Sketch::Udp("1.1.1.1:1>[fe80::1]:2".into()),
-        Sketch::Icmp("1.1.1.1>2.2.2.2 8".into()),
+        FrameSpec::Arp("who has 1.1.1.1".into()),
+        FrameSpec::Tcp("1.1.1.1>2.2.2.2".into()),
+        FrameSpec::Udp("1.1.1.1:1>[fe80::1]:2".into()),
+        FrameSpec::Icmp("1.1.1.1>2.2.2.2 8".into()),
     ] {
         assert!(wrong.frame(station).unwrap_err().to_string().contains("expected"), "{wrong:?}");
     }
@@ -214,21 +214,21 @@ fn sketches_are_frames_or_say_what_is_expected() {
 
 #[test]
 fn the_ends_of_a_sketch_need_no_quotes() {
-    let quoted = sketched(Sketch::Tcp("10.0.0.1:1>10.0.0.2:22".into()));
+    let quoted = sketched(FrameSpec::Tcp("10.0.0.1:1>10.0.0.2:22".into()));
     for text in [
         "10.0.0.1:1,10.0.0.2:22",
         "10.0.0.1:1 10.0.0.2:22",
         "10.0.0.1:1-10.0.0.2:22",
         "10.0.0.1:1 -> 10.0.0.2:22",
     ] {
-        assert_eq!(sketched(Sketch::Tcp(text.into())), quoted, "{text}");
-        assert!(Sketch::Tcp(text.into()).begins());
+        assert_eq!(sketched(FrameSpec::Tcp(text.into())), quoted, "{text}");
+        assert!(FrameSpec::Tcp(text.into()).begins());
     }
-    let echo = sketched(Sketch::Icmp("fe80::1>fe80::2 135/0".into()));
+    let echo = sketched(FrameSpec::Icmp("fe80::1>fe80::2 135/0".into()));
     for text in ["fe80::1,fe80::2 135/0", "fe80::1 fe80::2 135/0", "fe80::1,fe80::2,135/0"] {
-        assert_eq!(sketched(Sketch::Icmp(text.into())), echo, "{text}");
+        assert_eq!(sketched(FrameSpec::Icmp(text.into())), echo, "{text}");
     }
-    let begins = |text: &str| Sketch::Icmp(text.into()).begins();
+    let begins = |text: &str| FrameSpec::Icmp(text.into()).begins();
     assert_eq!(
         [
             begins("1.1.1.1,1.1.1.2"),
@@ -253,7 +253,7 @@ fn an_explanation_says_when_the_state_of_the_connection_decides() {
             explanation.otherwise.iter().map(|other| (other.state, other.verdict)).collect();
         (explanation.verdict, explanation.state, otherwise, explanation.to_string())
     };
-    let ssh = sketched(Sketch::Tcp("10.0.0.9:1,10.0.0.1:22".into()));
+    let ssh = sketched(FrameSpec::Tcp("10.0.0.9:1,10.0.0.1:22".into()));
     let new = connection(state::NEW, CtDirection::Original);
     let (verdict, word, otherwise, text) = told(Way::In, new, &ssh);
     assert_eq!((verdict, word), ("accept", Some("new")), "{text}");
@@ -271,7 +271,7 @@ fn an_explanation_says_when_the_state_of_the_connection_decides() {
 
 #[test]
 fn captures_of_both_kinds_and_orders_are_read_and_broken_ones_refused() {
-    let frame = sketched(Sketch::Udp("1.1.1.1:1>1.1.1.2:2".into()));
+    let frame = sketched(FrameSpec::Udp("1.1.1.1:1>1.1.1.2:2".into()));
     for big in [false, true] {
         let word = |number: u32| if big { number.to_be_bytes() } else { number.to_le_bytes() };
         let half = |number: u16| if big { number.to_be_bytes() } else { number.to_le_bytes() };
@@ -314,7 +314,7 @@ fn two_hundred_rules_are_explained_in_no_time() {
     let text = format!(
         "<filter name='f'>{rules}<rule action='drop' direction='out' priority='900'><all/></rule></filter>"
     );
-    let bytes = sketched(Sketch::Tcp("10.0.0.1:1>10.0.199.1:7".into()));
+    let bytes = sketched(FrameSpec::Tcp("10.0.0.1:1>10.0.199.1:7".into()));
     let start = Instant::now();
     let explanation = explain(&of(&text, &[]), Way::Out, &bytes);
     let (json, spent) = (serde_json::json!(explanation).to_string(), start.elapsed());

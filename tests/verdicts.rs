@@ -9,7 +9,7 @@ use nwfilter::document::vars::Vars;
 use nwfilter::program::compile::Part;
 use nwfilter::program::eval::{Connection, End};
 use nwfilter::program::ir::{Action, CtDirection, Rule};
-use nwfilter::program::resolve::{self, Condition, Mode, Resolved, Step, Test};
+use nwfilter::program::resolve::{self, Condition, Mode, Predicate, Resolved, Step};
 use nwfilter::program::{IN, OUT, Program};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -227,7 +227,7 @@ fn alone(rule: &resolve::Rule) -> Resolved {
             ["ip", "ipv6"].map(|name| Protocol::named(name).and_then(|protocol| protocol.ether_type));
         resolved.ip.push(rule.clone());
         resolved.ip.extend(closing);
-        let tests = others.into_iter().flatten().map(|ether_type| Test::Equals {
+        let tests = others.into_iter().flatten().map(|ether_type| Predicate::Equals {
             field: nwfilter::document::field::Field::EtherType,
             mask: None,
             value: ether_type.to_be_bytes().into(),

@@ -10,7 +10,7 @@ use crate::document::vars::Vars;
 use crate::program::compile::{HOST_MARK, HostToGuest};
 use crate::program::eval::{Connection, Frame, Port, Tracking};
 use crate::program::ir::CtDirection;
-use crate::report::explain::{Bound, Explainer, Packets, Sketch, Station, Way};
+use crate::report::explain::{Bound, Explainer, FrameSpec, Packets, Station, Way};
 use clap::{Args, ValueEnum};
 use std::fs;
 use std::path::PathBuf;
@@ -170,10 +170,10 @@ fn bytes(arguments: &ExplainArgs, way: Way, vars: &Vars) -> Result<(Vec<u8>, boo
     let sketch = match (hex, pcap, arp, tcp, udp, icmp) {
         (Some(hex), ..) => return Ok((from_hex(hex)?, false)),
         (_, Some(path), ..) => return Ok((from_capture(path, arguments.station.packet)?, false)),
-        (.., Some(arp), _, _, _) => Sketch::Arp(arp.clone()),
-        (.., Some(tcp), _, _) => Sketch::Tcp(joined(tcp)),
-        (.., Some(udp), _) => Sketch::Udp(joined(udp)),
-        (.., icmp) => Sketch::Icmp(icmp.as_ref().map(joined).unwrap_or_default()),
+        (.., Some(arp), _, _, _) => FrameSpec::Arp(arp.clone()),
+        (.., Some(tcp), _, _) => FrameSpec::Tcp(joined(tcp)),
+        (.., Some(udp), _) => FrameSpec::Udp(joined(udp)),
+        (.., icmp) => FrameSpec::Icmp(icmp.as_ref().map(joined).unwrap_or_default()),
     };
     const OTHER: Mac = Mac([2, 0, 0, 0, 0, 1]);
     let guest = vars.values("MAC").and_then(|values| values.first()?.parse().ok()).unwrap_or(OTHER);

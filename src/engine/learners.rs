@@ -9,7 +9,7 @@ use super::{Change, State, refusal};
 use crate::document::binding::Binding;
 use crate::engine::error::Error;
 use crate::guest::bpf::Side;
-use crate::guest::learning::{Heard, Learner, Mode, Wanted};
+use crate::guest::learning::{LearnOutcome, Learner, Mode, Wanted};
 use crate::guest::lease::file::{self, Book, Guest};
 use crate::guest::lease::{How, Learned, Table};
 use crate::guest::link::{Kind, Link};
@@ -114,7 +114,7 @@ impl State {
     }
 
     /// Applies what a capture observed, and says what that was; none where it changes nothing.
-    pub fn observe(&self, observation: &Observation, now: Duration) -> Option<(Heard, Change)> {
+    pub fn observe(&self, observation: &Observation, now: Duration) -> Option<(LearnOutcome, Change)> {
         let entry = self.learners.get(&observation.guest)?;
         if !self.is_bound(observation.guest) {
             return None;
@@ -123,8 +123,8 @@ impl State {
         let heard = learner.hear(&observation.frame, self.epoch + now);
         let (mut next, entry) = (self.clone(), LearnerEntry { guest: entry.guest, learner });
         match heard {
-            Heard::Nothing => return None,
-            Heard::Question => drop(next.learners.insert(observation.guest, Arc::new(entry))),
+            LearnOutcome::Nothing => return None,
+            LearnOutcome::Question => drop(next.learners.insert(observation.guest, Arc::new(entry))),
             _ => next.apply_outcome(observation.guest, entry),
         }
         Some((heard, Change::silent(next)))

@@ -7,7 +7,7 @@ use super::State;
 use crate::document::binding::Binding;
 use crate::document::mac::Mac;
 use crate::document::vars::{Access, Index, Vars};
-use crate::guest::learning::{Meaningless, Mode, Wanted};
+use crate::guest::learning::{InvalidControlVariable, Mode, Wanted};
 use crate::program::compile::AttachPoint;
 use crate::program::resolve::given;
 use crate::ruleset::firewall::Refused;
@@ -75,6 +75,6 @@ fn wanted(state: &State, binding: &Binding) -> Result<Option<Wanted>, Refused> {
     Ok(Some(wanted))
 }
 
-fn meaningless(filter: &str, fault: Meaningless) -> Refused {
+fn meaningless(filter: &str, fault: InvalidControlVariable) -> Refused {
     Refused { interface: None, diagnostics: vec![given::meaningless(filter, &fault)] }
 }

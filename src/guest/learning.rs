@@ -33,7 +33,7 @@ pub enum Mode {
 /// A value of a control variable that means nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{variable} cannot be '{value}'")]
-pub struct Meaningless {
+pub struct InvalidControlVariable {
     /// The variable.
     pub variable: &'static str,
     /// Its value.
@@ -72,7 +72,7 @@ struct Asked {
 /// What a frame changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Heard {
+pub enum LearnOutcome {
     /// Nothing.
     Nothing,
     /// No address: the guest asks for one of its own, or has its answer.
@@ -97,9 +97,9 @@ pub const MOST: usize = 64;
 
 impl Wanted {
     /// Reads the control variables. libvirt reads the mode in any case of letters.
-    pub fn of(vars: &Vars) -> Result<Wanted, Meaningless> {
+    pub fn of(vars: &Vars) -> Result<Wanted, InvalidControlVariable> {
         let first = |variable| vars.values(variable).and_then(<[String]>::first).map(String::as_str);
-        let bad = |variable, value: &str| Meaningless { variable, value: value.into() };
+        let bad = |variable, value: &str| InvalidControlVariable { variable, value: value.into() };
         let mode = match first(MODE) {
             None => Mode::Any,
             Some(text) => Mode::of(text).ok_or_else(|| bad(MODE, text))?,
@@ -190,9 +190,9 @@ impl Learner {
     }
 
     /// Takes a frame of the guest, or to it.
-    pub fn hear(&mut self, frame: &Frame, now: Duration) -> Heard {
+    pub fn hear(&mut self, frame: &Frame, now: Duration) -> LearnOutcome {
         if frame.tagged || !self.is_listening() {
-            return Heard::Nothing;
+            return LearnOutcome::Nothing;
         }
         let own = frame.source == self.mac;
         match (self.wanted.mode, frame.sighting) {
@@ -205,7 +205,7 @@ impl Learner {
             (Mode::Dhcp, Sighting::Dhcp(dhcp)) if own && dhcp.client == self.mac => self.says(&dhcp),
             (Mode::Dhcp, Sighting::Dhcp(dhcp)) if self.is_refused(frame, &dhcp) => self.refused(),
             (Mode::Dhcp, Sighting::Dhcp(dhcp)) if self.is_offered(frame, &dhcp) => self.leased(&dhcp, now),
-            _ => Heard::Nothing,
+            _ => LearnOutcome::Nothing,
         }
     }
 
@@ -243,26 +243,26 @@ impl Learner {
         dhcp.kind == Kind::Nak && self.is_answered(frame, dhcp) && asked.is_some_and(may)
     }
 
-    fn saw(&mut self, address: Ipv4Addr, how: How, server: Option<Ipv4Addr>, now: Duration) -> Heard {
+    fn saw(&mut self, address: Ipv4Addr, how: How, server: Option<Ipv4Addr>, now: Duration) -> LearnOutcome {
         // What is known already stays as it was learned; only an offer is still open.
         if !is_usable(address) || self.table.get(address).is_some_and(|known| known.how != How::Offer) {
-            return Heard::Nothing;
+            return LearnOutcome::Nothing;
         }
         let learned = Learned { how, server, since: now, ends: None };
         self.granted(address, learned, self.wanted.limit)
     }
 
-    fn granted(&mut self, address: Ipv4Addr, learned: Learned, limit: usize) -> Heard {
+    fn granted(&mut self, address: Ipv4Addr, learned: Learned, limit: usize) -> LearnOutcome {
         match self.table.grant(address, learned, limit) {
-            Grant::New | Grant::Renewed => Heard::Granted(address),
-            Grant::Same | Grant::Full => Heard::Nothing,
+            Grant::New | Grant::Renewed => LearnOutcome::Granted(address),
+            Grant::Same | Grant::Full => LearnOutcome::Nothing,
         }
     }
 
     /// An offer that another server's confirmation overtakes gives way to it.
-    fn promised(&mut self, dhcp: &Dhcp, now: Duration) -> Heard {
+    fn promised(&mut self, dhcp: &Dhcp, now: Duration) -> LearnOutcome {
         if dhcp.lease == Some(0) {
-            return Heard::Nothing;
+            return LearnOutcome::Nothing;
         }
         let (address, server) = (dhcp.your_address, Some(dhcp.source));
         match dhcp.kind {
@@ -275,11 +275,13 @@ impl Learner {
                     self.table.end(offered);
                 }
                 match (given_up, self.saw(address, How::Ack, server, now)) {
-                    (Some(offered), Heard::Granted(address)) => Heard::Replaced(offered, address),
+                    (Some(offered), LearnOutcome::Granted(address)) => {
+                        LearnOutcome::Replaced(offered, address)
+                    }
                     (_, heard) => heard,
                 }
             }
-            _ => Heard::Nothing,
+            _ => LearnOutcome::Nothing,
         }
     }
 
@@ -293,46 +295,48 @@ impl Learner {
     }
 
     /// A confirmation without a lease answers a question for settings (INFORM), one for no time takes the lease away.
-    fn leased(&mut self, dhcp: &Dhcp, now: Duration) -> Heard {
+    fn leased(&mut self, dhcp: &Dhcp, now: Duration) -> LearnOutcome {
         let address = dhcp.your_address;
         let answer = |asked: &mut Asked| dhcp.kind == Kind::Ack && asked.transaction == dhcp.transaction;
         let answered = self.asked.take_if(answer).is_some();
         let ends = match dhcp.lease.filter(|_| dhcp.kind == Kind::Ack) {
-            None => return Heard::Nothing,
+            None => return LearnOutcome::Nothing,
             Some(0) => return self.ended(address),
             Some(FOREVER) => None,
             Some(seconds) => Some(now + Duration::from_secs(seconds.into())),
         };
         let server = Some(dhcp.source);
         match self.granted(address, Learned { how: How::Lease, server, since: now, ends }, MOST) {
-            Heard::Nothing if answered => Heard::Question,
+            LearnOutcome::Nothing if answered => LearnOutcome::Question,
             heard => heard,
         }
     }
 
     /// What the guest says to servers.
-    fn says(&mut self, dhcp: &Dhcp) -> Heard {
+    fn says(&mut self, dhcp: &Dhcp) -> LearnOutcome {
         match (dhcp.kind, dhcp.requested) {
             (Kind::Request, requested) => self.asks(dhcp, requested.unwrap_or(dhcp.client_address)),
             (Kind::Release, _) => self.ended(dhcp.client_address),
             (Kind::Decline, Some(address)) => self.ended(address),
-            _ => Heard::Nothing,
+            _ => LearnOutcome::Nothing,
         }
     }
 
     /// A question for an address that is not leased could only be refused in vain.
-    fn asks(&mut self, dhcp: &Dhcp, address: Ipv4Addr) -> Heard {
+    fn asks(&mut self, dhcp: &Dhcp, address: Ipv4Addr) -> LearnOutcome {
         let asked = Asked { transaction: dhcp.transaction, address, server: dhcp.server };
         let asked = self.table.get(address).map(|_| asked);
         let before = std::mem::replace(&mut self.asked, asked);
-        if before == asked { Heard::Nothing } else { Heard::Question }
+        if before == asked { LearnOutcome::Nothing } else { LearnOutcome::Question }
     }
 
-    fn refused(&mut self) -> Heard {
-        self.asked.take().map_or(Heard::Nothing, |asked| self.ended(asked.address))
+    fn refused(&mut self) -> LearnOutcome {
+        self.asked.take().map_or(LearnOutcome::Nothing, |asked| self.ended(asked.address))
     }
 
-    fn ended(&mut self, address: Ipv4Addr) -> Heard {
-        self.table.end(address).map_or(Heard::Nothing, |learned| Heard::Ended(address, learned.how))
+    fn ended(&mut self, address: Ipv4Addr) -> LearnOutcome {
+        self.table
+            .end(address)
+            .map_or(LearnOutcome::Nothing, |learned| LearnOutcome::Ended(address, learned.how))
     }
 }

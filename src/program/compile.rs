@@ -3,15 +3,15 @@
 //! Both layers are one walk: what the Ethernet layer accepts goes on to the IP layer's chains, where the program
 //! has any. Every walk ends in an explicit verdict. What the kernel can do is an argument; nothing here asks it.
 
-mod flow;
+mod chains;
+mod ethernet;
 mod host;
-mod layout;
-mod link;
+mod ip;
 mod matches;
 mod notes;
 
-pub use flow::{needs_bridge, refuses_to_guest};
 pub use host::{HOST_MARK, lets_host};
+pub use ip::{needs_bridge, refuses_to_guest};
 pub use notes::{Use, silenced, warnings};
 
 use crate::document::diag::Diagnostic;
@@ -19,8 +19,8 @@ use crate::program::ir::{self, Action, Data, From, KeyType, Match, Name, Role, S
 use crate::program::name::SetName;
 use crate::program::resolve::Resolved;
 use crate::program::{IN, OUT, Program, Slot};
-use flow::{asks_for_connections, rejects_packets};
 use imbl::OrdMap;
+use ip::{asks_for_connections, rejects_packets};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a program is made for.

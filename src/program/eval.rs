@@ -1,6 +1,6 @@
 //! Walks a frame through chains as the kernel does, without the kernel: the verdict, and every rule tried on the way.
 //!
-//! Rules are judged in the form that their bytecode is made of (`ir::shape`), so that what is read here
+//! Rules are judged in the form that their bytecode is made of (`ir::lower`), so that what is read here
 //! is what the kernel reads. A load of what a frame does not have fails the match, negated or not. It knows one frame at a
 //! time: the state of connections and their counts are arguments. It takes any bytes, without panic, and no
 //! rule set makes it walk for ever.
@@ -12,8 +12,8 @@ pub use headers::{Headers, Tag, Upper};
 use load::Register;
 
 use crate::program::Program;
+use crate::program::ir::lower::{LoweredRule, Op, kernel_states, lower};
 use crate::program::ir::operand::{Operand, Source};
-use crate::program::ir::shape::{Shape, Test, kernel_states, shape};
 use crate::program::ir::{
     Action, Bytes, CtDirection, Datum, Family, Match, Name, Rule, Set, SetRef, Table, Verdict,
 };
@@ -86,7 +86,7 @@ pub struct Rules<'a> {
 #[derive(Clone, Debug)]
 struct Ready<'a> {
     rule: &'a Rule,
-    shape: Shape,
+    lowered: LoweredRule,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -173,7 +173,7 @@ impl<'a> Rules<'a> {
     pub fn failures(&self, rule: &Rule, frame: Frame<'_>) -> Vec<usize> {
         let headers = Headers::of(frame.bytes, frame.tag);
         let walk = Walk { rules: self, frame, headers, path: None, chains: 0 };
-        let terms = shape(Family::Bridge, rule).terms;
+        let terms = lower(Family::Bridge, rule).terms;
         (0..terms.len()).filter(|at| !matches!(walk.says(&terms[*at].test), Said::Yes)).collect()
     }
 
@@ -190,7 +190,7 @@ impl<'a> Rules<'a> {
 }
 
 fn ready<'a>(family: Family, rules: &'a [Rule]) -> Vec<Ready<'a>> {
-    rules.iter().map(|rule| Ready { rule, shape: shape(family, rule) }).collect()
+    rules.iter().map(|rule| Ready { rule, lowered: lower(family, rule) }).collect()
 }
 
 struct Walk<'s, 'a, 'f> {
@@ -257,7 +257,7 @@ impl<'s, 'a> Walk<'s, 'a, '_> {
 
     fn matches(&mut self, chain: &'a str, ready: &Ready<'a>) -> Said {
         let says_no = |said: &Said| !matches!(said, Said::Yes);
-        let said = ready.shape.terms.iter().map(|term| self.says(&term.test)).enumerate();
+        let said = ready.lowered.terms.iter().map(|term| self.says(&term.test)).enumerate();
         let failed = said.into_iter().find(|(_, said)| says_no(said));
         let rule = ready.rule;
         if let Some(path) = &mut self.path {
@@ -275,10 +275,10 @@ impl<'s, 'a> Walk<'s, 'a, '_> {
             Action::Goto(chain) => Onward::Goto(chain),
             Action::Jump(chain) => Onward::Jump(chain),
             Action::Branch(_, map) => self
-                .tuple(&ready.shape.keys)
+                .tuple(&ready.lowered.keys)
                 .and_then(|key| map.get(key.bytes()))
                 .map_or(Onward::Next, toward),
-            Action::Dispatch(_, map) => self.dispatch(map, &ready.shape.keys),
+            Action::Dispatch(_, map) => self.dispatch(map, &ready.lowered.keys),
             Action::Continue
             | Action::SetZone(..)
             | Action::Zone(_)
@@ -299,37 +299,33 @@ impl<'s, 'a> Walk<'s, 'a, '_> {
         }
     }
 
-    fn says(&self, test: &Test) -> Said {
+    fn says(&self, test: &Op) -> Said {
         match test {
-            Test::ConnLimit { .. } if !matches!(self.frame.tracking, Tracking::Connection(_)) => {
-                Said::Dropped
-            }
+            Op::ConnLimit { .. } if !matches!(self.frame.tracking, Tracking::Connection(_)) => Said::Dropped,
             test if self.holds(test).unwrap_or(false) => Said::Yes,
             _ => Said::No,
         }
     }
 
     /// Whether a test holds; none where what it reads is not there.
-    fn holds(&self, test: &Test) -> Option<bool> {
+    fn holds(&self, test: &Op) -> Option<bool> {
         let load = |operand| self.load(operand);
         Some(match test {
-            Test::Compare { left, negated, value } => (load(left)?.bytes() == &**value) != *negated,
-            Test::Prefix { left, negated, value, bits } => self.has_prefix(left, value, *bits)? != *negated,
-            Test::Range { left, negated, from, to } => {
+            Op::Compare { left, negated, value } => (load(left)?.bytes() == &**value) != *negated,
+            Op::Prefix { left, negated, value, bits } => self.has_prefix(left, value, *bits)? != *negated,
+            Op::Range { left, negated, from, to } => {
                 let value = load(left)?;
                 (&**from <= value.bytes() && value.bytes() <= &**to) != *negated
             }
-            Test::Lookup { keys, negated, set } => {
-                self.is_element(set, self.tuple(keys)?.bytes()) != *negated
-            }
-            Test::Same { left, right, negated } => (load(left)?.bytes() == load(right)?.bytes()) != *negated,
-            Test::TcpOption { kind, negated } => self.headers.has_option(self.frame.bytes, *kind) != *negated,
-            Test::CtState { states, negated } => (self.state() & states != 0) != *negated,
-            Test::CtDirection(wanted) => match self.frame.tracking {
+            Op::Lookup { keys, negated, set } => self.is_element(set, self.tuple(keys)?.bytes()) != *negated,
+            Op::Same { left, right, negated } => (load(left)?.bytes() == load(right)?.bytes()) != *negated,
+            Op::TcpOption { kind, negated } => self.headers.has_option(self.frame.bytes, *kind) != *negated,
+            Op::CtState { states, negated } => (self.state() & states != 0) != *negated,
+            Op::CtDirection(wanted) => match self.frame.tracking {
                 Tracking::Connection(connection) => connection.direction == *wanted,
                 _ => return None,
             },
-            Test::ConnLimit { set, keys, above, negated } => {
+            Op::ConnLimit { set, keys, above, negated } => {
                 let key: Bytes = self.tuple(keys)?.bytes().into();
                 let count = self.rules.connections.get(&(set.clone(), key));
                 (count.copied().unwrap_or(1) > *above) != *negated

@@ -4,9 +4,9 @@
 //! counter leads back to a line of XML. [`text`] prints a rule set, [`digest`] names it by its content.
 
 pub mod digest;
+pub(crate) mod lower;
 pub mod observed;
 pub(crate) mod operand;
-pub(crate) mod shape;
 pub mod text;
 pub(crate) mod value;
 

@@ -1,6 +1,6 @@
 //! A filter with its tree of references and a binding's variables, made into one flat list of rules.
 //!
-//! References are followed, variables read, attributes joined into typed [`Test`]s, and the rules put in
+//! References are followed, variables read, attributes joined into typed [`Predicate`]s, and the rules put in
 //! order. What can be a set of its own for each member is a [`Slot`]; anything else is folded into constants.
 //! All faults are reported at once. Nothing here knows what a rule compiles to.
 
@@ -75,9 +75,9 @@ pub struct Rule {
 #[non_exhaustive]
 pub enum Condition {
     /// This holds.
-    Is(Test),
+    Is(Predicate),
     /// None of these holds.
-    NoneOf(Vec<Test>),
+    NoneOf(Vec<Predicate>),
     /// The fields, taken together, are one of the members.
     Member(Vec<Part>, Members),
     /// The field is none of the values that each member of the program puts into the slot.
@@ -108,7 +108,7 @@ pub enum Members {
 /// One statement about a frame, without variables.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
-pub enum Test {
+pub enum Predicate {
     /// The field, with only the bits of the mask, equals the value.
     Equals {
         /// The field.
@@ -149,7 +149,7 @@ pub enum Test {
     /// itself, sides beyond those of the set mean nothing.
     Ipset(String, Vec<Side>),
     /// All of these hold.
-    All(Vec<Test>),
+    All(Vec<Predicate>),
 }
 
 /// Whether variables of the binding may become slots.
@@ -319,7 +319,7 @@ impl Rule {
     }
 
     /// The tests it makes, those that must not hold among them.
-    pub fn tests(&self) -> impl Iterator<Item = &Test> {
+    pub fn tests(&self) -> impl Iterator<Item = &Predicate> {
         self.conditions.iter().flat_map(|condition| match condition {
             Condition::Is(test) => std::slice::from_ref(test),
             Condition::NoneOf(tests) => tests,
@@ -328,14 +328,14 @@ impl Rule {
     }
 }
 
-impl Test {
+impl Predicate {
     /// The fields it reads.
     pub fn fields(&self) -> Vec<Field> {
         match self {
-            Test::Equals { field, .. } | Test::Between { field, .. } => vec![*field],
-            Test::Gratuitous => vec![Field::ArpSaddrIp, Field::ArpDaddrIp],
-            Test::TcpFlags { .. } => vec![Field::TcpFlags],
-            Test::All(tests) => tests.iter().flat_map(Test::fields).collect(),
+            Predicate::Equals { field, .. } | Predicate::Between { field, .. } => vec![*field],
+            Predicate::Gratuitous => vec![Field::ArpSaddrIp, Field::ArpDaddrIp],
+            Predicate::TcpFlags { .. } => vec![Field::TcpFlags],
+            Predicate::All(tests) => tests.iter().flat_map(Predicate::fields).collect(),
             _ => Vec::new(),
         }
     }
@@ -352,7 +352,7 @@ impl Condition {
     pub fn fields(&self) -> Vec<Field> {
         match self {
             Condition::Is(test) => test.fields(),
-            Condition::NoneOf(tests) => tests.iter().flat_map(Test::fields).collect(),
+            Condition::NoneOf(tests) => tests.iter().flat_map(Predicate::fields).collect(),
             Condition::Member(parts, _) => parts.iter().map(|part| part.field).collect(),
             Condition::NoMember(part, _) => vec![part.field],
         }

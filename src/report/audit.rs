@@ -24,7 +24,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 /// Under which name of others a guest can send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
-pub enum Disguise {
+pub enum SpoofedField {
     /// A foreign source MAC address.
     Mac,
     /// A foreign sender MAC address in ARP.
@@ -41,7 +41,7 @@ pub enum Disguise {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Witness {
     /// What is foreign about it.
-    pub disguise: Disguise,
+    pub disguise: SpoofedField,
     /// The frame.
     pub frame: Vec<u8>,
 }
@@ -158,8 +158,8 @@ fn witnesses_of(program: &Program) -> Vec<Witness> {
     // The sets of a program with constants belong to others and are empty.
     let sets = BTreeMap::new();
     let rules = Rules::of_program(program, &sets);
-    let mut found: BTreeMap<Disguise, Vec<u8>> = BTreeMap::new();
-    for (disguise, bytes) in disguised() {
+    let mut found: BTreeMap<SpoofedField, Vec<u8>> = BTreeMap::new();
+    for (disguise, bytes) in spoofed_frames() {
         if !found.contains_key(&disguise) && passes(&rules, &bytes) {
             found.insert(disguise, bytes);
         }
@@ -184,7 +184,7 @@ fn passes(rules: &Rules<'_>, bytes: &[u8]) -> bool {
 }
 
 /// Frames with one thing foreign about them, whole and well-formed, tagged and untagged.
-fn disguised() -> Vec<(Disguise, Vec<u8>)> {
+fn spoofed_frames() -> Vec<(SpoofedField, Vec<u8>)> {
     let mut frames = Vec::new();
     for foreign in FOREIGN_MACS {
         let bodies = [arp(1, MAC, IP), arp(2, MAC, IP)].into_iter().map(|body| (0x0806, body));
@@ -192,19 +192,19 @@ fn disguised() -> Vec<(Disguise, Vec<u8>)> {
             .chain(packets4(IP))
             .chain(packets6(IPV6))
             .chain([(0x8035, arp(3, MAC, IP)), (0x88b5, vec![0; 46])]);
-        frames.extend(bodies.map(|(kind, body)| (Disguise::Mac, ether(foreign, kind, &body))));
+        frames.extend(bodies.map(|(kind, body)| (SpoofedField::Mac, ether(foreign, kind, &body))));
         frames.extend(
-            [1, 2].map(|operation| (Disguise::ArpMac, ether(MAC, 0x0806, &arp(operation, foreign, IP)))),
+            [1, 2].map(|operation| (SpoofedField::ArpMac, ether(MAC, 0x0806, &arp(operation, foreign, IP)))),
         );
     }
     for foreign in FOREIGN_IPS {
         frames.extend(
-            [1, 2].map(|operation| (Disguise::ArpIp, ether(MAC, 0x0806, &arp(operation, MAC, foreign)))),
+            [1, 2].map(|operation| (SpoofedField::ArpIp, ether(MAC, 0x0806, &arp(operation, MAC, foreign)))),
         );
-        frames.extend(packets4(foreign).map(|(kind, body)| (Disguise::Ipv4, ether(MAC, kind, &body))));
+        frames.extend(packets4(foreign).map(|(kind, body)| (SpoofedField::Ipv4, ether(MAC, kind, &body))));
     }
     for foreign in FOREIGN_IPV6S {
-        frames.extend(packets6(foreign).map(|(kind, body)| (Disguise::Ipv6, ether(MAC, kind, &body))));
+        frames.extend(packets6(foreign).map(|(kind, body)| (SpoofedField::Ipv6, ether(MAC, kind, &body))));
     }
     let tagged = frames.iter().map(|(disguise, frame)| {
         let tag: [u8; 4] = [0x81, 0, 0, 1];
@@ -253,14 +253,14 @@ fn packets6(source: Ipv6Addr) -> impl Iterator<Item = (u16, Vec<u8>)> {
     })
 }
 
-impl Disguise {
+impl SpoofedField {
     fn name(self) -> &'static str {
         match self {
-            Disguise::Mac => "source MAC address",
-            Disguise::ArpMac => "sender MAC address in ARP",
-            Disguise::ArpIp => "sender IP address in ARP",
-            Disguise::Ipv4 => "source address in IPv4",
-            Disguise::Ipv6 => "source address in IPv6",
+            SpoofedField::Mac => "source MAC address",
+            SpoofedField::ArpMac => "sender MAC address in ARP",
+            SpoofedField::ArpIp => "sender IP address in ARP",
+            SpoofedField::Ipv4 => "source address in IPv4",
+            SpoofedField::Ipv6 => "source address in IPv6",
         }
     }
 }

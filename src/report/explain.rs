@@ -4,13 +4,13 @@
 //! A filter is compiled with constants and with each rule on its own, so that every rule of the XML can be
 //! spoken of; constants and slots give the same verdicts. Pure: the caller decides where filters and frames come from.
 
+mod format;
+mod frame_spec;
 mod pcap;
-mod sketch;
 pub mod summary;
-mod words;
 
+pub use frame_spec::{FrameSpec, FrameSpecError, Station};
 pub use pcap::{Packets, Unreadable};
-pub use sketch::{Sketch, Station, Unclear};
 
 use crate::document::diag::Diagnostic;
 use crate::document::field::Field;
@@ -207,7 +207,7 @@ impl Explainer {
         let failing: Vec<&Match> = failing.into_iter().map(|at| &step.rule.matches[at]).collect();
         let close = matches!(&*failing, [single] if !tells_kind(single)) && step.rule.matches.len() > 1
             || matches!((&*failing, &*step.rule.matches), ([single], [_]) if !tells_kind(single));
-        let missed = failing.iter().map(|part| words::missed(part, seen(part, frame))).collect();
+        let missed = failing.iter().map(|part| format::missed(part, seen(part, frame))).collect();
         let action = self.action(origin, step.rule);
         Some(Tried { rule: self.line(origin), action, matched: step.failed.is_none(), close, missed })
     }

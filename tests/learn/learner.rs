@@ -8,14 +8,16 @@ use expect_test::{Expect, expect};
 use nwfilter::document::vars::Vars;
 use nwfilter::guest::bpf::{self, Side};
 use nwfilter::guest::frame::read;
-use nwfilter::guest::learning::{Heard, Learner, Meaningless, Mode, Wanted, filters, is_usable};
+use nwfilter::guest::learning::{
+    InvalidControlVariable, LearnOutcome, Learner, Mode, Wanted, filters, is_usable,
+};
 use nwfilter::guest::lease::Table;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 const START: Duration = Duration::from_secs(1_000_000);
 
-fn wanted(pairs: &[(&str, &str)]) -> Result<Wanted, Meaningless> {
+fn wanted(pairs: &[(&str, &str)]) -> Result<Wanted, InvalidControlVariable> {
     let mut vars = Vars::default();
     pairs.iter().for_each(|(name, value)| vars.push(*name, *value));
     Wanted::of(&vars)
@@ -29,7 +31,7 @@ impl Ear {
         Ear(Learner::new(GUEST, wanted(pairs).expect("the variables are right"), Table::default()))
     }
 
-    fn hear(&mut self, way: Way, frame: impl Into<Vec<u8>>, seconds: u64) -> Heard {
+    fn hear(&mut self, way: Way, frame: impl Into<Vec<u8>>, seconds: u64) -> LearnOutcome {
         let bytes: Vec<u8> = frame.into();
         let packet = Packet { bytes: &bytes, outgoing: way == Way::ToGuest, tag_taken_out: false };
         let kept = match self.0.wanted().mode {
@@ -37,14 +39,14 @@ impl Ear {
             _ => run(&bpf::any(GUEST, Side::Host), packet),
         };
         let frame = read(&bytes).filter(|_| kept > 0);
-        frame.map_or(Heard::Nothing, |frame| self.0.hear(&frame, START + Duration::from_secs(seconds)))
+        frame.map_or(LearnOutcome::Nothing, |frame| self.0.hear(&frame, START + Duration::from_secs(seconds)))
     }
 
-    fn server_says(&mut self, message: &Dhcp, seconds: u64) -> Heard {
+    fn server_says(&mut self, message: &Dhcp, seconds: u64) -> LearnOutcome {
         self.hear(Way::ToGuest, message.reply(PEER_IP).inbound(), seconds)
     }
 
-    fn guest_says(&mut self, message: &Dhcp, seconds: u64) -> Heard {
+    fn guest_says(&mut self, message: &Dhcp, seconds: u64) -> LearnOutcome {
         self.hear(Way::FromGuest, message.unicast(GUEST_IP, PEER_IP), seconds)
     }
 
@@ -66,8 +68,8 @@ fn offer(address: &str) -> Dhcp {
     dhcp(2).your_ip(address).lease(60, PEER_IP)
 }
 
-fn granted(address: &str) -> Heard {
-    Heard::Granted(address.parse().expect("an address"))
+fn granted(address: &str) -> LearnOutcome {
+    LearnOutcome::Granted(address.parse().expect("an address"))
 }
 
 /// What a fresh learner makes of each frame of a section alone.
@@ -216,7 +218,10 @@ fn the_first_address_counts_and_no_more_than_the_limit() {
         ear.hear(Way::FromGuest, arp_request("0.0.0.0", GUEST_IP).frame(), 0);
         assert_eq!(ear.hear(Way::FromGuest, arp_request(GUEST_IP, PEER_IP).frame(), 1), granted(GUEST_IP));
         assert_eq!(ear.0.waiting_filter(), None);
-        assert_eq!(ear.hear(Way::FromGuest, arp_request(GUEST_IP, PEER_IP).frame(), 2), Heard::Nothing);
+        assert_eq!(
+            ear.hear(Way::FromGuest, arp_request(GUEST_IP, PEER_IP).frame(), 2),
+            LearnOutcome::Nothing
+        );
         ear.hear(Way::FromGuest, udp(ip("10.0.0.7", PEER_IP), 1, 2), 3);
         ear.server_says(&ack("10.0.0.8", 60), 4);
         assert_eq!(ear.known(), expected, "{limit:?}");
@@ -229,10 +234,10 @@ fn an_offer_gives_way_to_another_servers_confirmation() {
     let mut ear = Ear::new(&[]);
     assert_eq!(ear.server_says(&offer("10.0.0.5"), 0), granted("10.0.0.5"));
     assert!(ear.0.is_listening());
-    assert_eq!(ear.server_says(&offer("10.0.0.6"), 1), Heard::Nothing);
+    assert_eq!(ear.server_says(&offer("10.0.0.6"), 1), LearnOutcome::Nothing);
     let heard = ear.server_says(&ack("10.0.0.6", 60), 2);
-    assert_eq!(heard, Heard::Replaced("10.0.0.5".parse().unwrap(), "10.0.0.6".parse().unwrap()));
-    assert_eq!(ear.server_says(&ack("10.0.0.5", 60), 3), Heard::Nothing);
+    assert_eq!(heard, LearnOutcome::Replaced("10.0.0.5".parse().unwrap(), "10.0.0.6".parse().unwrap()));
+    assert_eq!(ear.server_says(&ack("10.0.0.5", 60), 3), LearnOutcome::Nothing);
     assert_eq!(ear.known(), "10.0.0.6 by ack");
     assert!(!ear.0.is_listening());
 }
@@ -253,7 +258,7 @@ fn snooper() -> Ear {
 fn a_lease_runs_is_renewed_longer_or_shorter_and_ends() {
     let mut ear = snooper();
     assert_eq!(ear.0.waiting_filter(), Some(filters::DHCP));
-    assert_eq!(ear.server_says(&offer(GUEST_IP), 0), Heard::Nothing);
+    assert_eq!(ear.server_says(&offer(GUEST_IP), 0), LearnOutcome::Nothing);
     assert_eq!(ear.server_says(&ack(GUEST_IP, 60), 0), granted(GUEST_IP));
     assert_eq!(ear.0.waiting_filter(), None);
     ear.server_says(&ack(GUEST_IP, 60), 30);
@@ -318,7 +323,7 @@ fn an_answer_for_settings_and_a_refusal_change_no_lease() {
     {
         let mut ear = snooper();
         ear.server_says(&ack(GUEST_IP, 60), 0);
-        assert_eq!(ear.server_says(&message, 1), Heard::Nothing, "{message:?}");
+        assert_eq!(ear.server_says(&message, 1), LearnOutcome::Nothing, "{message:?}");
         assert_eq!(ear.known(), "10.0.0.1 by lease until 60");
     }
 }
@@ -397,11 +402,11 @@ fn a_question_that_was_answered_or_followed_by_another_is_not_refused_any_more()
         let before = ear.known();
         ear.guest_says(&asks(7), 0);
         ear.server_says(&Dhcp { transaction: 7, ..ack(GUEST_IP, seconds) }, 0);
-        assert_eq!(ear.server_says(&nak(7), 2), Heard::Nothing);
+        assert_eq!(ear.server_says(&nak(7), 2), LearnOutcome::Nothing);
         ear.guest_says(&asks(7), 3);
         ear.guest_says(&Dhcp { transaction: 8, ..dhcp(3) }.option(50, &[10, 0, 0, 5]), 4);
-        assert_eq!(ear.server_says(&nak(7), 5), Heard::Nothing);
-        assert_eq!(ear.server_says(&nak(8), 6), Heard::Nothing);
+        assert_eq!(ear.server_says(&nak(7), 5), LearnOutcome::Nothing);
+        assert_eq!(ear.server_says(&nak(8), 6), LearnOutcome::Nothing);
         assert_eq!(ear.known(), before);
     }
 }
@@ -409,7 +414,7 @@ fn a_question_that_was_answered_or_followed_by_another_is_not_refused_any_more()
 #[test]
 fn a_lease_of_no_time_ends_it() {
     let mut ear = snooper();
-    assert_eq!(ear.server_says(&ack(GUEST_IP, 0), 0), Heard::Nothing);
+    assert_eq!(ear.server_says(&ack(GUEST_IP, 0), 0), LearnOutcome::Nothing);
     ear.server_says(&ack(GUEST_IP, 60), 0);
     ear.server_says(&ack(GUEST_IP, 0), 1);
     assert_eq!(ear.known(), "");

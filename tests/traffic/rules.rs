@@ -88,7 +88,7 @@ enum Form {
 
 /// A frame on its way, and how the rule stands to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
+enum ChainContext {
     Hit,
     Near,
     Other,
@@ -198,7 +198,7 @@ fn layer(case: &Case) -> Layer {
 }
 
 /// Every frame in every way that the case says something about.
-fn frames(case: &Case, direction: &str, layer: Layer) -> Vec<(Vec<u8>, Way, Standing)> {
+fn frames(case: &Case, direction: &str, layer: Layer) -> Vec<(Vec<u8>, Way, ChainContext)> {
     let (as_written, opposite) = match direction {
         "out" => (Way::FromGuest, Way::ToGuest),
         _ => (Way::ToGuest, Way::FromGuest),
@@ -210,7 +210,11 @@ fn frames(case: &Case, direction: &str, layer: Layer) -> Vec<(Vec<u8>, Way, Stan
         Mirror::None => false,
     };
     let turned = |frame: &[u8]| if case.mirror == Mirror::Same { frame.to_vec() } else { mirrored(frame) };
-    let all = [(&case.hits, Standing::Hit), (&case.near, Standing::Near), (&case.other, Standing::Other)];
+    let all = [
+        (&case.hits, ChainContext::Hit),
+        (&case.near, ChainContext::Near),
+        (&case.other, ChainContext::Other),
+    ];
     let mut frames = Vec::new();
     for (group, standing) in all {
         for frame in group {
@@ -218,21 +222,21 @@ fn frames(case: &Case, direction: &str, layer: Layer) -> Vec<(Vec<u8>, Way, Stan
             // A bridge eats frames from a group.
             let turned = turned(frame);
             if turned[6] & 1 == 0 {
-                frames.push((turned, opposite, if has_mirrored { standing } else { Standing::Other }));
+                frames.push((turned, opposite, if has_mirrored { standing } else { ChainContext::Other }));
             }
             if layer == Layer::Ethernet && one_way {
-                frames.push((frame.clone(), opposite, Standing::Other));
+                frames.push((frame.clone(), opposite, ChainContext::Other));
             }
         }
     }
     frames
 }
 
-fn expected(case: &Case, form: Form, frame: &[u8], standing: Standing) -> Verdict {
+fn expected(case: &Case, form: Form, frame: &[u8], standing: ChainContext) -> Verdict {
     let is_ip = [[0x08, 0x00], [0x86, 0xdd]].contains(&[frame[12], frame[13]]);
     let matches = match form {
-        Form::Drop | Form::Accept => standing == Standing::Hit,
-        Form::Negated => standing == Standing::Near,
+        Form::Drop | Form::Accept => standing == ChainContext::Hit,
+        Form::Negated => standing == ChainContext::Near,
     };
     match (form, matches) {
         (Form::Drop | Form::Negated, true) => Verdict::Drop,

@@ -10,7 +10,7 @@ use crate::document::field::{Base, Field};
 use crate::document::filter::{Side, state};
 use crate::program::Slot;
 use crate::program::ir::{Bytes, From, Key, KeyType, Match, SetRef, concat};
-use crate::program::resolve::{Condition, Members, Part, Rule, Test, leading_ones};
+use crate::program::resolve::{Condition, Members, Part, Predicate, Rule, leading_ones};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Alternatives that one rule may come to.
@@ -97,16 +97,16 @@ impl Build<'_> {
     }
 
     /// The matches that all hold where the test holds. What always holds is no match.
-    fn holds(&mut self, test: &Test, view: View) -> Matches {
+    fn holds(&mut self, test: &Predicate, view: View) -> Matches {
         match test {
-            Test::All(tests) => tests.iter().flat_map(|test| self.holds(test, view)).collect(),
-            Test::Gratuitous if !self.options.features.xor_registers => same_by_octets(),
-            Test::Equals { mask: Some(mask), .. } if is_zero(mask) => Matches::new(),
+            Predicate::All(tests) => tests.iter().flat_map(|test| self.holds(test, view)).collect(),
+            Predicate::Gratuitous if !self.options.features.xor_registers => same_by_octets(),
+            Predicate::Equals { mask: Some(mask), .. } if is_zero(mask) => Matches::new(),
             test => self.single(test, view, false).into_iter().collect(),
         }
     }
 
-    fn none_holds(&mut self, tests: &[Test], view: View) -> Vec<Matches> {
+    fn none_holds(&mut self, tests: &[Predicate], view: View) -> Vec<Matches> {
         let (listed, rest) = lists(tests);
         let mut all = vec![
             listed
@@ -129,56 +129,56 @@ impl Build<'_> {
     }
 
     /// The ways in which a test can fail; none where it always holds.
-    fn fails(&mut self, test: &Test, view: View) -> Vec<Matches> {
+    fn fails(&mut self, test: &Predicate, view: View) -> Vec<Matches> {
         match test {
-            Test::All(tests) => tests.iter().flat_map(|test| self.fails(test, view)).collect(),
-            Test::Gratuitous if !self.options.features.xor_registers => {
+            Predicate::All(tests) => tests.iter().flat_map(|test| self.fails(test, view)).collect(),
+            Predicate::Gratuitous if !self.options.features.xor_registers => {
                 same_by_octets().into_iter().map(|part| vec![negated(part)]).collect()
             }
-            Test::Equals { mask: Some(mask), .. } if is_zero(mask) => Vec::new(),
+            Predicate::Equals { mask: Some(mask), .. } if is_zero(mask) => Vec::new(),
             test => self.single(test, view, true).into_iter().map(|part| vec![part]).collect(),
         }
     }
 
     /// A test that is one match.
-    fn single(&mut self, test: &Test, view: View, negated: bool) -> Option<(u8, Match)> {
+    fn single(&mut self, test: &Predicate, view: View, negated: bool) -> Option<(u8, Match)> {
         Some(match test {
-            Test::Equals { field, mask, value } => {
+            Predicate::Equals { field, mask, value } => {
                 let field = view.field(*field);
                 let key = Key { from: From::Field(field), mask: mask.clone() };
                 (turn_of(field), Match::Compare { key, negated, value: value.clone() })
             }
-            Test::Between { field, from, to } => {
+            Predicate::Between { field, from, to } => {
                 let field = view.field(*field);
                 let key = Key::field(field);
                 (turn_of(field), Match::Range { key, negated, from: from.clone(), to: to.clone() })
             }
-            Test::UpperProtocol(number) => {
+            Predicate::UpperProtocol(number) => {
                 let value: Bytes = [*number].into();
                 (turn::UPPER, Match::Compare { key: Key::new(view.upper), negated, value })
             }
-            Test::Gratuitous => {
+            Predicate::Gratuitous => {
                 let (left, right) = (Key::field(Field::ArpSaddrIp), Key::field(Field::ArpDaddrIp));
                 (turn::NETWORK, Match::Same { left, right, negated })
             }
-            Test::TcpOption(kind) => (turn::TRANSPORT, Match::TcpOption { kind: *kind, negated }),
-            Test::TcpFlags { mask, flags } => {
+            Predicate::TcpOption(kind) => (turn::TRANSPORT, Match::TcpOption { kind: *kind, negated }),
+            Predicate::TcpFlags { mask, flags } => {
                 let key = Key::masked(Field::TcpFlags, &[*mask]);
                 (turn::TRANSPORT, Match::Compare { key, negated, value: [*flags].into() })
             }
-            Test::State(states) if states & state::NONE != 0 => return None,
-            Test::State(states) => (turn::STATE, Match::CtState { states: *states, negated }),
-            Test::Ipset(name, sides) => {
+            Predicate::State(states) if states & state::NONE != 0 => return None,
+            Predicate::State(states) => (turn::STATE, Match::CtState { states: *states, negated }),
+            Predicate::Ipset(name, sides) => {
                 let keys = vec![Key::field(view.side(sides.first().copied().unwrap_or(Side::Source)))];
                 let set = self.ipset(name, view.address);
                 (turn::IPSET, Match::Lookup { keys, negated, set })
             }
-            Test::ConnLimit(above) => {
+            Predicate::ConnLimit(above) => {
                 let set = self.connections(view.way, view.address);
                 let keys = vec![Key::new(view.way.index()), Key::field(view.side(Side::Source))];
                 (turn::LIMIT, Match::ConnLimit { set, keys, above: *above, negated })
             }
-            Test::All(_) => unreachable!("several matches are taken apart before"),
+            Predicate::All(_) => unreachable!("several matches are taken apart before"),
         })
     }
 
@@ -209,18 +209,18 @@ impl Build<'_> {
 type Lists = BTreeMap<(Field, Option<Bytes>), BTreeSet<Bytes>>;
 
 /// Takes out the tests that several values of a field can be looked up for in one set.
-fn lists(tests: &[Test]) -> (Lists, Vec<&Test>) {
+fn lists(tests: &[Predicate]) -> (Lists, Vec<&Predicate>) {
     let mut lists = Lists::new();
     for test in tests {
-        if let Test::Equals { field, mask, value } = test
+        if let Predicate::Equals { field, mask, value } = test
             && kind_of(*field).is_some()
         {
             lists.entry((*field, mask.clone())).or_default().insert(value.clone());
         }
     }
     lists.retain(|_, values| values.len() > 1);
-    let listed = |test: &&Test| match test {
-        Test::Equals { field, mask, .. } => lists.contains_key(&(*field, mask.clone())),
+    let listed = |test: &&Predicate| match test {
+        Predicate::Equals { field, mask, .. } => lists.contains_key(&(*field, mask.clone())),
         _ => false,
     };
     let rest = tests.iter().filter(|test| !listed(test)).collect();

@@ -1,13 +1,13 @@
 //! What a filter's author should know of a program that is right as it is.
 
-use super::flow::placements;
+use super::ip::placements;
 use super::{Features, Options, Way};
 use crate::document::diag::Diagnostic;
 use crate::document::field::Field;
 use crate::document::filter::schema::Layer;
 use crate::document::filter::{Action, Direction};
-use crate::program::compile::link::{VLAN, looks_at};
-use crate::program::resolve::{Condition, Resolved, Rule, Test};
+use crate::program::compile::ethernet::{VLAN, looks_at};
+use crate::program::resolve::{Condition, Predicate, Resolved, Rule};
 use std::collections::BTreeSet;
 
 /// Whether a filter is bound itself, or only referred to by others, which decide what it leaves open.
@@ -207,9 +207,9 @@ fn tagged(resolved: &Resolved) -> Option<Diagnostic> {
 fn closes_tags(resolved: &Resolved, way: Way) -> bool {
     let on_tags = |condition: &Condition| {
         match condition {
-        Condition::Is(Test::Equals { field: Field::EtherType, value, .. }) => **value == VLAN.to_be_bytes(),
+        Condition::Is(Predicate::Equals { field: Field::EtherType, value, .. }) => **value == VLAN.to_be_bytes(),
         Condition::NoneOf(tests) => tests.iter().all(
-            |test| matches!(test, Test::Equals { field: Field::EtherType, value, .. } if **value != VLAN.to_be_bytes()),
+            |test| matches!(test, Predicate::Equals { field: Field::EtherType, value, .. } if **value != VLAN.to_be_bytes()),
         ),
         _ => false,
     }

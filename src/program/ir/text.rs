@@ -8,8 +8,8 @@
 //! The order is that of the rule set, so equal rule sets print equally.
 
 use crate::document::field::Base;
+use crate::program::ir::lower::{LoweredRule, Op, lower};
 use crate::program::ir::operand::{Operand, Source, Style};
-use crate::program::ir::shape::{Shape, Test, shape};
 use crate::program::ir::value::{split, style_of, value};
 use crate::program::ir::{
     Action, Bytes, Chain, CtDirection, Data, Datum, Family, Hook, KeyType, Origin, Point, Reject, Rule,
@@ -182,7 +182,7 @@ impl Display for Family {
 impl Display for RuleText<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let RuleText(family, rule) = self;
-        let Shape { terms, keys } = shape(*family, rule);
+        let LoweredRule { terms, keys } = lower(*family, rule);
         let mut words: Vec<String> =
             terms.iter().filter(|term| !term.implied).map(|term| test(&term.test)).collect();
         if rule.counter {
@@ -216,9 +216,9 @@ pub fn comment(origin: &Origin) -> String {
     text + &number
 }
 
-fn test(test: &Test) -> String {
+fn test(test: &Op) -> String {
     match test {
-        Test::Compare { left, negated, value } => {
+        Op::Compare { left, negated, value } => {
             let operator = match (negated, shows_mask(left) || left.style == Style::TcpFlags) {
                 (true, _) => "!= ",
                 (false, true) => "== ",
@@ -226,27 +226,27 @@ fn test(test: &Test) -> String {
             };
             format!("{} {operator}{}", name(left), of(left, value))
         }
-        Test::Prefix { left, negated, value, bits } => {
+        Op::Prefix { left, negated, value, bits } => {
             format!("{} {}{}/{bits}", bare_name(left), not(*negated), of(left, value))
         }
-        Test::Range { left, negated, from, to } => {
+        Op::Range { left, negated, from, to } => {
             let operator = if *negated || !shows_mask(left) { not(*negated) } else { "== " };
             format!("{} {operator}{}-{}", name(left), of(left, from), of(left, to))
         }
-        Test::Lookup { keys, negated, set } => {
+        Op::Lookup { keys, negated, set } => {
             format!("{} {}{}", names(keys), not(*negated), set_ref(keys, set))
         }
-        Test::Same { left, right, negated } => {
+        Op::Same { left, right, negated } => {
             format!("{} {} {}", name(left), if *negated { "!=" } else { "==" }, name(right))
         }
-        Test::TcpOption { kind, negated } => {
+        Op::TcpOption { kind, negated } => {
             format!("tcp option {kind} {}", if *negated { "missing" } else { "exists" })
         }
-        Test::CtState { states, negated: false } => format!("ct state {}", ct_states(*states, ",")),
-        Test::CtState { states, negated: true } => format!("ct state & ({}) == 0", ct_states(*states, " | ")),
-        Test::CtDirection(CtDirection::Original) => "ct direction original".into(),
-        Test::CtDirection(CtDirection::Reply) => "ct direction reply".into(),
-        Test::ConnLimit { set, keys, above, negated } => {
+        Op::CtState { states, negated: false } => format!("ct state {}", ct_states(*states, ",")),
+        Op::CtState { states, negated: true } => format!("ct state & ({}) == 0", ct_states(*states, " | ")),
+        Op::CtDirection(CtDirection::Original) => "ct direction original".into(),
+        Op::CtDirection(CtDirection::Reply) => "ct direction reply".into(),
+        Op::ConnLimit { set, keys, above, negated } => {
             let over = if *negated { "" } else { "over " };
             format!("add @{set} {{ {} ct count {over}{above} }}", names(keys))
         }

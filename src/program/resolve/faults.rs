@@ -2,7 +2,7 @@
 //! say it.
 
 use super::walk::Instance;
-use super::{Condition, Rule, Test};
+use super::{Condition, Predicate, Rule};
 use crate::document::diag::{Code, Diagnostic};
 use crate::document::field::Field;
 use crate::document::filter::{Direction, state};
@@ -43,19 +43,19 @@ fn reads(rule: &Rule, fields: &[Field]) -> bool {
 
 fn has_protocol(rule: &Rule, numbers: &[u8]) -> bool {
     rule.conditions.iter().any(
-        |condition| matches!(condition, Condition::Is(Test::UpperProtocol(number)) if numbers.contains(number)),
+        |condition| matches!(condition, Condition::Is(Predicate::UpperProtocol(number)) if numbers.contains(number)),
     )
 }
 
 /// The rest of the flags would be lost, and the rule broader.
 fn asks_for_pairs(rule: &Rule) -> bool {
-    rule.tests().any(|test| matches!(test, Test::Ipset(_, sides) if sides.len() > 1))
+    rule.tests().any(|test| matches!(test, Predicate::Ipset(_, sides) if sides.len() > 1))
 }
 
 fn forbids_none(rule: &Rule) -> bool {
     rule.conditions.iter().any(|condition| match condition {
         Condition::NoneOf(tests) => {
-            tests.iter().any(|test| matches!(test, Test::State(states) if states & state::NONE != 0))
+            tests.iter().any(|test| matches!(test, Predicate::State(states) if states & state::NONE != 0))
         }
         _ => false,
     })

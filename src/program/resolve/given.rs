@@ -12,7 +12,7 @@ use crate::document::filter::{Entry, Filter, Include};
 use crate::document::mac::Mac;
 use crate::document::span::{Place, Source};
 use crate::document::vars::{Access, Index, Vars};
-use crate::guest::learning::{self, Meaningless, Wanted};
+use crate::guest::learning::{self, InvalidControlVariable, Wanted};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -203,7 +203,7 @@ fn control(given: &Given, root: &str, learns: bool) -> Vec<Unread> {
 }
 
 /// A control variable's value that means nothing, in libvirt's words where it has some.
-pub fn meaningless(root: &str, fault: &Meaningless) -> Diagnostic {
+pub fn meaningless(root: &str, fault: &InvalidControlVariable) -> Diagnostic {
     let (message, help) = match fault.variable {
         learning::MODE => (
             format!("filter '{root}' learning value '{}' invalid.", fault.value),

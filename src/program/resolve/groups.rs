@@ -1,9 +1,9 @@
 //! The attributes of a rule joined into statements: an address with its mask, a port with the end of its range,
-//! an ICMP type with its code where both are negated. A group whose variables have values is a [`Test`].
+//! an ICMP type with its code where both are negated. A group whose variables have values is a [`Predicate`].
 //!
 //! An attribute that means nothing without another is refused, for without it the rule would be broader.
 
-use super::Test;
+use super::Predicate;
 use super::walk::Instance;
 use crate::document::diag::{Code, Diagnostic};
 use crate::document::field::Field;
@@ -102,11 +102,15 @@ impl Group<'_> {
     }
 
     /// What it says of a frame, if it says anything.
-    pub(super) fn test(&self, instance: &Instance, values: Values<'_>) -> Result<Option<Test>, Diagnostic> {
-        let tests: Result<Vec<Option<Test>>, Diagnostic> =
+    pub(super) fn test(
+        &self,
+        instance: &Instance,
+        values: Values<'_>,
+    ) -> Result<Option<Predicate>, Diagnostic> {
+        let tests: Result<Vec<Option<Predicate>>, Diagnostic> =
             self.parts.iter().map(|part| part.test(instance, values)).collect();
-        let mut tests: Vec<Test> = tests?.into_iter().flatten().collect();
-        Ok(if tests.len() > 1 { Some(Test::All(tests)) } else { tests.pop() })
+        let mut tests: Vec<Predicate> = tests?.into_iter().flatten().collect();
+        Ok(if tests.len() > 1 { Some(Predicate::All(tests)) } else { tests.pop() })
     }
 }
 
@@ -124,19 +128,19 @@ impl Joined<'_> {
         Some((field, kind))
     }
 
-    fn test(&self, instance: &Instance, values: Values<'_>) -> Result<Option<Test>, Diagnostic> {
+    fn test(&self, instance: &Instance, values: Values<'_>) -> Result<Option<Predicate>, Diagnostic> {
         let value = values(self.base)?;
         let companion = self.companion.map(|entry| Ok((entry, values(entry)?))).transpose()?;
         Ok(match (self.base.attribute.role, value) {
             (Role::Is(field), value) => Some(self.field_test(instance, field, &value, companion)?),
-            (Role::UpperProtocol, Value::Number { value, .. }) => Some(Test::UpperProtocol(value as u8)),
-            (Role::Gratuitous, Value::Bool(asked)) => asked.then_some(Test::Gratuitous),
-            (Role::TcpOption, Value::Number { value, .. }) => Some(Test::TcpOption(value as u8)),
-            (Role::TcpFlags, Value::TcpFlags { mask, flags }) => Some(Test::TcpFlags { mask, flags }),
-            (Role::State, Value::States(states)) => (states != 0).then_some(Test::State(states)),
-            (Role::ConnLimit, Value::Number { value, .. }) => Some(Test::ConnLimit(value)),
+            (Role::UpperProtocol, Value::Number { value, .. }) => Some(Predicate::UpperProtocol(value as u8)),
+            (Role::Gratuitous, Value::Bool(asked)) => asked.then_some(Predicate::Gratuitous),
+            (Role::TcpOption, Value::Number { value, .. }) => Some(Predicate::TcpOption(value as u8)),
+            (Role::TcpFlags, Value::TcpFlags { mask, flags }) => Some(Predicate::TcpFlags { mask, flags }),
+            (Role::State, Value::States(states)) => (states != 0).then_some(Predicate::State(states)),
+            (Role::ConnLimit, Value::Number { value, .. }) => Some(Predicate::ConnLimit(value)),
             (Role::Ipset, Value::Text(name)) => companion.and_then(|(_, sides)| match sides {
-                Value::Sides(sides) => Some(Test::Ipset(name, sides)),
+                Value::Sides(sides) => Some(Predicate::Ipset(name, sides)),
                 _ => None,
             }),
             (role, value) => unreachable!("a value of its kind for {role:?}, not {value:?}"),
@@ -149,16 +153,16 @@ impl Joined<'_> {
         field: Field,
         value: &Value,
         companion: Option<(&Match, Value)>,
-    ) -> Result<Test, Diagnostic> {
+    ) -> Result<Predicate, Diagnostic> {
         let first = encode(field, value);
         let Some((entry, second)) = companion else {
-            return Ok(Test::Equals { field, mask: None, value: first });
+            return Ok(Predicate::Equals { field, mask: None, value: first });
         };
         if matches!(entry.attribute.role, Role::MaskOf(_)) {
             let mask = leading_ones(prefix(&second), first.len());
             let value = masked(&first, &mask);
             let whole = mask.iter().all(|byte| *byte == 0xff);
-            return Ok(Test::Equals { field, mask: (!whole).then_some(mask), value });
+            return Ok(Predicate::Equals { field, mask: (!whole).then_some(mask), value });
         }
         let last = encode(field, &second);
         if first > last {
@@ -171,9 +175,9 @@ impl Joined<'_> {
         }
         let single = first == last;
         Ok(if single {
-            Test::Equals { field, mask: None, value: first }
+            Predicate::Equals { field, mask: None, value: first }
         } else {
-            Test::Between { field, from: first, to: last }
+            Predicate::Between { field, from: first, to: last }
         })
     }
 }

@@ -218,9 +218,9 @@ pub(super) fn both_ways(resolved: &Resolved) -> Option<Diagnostic> {
 
 /// Whether a rule that refuses has a reverse.
 fn is_mirrored(rule: &resolve::Rule) -> bool {
-    let one_way = |test: &resolve::Test| match test {
-        resolve::Test::State(_) => rule.statematch,
-        resolve::Test::ConnLimit(_) => true,
+    let one_way = |test: &resolve::Predicate| match test {
+        resolve::Predicate::State(_) => rule.statematch,
+        resolve::Predicate::ConnLimit(_) => true,
         _ => false,
     };
     matches!(rule.action, Action::Drop | Action::Reject)
@@ -241,7 +241,7 @@ fn is_settled(rule: &resolve::Rule, earlier: &[resolve::Rule]) -> bool {
             && accepts
                 .conditions
                 .iter()
-                .all(|condition| matches!(condition, resolve::Condition::Is(resolve::Test::State(_))))
+                .all(|condition| matches!(condition, resolve::Condition::Is(resolve::Predicate::State(_))))
     })
 }
 

@@ -85,7 +85,7 @@ fn takes_its_kind(earlier: &resolve::Rule, rule: &resolve::Rule) -> bool {
         earlier.layer == own.layer && (earlier.ip_protocol.is_none() || earlier == own)
     });
     let state = |condition: &resolve::Condition| {
-        matches!(condition, resolve::Condition::Is(resolve::Test::State(_))) && !earlier.statematch
+        matches!(condition, resolve::Condition::Is(resolve::Predicate::State(_))) && !earlier.statematch
     };
     let decides = match earlier.action {
         filter::Action::Drop | filter::Action::Reject => true,

@@ -9,8 +9,8 @@ use super::message::Attributes;
 use super::peephole::joined;
 use super::uapi::*;
 use crate::document::field::Base;
+use crate::program::ir::lower::{LoweredRule, Op, lower};
 use crate::program::ir::operand::{Meta, Operand, Source};
-use crate::program::ir::shape::{Shape, Test, shape};
 use crate::program::ir::{Action, Bytes, CtDirection, Family, Name, Reject, Rule, SetRef, Verdict};
 use std::collections::BTreeMap;
 
@@ -38,7 +38,7 @@ pub(super) struct Code {
 
 /// The bytecode of a rule; its constant sets are numbered from `first_set`.
 pub(super) fn encode_expressions(family: Family, rule: &Rule, first_set: u32) -> Result<Code, String> {
-    let Shape { terms, keys } = shape(family, rule);
+    let LoweredRule { terms, keys } = lower(family, rule);
     let mut code = Code { first_set, ..Code::default() };
     for term in joined(terms) {
         code.test(&term.test);
@@ -75,30 +75,30 @@ impl Code {
         self.fault.get_or_insert(fault.into());
     }
 
-    fn test(&mut self, test: &Test) {
+    fn test(&mut self, test: &Op) {
         match test {
-            Test::Compare { left, negated, value } => {
+            Op::Compare { left, negated, value } => {
                 self.load(left, FIRST);
                 self.compare(left, *negated, value);
             }
-            Test::Prefix { left, negated, value, bits } => self.prefix(left, *negated, value, *bits),
-            Test::Range { left, negated, from, to } => self.range(left, *negated, from, to),
-            Test::Lookup { keys, negated, set } => self.lookup(keys, *negated, set),
-            Test::Same { left, right, negated } => self.compare_fields(left, right, *negated),
-            Test::TcpOption { kind, negated } => {
+            Op::Prefix { left, negated, value, bits } => self.prefix(left, *negated, value, *bits),
+            Op::Range { left, negated, from, to } => self.range(left, *negated, from, to),
+            Op::Lookup { keys, negated, set } => self.lookup(keys, *negated, set),
+            Op::Same { left, right, negated } => self.compare_fields(left, right, *negated),
+            Op::TcpOption { kind, negated } => {
                 self.tcp_option(*kind);
                 self.cmp(libc::NFT_CMP_EQ, &[u8::from(!negated)]);
             }
-            Test::CtState { states, negated } => {
+            Op::CtState { states, negated } => {
                 self.ct(libc::NFT_CT_STATE);
                 self.bitwise(FIRST, &states.to_ne_bytes());
                 self.cmp(if *negated { libc::NFT_CMP_EQ } else { libc::NFT_CMP_NEQ }, &[0; 4]);
             }
-            Test::CtDirection(direction) => {
+            Op::CtDirection(direction) => {
                 self.ct(libc::NFT_CT_DIRECTION);
                 self.cmp(libc::NFT_CMP_EQ, &[u8::from(*direction == CtDirection::Reply)]);
             }
-            Test::ConnLimit { set, keys, above, negated } => self.connlimit(set, keys, *above, *negated),
+            Op::ConnLimit { set, keys, above, negated } => self.connlimit(set, keys, *above, *negated),
         }
     }
 

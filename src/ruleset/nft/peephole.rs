@@ -1,14 +1,14 @@
 //! Joins comparisons of neighbouring fields into one, as nft does: fewer expressions, the same condition.
 
 use crate::program::ir::Bytes;
+use crate::program::ir::lower::{Op, Term, joinable};
 use crate::program::ir::operand::Source;
-use crate::program::ir::shape::{Term, Test, joinable};
 
 /// Joins comparisons of neighbouring fields, as nft does: sorted by their place, each run up to a statement that
 /// is no match for itself.
 pub(super) fn joined(terms: Vec<Term>) -> Vec<Term> {
     let mut slots: Vec<Option<Term>> = terms.into_iter().map(Some).collect();
-    let is_statement = |slot: &Option<Term>| matches!(slot, Some(Term { test: Test::ConnLimit { .. }, .. }));
+    let is_statement = |slot: &Option<Term>| matches!(slot, Some(Term { test: Op::ConnLimit { .. }, .. }));
     let mut start = 0;
     while start < slots.len() {
         let end = slots[start..].iter().position(is_statement).map_or(slots.len(), |at| start + at);
@@ -40,12 +40,12 @@ fn join_run(slots: &mut [Option<Term>]) {
 }
 
 fn tells_protocol(term: &Term) -> bool {
-    matches!(&term.test, Test::Compare { left, .. } if left.tells_protocol)
+    matches!(&term.test, Op::Compare { left, .. } if left.tells_protocol)
 }
 
 fn join(low: Term, high: Term) -> Term {
     match (low.test, high.test) {
-        (Test::Compare { mut left, value, negated, .. }, Test::Compare { left: right, value: rest, .. }) => {
+        (Op::Compare { mut left, value, negated, .. }, Op::Compare { left: right, value: rest, .. }) => {
             if let (Source::Payload { length, .. }, Source::Payload { length: more, .. }) =
                 (&mut left.source, right.source)
             {
@@ -53,7 +53,7 @@ fn join(low: Term, high: Term) -> Term {
             }
             left.tells_protocol = right.tells_protocol;
             let value: Bytes = value.iter().chain(rest.iter()).copied().collect();
-            Term { test: Test::Compare { left, negated, value }, implied: false }
+            Term { test: Op::Compare { left, negated, value }, implied: false }
         }
         _ => unreachable!("only comparisons have a place"),
     }

@@ -4,7 +4,7 @@ use super::transaction::CommitError;
 use super::{Daemon, start};
 use crate::engine::Change;
 use crate::guest::learning;
-use crate::guest::learning::Heard;
+use crate::guest::learning::LearnOutcome;
 use crate::guest::lease::Table;
 use crate::guest::lease::file::{self, Book};
 use crate::guest::observation::Observation;
@@ -55,7 +55,8 @@ impl Daemon {
         if !learned.is_empty() {
             self.try_commit(Change::silent(next)).await?;
         }
-        for (_, Observation { guest, frame }) in learned.iter().filter(|(heard, _)| *heard != Heard::Question)
+        for (_, Observation { guest, frame }) in
+            learned.iter().filter(|(heard, _)| *heard != LearnOutcome::Question)
         {
             info!(index = guest, sighting = ?frame.sighting, "learned");
         }

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 /// What a frame is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Sketch {
+pub enum FrameSpec {
     /// `who-has A tell B`, or `A is-at MAC`.
     Arp(String),
     /// `A:p,B:q`, with the SYN flag.
@@ -33,7 +33,7 @@ pub struct Station {
 
 /// A description that says no frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unclear {
+pub struct FrameSpecError {
     said: String,
     expected: &'static str,
 }
@@ -46,13 +46,13 @@ const ADDRESSES: &str =
 /// ICMP types that begin something; all others belong to what was begun.
 const QUESTIONS: [u8; 5] = [8, 13, 15, 17, 128];
 
-impl Sketch {
+impl FrameSpec {
     /// Whether such a packet begins a connection, as conntrack sees it.
     pub fn begins(&self) -> bool {
         match self {
-            Sketch::Arp(_) => false,
-            Sketch::Tcp(_) | Sketch::Udp(_) => true,
-            Sketch::Icmp(text) => icmp(text).is_ok_and(|(ether_type, packet)| {
+            FrameSpec::Arp(_) => false,
+            FrameSpec::Tcp(_) | FrameSpec::Udp(_) => true,
+            FrameSpec::Icmp(text) => icmp(text).is_ok_and(|(ether_type, packet)| {
                 let header = if ether_type == 0x0800 { 20 } else { 40 };
                 QUESTIONS.contains(&packet[header])
             }),
@@ -60,16 +60,16 @@ impl Sketch {
     }
 
     /// The frame.
-    pub fn frame(&self, station: Station) -> Result<Vec<u8>, Unclear> {
+    pub fn frame(&self, station: Station) -> Result<Vec<u8>, FrameSpecError> {
         let (ether_type, body) = match self {
-            Sketch::Arp(text) => (0x0806, arp(text, station)?),
-            Sketch::Tcp(text) => segment(text, 6, |ports| {
+            FrameSpec::Arp(text) => (0x0806, arp(text, station)?),
+            FrameSpec::Tcp(text) => segment(text, 6, |ports| {
                 [ports, &[0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 2, 0, 0, 0, 0, 0]].concat()
             })?,
-            Sketch::Udp(text) => segment(text, 17, |ports| [ports, &[0, 8, 0, 0]].concat())?,
-            Sketch::Icmp(text) => icmp(text)?,
+            FrameSpec::Udp(text) => segment(text, 17, |ports| [ports, &[0, 8, 0, 0]].concat())?,
+            FrameSpec::Icmp(text) => icmp(text)?,
         };
-        let everybody = matches!(self, Sketch::Arp(text) if text.starts_with("who-has"));
+        let everybody = matches!(self, FrameSpec::Arp(text) if text.starts_with("who-has"));
         let usual = if everybody { Mac([0xff; 6]) } else { PEER };
         let destination = station.destination.unwrap_or(usual);
         let mut frame = [destination.0, station.source.0].concat();
@@ -83,9 +83,11 @@ impl Sketch {
     }
 }
 
-fn arp(text: &str, station: Station) -> Result<Vec<u8>, Unclear> {
-    let unclear =
-        || Unclear { said: text.into(), expected: "'who-has ADDRESS tell ADDRESS' or 'ADDRESS is-at MAC'" };
+fn arp(text: &str, station: Station) -> Result<Vec<u8>, FrameSpecError> {
+    let unclear = || FrameSpecError {
+        said: text.into(),
+        expected: "'who-has ADDRESS tell ADDRESS' or 'ADDRESS is-at MAC'",
+    };
     let address =
         |text: &str| text.parse::<Ipv4Addr>().map(|address| address.octets()).map_err(|_| unclear());
     let message = |operation: u8, sender: (Mac, [u8; 4]), target: (Mac, [u8; 4])| {
@@ -113,8 +115,12 @@ fn ends(text: &str) -> Option<(&str, &str)> {
     Some((from.trim(), to.trim()))
 }
 
-fn segment(text: &str, protocol: u8, header: impl Fn(&[u8]) -> Vec<u8>) -> Result<(u16, Vec<u8>), Unclear> {
-    let unclear = || Unclear { said: text.into(), expected: ENDS };
+fn segment(
+    text: &str,
+    protocol: u8,
+    header: impl Fn(&[u8]) -> Vec<u8>,
+) -> Result<(u16, Vec<u8>), FrameSpecError> {
+    let unclear = || FrameSpecError { said: text.into(), expected: ENDS };
     let (from, to) = ends(text).ok_or_else(unclear)?;
     let end = |text: &str| text.parse::<SocketAddr>().map_err(|_| unclear());
     let (from, to) = (end(from)?, end(to)?);
@@ -122,8 +128,8 @@ fn segment(text: &str, protocol: u8, header: impl Fn(&[u8]) -> Vec<u8>) -> Resul
     packet(from.ip(), to.ip(), protocol, &header(&ports)).ok_or_else(unclear)
 }
 
-fn icmp(text: &str) -> Result<(u16, Vec<u8>), Unclear> {
-    let unclear = || Unclear { said: text.into(), expected: ADDRESSES };
+fn icmp(text: &str) -> Result<(u16, Vec<u8>), FrameSpecError> {
+    let unclear = || FrameSpecError { said: text.into(), expected: ADDRESSES };
     let (text, kind) = match text.trim().rsplit_once([' ', ',']) {
         Some((ends, kind)) if kind.contains('/') => (ends, Some(kind)),
         _ => (text, None),
@@ -158,10 +164,10 @@ fn packet(from: IpAddr, to: IpAddr, protocol: u8, body: &[u8]) -> Option<(u16, V
     }
 }
 
-impl fmt::Display for Unclear {
+impl fmt::Display for FrameSpecError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "'{}' describes no frame: expected {}", self.said, self.expected)
     }
 }
 
-impl std::error::Error for Unclear {}
+impl std::error::Error for FrameSpecError {}

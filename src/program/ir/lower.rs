@@ -11,7 +11,7 @@ use crate::program::ir::{Action, Bytes, CtDirection, Family, Key, Match, Name, R
 
 /// A rule, resolved for the tables of one family.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Shape {
+pub(crate) struct LoweredRule {
     /// Its matches, in order.
     pub(crate) terms: Vec<Term>,
     /// What its action reads, where that looks something up.
@@ -22,14 +22,14 @@ pub(crate) struct Shape {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Term {
     /// What is tested.
-    pub(crate) test: Test,
+    pub(crate) test: Op,
     /// Whether nft, reading the term behind this one, generates this one.
     pub(crate) implied: bool,
 }
 
 /// What is tested. Fields mean what those of [`Match`] do.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Test {
+pub(crate) enum Op {
     /// Equal to a value.
     Compare { left: Operand, negated: bool, value: Bytes },
     /// Equal to a value in its first bits.
@@ -51,7 +51,7 @@ pub(crate) enum Test {
 }
 
 /// Resolves a rule for the tables of a family.
-pub(crate) fn shape(family: Family, rule: &Rule) -> Shape {
+pub(crate) fn lower(family: Family, rule: &Rule) -> LoweredRule {
     let mut context = Context::default();
     let mut terms: Vec<Term> = Vec::with_capacity(rule.matches.len());
     for part in &rule.matches {
@@ -74,35 +74,35 @@ pub(crate) fn shape(family: Family, rule: &Rule) -> Shape {
         Action::Branch(key, _) => std::slice::from_ref(key),
         _ => &[],
     };
-    Shape { terms, keys: operands(family, context, keys) }
+    LoweredRule { terms, keys: operands(family, context, keys) }
 }
 
-fn resolve(family: Family, context: Context, part: &Match) -> Test {
+fn resolve(family: Family, context: Context, part: &Match) -> Op {
     let one = |key: &Key| operand(family, context, key);
     match part {
         Match::Compare { key, negated, value } => compare(family, one(key), *negated, value.clone()),
         Match::Range { key, negated, from, to } => {
-            Test::Range { left: one(key), negated: *negated, from: from.clone(), to: to.clone() }
+            Op::Range { left: one(key), negated: *negated, from: from.clone(), to: to.clone() }
         }
         // nft makes a comparison of a set of one value, and so do we.
         Match::Lookup { keys, negated, set: SetRef::Anonymous(_, values) }
             if keys.len() == 1 && values.len() == 1 =>
         {
             let value = values.first().expect("one value").clone();
-            Test::Compare { left: one(&keys[0]), negated: *negated, value }
+            Op::Compare { left: one(&keys[0]), negated: *negated, value }
         }
         Match::Lookup { keys, negated, set } => {
-            Test::Lookup { keys: operands(family, context, keys), negated: *negated, set: set.clone() }
+            Op::Lookup { keys: operands(family, context, keys), negated: *negated, set: set.clone() }
         }
         Match::Same { left, right, negated } => {
-            Test::Same { left: one(left), right: one(right), negated: *negated }
+            Op::Same { left: one(left), right: one(right), negated: *negated }
         }
-        Match::TcpOption { kind, negated } => Test::TcpOption { kind: *kind, negated: *negated },
+        Match::TcpOption { kind, negated } => Op::TcpOption { kind: *kind, negated: *negated },
         Match::CtState { states, negated } => {
-            Test::CtState { states: kernel_states(*states), negated: *negated }
+            Op::CtState { states: kernel_states(*states), negated: *negated }
         }
-        Match::CtDirection(direction) => Test::CtDirection(*direction),
-        Match::ConnLimit { set, keys, above, negated } => Test::ConnLimit {
+        Match::CtDirection(direction) => Op::CtDirection(*direction),
+        Match::ConnLimit { set, keys, above, negated } => Op::ConnLimit {
             set: set.clone(),
             keys: operands(family, context, keys),
             above: *above,
@@ -111,20 +111,20 @@ fn resolve(family: Family, context: Context, part: &Match) -> Test {
     }
 }
 
-fn compare(family: Family, left: Operand, negated: bool, value: Bytes) -> Test {
+fn compare(family: Family, left: Operand, negated: bool, value: Bytes) -> Op {
     if family == Family::Inet
         && left.source == Source::Meta(Meta::Protocol)
         && let Some(number) = nfproto(&value)
     {
         let left = Operand::meta(Meta::NfProto, "meta nfproto", Style::NfProto);
-        return Test::Compare { left, negated, value: [number].as_slice().into() };
+        return Op::Compare { left, negated, value: [number].as_slice().into() };
     }
     let prefix = left.mask.as_deref().and_then(leading_ones);
     match prefix {
         Some(bits) if left.name.is_some() && matches!(left.style, Style::Ipv4 | Style::Ipv6) => {
-            Test::Prefix { left, negated, value, bits }
+            Op::Prefix { left, negated, value, bits }
         }
-        _ => Test::Compare { left, negated, value },
+        _ => Op::Compare { left, negated, value },
     }
 }
 
@@ -153,8 +153,8 @@ pub(crate) fn kernel_states(states: u8) -> u32 {
 }
 
 impl Context {
-    fn learn(&mut self, test: &Test) {
-        let Test::Compare { left, negated: false, value } = test else { return };
+    fn learn(&mut self, test: &Op) {
+        let Op::Compare { left, negated: false, value } = test else { return };
         if left.mask.is_some() || left.name.is_none() {
             return;
         }
@@ -172,10 +172,10 @@ impl Context {
     }
 }
 
-impl Test {
+impl Op {
     /// The network protocol that a plain comparison of the packet's protocol asks for.
     fn network(&self) -> Option<u16> {
-        let Test::Compare { left, negated: false, value } = self else { return None };
+        let Op::Compare { left, negated: false, value } = self else { return None };
         match (left.source, &value[..], &left.mask) {
             (Source::Meta(Meta::Protocol), [high, low], None) => Some(u16::from_be_bytes([*high, *low])),
             (Source::Meta(Meta::NfProto), [2], None) => Some(IPV4),
@@ -189,17 +189,15 @@ impl Test {
         let named = |operand: &Operand| operand.name.is_some() && operand.network == network;
         network.is_some()
             && match self {
-                Test::Compare { left, .. } | Test::Prefix { left, .. } | Test::Range { left, .. } => {
-                    named(left)
-                }
-                Test::Lookup { keys, .. } | Test::ConnLimit { keys, .. } => keys.iter().any(named),
+                Op::Compare { left, .. } | Op::Prefix { left, .. } | Op::Range { left, .. } => named(left),
+                Op::Lookup { keys, .. } | Op::ConnLimit { keys, .. } => keys.iter().any(named),
                 _ => false,
             }
     }
 
     /// The bytes of a header that a comparison takes whole: what can be joined with its neighbour.
     pub(crate) fn whole(&self, negation: bool) -> Option<(Base, u32, u32)> {
-        let Test::Compare { left: Operand { source, mask: None, .. }, negated, value } = self else {
+        let Op::Compare { left: Operand { source, mask: None, .. }, negated, value } = self else {
             return None;
         };
         match *source {
@@ -223,10 +221,10 @@ fn spread_negations(terms: &mut [Term]) {
             term.test.whole(true).is_some_and(|that| joinable(that, this) || joinable(this, that))
         };
         if before.iter().any(joins)
-            && let Test::Compare { left, value, .. } = &rest[0].test
+            && let Op::Compare { left, value, .. } = &rest[0].test
         {
             let (left, from, to) = (left.clone(), value.clone(), value.clone());
-            rest[0].test = Test::Range { left, negated: true, from, to };
+            rest[0].test = Op::Range { left, negated: true, from, to };
         }
     }
 }

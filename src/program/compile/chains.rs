@@ -4,7 +4,7 @@
 //! are one map where order permits, a chain of one rule stands in its place, a chain that ends with "unless X, drop" is one
 //! negated match. The verdicts are those of the rules in order, always.
 
-use super::link::{BRIDGE_GROUP, IPV4, IPV6, Standing, ether_type, looks_at};
+use super::ethernet::{BRIDGE_GROUP, ChainContext, IPV4, IPV6, ether_type, looks_at};
 use super::matches::equals;
 use super::{Build, Part, Way};
 use crate::document::field::Field;
@@ -125,7 +125,7 @@ impl Build<'_> {
         for step in &resolved.root {
             match step {
                 Step::Rule(rule) => {
-                    let standing = Standing { way, known: None, in_chain: false };
+                    let standing = ChainContext { way, known: None, in_chain: false };
                     let guard = ether_type(rule).map_or(Guard::All, Guard::Type);
                     places.push((guard, Place::Rules(self.link_rule(rule, standing))));
                 }
@@ -142,7 +142,7 @@ impl Build<'_> {
     /// A chain of the Ethernet layer, or its one rule.
     fn subchain(&mut self, way: Way, name: &str, guard: Guard) -> Option<Place> {
         let resolved = self.resolved;
-        let standing = Standing { way, known: guard.known(), in_chain: true };
+        let standing = ChainContext { way, known: guard.known(), in_chain: true };
         let mine = resolved.chains[name].iter().filter(|rule| looks_at(rule.direction, way));
         let mut rules: Vec<Rule> =
             mine.flat_map(|rule: &resolve::Rule| self.link_rule(rule, standing)).collect();

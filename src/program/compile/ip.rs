@@ -4,7 +4,7 @@
 //! out of a mirrored rule, and the rule with it where it said nothing else. A limit of connections holds only where the
 //! rule is as written.
 
-use super::link::{not_later, with_context};
+use super::ethernet::{not_later, with_context};
 use super::matches::{Matches, View, turn};
 use super::{AttachPoint, Build, Features, Part, Way};
 use crate::document::diag::{Code, Diagnostic};
@@ -12,7 +12,7 @@ use crate::document::field::Field;
 use crate::document::filter::schema::Layer;
 use crate::document::filter::{Action, Direction, state};
 use crate::program::ir::{self, CtDirection, From, Key, KeyType, Match, SetRef};
-use crate::program::resolve::{Condition, Resolved, Rule, Step, Test};
+use crate::program::resolve::{Condition, Predicate, Resolved, Rule, Step};
 
 /// One chain that a rule stands in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,11 +58,11 @@ pub(super) fn placements(rule: &Rule) -> Vec<Placement> {
 
 /// Whether the rule asks for states in so many words. Where `statematch` turns tracking off they mean nothing.
 fn has_state(rule: &Rule) -> bool {
-    rule.statematch && rule.tests().any(|test| matches!(test, Test::State(_)))
+    rule.statematch && rule.tests().any(|test| matches!(test, Predicate::State(_)))
 }
 
 fn has_limit(rule: &Rule) -> bool {
-    rule.tests().any(|test| matches!(test, Test::ConnLimit(_)))
+    rule.tests().any(|test| matches!(test, Predicate::ConnLimit(_)))
 }
 
 fn has_icmp_type(rule: &Rule) -> bool {
@@ -74,9 +74,9 @@ fn has_icmp_type(rule: &Rule) -> bool {
 fn says_more_than_its_sender(rule: &Rule) -> bool {
     let sender = |condition: &Condition| condition.fields().contains(&Field::EtherSaddr);
     let more = |condition: &Condition| match condition {
-        Condition::Is(Test::State(_) | Test::Ipset(..)) => false,
+        Condition::Is(Predicate::State(_) | Predicate::Ipset(..)) => false,
         Condition::NoneOf(tests)
-            if tests.iter().all(|test| matches!(test, Test::State(_) | Test::Ipset(..))) =>
+            if tests.iter().all(|test| matches!(test, Predicate::State(_) | Predicate::Ipset(..))) =>
         {
             false
         }
@@ -188,7 +188,7 @@ pub(super) fn rejects_packets(resolved: &Resolved) -> bool {
 }
 
 fn asks_state(rule: &Rule, place: Placement) -> bool {
-    let named = |test: &Test| matches!(test, Test::State(states) if states & state::NONE == 0);
+    let named = |test: &Predicate| matches!(test, Predicate::State(states) if states & state::NONE == 0);
     place.states.is_some() || has_state(rule) && rule.tests().any(named)
 }
 
@@ -262,8 +262,8 @@ fn unreadable(rule: &Rule, place: Placement, part: Part) -> Option<Diagnostic> {
 
 fn is_state(condition: &Condition) -> bool {
     match condition {
-        Condition::Is(test) => matches!(test, Test::State(_)),
-        Condition::NoneOf(tests) => tests.iter().any(|test| matches!(test, Test::State(_))),
+        Condition::Is(test) => matches!(test, Predicate::State(_)),
+        Condition::NoneOf(tests) => tests.iter().any(|test| matches!(test, Predicate::State(_))),
         Condition::Member(..) | Condition::NoMember(..) => false,
     }
 }

@@ -10,7 +10,7 @@ use crate::document::diag::{Code, Diagnostic};
 use crate::document::field::{Base, Field};
 use crate::document::filter::{Action, Direction};
 use crate::program::ir::{self, From, Key, KeyType, Match};
-use crate::program::resolve::{Condition, Rule, Test};
+use crate::program::resolve::{Condition, Predicate, Rule};
 
 /// Where 802.1D sends its BPDUs.
 pub(super) const BRIDGE_GROUP: [u8; 6] = [0x01, 0x80, 0xc2, 0, 0, 0];
@@ -26,7 +26,7 @@ const EXPRESSIONS: usize = 120;
 
 /// Where a rule stands.
 #[derive(Clone, Copy)]
-pub(super) struct Standing {
+pub(super) struct ChainContext {
     pub(super) way: Way,
     /// The Ethernet type of all frames that get there, if it is one.
     pub(super) known: Option<u16>,
@@ -46,7 +46,7 @@ pub(super) fn looks_at(direction: Direction, way: Way) -> bool {
 /// The Ethernet type of all frames that a rule can match, if it is one.
 pub(super) fn ether_type(rule: &Rule) -> Option<u16> {
     let asked = rule.conditions.iter().find_map(|condition| match condition {
-        Condition::Is(Test::Equals { field: Field::EtherType, mask: None, value }) => {
+        Condition::Is(Predicate::Equals { field: Field::EtherType, mask: None, value }) => {
             Some(u16::from_be_bytes([value[0], value[1]]))
         }
         _ => None,
@@ -56,8 +56,8 @@ pub(super) fn ether_type(rule: &Rule) -> Option<u16> {
 
 impl Build<'_> {
     /// A rule of the Ethernet layer as rules of a chain; none where it can match no frame there.
-    pub(super) fn link_rule(&mut self, rule: &Rule, standing: Standing) -> Vec<ir::Rule> {
-        let Standing { way, known, .. } = standing;
+    pub(super) fn link_rule(&mut self, rule: &Rule, standing: ChainContext) -> Vec<ir::Rule> {
+        let ChainContext { way, known, .. } = standing;
         let wanted = ether_type(rule);
         let silent = rule.action == Action::Continue && !self.options.counters;
         if silent || !looks_at(rule.direction, way) || !can_match(rule, known) {
@@ -78,7 +78,7 @@ impl Build<'_> {
         alternatives.into_iter().map(finish).collect()
     }
 
-    fn link_action(&mut self, action: Action, standing: Standing, ether_type: Option<u16>) -> ir::Action {
+    fn link_action(&mut self, action: Action, standing: ChainContext, ether_type: Option<u16>) -> ir::Action {
         match action {
             Action::Drop => ir::Action::Drop,
             Action::Accept => self.onward(standing.way, ether_type),
@@ -130,12 +130,12 @@ fn view(rule: &Rule, way: Way) -> View {
 fn can_match(rule: &Rule, known: Option<u16>) -> bool {
     let Some(known) = known else { return true };
     let bytes = known.to_be_bytes();
-    let excluded = |test: &Test| match test {
-        Test::Equals { field: Field::EtherType, value, .. } => **value == bytes,
+    let excluded = |test: &Predicate| match test {
+        Predicate::Equals { field: Field::EtherType, value, .. } => **value == bytes,
         _ => false,
     };
     let refused = rule.conditions.iter().any(|condition| match condition {
-        Condition::Is(test @ Test::Equals { field: Field::EtherType, .. }) => !excluded(test),
+        Condition::Is(test @ Predicate::Equals { field: Field::EtherType, .. }) => !excluded(test),
         Condition::NoneOf(tests) => tests.iter().any(excluded),
         _ => false,
     });
