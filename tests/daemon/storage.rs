@@ -29,20 +29,25 @@ struct Snapshot {
 
 impl Snapshot {
     fn of(host: &Host, daemon: &Daemon) -> Snapshot {
-        let journal = host.files("state").remove("addresses").unwrap_or_default();
-        let (book, skipped) = file::read(&journal, Duration::ZERO, 64);
-        assert!(skipped.is_empty(), "{journal}");
-        let addresses = book.0.iter().flat_map(|((guest, index), table)| {
-            table.iter().map(move |(address, learned)| format!("{guest} {index} {address} {:?}", learned.how))
-        });
         Snapshot {
             filters: host.files("filters"),
             bindings: host.files("run/nwfilter-binding"),
-            addresses: addresses.collect(),
+            addresses: addresses_on_disk(host),
             told: daemon.connect().bindings().unwrap(),
             rules: daemon.rules(),
         }
     }
+}
+
+/// The addresses of all guests, as a restart would find them.
+fn addresses_on_disk(host: &Host) -> Vec<String> {
+    let journal = host.files("state").remove("addresses").unwrap_or_default();
+    let (book, skipped) = file::read(&journal, Duration::ZERO, 64);
+    assert!(skipped.is_empty(), "{journal}");
+    let lines = book.0.iter().flat_map(|((guest, index), table)| {
+        table.iter().map(move |(address, learned)| format!("{guest} {index} {address} {:?}", learned.how))
+    });
+    lines.collect()
 }
 
 /// What is read there: what lies aside for a change is not.
@@ -265,9 +270,10 @@ fn fails_at(case: &Case, step: u32, fate: Fate, [before, after]: &[Snapshot; 2])
         if learning {
             is_learned(&network, &mut conn).unwrap();
         }
-        eventually(&format!("{name}: the documents as they must be"), || {
+        eventually(&format!("{name}: documents and addresses as they must be"), || {
             let found = [documents(&host, "filters"), documents(&host, "run/nwfilter-binding")];
-            found == [expected.filters.clone(), expected.bindings.clone()]
+            let written = [expected.filters.clone(), expected.bindings.clone()];
+            found == written && addresses_on_disk(&host) == expected.addresses
         });
         daemon.kill();
         let found = Snapshot::of(&host, &host.start());
