@@ -20,7 +20,7 @@
 //!
 //! ```no_run
 //! use nwfilter::kernel::apply::Kernel;
-//! use nwfilter::ruleset::firewall::{Firewall, Member, Place, Policy, Rules};
+//! use nwfilter::ruleset::firewall::{Attachment, BoundInterface, Firewall, Policy, Rules};
 //! use nwfilter::document::catalog::Library;
 //! use nwfilter::ruleset::nft::Ownership;
 //! use nwfilter::ruleset::plan::plan;
@@ -37,7 +37,9 @@
 //! vars.push("IP", "10.0.0.1");
 //! let link = nwfilter::kernel::links::by_name("vnet0")?.ok_or("no vnet0")?;
 //! let rules = Rules::Filter("clean-traffic".into());
-//! let firewall = firewall.bind(Member { index: link.index, name: link.name, place: Place::Bridge(None), rules, vars })?;
+//! let place = Attachment::Bridge(None);
+//! let guest = BoundInterface { index: link.index, name: link.name, place, rules, vars };
+//! let firewall = firewall.bind(guest)?;
 //!
 //! let wanted = firewall.ruleset();
 //! kernel.apply(plan(&recall(&kernel.observe()?, &wanted), &wanted))?;
