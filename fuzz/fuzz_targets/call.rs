@@ -4,11 +4,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use nwfilter::service::rpc::wire_error;
-use nwfilter::engine::error::Error;
 use nwfilter::service::rpc::frames::Frames;
 use nwfilter::service::rpc::proto::{Header, kind};
-use nwfilter::service::rpc::session::{Access, KeepaliveEvent, Keepalive, Session, Step};
+use nwfilter::service::rpc::session::{Access, Keepalive, KeepaliveEvent, Session, Step};
+use nwfilter::service::rpc::wire_error;
 use nwfilter::service::rpc::xdr::Reader;
 use std::time::Duration;
 
