@@ -5,7 +5,7 @@
 //! and what is not well-formed becomes a [`Diagnostic`] with libvirt's code. It does not know filters.
 
 mod decode;
-pub mod print;
+pub(crate) mod print;
 mod scan;
 
 use decode::NO_TEXT;

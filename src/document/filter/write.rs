@@ -8,7 +8,7 @@ use super::{Entry, Filter, Include, Match, Rule};
 use crate::document::vars::Vars;
 use crate::document::xml::Document;
 use crate::document::xml::print::{add, element, print, print_below, set, text};
-use xmltree::Element;
+use xmltree::{Element, XMLNode};
 
 /// The document that dumpxml shows.
 pub fn write(filter: &Filter) -> String {
@@ -25,7 +25,11 @@ pub fn write(filter: &Filter) -> String {
             Entry::Include(include) => add(&mut root, include_element(include)),
         }
     }
-    closed(root)
+    // libvirt gives a filter an end tag of its own even where nothing is in it.
+    if root.children.is_empty() {
+        root.children.push(XMLNode::Text("\n".into()));
+    }
+    print(&root, 0)
 }
 
 /// The same as a configuration file, under a comment that tells people where to edit it.
@@ -76,7 +80,7 @@ fn start_tag(element: &str) -> Option<usize> {
 }
 
 /// The comment at the top of a file that the daemon writes; `edit` is the command of virsh to use instead.
-pub fn file_comment(edit: &str) -> String {
+pub(crate) fn file_comment(edit: &str) -> String {
     format!(
         "The daemon writes this file; what is edited here can be overwritten and lost.\n\
          To change it, use\n  virsh {edit}\n\
@@ -85,7 +89,7 @@ pub fn file_comment(edit: &str) -> String {
 }
 
 /// Puts a `<parameter>` for each value of each variable into an element, sorted by name.
-pub fn add_parameters(parent: &mut Element, params: &Vars) {
+pub(crate) fn add_parameters(parent: &mut Element, params: &Vars) {
     for (name, values) in &params.0 {
         for value in values {
             add(parent, element("parameter", &[("name", name), ("value", value)]));
@@ -134,15 +138,6 @@ fn include_element(include: &Include) -> Element {
     let mut made = element("filterref", &[("filter", &include.filter)]);
     add_parameters(&mut made, &include.params.vars);
     made
-}
-
-/// The text of a filter, which has an end tag of its own even where nothing is in it.
-fn closed(root: Element) -> String {
-    let text = print(&root, 0);
-    match text.strip_suffix("/>\n") {
-        Some(start) if root.children.is_empty() => format!("{start}>\n</{}>\n", root.name),
-        _ => text,
-    }
 }
 
 /// No text ends the comment it stands in.
