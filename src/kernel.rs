@@ -8,5 +8,6 @@ pub mod capture;
 #[cfg(feature = "checksum")]
 pub mod checksum;
 pub mod links;
+mod nfnetlink;
 pub mod tracer;
 pub mod watch;

@@ -21,7 +21,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     ("report", &["status", "explain", "audit", "trace"]),
     ("engine", &["error", "api", "engine"]),
-    ("kernel", &["links", "capture", "watch", "tracer", "checksum", "apply"]),
+    ("kernel", &["nfnetlink", "links", "capture", "watch", "tracer", "checksum", "apply"]),
     (
         "service",
         &["config", "store", "confine", "systemd", "logging", "metrics", "rpc", "metrics_server", "daemon"],

@@ -5,13 +5,14 @@
 //! when its link is gone, or when the channel's receiver is dropped. What a sighting means, `learning` decides.
 #![allow(unsafe_code)]
 
-use crate::guest::bpf::{self, Instruction, LONGEST};
+use super::nfnetlink::attach;
+use crate::guest::bpf::{self, LONGEST};
 use crate::guest::frame::{self, Frame};
 use crate::guest::learning::{Budget, Mode};
 use crate::guest::observation::{CaptureSpec, Observation};
 use afpacket::tokio::RawPacketStream;
 use rustix::net::netdevice::index_to_name;
-use socket2::{Domain, Protocol, SockFilter, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
@@ -80,11 +81,6 @@ fn open(spec: &CaptureSpec) -> io::Result<Socket> {
     }
     bind(&socket, spec.link)?;
     Ok(socket)
-}
-
-fn attach(socket: &Socket, program: &[Instruction]) -> io::Result<()> {
-    let filter = |one: &Instruction| SockFilter::new(one.code, one.then, one.or, one.k);
-    socket.attach_filter(&program.iter().map(filter).collect::<Vec<_>>())
 }
 
 /// Binds to all frames of a link, those sent through it among them.

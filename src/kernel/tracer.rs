@@ -2,13 +2,11 @@
 //!
 //! Opening it switches the trace on; closing it, however the process ends, switches it off.
 
+use super::nfnetlink;
 use crate::ruleset::nft::reply::{Fault, Received, error, messages};
 use crate::ruleset::nft::trace::{At, batch, event};
 use crate::ruleset::nft::traced::Traced;
-use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, send, socket_with, sockopt,
-};
+use rustix::net::{RecvFlags, SendFlags, SocketFlags, recv, send};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -21,19 +19,13 @@ pub struct Tracer {
 }
 
 const BUFFER: usize = 1 << 16;
-const WAITING: usize = 1 << 23;
 /// `NFNLGRP_NFTRACE`.
 const GROUP: u32 = 9;
 
 impl Tracer {
     /// Switches the trace on for frames through the interface of this index.
     pub fn open(index: u32, at: At) -> io::Result<Tracer> {
-        let socket =
-            socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(NETFILTER))?;
-        if sockopt::set_socket_recv_buffer_size_force(&socket, WAITING).is_err() {
-            sockopt::set_socket_recv_buffer_size(&socket, WAITING)?;
-        }
-        bind(&socket, &SocketAddrNetlink::new(0, 1 << (GROUP - 1)))?;
+        let socket = nfnetlink::listen(GROUP, SocketFlags::empty(), None)?;
         send(&socket, &batch(index, at), SendFlags::empty())?;
         let mut tracer = Tracer { socket, buffer: vec![0; BUFFER], events: VecDeque::new() };
         // The kernel answers what it refuses before `send` returns.

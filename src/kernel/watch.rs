@@ -2,11 +2,10 @@
 //!
 //! It reads announcements and hands them to [`Decoder`], which says what they mean.
 
+use super::nfnetlink;
 use crate::guest::bpf;
 use crate::ruleset::nft::announcement::{Decoder, Event};
-use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
-use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with, sockopt};
-use socket2::{SockFilter, SockRef};
+use rustix::net::{RecvFlags, SocketFlags, recv};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use tokio::io::unix::AsyncFd;
@@ -20,25 +19,14 @@ pub struct Watch {
 
 /// Bytes read at once; a longer announcement counts as lost.
 const BUFFER: usize = 1 << 18;
-/// Bytes of announcements by others that may wait.
-const WAITING: usize = 1 << 23;
 
 impl Watch {
     /// Begins to listen in this thread's network namespace. Commits by the port `own` are ours: the kernel keeps them from this
     /// socket, since a large one would leave no room for those of others.
     pub fn open(own: Option<u32>) -> io::Result<Watch> {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, Some(NETFILTER))?;
-        if sockopt::set_socket_recv_buffer_size_force(&socket, WAITING).is_err() {
-            sockopt::set_socket_recv_buffer_size(&socket, WAITING)?;
-        }
-        if let Some(own) = own {
-            let of_others = bpf::of_others(own);
-            let filter: Vec<SockFilter> =
-                of_others.iter().map(|one| SockFilter::new(one.code, one.then, one.or, one.k)).collect();
-            SockRef::from(&socket).attach_filter(&filter)?;
-        }
-        bind(&socket, &SocketAddrNetlink::new(0, 1 << (libc::NFNLGRP_NFTABLES - 1)))?;
+        let keeps = own.map(bpf::of_others);
+        let group = libc::NFNLGRP_NFTABLES as u32;
+        let socket = nfnetlink::listen(group, SocketFlags::NONBLOCK, keeps.as_deref())?;
         Ok(Watch { socket, buffer: vec![0; BUFFER], decoder: Decoder::default() })
     }
 
