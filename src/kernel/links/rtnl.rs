@@ -20,12 +20,12 @@ use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_recv_buffer_s
 use std::future::{Future, poll_fn};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::pin::pin;
-use std::task::Poll;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyMutGuard};
 use tokio::sync::mpsc::Sender;
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
 pub(super) const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
@@ -137,16 +137,9 @@ async fn follow(
     let mut timer = interval_at(Instant::now() + resync, resync);
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let next = poll_fn(|context| {
-            if closed.as_mut().poll(context).is_ready() {
-                return Poll::Ready(Ok(Next::Closed));
-            }
-            if let Poll::Ready(ready) = listener.poll_read_ready(context) {
-                return Poll::Ready(ready.map(|_| Next::Readable));
-            }
-            let due = links.dump.is_none() && timer.poll_tick(context).is_ready();
-            if due { Poll::Ready(Ok(Next::Due)) } else { Poll::Pending }
-        });
+        let is_idle = links.dump.is_none();
+        let next =
+            poll_fn(|context| poll_next(context, closed.as_mut(), &listener, is_idle.then_some(&mut timer)));
         match next.await? {
             Next::Closed => return Ok(()),
             Next::Due => {
@@ -163,6 +156,25 @@ async fn follow(
             return Ok(());
         }
         outcome?;
+    }
+}
+
+/// What happens next. The timer counts where no dump is under way.
+fn poll_next(
+    context: &mut Context<'_>,
+    closed: Pin<&mut impl Future<Output = ()>>,
+    listener: &AsyncFd<Listener>,
+    timer: Option<&mut Interval>,
+) -> Poll<io::Result<Next>> {
+    if closed.poll(context).is_ready() {
+        return Poll::Ready(Ok(Next::Closed));
+    }
+    if let Poll::Ready(ready) = listener.poll_read_ready(context) {
+        return Poll::Ready(ready.map(|_| Next::Readable));
+    }
+    match timer.map(|timer| timer.poll_tick(context)) {
+        Some(Poll::Ready(_)) => Poll::Ready(Ok(Next::Due)),
+        Some(Poll::Pending) | None => Poll::Pending,
     }
 }
 
