@@ -12,6 +12,7 @@
 //! A place carries the line that it begins on, or a part of a long one, not the document. A reader gets a document of the
 //! same name, with nothing but that line in it, at the same line and column. The reader trusts no number.
 
+use super::wire_error;
 use super::xdr::{Malformed, Reader, Writer};
 use crate::document::diag::{self, Code, Diagnostic, Severity};
 use crate::document::span::{Place, Source, Span};
@@ -87,9 +88,7 @@ fn text(from: &mut Reader) -> Result<String, Malformed> {
 
 /// As much of a text as is sent.
 fn cut(text: &str) -> &str {
-    let whole = text.split('\0').next().unwrap_or_default();
-    let at = (0..=whole.len().min(TEXT_MAX)).rev().find(|at| whole.is_char_boundary(*at));
-    &whole[..at.unwrap_or(0)]
+    wire_error::cut(text, TEXT_MAX)
 }
 
 #[cfg(test)]

@@ -40,9 +40,13 @@ fn object(from: &mut Reader) -> Result<(), Malformed> {
     from.fixed::<16>().map(drop)
 }
 
-/// Appends as much of `text` as is sent: C clients end at a NUL, no client reads beyond 64 KiB.
 fn sendable<'a>(to: &'a mut Writer, text: &str) -> &'a mut Writer {
+    to.string(cut(text, TEXT_MAX))
+}
+
+/// As much of a text as is sent: C clients end at a NUL.
+pub(super) fn cut(text: &str, most: usize) -> &str {
     let whole = text.split('\0').next().unwrap_or_default();
-    let cut = (0..=whole.len().min(TEXT_MAX)).rev().find(|at| whole.is_char_boundary(*at));
-    to.string(&whole[..cut.unwrap_or(0)])
+    let at = (0..=whole.len().min(most)).rev().find(|at| whole.is_char_boundary(*at));
+    &whole[..at.unwrap_or(0)]
 }
