@@ -26,7 +26,7 @@ pub fn warnings(resolved: &Resolved, options: &Options, used: Use) -> Vec<Diagno
     notes.extend(accepted_in_vain(resolved));
     if used == Use::Whole {
         notes.extend(left_over(resolved).or_else(|| tagged(resolved)));
-        notes.extend(shuts_the_host_out(resolved));
+        notes.extend(refuses_every_frame(resolved));
     }
     notes.into_iter().collect()
 }
@@ -140,7 +140,7 @@ fn left_over(resolved: &Resolved) -> Option<Diagnostic> {
 }
 
 /// A rule that refuses every frame where nothing is accepted before.
-fn shuts_the_host_out(resolved: &Resolved) -> Option<Diagnostic> {
+fn refuses_every_frame(resolved: &Resolved) -> Option<Diagnostic> {
     let refusal = resolved.root_rules().find(|rule| takes_all(rule) && refuses(rule))?;
     let accepts = |way: Way| {
         let mut accepting = resolved.rules().filter(|rule| rule.action == Action::Accept);
