@@ -159,7 +159,7 @@ impl State {
     /// Ends the grace of deleted bindings that use one of these filters.
     fn let_go_who_uses(&mut self, names: &[String]) {
         let uses = |firewall: &Firewall, port: &str| {
-            let mut members = firewall.members().values().filter(|member| member.name == port);
+            let mut members = firewall.members_named(port).map(|index| &firewall.members()[&index]);
             members.any(|member| match &member.rules {
                 Rules::Filter(root) => names.iter().any(|name| firewall.uses(root, name)),
                 Rules::Blocked => false,

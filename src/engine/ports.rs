@@ -97,8 +97,7 @@ impl State {
 
     /// The interfaces that were bound under this name.
     fn members_of(&self, portdev: &str) -> BTreeSet<u32> {
-        let members = self.firewall.members().values().filter(|member| member.name == portdev);
-        members.map(|member| member.index).collect()
+        self.firewall.members_named(portdev).collect()
     }
 
     /// Whether a link that was bound as `portdev` still belongs there.

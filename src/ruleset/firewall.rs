@@ -15,6 +15,7 @@ mod attachment;
 mod dispatch;
 mod group;
 mod grouping;
+mod members;
 mod retained;
 mod tables;
 
@@ -37,6 +38,7 @@ use attachment::Devices;
 use group::Compiled;
 use grouping::Changed;
 use imbl::{OrdMap, OrdSet};
+use members::Members;
 use retained::Earlier;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -51,7 +53,7 @@ pub struct Firewall {
     filters: Filters,
     /// Definitions that some members still have, by the name that stands in their rules.
     earlier: OrdMap<String, Earlier>,
-    members: OrdMap<u32, Arc<BoundInterface>>,
+    members: Members,
     groups: OrdMap<Name, Arc<Group>>,
     /// The group of each member.
     group_of: OrdMap<u32, Name>,
@@ -152,7 +154,7 @@ impl Firewall {
             policy,
             filters: OrdMap::new(),
             earlier: OrdMap::new(),
-            members: OrdMap::new(),
+            members: Members::default(),
             groups: OrdMap::new(),
             group_of: OrdMap::new(),
             uses: OrdMap::new(),
@@ -187,7 +189,12 @@ impl Firewall {
 
     /// All bound interfaces by index.
     pub fn members(&self) -> &OrdMap<u32, Arc<BoundInterface>> {
-        &self.members
+        self.members.by_index()
+    }
+
+    /// The indexes of the interfaces that were bound under a name.
+    pub fn members_named(&self, name: &str) -> impl Iterator<Item = u32> {
+        self.members.named(name)
     }
 
     /// All groups by name.
@@ -220,7 +227,7 @@ impl Firewall {
         else {
             return next;
         };
-        if let Some(member) = next.members.remove(&index) {
+        if let Some(member) = next.members.remove(index) {
             next.remove_interface(&member, attach_point);
         }
         // A group that cannot be folded stays shared, so there is nothing to refuse.
@@ -257,7 +264,7 @@ impl Firewall {
             .values()
             .find(|group| matches!(&group.rules, Rules::Filter(root) if self.uses(root, name)))
         {
-            let user = group.members.get_min().and_then(|index| self.members.get(index));
+            let user = group.members.get_min().and_then(|index| self.members.get(*index));
             let message = format!("filter '{name}' is in use");
             return Err(Refused {
                 interface: user.map(|member| member.name.clone()),

@@ -72,7 +72,7 @@ impl Firewall {
     /// Gives each its own programs, or changes nothing.
     fn enter_private(&mut self, newcomers: &OrdSet<u32>) -> Result<(), Refused> {
         let compiled = |index: &u32| {
-            let member = &self.members[index];
+            let member = self.member(*index);
             let attach_point = self.attach_point(*index).unwrap_or(member.place.hooks());
             let compiled = self.compile(&member.rules, &member.vars, Mode::Fold, attach_point);
             compiled.map(|compiled| (*index, compiled)).map_err(|faults| self.refused(*index, faults))
@@ -94,7 +94,7 @@ impl Firewall {
     }
 
     fn refused(&self, index: u32, diagnostics: Vec<Diagnostic>) -> Refused {
-        Refused { interface: Some(self.members[&index].name.clone()), diagnostics }
+        Refused { interface: Some(self.member(index).name.clone()), diagnostics }
     }
 
     /// Places a group's program and lets all its members share it.
@@ -149,7 +149,7 @@ impl Firewall {
         if !dispatch_targets.iter().any(|(hooks, _)| *hooks == AttachPoint::Packets) {
             self.clear_slots(index, AttachPoint::Packets);
         }
-        let member = Arc::clone(&self.members[&index]);
+        let member = Arc::clone(self.member(index));
         let hooks = self.attach_point(index).unwrap_or(member.place.hooks());
         // Of a member whose frames are judged elsewhere the host's IP layer sees packets that were let in, or it must not
         // see any.
@@ -197,7 +197,7 @@ impl Firewall {
         index: u32,
         hooks: AttachPoint,
     ) -> Result<(), Diagnostic> {
-        let member = self.members[&index].clone();
+        let member = self.member(index).clone();
         let mut wanted: Vec<(Name, Vec<Bytes>)> = Vec::new();
         for slot in slots {
             let values = slot_values(slot, &member.vars)?;
@@ -257,7 +257,7 @@ impl Firewall {
     }
 
     fn mark_host(&mut self, index: u32, needed: bool) {
-        let member = self.members.get(&index);
+        let member = self.members.get(index);
         let Some(link) = member.and_then(|member| member.place.host_link()).map(String::from) else { return };
         let before = self.host_links.get(&link).copied().unwrap_or_default();
         let after = if needed { before + 1 } else { before.saturating_sub(1) };
@@ -269,7 +269,7 @@ impl Firewall {
     }
 
     fn track(&mut self, index: u32, needed: bool) {
-        let Some(bridge) = self.members.get(&index).and_then(|member| member.place.bridge().cloned()) else {
+        let Some(bridge) = self.members.get(index).and_then(|member| member.place.bridge().cloned()) else {
             return;
         };
         let before = self.tracked.get(&bridge.name).cloned();

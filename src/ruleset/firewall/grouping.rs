@@ -34,7 +34,7 @@ impl Firewall {
             changed.entry(left).or_default().remove(&index);
         }
         let member = Arc::new(member);
-        if let Some((before, previous)) = self.members.insert(index, Arc::clone(&member)).zip(previous) {
+        if let Some((before, previous)) = self.members.insert(Arc::clone(&member)).zip(previous) {
             match previous.family() == attach_point.family()
                 && (previous == AttachPoint::Port) == (attach_point == AttachPoint::Port)
             {
@@ -47,6 +47,11 @@ impl Firewall {
         self.admit(&name, OrdSet::unit(index));
         changed.entry(name).or_default().insert(index);
         Ok(())
+    }
+
+    /// A member that is there.
+    pub(super) fn member(&self, index: u32) -> &Arc<BoundInterface> {
+        self.members.get(index).expect("the indexes of a group are those of members")
     }
 
     /// Where the frames of a member are judged.
@@ -100,7 +105,7 @@ impl Firewall {
 
     /// Takes a member from one seat; it enters the other with its group.
     fn move_attach_point(&mut self, index: u32, previous: AttachPoint, attach_point: AttachPoint) {
-        let member = Arc::clone(&self.members[&index]);
+        let member = Arc::clone(self.member(index));
         self.remove_interface(&member, previous);
         self.attach(&member.name, &member.place, attach_point);
     }
@@ -142,12 +147,12 @@ impl Firewall {
     fn regroup(&mut self, name: &Name, old: &Group, changed: &mut Changed) -> Result<(), Refused> {
         let mut rest = old.members.clone();
         while let Some(first) = rest.get_min().copied() {
-            let member = self.members[&first].clone();
+            let member = self.member(first).clone();
             let refused = |diagnostics| Refused { interface: Some(member.name.clone()), diagnostics };
             let is_new = !self.groups.contains_key(name);
             let target = self.group_for(&old.rules, &member.vars, old.hooks, Some(name)).map_err(refused)?;
             let group = self.groups[&target].clone();
-            let fits = |index: &&u32| group.signature.fits(&self.members[*index].vars);
+            let fits = |index: &&u32| group.signature.fits(&self.member(**index).vars);
             let served: OrdSet<u32> = if group.signature == old.signature {
                 std::mem::take(&mut rest)
             } else {

@@ -26,7 +26,7 @@ impl Firewall {
         let mut next = self.clone();
         let mut kept: Vec<(String, String)> = Vec::new();
         let mut members = Vec::new();
-        for member in indexes.into_iter().filter_map(|index| self.members.get(&index)) {
+        for member in indexes.into_iter().filter_map(|index| self.members.get(index)) {
             let Rules::Filter(root) = &member.rules else { continue };
             if self.earlier.contains_key(root) {
                 continue;
@@ -52,7 +52,7 @@ impl Firewall {
 
     /// The rules of an interface, where they are what this filter once meant.
     pub fn earlier(&self, index: u32, filter: &str) -> Option<&Rules> {
-        let rules = &self.members.get(&index)?.rules;
+        let rules = &self.members.get(index)?.rules;
         let Rules::Filter(name) = rules else { return None };
         self.earlier.get(name).filter(|earlier| earlier.root == filter).map(|_| rules)
     }
