@@ -302,7 +302,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_change_that_cannot_be_taken_back_tells_both_failures() {
+    fn a_failed_rollback_reports_both_failures() {
         let refused = || Failure::Host("the kernel refuses rule 3".into());
         assert_eq!(refused().undone(Ok(())).to_string(), "the kernel refuses rule 3");
         let told = refused().undone(Err(Failure::Host("status files: no space left".into()))).to_string();

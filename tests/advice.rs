@@ -65,7 +65,7 @@ fn a_filter_that_is_right_has_nothing_said_of_it() {
 }
 
 #[test]
-fn building_blocks_are_not_told_what_others_decide() {
+fn building_blocks_get_no_advice_on_what_others_decide() {
     check(
         &["--audit"],
         &[
@@ -223,7 +223,7 @@ fn layers_against_priorities() {
 }
 
 #[test]
-fn layers_against_priorities_are_told_without_an_audit() {
+fn layers_against_priorities_are_reported_without_an_audit() {
     rules(
         "<rule action='accept' direction='in' priority='300'><tcp dstportstart='22' state='NONE'/></rule>\n\
          <rule action='accept' direction='in' priority='300'><tcp dstportstart='80' state='NONE'/></rule>\n\
@@ -457,7 +457,7 @@ fn parameters_that_come_to_nothing() {
 }
 
 #[test]
-fn a_guest_under_foreign_names_is_told_in_one_breath() {
+fn all_foreign_names_of_a_guest_are_one_piece_of_advice() {
     audited(
         "<rule action='accept' direction='inout'><mac/></rule>",
         expect![[r#"

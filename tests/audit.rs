@@ -76,7 +76,7 @@ fn a_filter_that_restricts_nothing_lets_everything_pass() {
 }
 
 #[test]
-fn rules_that_no_frame_reaches_are_told() {
+fn rules_that_no_frame_reaches_are_reported() {
     let told = messages(
         "<filter name='f'>\n<rule action='drop' direction='inout' priority='1'/>\n<rule action='accept' direction='out' priority='2'><mac protocolid='arp'/></rule>\n</filter>",
     );
@@ -84,7 +84,7 @@ fn rules_that_no_frame_reaches_are_told() {
 }
 
 #[test]
-fn a_rule_of_which_an_earlier_one_leaves_nothing_is_told() {
+fn a_rule_that_an_earlier_one_covers_is_reported() {
     let check = |rules: &str, hidden: &[u32]| {
         let told = messages(&format!("<filter name='f'>\n{rules}\n</filter>"));
         let told: Vec<&String> = told.iter().filter(|told| told.contains("no frame ")).collect();
@@ -145,7 +145,7 @@ fn a_rule_of_which_an_earlier_one_leaves_nothing_is_told() {
 }
 
 #[test]
-fn what_libvirt_would_do_otherwise_is_told() {
+fn a_difference_from_libvirt_is_reported() {
     let check = |attributes: &str, rule: &str, difference: Option<(&str, u8)>| {
         let told = messages(&format!("<filter name='f' {attributes}>{rule}</filter>"));
         let told: Vec<&String> = told.iter().filter(|told| told.contains("libvirt")).collect();
@@ -198,7 +198,7 @@ fn what_libvirt_would_do_otherwise_is_told() {
 }
 
 #[test]
-fn an_open_end_of_a_chain_is_told_where_something_waits_behind_it() {
+fn a_chains_open_end_is_reported_where_later_rules_wait() {
     let told = |name: &str, text: &str| {
         let mut library = Library::standard();
         let (filter, _) = read(&Source::new("f.xml", text)).unwrap();

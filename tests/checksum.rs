@@ -159,7 +159,7 @@ fn the_guard_outlives_its_process_and_is_taken_up_by_the_next() {
 }
 
 #[test]
-fn without_a_bpf_file_system_the_next_process_takes_the_guard_up_too() {
+fn without_bpffs_the_next_process_adopts_the_guard_too() {
     where_tcx_is(|| {
         let ports = ports();
         let index = ports.guest.link.index();

@@ -290,7 +290,7 @@ fn has_at_bridges(what: &str, has: fn(&Features) -> bool) -> bool {
 }
 
 #[test]
-fn what_others_put_into_the_rules_of_an_interface_goes_with_its_next_apply() {
+fn foreign_rules_of_an_interface_go_with_its_next_apply() {
     let desk = Desk::new(&[]);
     in_fresh_netns(|| {
         let network = Network::new();
@@ -383,7 +383,7 @@ fn without_rights_it_says_so() {
 }
 
 #[test]
-fn a_wrong_command_line_is_told_from_other_failures() {
+fn a_wrong_command_line_differs_from_other_failures() {
     let desk = Desk::new(&[]);
     for (arguments, word) in [
         (&["frobnicate"][..], "frobnicate"),
@@ -443,7 +443,7 @@ fn check_reads_the_standard_input() {
 }
 
 #[test]
-fn compile_prints_rules_that_nft_takes_and_json_that_leads_back() {
+fn compile_prints_valid_nft_and_json_that_round_trips() {
     let desk = Desk::new(&[]);
     let arguments = [
         "compile",
@@ -520,7 +520,7 @@ fn an_interface_is_bound_seen_changed_and_released() {
 }
 
 #[test]
-fn a_document_is_replaced_whole_and_keeps_its_mode_and_its_links() {
+fn a_replaced_document_keeps_its_mode_and_links() {
     use std::os::unix::fs::{PermissionsExt, symlink};
     let desk = Desk::new(&[("small", "<filter name='small'><rule action='drop' direction='out'/></filter>")]);
     let (file, link) = (desk.file("small"), desk.dir.path().join("link.xml"));
@@ -827,7 +827,7 @@ fn an_interface_without_a_bridge_is_filtered_at_its_own_hooks() {
 }
 
 #[test]
-fn an_interface_that_comes_to_a_bridge_is_moved_by_the_next_apply() {
+fn an_interface_new_to_a_bridge_moves_with_the_next_apply() {
     in_fresh_netns(|| {
         let (network, desk) = (Network::new(), Desk::new(&[]));
         network.guest.link.set_master(None);
@@ -845,7 +845,7 @@ fn an_interface_that_comes_to_a_bridge_is_moved_by_the_next_apply() {
 
 // P-22
 #[test]
-fn connections_of_an_interface_without_a_bridge_are_judged_where_they_are_known() {
+fn connections_without_a_bridge_are_judged_in_the_ip_layer() {
     in_fresh_netns(|| {
         if !Kernel::open(Ownership::Shared).unwrap().features().inet_ct.is_yes() {
             println!("skipped: this kernel tracks no connections");
@@ -869,7 +869,7 @@ fn connections_of_an_interface_without_a_bridge_are_judged_where_they_are_known(
 }
 
 #[test]
-fn a_routed_interface_that_is_renamed_is_shut_at_a_bridge() {
+fn a_renamed_routed_interface_is_blocked_at_a_bridge() {
     in_fresh_netns(|| {
         if !Kernel::open(Ownership::Shared).unwrap().features().lasting_hooks.is_yes() {
             println!("skipped: old kernels rename no link that is up");
@@ -902,7 +902,7 @@ fn a_status_file_is_there_while_an_interface_is_bound() {
 }
 
 #[test]
-fn a_guest_bound_without_the_daemon_cannot_choose_where_a_checksum_goes() {
+fn without_the_daemon_a_guest_cannot_place_a_checksum() {
     where_tcx_is(|| {
         let (guest, wire) = guest_with_headers();
         let request: Vec<u8> = arp_request(GUEST_IP, "10.0.0.2").frame().into();

@@ -141,7 +141,7 @@ fn a_limit_of_connections_holds_where_the_rule_is_as_written() {
 }
 
 #[test]
-fn an_inout_rule_of_the_ethernet_layer_is_written_from_the_other_side() {
+fn an_ethernet_inout_rule_is_reversed_for_the_other_way() {
     for (inner, out, into) in [
         ("<mac srcmacaddr='2:0:0:0:0:1'/>", "ether daddr 02:00:00:00:00:01", "ether saddr 02:00:00:00:00:01"),
         (
@@ -204,7 +204,7 @@ fn rules_and_jumps_stand_in_order_of_priority() {
 }
 
 #[test]
-fn ip_layer_rules_of_root_filters_come_first_whatever_their_priority() {
+fn root_ip_rules_come_first_whatever_their_priority() {
     let all = |priority: i32, dscp: u8| {
         format!("<rule action='drop' direction='out' priority='{priority}'><all dscp='{dscp}'/></rule>")
     };
@@ -244,7 +244,7 @@ fn the_end_of_a_chain_returns_and_accept_leaves_the_layer() {
 }
 
 #[test]
-fn a_chain_drops_what_its_returns_can_not_be_told_of() {
+fn a_chain_drops_what_its_returns_cannot_describe() {
     let sub = |chain: &str, inner: &str| {
         format!(
             "<filter name='g' chain='{chain}'><rule action='return' direction='out'>{inner}</rule>\
@@ -346,7 +346,7 @@ fn negation_means_what_it_says() {
 }
 
 #[test]
-fn gratuitous_arp_is_told_with_and_without_a_comparison_of_registers() {
+fn gratuitous_arp_matches_with_and_without_register_compare() {
     let octets =
         Options { features: Features { xor_registers: false, reject: true, ..Features::ALL }, ..ABLE };
     for options in [ABLE, octets] {
@@ -371,7 +371,7 @@ fn gratuitous_arp_is_told_with_and_without_a_comparison_of_registers() {
 }
 
 #[test]
-fn lists_are_walked_in_step_or_crossed_and_each_combination_stands_once() {
+fn lists_are_zipped_or_crossed_without_duplicates() {
     let values =
         [("A", "1.1.1.1"), ("A", "2.2.2.2"), ("A", "1.1.1.1"), ("B", "80"), ("B", "90"), ("B", "80")];
     let fold = |inner: &str| {
@@ -405,7 +405,7 @@ fn faults(texts: &[String], values: &[(&str, &str)]) -> Vec<Diagnostic> {
 }
 
 #[test]
-fn all_missing_variables_are_listed_and_only_an_address_can_be_learned() {
+fn missing_variables_are_listed_and_only_ip_is_learned() {
     let body = rule("drop", "out", "<tcp srcipaddr='$IP' dstipaddr='$X[@2]' srcportstart='$P[7]'/>");
     let found = faults(&[filter(&body)], &[("P", "80")]);
     assert_eq!(
@@ -440,7 +440,7 @@ fn the_referring_side_wins_over_a_parameter() {
 
 // P-36
 #[test]
-fn what_can_not_be_enforced_as_written_is_refused() {
+fn what_cannot_be_enforced_as_written_is_refused() {
     for (inner, direction, message) in [
         ("<tcp srcipmask='8'/>", "out", "attribute 'srcipmask' has no meaning without 'srcipaddr'"),
         ("<tcp dstportend='8'/>", "out", "attribute 'dstportend' has no meaning without 'dstportstart'"),
@@ -535,7 +535,7 @@ fn variables_in_odd_places_are_read() {
 }
 
 #[test]
-fn references_that_are_missing_or_lead_back_are_told_with_their_place() {
+fn missing_and_circular_references_name_their_place() {
     let refer = |name: &str, to: &[&str]| {
         let references: String = to.iter().map(|to| format!("<filterref filter='{to}'/>")).collect();
         format!("<filter name='{name}'>{references}</filter>")
@@ -557,7 +557,7 @@ fn references_that_are_missing_or_lead_back_are_told_with_their_place() {
 }
 
 #[test]
-fn a_lattice_of_references_neither_hangs_nor_grows_without_bound() {
+fn a_lattice_of_references_stays_bounded() {
     let filters: Vec<String> = (0..40)
         .map(|level| {
             let next = level + 1;
@@ -606,7 +606,7 @@ fn a_rejection_is_an_answer_only_where_the_hook_can_give_one() {
 }
 
 #[test]
-fn the_ip_part_reads_no_ethernet_header_on_the_way_to_the_guest() {
+fn to_the_guest_the_ip_part_reads_no_ethernet_header() {
     let fault = "asks for the source MAC address of a frame to the guest";
     for (body, refused) in [
         ("<rule action='accept' direction='out'><tcp srcmacaddr='$MAC'/></rule>", false),
@@ -653,7 +653,7 @@ fn the_ethernet_part_asks_for_no_connection() {
 }
 
 #[test]
-fn an_author_is_told_what_a_rule_does_not_do() {
+fn a_warning_says_what_a_rule_does_not_do() {
     let close = "<rule action='drop' direction='inout' priority='1000'/>";
     let vlan = "<rule action='drop' direction='inout'><vlan/></rule>";
     for (body, words) in [
@@ -681,7 +681,7 @@ fn an_author_is_told_what_a_rule_does_not_do() {
 }
 
 #[test]
-fn a_drop_within_a_chain_of_another_protocol_does_not_close_tags() {
+fn a_drop_in_another_protocols_chain_keeps_tags_open() {
     let shelf = Shelf::new(&[
         "<filter name='f'><filterref filter='g'/><rule action='accept' direction='in'><tcp/></rule></filter>",
         "<filter name='g' chain='ipv4'><rule action='drop' direction='inout'/></filter>",
@@ -723,7 +723,7 @@ fn libvirts_own_filters_compile() {
 }
 
 #[test]
-fn what_does_not_fit_into_a_key_or_a_rule_of_the_kernel_is_folded_or_refused() {
+fn what_exceeds_a_kernel_key_or_rule_is_folded_or_refused() {
     let six = "<sctp-ipv6 srcipaddr='$A' dstipaddr='$A' srcipfrom='$A' dstipfrom='$A' srcportstart='$P'/>";
     let guest = Guest::of(&rule("drop", "out", six), &[("A", "::1"), ("P", "1"), ("A", "::2"), ("P", "2")]);
     assert!(guest.program.slots.is_empty());
@@ -828,7 +828,7 @@ fn members_with_other_values_share_a_program_and_others_do_not() {
 }
 
 #[test]
-fn a_network_header_is_read_behind_a_check_of_the_type_in_the_frame() {
+fn a_network_header_is_read_after_an_ethertype_check() {
     // Every chain that reads one is either entered by a type, or the rule asks for it first.
     let shelf = Shelf::new(&[
         "<filter name='f'><filterref filter='g'/>\

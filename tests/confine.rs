@@ -247,7 +247,7 @@ fn child_without_capabilities() {
 
 /// The bounding set needs a capability to be changed; that it stays is told of, and keeps no other set.
 #[test]
-fn child_that_can_not_change_the_bounding_set() {
+fn child_that_cannot_change_the_bounding_set() {
     alone(|_| {
         caps::drop(None, caps::CapSet::Effective, caps::Capability::CAP_SETPCAP).unwrap();
         assert!(matches!(confine::drop_capabilities(), Outcome::Missing(_)));
@@ -325,7 +325,7 @@ fn two_capabilities_are_left_even_to_programs_it_would_start() {
 
 #[test]
 fn capabilities_are_dropped_where_the_bounding_set_stays() {
-    in_a_process("child_that_can_not_change_the_bounding_set");
+    in_a_process("child_that_cannot_change_the_bounding_set");
 }
 
 #[test]

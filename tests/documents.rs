@@ -222,7 +222,7 @@ fn a_value_is_refused_with_libvirts_words() {
 }
 
 #[test]
-fn libvirt_reports_the_last_bad_attribute_of_the_table_and_all_are_told() {
+fn all_bad_attributes_are_reported_in_the_documents_order() {
     let document = with_rule("<tcp flags='x' dscp='99' srcmacaddr='y' srcportstart='z'/>");
     refused(&document, INTERNAL, "flags has illegal value x", "x");
     let two = with_rule("<tcp dscp='99'/><tcp dscp='98' option='300'/>");
@@ -475,7 +475,7 @@ fn rules_and_references_print_in_their_normal_form() {
 }
 
 #[test]
-fn what_is_taken_but_ignored_is_told() {
+fn what_is_accepted_but_ignored_is_reported() {
     use Severity::{Unenforced, Warning};
     let comment = with_rule(&format!("<tcp comment='{}'/>", "x".repeat(257)));
     let parameter = |parameter: &str| {
@@ -579,7 +579,7 @@ fn what_is_taken_but_ignored_is_told() {
 
 /// Elements of one protocol are one condition: what one says of the other's attribute is told, what they share is not.
 #[test]
-fn elements_of_one_protocol_are_told_where_one_overrides_another() {
+fn an_element_that_overrides_another_is_reported() {
     let overridden = |elements: &str| {
         let (_, told) = read_text(&with_rule(elements)).unwrap();
         told.iter().map(|fault| underlined(fault).to_owned()).collect::<Vec<_>>()
@@ -593,7 +593,7 @@ fn elements_of_one_protocol_are_told_where_one_overrides_another() {
 }
 
 #[test]
-fn a_state_that_nobody_asks_for_is_told() {
+fn a_state_that_no_rule_asks_for_is_reported() {
     let told = |rule: &str| {
         let (_, told) = read_text(&format!("<filter name='f'>{rule}</filter>")).unwrap();
         told.iter().map(|fault| (fault.message.clone(), underlined(fault).to_owned())).collect::<Vec<_>>()
@@ -609,7 +609,7 @@ fn a_state_that_nobody_asks_for_is_told() {
 }
 
 #[test]
-fn a_rule_that_its_chain_is_not_about_is_told_once() {
+fn a_rule_foreign_to_its_chain_is_reported_once() {
     let told = |chain: &str, rules: &str| {
         let (_, told) = read_text(&format!("<filter name='f' chain='{chain}'>{rules}</filter>")).unwrap();
         told.iter().map(|fault| fault.message.clone()).collect::<Vec<_>>()
@@ -628,7 +628,7 @@ fn a_rule_that_its_chain_is_not_about_is_told_once() {
 }
 
 #[test]
-fn a_rule_that_gets_no_frame_of_its_chain_is_told_once() {
+fn a_rule_without_a_frame_of_its_chain_is_reported_once() {
     let told = |chain: &str, element: &str| {
         let rule = format!("<rule action='drop' direction='out'>{element}</rule>").repeat(2);
         let (_, told) = read_text(&format!("<filter name='f' chain='{chain}'>{rule}</filter>")).unwrap();
@@ -666,7 +666,7 @@ fn a_rule_that_gets_no_frame_of_its_chain_is_told_once() {
 }
 
 #[test]
-fn a_second_element_where_one_is_read_is_refused_with_its_place() {
+fn a_second_element_is_refused_with_its_place() {
     let uuid = "<uuid>11111111-1111-1111-1111-111111111111</uuid>";
     let faults = read_text(&format!("<filter name='f'>\n{uuid}\n{uuid}</filter>")).unwrap_err();
     let [fault] = &faults[..] else { panic!("{faults:?}") };
@@ -696,7 +696,7 @@ fn what_is_not_enforced_is_still_in_the_file() {
 }
 
 #[test]
-fn a_configuration_file_tells_where_to_edit_it() {
+fn a_configuration_file_says_where_to_edit_it() {
     for (name, command) in [
         ("web", "virsh nwfilter-edit web\n"),
         ("a b", "virsh nwfilter-edit 5c6d49af-b071-6127-b4ec-6f8ed4b55335\n"),
@@ -713,7 +713,7 @@ fn a_configuration_file_tells_where_to_edit_it() {
 }
 
 #[test]
-fn the_standard_filters_read_without_a_warning_and_know_each_other() {
+fn the_standard_filters_read_without_a_warning() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("filters");
     let mut filters = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {

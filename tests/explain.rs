@@ -72,7 +72,7 @@ fn the_attack_frames_are_explained_one_by_one() {
 }
 
 #[test]
-fn every_attack_frame_gets_the_verdict_that_the_kernel_gives_it() {
+fn every_attack_frame_is_explained_as_the_kernel_judges_it() {
     let explainer = clean_traffic();
     for case in corpus().iter().filter(|case| !case.eaten_by_bridge) {
         let way = if case.way == lab::Way::FromGuest { Way::Out } else { Way::In };
@@ -84,7 +84,7 @@ fn every_attack_frame_gets_the_verdict_that_the_kernel_gives_it() {
 }
 
 #[test]
-fn the_deciding_line_is_underlined_and_what_came_close_is_told() {
+fn the_deciding_line_is_underlined_and_near_misses_shown() {
     let text = "<filter name='f'>\n  <rule action='accept' direction='out' priority='1'>\n    <udp dstportstart='53' statematch='false'/>\n  </rule>\n  \
         <rule action='drop' direction='inout' priority='2'><all/></rule>\n</filter>\n";
     let text =
@@ -132,7 +132,7 @@ fn a_connection_opens_what_a_first_frame_does_not() {
 
 /// What the daemon tells of a bound interface is enough to explain its frames anywhere.
 #[test]
-fn a_daemon_tells_what_an_interface_is_filtered_by() {
+fn a_daemon_shows_what_an_interface_is_filtered_by() {
     use nwfilter::engine::api::{Reply, Request};
     use nwfilter::engine::{Context, State};
     let compile = nwfilter::program::compile::Options {
@@ -241,7 +241,7 @@ fn the_ends_of_a_sketch_need_no_quotes() {
 }
 
 #[test]
-fn an_explanation_says_when_the_state_of_the_connection_decides() {
+fn an_explanation_says_when_the_connection_state_decides() {
     let text = "<filter name='f'>\n<rule action='accept' direction='in'><tcp dstportstart='22'/></rule>\n\
                 <rule action='accept' direction='out'><all state='ESTABLISHED'/></rule>\n\
                 <rule action='drop' direction='inout'><all/></rule>\n</filter>";
@@ -270,7 +270,7 @@ fn an_explanation_says_when_the_state_of_the_connection_decides() {
 }
 
 #[test]
-fn captures_of_both_kinds_and_orders_are_read_and_broken_ones_refused() {
+fn captures_of_all_forms_are_read_and_broken_ones_refused() {
     let frame = sketched(FrameSpec::Udp("1.1.1.1:1>1.1.1.2:2".into()));
     for big in [false, true] {
         let word = |number: u32| if big { number.to_be_bytes() } else { number.to_le_bytes() };

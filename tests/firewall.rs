@@ -303,7 +303,7 @@ fn bound(limit: usize, rules: &str, count: u32) -> Firewall {
 }
 
 #[test]
-fn a_group_is_shared_above_the_limit_and_folded_again_at_half_of_it() {
+fn a_group_is_shared_above_the_limit_and_folded_at_half() {
     let at_limit = bound(4, OWN_MAC, 4);
     assert_eq!(shares(&at_limit), [false; 4]);
     let above = at_limit.bind(guest(5, "f")).unwrap();
@@ -346,7 +346,7 @@ fn what_is_folded_comes_to_so_many_rules_at_most() {
 }
 
 #[test]
-fn members_who_move_to_another_filter_let_their_group_be_folded() {
+fn a_group_is_folded_when_its_members_leave() {
     let shared = bound(2, OWN_MAC, 3).define([filter("g", OWN_ADDRESSES)]).unwrap();
     let moved = shared.bind(guest(1, "g")).unwrap().bind(guest(2, "g")).unwrap();
     assert_eq!(shares(&moved), [false; 3]);
@@ -395,7 +395,7 @@ fn a_redefinition_splits_a_group_and_another_joins_it_again() {
 }
 
 #[test]
-fn a_redefinition_brings_the_sets_it_needs_and_takes_those_it_does_not() {
+fn a_redefinition_adds_and_removes_the_sets_it_needs() {
     let sets = |firewall: &Firewall| -> Vec<String> {
         let table = table(firewall);
         let variable = table.sets.iter().filter(|(_, set)| set.role == nwfilter::program::ir::Role::Variable);
@@ -411,7 +411,7 @@ fn a_redefinition_brings_the_sets_it_needs_and_takes_those_it_does_not() {
 }
 
 #[test]
-fn a_change_that_one_member_can_not_take_names_it_and_nobody_gets_it() {
+fn a_change_one_member_cannot_take_names_it_and_fails_whole() {
     for limit in [0, NEVER] {
         let firewall = Firewall::new(policy(limit)).define([filter("f", OWN_MAC)]).unwrap();
         let poor = member(2, "f", vars(&[("MAC", &[&mac(2)])]));
@@ -429,7 +429,7 @@ fn a_change_that_one_member_can_not_take_names_it_and_nobody_gets_it() {
 }
 
 #[test]
-fn a_filter_in_use_can_not_be_undefined_not_even_below_another() {
+fn a_filter_in_use_cannot_be_undefined_even_below_another() {
     let firewall = bound(4, BY_REFERENCE, 0).define([filter("child", OWN_MAC)]).unwrap();
     let firewall = firewall.bind(guest(1, "f")).unwrap();
     for name in ["f", "child"] {
@@ -440,7 +440,7 @@ fn a_filter_in_use_can_not_be_undefined_not_even_below_another() {
 }
 
 #[test]
-fn whoever_is_closed_shares_nothing_with_a_filter_of_that_name() {
+fn a_closed_guest_shares_nothing_with_a_filter_so_named() {
     let firewall = Firewall::new(policy(0)).define([filter("drop-all", OWN_ADDRESSES)]).unwrap();
     let firewall = firewall.bind_all([guest(1, "drop-all"), guest(2, ""), guest(3, "")]).unwrap();
     let mut sizes: Vec<usize> = firewall.groups().values().map(|group| group.members.len()).collect();
@@ -454,7 +454,7 @@ fn whoever_is_closed_shares_nothing_with_a_filter_of_that_name() {
 
 // P-32
 #[test]
-fn a_bridge_is_tracked_while_a_port_needs_the_state_of_connections() {
+fn a_bridge_is_tracked_while_a_port_needs_conntrack() {
     let port = |index, bridge: u32| {
         let bridge =
             BridgePort { index: bridge, name: format!("br{bridge}"), host: None, port: "vnet".into() };
@@ -567,7 +567,7 @@ fn hooked(firewall: &Firewall) -> Vec<String> {
 }
 
 #[test]
-fn a_hook_stays_behind_only_for_a_name_that_is_bound_and_no_longer_than_that() {
+fn a_hook_stays_only_as_long_as_its_name_is_bound() {
     let at = |index: u32, name: &str, bridge: bool| {
         let device = Attachment::Device { name: name.into(), reversed: false };
         let place = if bridge { Attachment::Bridge(None) } else { device };
@@ -600,7 +600,7 @@ fn a_hook_stays_behind_only_for_a_name_that_is_bound_and_no_longer_than_that() {
 /// Names that clients may choose and that look like names of ours.
 // P-35
 #[test]
-fn what_a_set_is_for_does_not_depend_on_what_clients_call_things() {
+fn names_that_clients_choose_do_not_change_a_sets_purpose() {
     const FILTERS: [&str; 6] = ["ipset.open", "ipset6 x", "members", "turned", "bound", "v2"];
     const VARIABLES: [&str; 5] = ["ipset", "ipset6", "members", "", "1"];
     let rules: String = VARIABLES
@@ -641,7 +641,7 @@ fn what_a_set_is_for_does_not_depend_on_what_clients_call_things() {
 /// The command builds its tables out of what it reads from the kernel, for one interface; the daemon out of all that it knows.
 // P-17
 #[test]
-fn the_command_and_the_daemon_have_the_same_rules_for_an_interface() {
+fn command_and_daemon_give_an_interface_the_same_rules() {
     let mut library = Library::standard();
     for (name, rules) in [
         ("state", "<rule action='accept' direction='out'><tcp dstportstart='99'/></rule>"),

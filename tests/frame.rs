@@ -50,7 +50,7 @@ fn check_section(section: char, expected: Expect) {
 }
 
 #[test]
-fn frames_of_arp_tell_their_sender() {
+fn arp_frames_teach_their_sender() {
     check_section(
         'B',
         expect![[r#"
@@ -202,7 +202,7 @@ fn an_overloaded_message_goes_on_in_its_fields() {
 }
 
 #[test]
-fn headers_that_lie_about_lengths_tell_nothing() {
+fn headers_with_false_lengths_teach_nothing() {
     let honest = || ip(GUEST_IP, PEER_IP);
     for (net, expected) in [
         (honest(), "ipv4 10.0.0.1"),
@@ -231,7 +231,7 @@ fn a_tag_is_seen_and_looked_behind_twice() {
 }
 
 #[test]
-fn ipv6_tells_its_source_and_what_neighbours_claim() {
+fn ipv6_teaches_its_source_and_what_neighbours_claim() {
     let claim = |source, kind| neighbour(ip6(source, "ff02::1"), kind, 0, "fe80::9", &[]);
     for (frame, expected) in [
         (udp(ip6("fe80::1", "fe80::2"), 1, 2), "ipv6 fe80::1"),
@@ -259,7 +259,7 @@ fn dhcp6(kind: u8) -> Vec<u8> {
 }
 
 #[test]
-fn dhcpv6_tells_the_address_it_is_about() {
+fn dhcpv6_teaches_the_address_it_is_about() {
     let between =
         |from, to, body: &[u8]| told(&Vec::from(udp_with(ip6("fe80::2", "fe80::1"), from, to, body)));
     let reply = dhcp6(7);

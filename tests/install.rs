@@ -101,7 +101,7 @@ fn units_start_what_was_installed() {
 }
 
 #[test]
-fn what_people_edited_stays_when_all_else_is_installed_and_uninstalled() {
+fn edited_files_survive_install_and_uninstall() {
     let root = TempDir::new().unwrap();
     let own = BTreeSet::from([
         ("etc/libvirt/nwfilter/clean-traffic.xml".to_owned(), 0o600),

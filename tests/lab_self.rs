@@ -114,7 +114,7 @@ fn every_case_of_the_corpus_is_another_one() {
 }
 
 #[test]
-fn no_ethertype_but_ipv4_and_arp_is_special_to_the_bridge_or_the_filter() {
+fn only_ipv4_and_arp_are_special_to_bridge_and_filter() {
     in_fresh_netns(|| {
         let network = Network::new();
         let arriving = |way| -> Vec<u16> {

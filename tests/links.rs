@@ -210,7 +210,7 @@ fn a_macvtap_names_its_mode_and_its_lower_device() {
 }
 
 #[test]
-fn a_link_moved_to_another_namespace_is_gone_here_and_appears_there() {
+fn a_link_moved_to_a_namespace_goes_here_and_appears_there() {
     world(NEVER, async |mut world| {
         let (there, other) = std::sync::mpsc::channel();
         let (ask, asked) = std::sync::mpsc::channel::<()>();

@@ -29,7 +29,7 @@ fn what_never_happened_is_there_as_zero() {
 }
 
 #[test]
-fn commits_are_counted_timed_and_told_apart_by_their_outcome() {
+fn commits_are_counted_and_timed_by_their_outcome() {
     let counters = Counters::default();
     for (micros, refused) in [(90, false), (700, false), (40_000, true), (3_000_000, false)] {
         counters.commit(Duration::from_micros(micros), refused);
@@ -79,7 +79,7 @@ fn a_call_that_never_failed_has_no_errors() {
 }
 
 #[test]
-fn drops_are_told_by_interface_and_rule_whatever_their_names() {
+fn drops_are_reported_by_interface_and_rule() {
     let dropped = |interface: &str, rule: &str, frames| Dropped {
         interface: interface.into(),
         filter: "no-\"mac\"\\spoofing\n".into(),
@@ -108,7 +108,7 @@ fn drops_are_told_by_interface_and_rule_whatever_their_names() {
 }
 
 #[test]
-fn frames_that_no_rule_saw_are_told_each_way() {
+fn unseen_frames_are_reported_in_each_direction() {
     let missed = [("vnet0".into(), BypassCount { from_guest: 300, to_guest: 0 })];
     let samples = prometheus::read(&Counters::default().text(&StateGauges::default(), &[], &missed));
     for (direction, frames) in [("from-guest", 300.0), ("to-guest", 0.0)] {

@@ -419,7 +419,7 @@ fn in_and_out() -> [Ruleset; 2] {
 }
 
 #[test]
-fn an_interface_that_has_come_to_a_bridge_is_shut_at_once_and_its_packets_under_way_are_waited_for() {
+fn an_interface_new_to_a_bridge_is_blocked_then_awaited() {
     let [inside, outside] = in_and_out();
     let plan = plan(&inside, &outside);
     let switched = send(&inside, &plan.switch);
@@ -444,7 +444,7 @@ fn packets_to_it(rules: &Ruleset) -> Option<&Datum> {
 }
 
 #[test]
-fn whoever_is_judged_at_his_own_hooks_alone_from_now_on_changes_place_without_a_loss() {
+fn a_move_to_its_own_hooks_loses_no_packet() {
     let ([inside, _], elsewhere) = (in_and_out(), elsewhere());
     let plan = plan(&inside, &elsewhere);
     let switched = send(&send(&inside, &plan.prepare), &plan.switch);
@@ -455,7 +455,7 @@ fn whoever_is_judged_at_his_own_hooks_alone_from_now_on_changes_place_without_a_
 
 /// What waits between the IP layer and its own hooks has been judged by neither.
 #[test]
-fn packets_to_whoever_is_judged_in_the_ip_layer_from_now_on_are_shut_out_before() {
+fn a_move_to_the_ip_layer_blocks_packets_first() {
     let ([inside, _], elsewhere) = (in_and_out(), elsewhere());
     let plan = plan(&elsewhere, &inside);
     assert_eq!(plan.pause.links, [5]);
@@ -474,7 +474,7 @@ fn packets_to_whoever_is_judged_in_the_ip_layer_from_now_on_are_shut_out_before(
 }
 
 #[test]
-fn an_interface_that_has_left_its_bridge_is_let_in_when_its_own_hooks_have_seen_all() {
+fn an_interface_off_its_bridge_opens_when_its_hooks_see_all() {
     let [inside, outside] = in_and_out();
     let plan = plan(&outside, &inside);
     let switched = send(&send(&outside, &plan.prepare), &plan.switch);
@@ -512,7 +512,7 @@ proptest! {
 }
 
 #[test]
-fn a_port_is_let_by_when_its_own_hooks_have_seen_all_and_until_they_go() {
+fn a_port_is_passed_while_its_own_hooks_see_all() {
     let bind = |at| {
         let mut tables = [start(), with_address(layout::device_skeleton())];
         perform_at(&mut tables, at, &Operation::BindPrivate { index: 1, content: 0 });
@@ -544,7 +544,7 @@ fn nothing_changes_without_a_difference() {
 }
 
 #[test]
-fn a_redefinition_of_a_shared_program_switches_one_rule_a_direction() {
+fn redefining_a_shared_program_switches_one_rule_a_direction() {
     let mut table = start();
     (1..5).for_each(|index| perform(&mut table, &Operation::BindShared { index, shared: 0 }));
     let old = ruleset(&table);

@@ -111,7 +111,7 @@ proptest! {
 }
 
 #[test]
-fn those_who_never_finish_hold_up_nobody() {
+fn clients_that_never_finish_delay_no_other() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("metrics");
     let socket = Socket::bind(&Endpoint::Unix(path.clone()), None, 0o600).unwrap();

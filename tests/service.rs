@@ -111,7 +111,7 @@ fn logs_at_two_levels() {
 }
 
 #[test]
-fn the_log_goes_to_standard_error_with_fields_and_its_level_can_change() {
+fn the_log_has_fields_and_its_level_can_change() {
     // The journal is named, but standard error is a pipe of ours.
     let text = done(child("logs_at_two_levels").env("JOURNAL_STREAM", "1:2").output_in_time().unwrap());
     assert!(text.contains("INFO bound guest=\"vnet0\" index=7\n"), "{text}");

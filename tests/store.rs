@@ -66,7 +66,7 @@ fn no_name_leads_out_of_the_directory() {
 }
 
 #[test]
-fn what_is_no_document_is_refused_by_its_reason_and_hides_nothing() {
+fn what_is_no_document_is_refused_and_hides_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let store = store(directory.path());
     let file = |name: &str| store.path().join(name);
@@ -104,7 +104,7 @@ fn what_is_no_document_is_refused_by_its_reason_and_hides_nothing() {
 }
 
 #[test]
-fn a_link_in_the_place_of_a_document_is_replaced_and_not_followed() {
+fn a_symlink_in_a_documents_place_is_not_followed() {
     let directory = tempfile::tempdir().unwrap();
     let store = store(directory.path());
     let victim = directory.path().join("victim");
@@ -116,7 +116,7 @@ fn a_link_in_the_place_of_a_document_is_replaced_and_not_followed() {
 }
 
 #[test]
-fn what_can_not_be_written_leaves_the_old_document() {
+fn a_failed_write_leaves_the_old_document() {
     let directory = tempfile::tempdir().unwrap();
     let store = store(directory.path());
     store.save("a", "old").unwrap();

@@ -118,7 +118,7 @@ fn every_frame_has_a_line(at_device: bool) {
 }
 
 #[test]
-fn an_interface_that_nobody_asked_about_is_not_traced() {
+fn an_interface_not_asked_for_is_not_traced() {
     lab::in_fresh_netns(|| {
         let network = Network::new();
         let mut tracer = Tracer::open(network.guest.link.index() + 100, At::Bridge).unwrap();
@@ -173,7 +173,7 @@ fn frames() -> [Vec<u8>; 3] {
 }
 
 #[test]
-fn a_trace_tells_of_each_frame_once_and_ends_with_its_process_however_that_ends() {
+fn a_trace_has_each_frame_once_and_ends_with_its_process() {
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGKILL] {
         lab::in_fresh_netns(|| {
             let (network, filters) = (Network::new(), tempfile::tempdir().unwrap());
@@ -198,7 +198,7 @@ fn a_trace_tells_of_each_frame_once_and_ends_with_its_process_however_that_ends(
 
 /// A frame of one guest that another's filter judges as well is told once, by the filter of the interface that was named.
 #[test]
-fn verdicts_of_other_interfaces_are_not_told() {
+fn verdicts_of_other_interfaces_are_not_reported() {
     lab::in_fresh_netns(|| {
         let (network, filters) = (Network::new(), tempfile::tempdir().unwrap());
         let block = "<filter name='block'><rule action='drop' direction='inout'/></filter>";
@@ -223,7 +223,7 @@ fn verdicts_of_other_interfaces_are_not_told() {
 }
 
 #[test]
-fn an_interface_that_is_not_bound_is_not_traced_and_that_is_said() {
+fn tracing_an_unbound_interface_is_refused_with_the_reason() {
     lab::in_fresh_netns(|| {
         let (_network, filters) = (Network::new(), tempfile::tempdir().unwrap());
         let output = nwfilter(filters.path(), &["trace", "--dev", "vnet0"]).output_in_time().unwrap();
@@ -303,7 +303,7 @@ fn routed(name: &str, host: Ipv4Addr, guest: &str) -> (Tap, UdpSocket) {
 }
 
 #[test]
-fn packets_of_a_routed_guest_are_traced_in_the_host_s_ip_layer_and_nobody_else_s() {
+fn of_routed_packets_only_the_guests_are_traced() {
     for signal in [libc::SIGINT, libc::SIGKILL] {
         lab::in_fresh_netns(|| {
             if !Kernel::open(Ownership::Shared).unwrap().features().inet_reject.is_yes() {

@@ -101,7 +101,7 @@ fn the_sandbox_leaves_little_exposed() {
 }
 
 #[test]
-fn the_sockets_are_where_libvirt_looks_and_only_root_can_change_things() {
+fn sockets_are_where_libvirt_looks_and_only_root_writes() {
     let runtime = Config::default().runtime_dir;
     let (socket, read_only) = (unit("nwfilterd.socket"), unit("nwfilterd-ro.socket"));
     assert_eq!(Path::new(value(&socket, "ListenStream")), runtime.join("virtnwfilterd-sock"));
@@ -131,7 +131,7 @@ fn the_service_may_write_where_the_daemon_does() {
 
 /// Of two modes of one path systemd takes the stricter, and `ProtectKernelTunables=` names /sys/fs/bpf itself.
 #[test]
-fn what_the_kernel_offers_is_read_only_but_where_the_checksum_guard_is_pinned() {
+fn kernel_files_are_read_only_except_the_guards_pin() {
     let service = unit("nwfilterd.service");
     assert_eq!(values(&service, "ProtectKernelTunables").count(), 0);
     let read_only: Vec<&str> = values(&service, "ReadOnlyPaths").collect();

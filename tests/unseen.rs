@@ -111,7 +111,7 @@ fn found(way: Way, carried: u64, seen: u64) -> Vec<Finding> {
 }
 
 #[test]
-fn a_link_that_carries_what_nobody_sees_is_told_of_once_until_it_is_well_again() {
+fn unseen_frames_of_a_link_are_reported_once_until_it_heals() {
     let mut model = Model::default();
     model.come(50, 100);
     assert_eq!(model.look(), []);
@@ -171,7 +171,7 @@ fn frames_that_are_split_or_joined_are_the_same_bytes() {
 }
 
 #[test]
-fn what_waited_for_a_guest_may_be_carried_long_after_it_was_seen() {
+fn a_queued_frame_may_be_carried_long_after_it_was_seen() {
     let mut model = Model::default();
     model.queue(1000, 100);
     model.look();
@@ -204,7 +204,7 @@ fn what_a_guests_bandwidth_costs_it_was_not_carried_past_us() {
 }
 
 #[test]
-fn a_port_that_its_bridge_does_not_hear_is_let_be_and_one_that_is_counted_anew_waits_for_a_look() {
+fn a_port_not_heard_is_skipped_and_a_recounted_one_waits() {
     let mut model = Model::default();
     model.load.open = false;
     model.look();
@@ -227,7 +227,7 @@ fn a_port_that_its_bridge_does_not_hear_is_let_be_and_one_that_is_counted_anew_w
 }
 
 #[test]
-fn a_look_under_way_when_counting_began_anew_is_nothing_to_start_from() {
+fn a_look_begun_before_a_recount_is_no_baseline() {
     let mut model = Model::default();
     model.come(1000, 100);
     model.look();
@@ -249,7 +249,7 @@ fn a_macvtaps_guest_sends_what_goes_out() {
 }
 
 #[test]
-fn whoever_is_bound_is_counted_anew_and_nobody_else() {
+fn only_a_newly_bound_link_is_recounted() {
     let library = Library::standard().filters.into_values();
     let empty = Firewall::new(Policy::new(Features::ALL)).define(library).unwrap().counting_traffic(true);
     let member = |index| BoundInterface {
@@ -345,14 +345,14 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
-    fn what_is_seen_is_never_told_of(events in proptest::collection::vec(event(), 0..200)) {
+    fn what_is_seen_is_never_reported(events in proptest::collection::vec(event(), 0..200)) {
         let model = play(&events, |_| {});
         prop_assert_eq!(&model.found, &[]);
         prop_assert_eq!(model.missed(), [0, 0]);
     }
 
     #[test]
-    fn a_bypass_that_outweighs_the_rest_is_told_of(events in proptest::collection::vec(event(), 50..200)) {
+    fn a_bypass_that_outweighs_the_rest_is_reported(events in proptest::collection::vec(event(), 50..200)) {
         let calm: Vec<Event> =
             events.into_iter().filter(|event| !matches!(event, Event::BindAnew)).collect();
         let looks = calm.iter().filter(|event| matches!(event, Event::Reading)).count() / 3;

@@ -220,7 +220,7 @@ fn policy(kernel: &Kernel) -> Policy {
 
 // W-9
 #[test]
-fn an_address_that_comes_and_goes_takes_nothing_from_the_others() {
+fn an_address_that_goes_takes_nothing_from_the_others() {
     shared_and_folded(|fold_up_to| {
         let mut host = Host::bound(fold_up_to, "clean-traffic", "");
         let index = host.network.guest.link.index();
@@ -260,7 +260,7 @@ fn bytes(frame: Frame) -> Vec<u8> {
 }
 
 #[test]
-fn a_guest_that_is_closed_for_a_while_never_sends_what_is_forbidden() {
+fn a_guest_closed_for_a_while_sends_nothing_forbidden() {
     shared_and_folded(|fold_up_to| {
         let host = Host::bound(fold_up_to, "clean-traffic", "");
         let shut = BoundInterface { rules: Rules::Blocked, ..host.guest("") };
@@ -280,7 +280,7 @@ fn a_guest_that_is_closed_for_a_while_never_sends_what_is_forbidden() {
 
 /// As after a restart: all is made anew and compared with what is found.
 #[test]
-fn all_made_anew_from_what_is_found_is_not_seen() {
+fn a_full_rebuild_from_what_is_found_is_not_seen() {
     shared_and_folded(|fold_up_to| {
         let mut host = Host::bound(fold_up_to, "clean-traffic", "");
         let others = OTHERS.map(|index| member(index, "clean-traffic", &["10.0.0.7"]));
@@ -370,7 +370,7 @@ fn what_an_interrupted_change_left_is_swept_by_the_next() {
 }
 
 #[test]
-fn a_shared_program_that_has_lost_its_rules_lets_nothing_through() {
+fn a_shared_program_without_rules_passes_nothing() {
     in_fresh_netns(|| {
         let host = Host::bound(0, "clean-traffic", "");
         let prefix = host.firewall.groups()["clean-traffic"].placed.clone().unwrap().program;
@@ -392,7 +392,7 @@ fn wait_until(what: &str, fact: impl Fn() -> bool) {
 }
 
 #[test]
-fn an_owner_that_dies_leaves_no_gap_and_the_next_adopts_its_table() {
+fn a_dead_owner_leaves_no_gap_and_its_table_is_adopted() {
     in_fresh_netns(|| {
         let host = Host::bound(0, "clean-traffic", "");
         if !host.kernel.features().owner_persist.is_yes() {
@@ -428,7 +428,7 @@ fn an_owner_that_dies_leaves_no_gap_and_the_next_adopts_its_table() {
 
 /// Variables called `ipset` had the set `ipset.ipv4`, which is that of the addresses that filters call `ipv4`.
 #[test]
-fn a_table_with_names_of_an_earlier_version_is_taken_over_without_a_gap() {
+fn a_table_of_an_earlier_version_is_adopted_without_a_gap() {
     const FILTER: &str = "<filter name='named' chain='root'>\
         <rule action='accept' direction='out' priority='1'><ip srcipaddr='$ipset'/></rule>\
         <rule action='drop' direction='out' priority='2'/></filter>";

@@ -299,7 +299,7 @@ proptest! {
     }
 
     #[test]
-    fn an_ethernet_and_an_ip_part_let_by_together_what_the_whole_lets_by(
+    fn ethernet_and_ip_parts_together_pass_what_the_whole_does(
         texts in some_filters(),
         vars in some_vars(),
     ) {

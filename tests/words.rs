@@ -1,4 +1,5 @@
-//! Words that must not come back: plain technical English names the actor, and an interface is *it*.
+//! Words that must not come back: plain technical English names the actor, and an interface is *it*. Names of tests and
+//! helpers are short enough to be read in a list.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -95,4 +96,34 @@ fn sources_and_documents_keep_to_plain_words() {
 fn a_forbidden_word_is_found_as_a_word() {
     assert_eq!(found_in("/// Whoever `can not` wait").len(), 2);
     assert_eq!(found_in("the history of the machine cannot help").len(), 0);
+}
+
+/// A function's name has fewer letters than this.
+const NAME: usize = 60;
+
+/// Names of all functions that a text defines.
+fn functions(text: &str) -> impl Iterator<Item = &str> {
+    let ends = |c: char| !c.is_alphanumeric() && c != '_';
+    let code = text.lines().map(str::trim_start).filter(|line| !line.starts_with("//"));
+    code.flat_map(|line| line.split("fn ").skip(1)).map(move |rest| rest.split(ends).next().unwrap())
+}
+
+#[test]
+fn names_of_functions_are_short() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut all = Vec::new();
+    ["src", "tests", "benches", "examples", "fuzz/fuzz_targets"]
+        .iter()
+        .for_each(|path| files(&root.join(path), &mut all));
+    let texts: Vec<_> = all.iter().map(|file| fs::read_to_string(file).unwrap()).collect();
+    let names: Vec<_> = texts.iter().flat_map(|text| functions(text)).collect();
+    assert!(names.len() > 2000, "only {} functions were found", names.len());
+    let long: Vec<_> = names.into_iter().filter(|name| name.len() >= NAME).collect();
+    assert!(long.is_empty(), "as long as {NAME} letters or longer: {long:#?}");
+}
+
+#[test]
+fn functions_are_found_by_their_names() {
+    let text = "pub async fn one<T>(a: fn(u8)) {}\n  fn two() { fn three() {} }\n// fn four()";
+    assert_eq!(functions(text).filter(|name| !name.is_empty()).collect::<Vec<_>>(), ["one", "two", "three"]);
 }

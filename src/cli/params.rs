@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_that_a_binding_cannot_hold_is_refused_with_the_way_out() {
+    fn a_value_no_binding_can_hold_is_refused_with_a_hint() {
         let refused = |value: &str| match check(&[("IP".into(), value.into())]) {
             Err(Failure::Faults(faults)) => Some(faults[0].help.clone().unwrap()),
             _ => None,

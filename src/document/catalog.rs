@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_faulty_file_is_not_replaced_by_the_standard_filter_of_its_name() {
+    fn a_faulty_file_is_not_replaced_by_a_standard_filter() {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("clean-traffic.xml"), "<filter name='clean-traffic'").unwrap();
         fs::create_dir(directory.path().join("allow-arp.xml")).unwrap();
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_daemon_recorded_of_a_directory_counts_there_and_nowhere_else() {
+    fn a_directorys_record_counts_for_that_directory_alone() {
         let (directory, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let mut record = Record::new(directory.path());
         record.delete("allow-ipv6", false);

@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_and_columns_are_those_that_counting_from_the_beginning_finds() {
+    fn lines_and_columns_equal_a_count_from_the_beginning() {
         let text: String = (0..600).map(|n| ["a", "ä", "\n", "😀", "bc\n"][n * n % 5]).collect();
         let source = Source::new("f.xml", text.as_str());
         for (offset, _) in text.char_indices() {

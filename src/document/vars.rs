@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn the_referring_side_wins_over_parameters_and_nothing_is_copied() {
+    fn the_referring_side_overrides_parameters_without_a_copy() {
         let vars = |of: &[&str]| {
             let mut vars = Vars::default();
             of.iter().for_each(|text| vars.push(&text[..1], *text));

@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_routine_dump_does_not_delay_a_notice_and_does_not_overrule_it() {
+    fn a_routine_dump_neither_delays_nor_overrules_a_notice() {
         let mut links = knowing(&[link(1, "a"), link(2, "b")]);
         links.dump_asked(false);
         links.dumped(link(1, "a"));

@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_string_without_quotes_is_told_to_be_quoted() {
+    fn a_string_without_quotes_gets_advice_to_quote_it() {
         for (line, help) in [
             ("socket_mode = 0600", "socket_mode = \"0600\""),
             ("socket_ro_mode=666 # all", "socket_ro_mode = \"666\""),

@@ -64,7 +64,7 @@ fn the_worst_document_takes_no_more_than_fifty_times_its_size() {
 }
 
 #[test]
-fn of_many_faults_the_first_are_told_and_the_rest_counted() {
+fn of_many_faults_the_first_are_shown_and_the_rest_counted() {
     let text = worst::named("f", &format!("{}<rule/>", "<q/>".repeat(5000)));
     let faults = read(&Source::new("f.xml", text)).expect_err("a rule needs an action");
     let told: Vec<&str> = faults[Faults::MOST..].iter().map(|fault| &*fault.message).collect();
@@ -88,7 +88,7 @@ fn references_share_the_variables_of_the_binding() {
 }
 
 #[test]
-fn rules_that_each_look_up_a_long_list_are_refused_before_that_is_made() {
+fn many_lookups_of_a_long_list_are_refused_unbuilt() {
     let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let state = worst::define(&worst::host(1), &worst::rules("f", 1000, 1)).expect("defined");
     let (refused, Cost { memory, .. }) =

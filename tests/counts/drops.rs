@@ -84,7 +84,7 @@ fn each_guests_drops_are_counted_by_rule_to_the_frame_and_byte() {
 }
 
 #[test]
-fn a_count_stays_with_its_rule_over_redefinition_folding_and_restart() {
+fn a_count_survives_redefinition_folding_and_restart() {
     let wording = |rules: &str| {
         format!(
             "<filter name='f' chain='root'>{rules}
@@ -174,7 +174,7 @@ fn nft(text: &str) {
 
 // P-42
 #[test]
-fn what_can_not_be_counted_any_more_is_dropped_all_the_same() {
+fn what_can_no_longer_be_counted_is_dropped_all_the_same() {
     for fold_up_to in [0, 64] {
         in_fresh_netns(|| {
             let mut bare = Bare::new();
@@ -202,7 +202,7 @@ fn own() -> Frame {
 }
 
 #[test]
-fn whoever_is_bound_under_an_index_again_begins_to_count_anew() {
+fn a_reused_index_begins_its_count_at_zero() {
     for fold_up_to in [0, 64] {
         in_fresh_netns(|| {
             let mut bare = Bare::new();
@@ -220,7 +220,7 @@ fn whoever_is_bound_under_an_index_again_begins_to_count_anew() {
 }
 
 #[test]
-fn counts_of_nobody_and_of_rules_that_are_no_more_are_forgotten() {
+fn counts_of_absent_guests_and_rules_are_forgotten() {
     in_fresh_netns(|| {
         let mut bare = Bare::new();
         let rules = bare.firewall(64, bare.network.guest.link.index()).ruleset();

@@ -16,7 +16,7 @@ fn own() -> Frame {
 }
 
 #[test]
-fn each_way_is_counted_from_bind_to_unbind_whatever_becomes_of_the_rules() {
+fn each_direction_is_counted_from_bind_to_unbind() {
     for style in STYLES {
         in_fresh_netns(|| {
             let mut host = Host::new(style);

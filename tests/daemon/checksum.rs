@@ -106,7 +106,7 @@ fn without_bpf(host: &Host) -> Command {
 }
 
 #[test]
-fn what_the_kernel_lacks_is_said_or_keeps_the_daemon_from_starting() {
+fn a_lack_of_the_kernel_is_reported_or_stops_the_start() {
     in_fresh_netns(|| {
         let host = Host::new();
         let daemon = host.run(without_bpf(&host));

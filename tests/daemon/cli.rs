@@ -249,7 +249,7 @@ fn what_the_daemon_did_is_said() {
 
 // P-37
 #[test]
-fn a_set_that_nobody_made_and_one_of_the_host_are_refused_with_the_way_out() {
+fn missing_sets_and_sets_of_the_host_are_refused_with_a_hint() {
     let filter = format!(
         "<filter name='by-set'><uuid>{}</uuid>\n<rule action='drop' direction='out' statematch='0'>\
          <all ipset='blocked' ipsetflags='dst'/></rule></filter>",
@@ -303,7 +303,7 @@ fn a_set_that_nobody_made_and_one_of_the_host_are_refused_with_the_way_out() {
 }
 
 #[test]
-fn explain_tells_what_the_daemon_enforces_now() {
+fn explain_shows_what_the_daemon_enforces_now() {
     in_fresh_netns(|| {
         let (network, host) = (Network::new(), Host::new());
         let daemon = host.start();
@@ -351,7 +351,7 @@ fn explain_tells_what_the_daemon_enforces_now() {
 }
 
 #[test]
-fn drops_are_counted_over_redefinition_and_crash_and_name_their_line() {
+fn drop_counts_survive_a_crash_and_name_their_line() {
     in_fresh_netns(|| {
         let (network, host) = (Network::new(), Host::new());
         host.configure("traffic = true\n");
@@ -384,7 +384,7 @@ fn drops_are_counted_over_redefinition_and_crash_and_name_their_line() {
 }
 
 #[test]
-fn the_command_works_by_itself_where_the_socket_is_not_our_daemons() {
+fn the_command_works_alone_at_a_foreign_socket() {
     in_fresh_netns(|| {
         let (network, host) = (Network::new(), Host::new());
         std::fs::create_dir(host.runtime()).unwrap();

@@ -78,7 +78,7 @@ fn check_state(conn: &mut Conn, known: &mut Known) {
 
 // P-7
 #[test]
-fn a_crash_at_any_moment_lets_nothing_through_and_loses_nothing() {
+fn a_crash_at_any_moment_leaks_and_loses_nothing() {
     let rounds = rounds("NWFILTER_CRASHES", 30);
     in_fresh_netns(|| {
         let (network, host) = (Network::new(), Host::new());

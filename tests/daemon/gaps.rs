@@ -47,7 +47,7 @@ fn until_bound(guest: &Tap, peer: &Tap, sent: &mut u64, arrived: &mut Arrived) -
 
 // P-1
 #[test]
-fn a_name_that_comes_back_lets_nothing_forged_through_before_its_rules_are_there() {
+fn a_returning_name_leaks_nothing_before_its_rules() {
     let rounds = rounds("NWFILTER_REUSE_ROUNDS", 200);
     in_fresh_netns(|| {
         let (network, host) = (Network::new(), Host::new());
@@ -79,7 +79,7 @@ fn a_name_that_comes_back_lets_nothing_forged_through_before_its_rules_are_there
 
 // P-14
 #[test]
-fn a_binding_deleted_and_made_again_by_another_client_lets_nothing_forged_through() {
+fn a_binding_recreated_by_another_client_leaks_nothing() {
     let rounds = rounds("NWFILTER_UPDATE_ROUNDS", 100);
     in_fresh_netns(|| {
         let (network, host) = (Network::new(), Host::new());
@@ -104,7 +104,7 @@ fn a_binding_deleted_and_made_again_by_another_client_lets_nothing_forged_throug
 }
 
 #[test]
-fn a_binding_deleted_for_good_is_let_go_when_its_grace_is_over_and_at_once_without() {
+fn a_deleted_binding_ends_after_its_grace_or_at_once() {
     in_fresh_netns(|| {
         let (network, host) = (Network::new(), Host::new());
         host.configure("grace = 0.4\n");

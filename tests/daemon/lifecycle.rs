@@ -25,7 +25,7 @@ fn filtered(network: &Network) -> bool {
 
 // P-8
 #[test]
-fn a_restart_restores_the_same_rules_and_lets_nothing_through_meanwhile() {
+fn a_restart_restores_the_rules_and_leaks_nothing() {
     in_fresh_netns(|| {
         let (network, host) = (Network::new(), Host::new());
         let daemon = host.start();
@@ -54,7 +54,7 @@ fn a_restart_restores_the_same_rules_and_lets_nothing_through_meanwhile() {
 
 // P-15
 #[test]
-fn a_reload_takes_new_and_changed_files_and_survives_broken_and_missing_ones() {
+fn a_reload_takes_changes_and_survives_broken_files() {
     in_fresh_netns(|| {
         let (network, host) = (Network::new(), Host::new());
         host.write_filter(
@@ -219,7 +219,7 @@ fn harmed(harm: &str, owned: bool) {
 }
 
 #[test]
-fn others_can_not_harm_an_owned_table() {
+fn others_cannot_harm_an_owned_table() {
     HARM.iter().for_each(|harm| in_fresh_netns(|| harmed(harm, true)));
 }
 
@@ -315,7 +315,7 @@ fn a_process_number_is_written_where_it_is_asked_for() {
 
 // P-12
 #[test]
-fn a_confined_daemon_executes_nothing_and_has_nothing_left_to_lose() {
+fn a_confined_daemon_executes_nothing() {
     in_fresh_netns(|| {
         let (_network, host) = (Network::new(), Host::new());
         let inner = host.command();
@@ -350,7 +350,7 @@ fn a_confined_daemon_executes_nothing_and_has_nothing_left_to_lose() {
 }
 
 #[test]
-fn with_trace_the_kernel_tells_of_bound_interfaces_and_filters_as_ever() {
+fn trace_reports_bound_interfaces_and_changes_no_verdict() {
     in_fresh_netns(|| {
         let (network, host) = (Network::new(), Host::new());
         host.configure("trace = true\n");
@@ -401,7 +401,7 @@ fn a_link_renamed_while_bound_is_not_open_after_a_restart() {
 
 // P-6
 #[test]
-fn a_binding_that_can_not_be_read_again_is_closed_and_not_opened() {
+fn an_unreadable_binding_is_closed_and_not_opened() {
     in_fresh_netns(|| {
         let (network, host) = (Network::new(), Host::new());
         let file = host.path("run/nwfilter-binding/vnet0.xml");

@@ -118,7 +118,7 @@ fn a_guest_that_was_heard_is_enforced_with_its_address() {
 }
 
 #[test]
-fn frames_that_were_dropped_are_told_by_guest_and_rule() {
+fn dropped_frames_are_reported_by_guest_and_rule() {
     use crate::lab::frames::*;
     in_fresh_netns(|| {
         let (network, host) = (Network::new(), Host::new());
@@ -157,7 +157,7 @@ fn frames_that_were_dropped_are_told_by_guest_and_rule() {
 }
 
 #[test]
-fn loopback_addresses_serve_figures_and_others_keep_the_daemon_from_starting() {
+fn metrics_on_any_address_but_loopback_stop_the_start() {
     in_fresh_netns(|| {
         let host = Host::new();
         let _ = sysctl("ipv6/conf/lo/disable_ipv6", "0");

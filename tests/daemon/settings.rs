@@ -86,7 +86,7 @@ fn without_the_rights_it_says_which_and_what_to_do() {
 }
 
 #[test]
-fn what_can_not_be_made_is_named_with_the_reason() {
+fn what_cannot_be_created_is_named_with_the_reason() {
     let host = Host::new();
     std::fs::write(host.runtime(), "a file").unwrap();
     let (code, said) = outcome(host.command());

@@ -88,7 +88,7 @@ fn a_faulty_file_is_not_replaced_by_the_standard_filter() {
 }
 
 #[test]
-fn a_deletion_that_can_not_be_recorded_is_refused() {
+fn a_deletion_that_cannot_be_recorded_is_refused() {
     in_fresh_netns(|| {
         let host = host();
         let daemon = host.start();
@@ -211,7 +211,7 @@ fn killed_at(
 
 /// Its file and the record of it are two files in two directories.
 #[test]
-fn a_daemon_killed_at_any_step_of_a_change_leaves_the_old_filter_or_the_new_one() {
+fn a_kill_at_any_step_leaves_the_old_or_the_new_filter() {
     for had in HAD {
         for change in CHANGES {
             let both = before_and_after(had, change);
@@ -224,7 +224,7 @@ fn a_daemon_killed_at_any_step_of_a_change_leaves_the_old_filter_or_the_new_one(
 
 /// What is recorded is compared with at the next look, so that what can not be recorded now is found then.
 #[test]
-fn a_choice_that_can_not_be_recorded_is_in_force() {
+fn a_choice_that_cannot_be_recorded_is_in_force() {
     in_fresh_netns(|| {
         let host = host();
         let (boundaries, daemon) = Boundaries::start(&host);

@@ -287,7 +287,7 @@ fn run_between(steps: &[Step], settings: [bool; SETTINGS.len()]) {
 }
 
 #[test]
-fn a_daemon_starts_with_tables_of_the_last_one_that_need_one_more_hook() {
+fn a_start_adds_the_hook_that_the_last_tables_lack() {
     run_between(&[Step::Rename(2, 3)], PLAIN);
     run_between(&[Step::Rename(0, 3)], PLAIN);
     run_between(&[Step::Move(0, None)], PLAIN);
@@ -301,7 +301,7 @@ fn a_daemon_starts_with_tables_of_the_last_one_that_need_one_more_hook() {
 
 // P-8
 #[test]
-fn after_any_sequence_a_daemon_starts_and_what_was_bound_was_filtered_throughout() {
+fn any_sequence_ends_in_a_start_without_a_gap() {
     let cases = u32::try_from(rounds("NWFILTER_STARTS", 8)).unwrap();
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 60, ..Config::default() };
     let sequences = prop::collection::vec(round(), 1..4);

@@ -235,7 +235,7 @@ fn killed_at(case: &Case, step: u32, [before, after]: &[Snapshot; 2]) -> bool {
 
 // P-11
 #[test]
-fn killed_at_any_step_a_change_is_there_as_a_whole_or_not_at_all() {
+fn a_kill_at_any_step_leaves_a_whole_change_or_none() {
     for case in &CASES {
         let both = before_and_after(case);
         let steps = (1..STEPS).take_while(|step| killed_at(case, *step, &both)).count();
@@ -284,7 +284,7 @@ fn fails_at(case: &Case, step: u32, fate: Fate, [before, after]: &[Snapshot; 2])
 
 // P-10
 #[test]
-fn where_the_disk_fails_a_refused_change_has_not_happened_and_any_other_has() {
+fn on_a_failing_disk_only_a_refused_change_is_absent() {
     // What fails from some step on takes a second to be put back. With NWFILTER_DISKS=9 all of it is tried, else a part.
     let lasting = usize::try_from(rounds("NWFILTER_DISKS", 1)).unwrap();
     let stride = if lasting == CASES.len() { 1 } else { 2 };
@@ -451,7 +451,7 @@ fn directories_that_are_read_only_refuse_a_change_as_a_whole() {
 /// What can not be written down is not in force, is tried seldom, and told once.
 // P-29
 #[test]
-fn an_address_that_can_not_be_written_down_is_never_in_force() {
+fn an_address_that_cannot_be_stored_is_never_in_force() {
     in_fresh_netns(|| {
         let (network, host) = (Network::new(), Host::new());
         let mut disk = Disk::mount(&host.path("state"));
@@ -480,7 +480,7 @@ fn an_address_that_can_not_be_written_down_is_never_in_force() {
 
 /// What takes away never waits for the disk, and is written when it is back.
 #[test]
-fn an_interface_that_goes_is_let_go_though_nothing_can_be_written() {
+fn a_vanished_interface_is_let_go_without_any_write() {
     in_fresh_netns(|| {
         let (network, host) = (Network::new(), Host::new());
         let (boundaries, daemon) = Boundaries::start(&host);
@@ -501,7 +501,7 @@ fn an_interface_that_goes_is_let_go_though_nothing_can_be_written() {
 
 /// Guests that learn need a descriptor each: those for whom there is none wait, and everybody else is served.
 #[test]
-fn few_descriptors_keep_no_guest_from_being_bound_and_no_client_from_being_served() {
+fn few_descriptors_suffice_for_bindings_and_clients() {
     in_fresh_netns(|| {
         let (network, host) = (Network::new(), Host::new());
         let mut command = host.command();

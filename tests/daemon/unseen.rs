@@ -263,7 +263,7 @@ fn frames_of_every_other_kind_are_no_reason() {
 }
 
 #[test]
-fn nobody_looks_where_frames_are_not_counted() {
+fn no_look_happens_where_frames_are_not_counted() {
     in_fresh_netns(|| {
         let network = Network::new();
         for text in ["traffic_check = 0.01", "traffic = true\ntraffic_check = 0"] {

@@ -25,7 +25,7 @@ fn refused<T: std::fmt::Debug>(answer: Result<T, nwfilter::engine::error::Error>
 }
 
 #[test]
-fn a_name_and_a_uuid_belong_together_and_references_never_run_in_a_circle() {
+fn name_and_uuid_belong_together_and_cycles_are_refused() {
     let named = |name: &str, id: &str| format!("<filter name='{name}'><uuid>{}</uuid></filter>", uuid(id));
     let mut world = World::new(&[guard("a", 0), tree("b", &["a"]), tree("c", &["b", "missing"])]);
     let failed = |text: &str| (Code::OperationFailed, format!("operation failed: {text}"));
@@ -93,7 +93,7 @@ fn an_equal_filter_is_written_and_nothing_is_rebuilt() {
 }
 
 #[test]
-fn a_redefinition_reaches_those_who_use_the_filter_and_no_others() {
+fn a_redefinition_reaches_the_filters_users_alone() {
     let mut world =
         World::new(&[guard("a", 0), tree("b", &["a"]), guard("other", 0), tree("d", &["b", "other"])]);
     for (index, filter) in [(1, "a"), (2, "b"), (3, "other"), (4, "d")] {
@@ -109,7 +109,7 @@ fn a_redefinition_reaches_those_who_use_the_filter_and_no_others() {
 }
 
 #[test]
-fn a_redefinition_that_one_member_can_not_take_changes_nothing_and_names_it() {
+fn a_member_that_cannot_take_a_redefinition_is_named() {
     let mut world = World::new(&[guard("a", 0), tree("b", &["a"])]);
     for index in 1..4 {
         world.appears(&tap(index, &format!("vnet{index}")));
@@ -169,7 +169,7 @@ fn a_deleted_binding_in_its_grace_stands_in_nobodys_way() {
 }
 
 #[test]
-fn a_redefinition_opens_the_ports_that_were_closed_for_its_sake() {
+fn a_redefinition_opens_the_ports_its_fault_had_closed() {
     let mut world = World::new(&[guard("a", 0)]);
     world.create("vnet0", "a").unwrap();
     world.define(&needy("a")).unwrap();
@@ -183,7 +183,7 @@ fn a_redefinition_opens_the_ports_that_were_closed_for_its_sake() {
 }
 
 #[test]
-fn a_reload_takes_what_is_sound_and_tells_of_the_rest() {
+fn a_reload_takes_sound_files_and_reports_the_rest() {
     let mut world = World::new(&[guard("a", 0), guard("kept", 0)]);
     world.appears(&tap(5, "vnet0"));
     world.create("vnet0", "a").unwrap();
@@ -236,7 +236,7 @@ fn of_many_filters_a_reload_takes_all_that_can_be_had() {
 }
 
 #[test]
-fn filters_that_need_each_other_are_taken_by_a_reload_beside_one_that_is_refused() {
+fn a_reload_takes_related_filters_beside_a_refused_one() {
     let mut world = World::new(&[tree("a", &["z"]), guard("z", 0), guard("m", 0)]);
     for (number, port, root) in [(5, "vnet0", "a"), (6, "vnet1", "m")] {
         world.appears(&tap(number, port));
@@ -260,7 +260,7 @@ fn named(documents: &[(&str, &str)]) -> Request {
 }
 
 #[test]
-fn filters_are_defined_by_name_and_keep_the_uuid_they_are_known_by() {
+fn a_filter_defined_by_name_keeps_its_uuid() {
     use nwfilter::engine::named::{Defined, Outcome};
     let mut world = World::new(&[guard("a", 0), tree("uses", &["a"])]);
     for number in 5..8 {
@@ -294,7 +294,7 @@ fn filters_are_defined_by_name_and_keep_the_uuid_they_are_known_by() {
 }
 
 #[test]
-fn documents_of_one_call_are_defined_all_or_none_and_every_fault_is_told() {
+fn a_calls_documents_are_all_defined_or_every_fault_named() {
     let mut world = World::new(&[guard("a", 0)]);
     world.appears(&tap(5, "vnet0"));
     world.create("vnet0", "a").unwrap();
@@ -329,7 +329,7 @@ fn documents_of_one_call_are_defined_all_or_none_and_every_fault_is_told() {
 }
 
 #[test]
-fn a_filter_in_use_says_by_whom() {
+fn a_filter_in_use_names_its_users() {
     let mut world = World::new(&[guard("a", 0), guard("idle", 0)]);
     for number in 1..8 {
         world.create(&format!("vnet{number}"), "a").unwrap();

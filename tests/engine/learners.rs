@@ -153,7 +153,7 @@ fn an_address_brings_its_filter_and_is_written_down() {
 }
 
 #[test]
-fn leases_come_and_go_and_the_last_one_returns_the_guest_to_waiting() {
+fn a_guest_waits_again_after_its_last_lease() {
     let mut world = learning(DHCP);
     ack(&mut world, ADDRESS, 60);
     ack(&mut world, OTHER, 90);
@@ -182,7 +182,7 @@ fn a_question_changes_no_rule_and_its_refusal_ends_the_lease() {
 }
 
 #[test]
-fn an_address_that_ends_without_the_kernels_consent_is_tried_again_later() {
+fn an_end_of_an_address_that_fails_is_retried_later() {
     let mut world = learning(DHCP);
     ack(&mut world, ADDRESS, 60);
     let later = Duration::from_secs(70);
@@ -212,7 +212,7 @@ fn a_reused_name_gets_no_address_of_another() {
 }
 
 #[test]
-fn the_same_guest_gets_its_lease_back_and_learns_an_address_anew() {
+fn a_returning_guest_gets_its_lease_and_learns_again() {
     for (params, back) in [(&[][..], waits(filters::ANY)), (DHCP, has(&[ADDRESS]))] {
         let mut world = learning(params);
         if params.is_empty() {
@@ -239,7 +239,7 @@ fn a_renamed_or_moved_link_keeps_what_is_known() {
 }
 
 #[test]
-fn a_deleted_binding_is_listened_to_no_longer_though_its_rules_stay_a_while() {
+fn a_deleted_binding_learns_no_more_in_its_grace() {
     let mut world = learning(DHCP);
     world.delete("vnet0").unwrap();
     assert_eq!(rules(&world, 7), waits(filters::DHCP));
@@ -250,7 +250,7 @@ fn a_deleted_binding_is_listened_to_no_longer_though_its_rules_stay_a_while() {
 }
 
 #[test]
-fn a_redefinition_that_brings_new_variables_to_a_learning_guest_is_refused_whole() {
+fn new_variables_for_a_learning_guest_are_refused_whole() {
     for known in [false, true] {
         let mut world = learning(&[]);
         if known {
@@ -289,7 +289,7 @@ fn begin(world: &mut World) {
 }
 
 #[test]
-fn a_guest_that_has_to_learn_from_now_on_keeps_its_rules_until_it_knows() {
+fn a_guest_that_now_learns_keeps_its_rules_until_then() {
     for fold_up_to in [0, 64] {
         for (params, learns) in [(&[][..], "arp"), (DHCP, "lease")] {
             let mut world = filtered(fold_up_to, params);
@@ -353,7 +353,7 @@ fn kept_rules_go_with_the_link_and_follow_it_to_a_bridge() {
 }
 
 #[test]
-fn a_binding_that_is_replaced_keeps_nothing_of_the_earlier_rules() {
+fn a_replaced_binding_keeps_no_earlier_rule() {
     let mut world = filtered(64, &[]);
     begin(&mut world);
     let another = with_params("vnet0", &[]).replace("52:54:00:00:00:01", "52:54:00:00:00:02");
@@ -362,7 +362,7 @@ fn a_binding_that_is_replaced_keeps_nothing_of_the_earlier_rules() {
 }
 
 #[test]
-fn a_deleted_guest_with_kept_rules_does_not_lend_them_to_later_ones() {
+fn kept_rules_of_a_deleted_guest_serve_no_later_one() {
     let mut world = filtered(64, &[]);
     begin(&mut world);
     let kept = world.program(7);
@@ -377,7 +377,7 @@ fn a_deleted_guest_with_kept_rules_does_not_lend_them_to_later_ones() {
 }
 
 #[test]
-fn a_redefinition_that_one_guest_can_not_have_leaves_all_as_they_were() {
+fn a_redefinition_refused_for_one_guest_changes_none() {
     let mut world = filtered(64, &[("CTRL_IP_LEARNING", "none")]);
     let before = (world.program(7), world.program(8));
     let error = world.define(&renamed(&honest(""), "sub")).unwrap_err();
@@ -410,7 +410,7 @@ fn a_redefinition_without_the_address_ends_learning() {
 }
 
 #[test]
-fn a_redefinition_leaves_a_waiting_guest_waiting_and_serves_it_after() {
+fn a_redefinition_leaves_a_waiting_guest_waiting() {
     let mut world = learning(&[]);
     world.define(&honest("<rule action='drop' direction='in'><mac protocolid='0x9000'/></rule>")).unwrap();
     assert_eq!(rules(&world, 7), waits(filters::ANY));
@@ -419,7 +419,7 @@ fn a_redefinition_leaves_a_waiting_guest_waiting_and_serves_it_after() {
 }
 
 #[test]
-fn the_waiting_filters_are_no_clients_affair() {
+fn a_client_cannot_see_or_define_waiting_filters() {
     let mut world = learning(&[]);
     assert!(world.state.firewall().filters().keys().all(|name| !name.contains('/')));
     let mine = guard("learning/any", 1);
@@ -453,7 +453,7 @@ fn a_restart_knows_what_was_known_at_the_same_link() {
 }
 
 #[test]
-fn whoever_waits_shares_the_program_with_all_who_do() {
+fn all_waiting_guests_share_one_program() {
     for params in [&[][..], DHCP, &[("CTRL_IP_LEARNING", "dhcp"), ("DHCPSERVER", "10.0.0.254")]] {
         let mut world = World::with(policy(2), &[honest("")]);
         for index in 1..=9 {
@@ -469,7 +469,7 @@ fn whoever_waits_shares_the_program_with_all_who_do() {
 }
 
 #[test]
-fn of_guests_alike_but_for_one_value_only_those_with_a_bad_one_are_closed() {
+fn of_like_guests_only_those_with_a_bad_value_are_closed() {
     let is_bad = |number: u32| number.is_multiple_of(2);
     let value = |number: u32| if is_bad(number) { "not-a-mac" } else { "52:54:00:00:00:09" };
     let binding = |number: u32| {
@@ -495,7 +495,7 @@ fn records(world: &mut World, change: Change) -> Records {
 }
 
 #[test]
-fn what_opens_is_written_before_it_is_in_force_and_what_closes_after() {
+fn an_address_is_recorded_before_and_its_end_after() {
     let mut world = learning(&[]);
     let frame = Sighting::Arp { mac: GUEST, address: ADDRESS };
     let frame = Frame { source: GUEST, destination: Mac::BROADCAST, tagged: false, sighting: frame };
@@ -552,7 +552,7 @@ fn a_guest_that_learns_or_waits_is_checked_where_it_is() {
 }
 
 #[test]
-fn a_lease_of_a_server_that_a_binding_does_not_believe_is_not_in_force() {
+fn a_lease_of_an_untrusted_server_is_not_in_force() {
     let apply = |world: &mut World, servers: &[&str]| {
         let params = servers.iter().map(|server| ("DHCPSERVER", *server));
         let params: Vec<(&str, &str)> = DHCP.iter().copied().chain(params).collect();

@@ -30,7 +30,7 @@ fn a_binding_is_enforced_whichever_comes_first_it_or_its_link() {
 }
 
 #[test]
-fn what_can_not_be_bound_is_refused_whether_its_link_is_there_or_not() {
+fn an_impossible_binding_is_refused_with_and_without_a_link() {
     let mut world = World::new(&[guard("a", 0), needy("n"), tree("dangling", &["gone"])]);
     world.appears(&tap(5, "here"));
     world.create("taken", "a").unwrap();
@@ -96,7 +96,7 @@ fn a_bound_link_stays_bound_under_another_name() {
 }
 
 #[test]
-fn a_link_that_takes_the_name_of_another_binding_changes_its_rules() {
+fn a_link_takes_the_rules_of_its_new_name() {
     let mut world = world();
     world.appears(&tap(5, "vnet0"));
     world.create("vnet0", "a").unwrap();
@@ -154,7 +154,7 @@ fn a_bridge_that_is_heard_of_after_its_port_counts() {
 }
 
 #[test]
-fn a_filter_that_tracks_connections_is_refused_where_none_are_tracked() {
+fn a_stateful_filter_is_refused_without_conntrack() {
     let mut world = world();
     world.appears(&Link { kind: MACVTAP, ..tap(5, "macvtap0") });
     let refused = world.create("macvtap0", "s").unwrap_err();
@@ -185,7 +185,7 @@ fn a_filter_that_tracks_connections_is_refused_where_none_are_tracked() {
 }
 
 #[test]
-fn an_interface_whose_packets_no_rule_sees_is_refused_or_closed() {
+fn an_interface_without_seen_packets_is_refused_or_closed() {
     let mut world = world();
     let headerless = |index, name| Link { kind: Kind::Headerless, ..tap(index, name) };
     world.appears(&headerless(5, "tun0"));
@@ -214,7 +214,7 @@ fn an_interface_that_is_no_guests_is_refused() {
 }
 
 #[test]
-fn connections_of_a_tap_without_a_bridge_are_judged_in_the_hosts_ip_layer() {
+fn connections_of_a_routed_tap_are_judged_in_the_ip_layer() {
     let mut world = world();
     let seats = |world: &World| {
         let rules = world.state.firewall().ruleset();
@@ -250,7 +250,7 @@ fn unbinds(world: &World, before: &nwfilter::engine::State) -> Vec<Name> {
 }
 
 #[test]
-fn a_binding_made_again_in_its_grace_leaves_no_moment_unfiltered() {
+fn a_binding_recreated_in_its_grace_leaves_no_gap() {
     let mut world = world();
     world.appears(&tap(5, "vnet0"));
     world.create("vnet0", "a").unwrap();
@@ -357,7 +357,7 @@ fn seats(world: &World, index: u32) -> Vec<Family> {
 }
 
 #[test]
-fn a_port_sits_at_its_own_hooks_for_as_long_as_its_filter_needs_nothing_else() {
+fn a_port_stays_at_its_own_hooks_while_they_suffice() {
     let mut world = world_of_devices(true);
     let at_device = |world: &World, name: &str| {
         assert_eq!(seats(world, 5), [Family::Netdev]);
@@ -384,7 +384,7 @@ fn a_port_sits_at_its_own_hooks_for_as_long_as_its_filter_needs_nothing_else() {
 }
 
 #[test]
-fn a_link_that_was_set_down_is_bound_where_it_is_when_it_comes_up() {
+fn a_link_set_down_is_bound_in_place_when_it_comes_up() {
     let mut world = world();
     let port = Link { master: Some(1), ..tap(5, "vnet0") };
     let (left, down) = (tap(5, "vnet0"), Link { up: false, ..tap(5, "vnet0") });

@@ -205,14 +205,14 @@ fn settle(world: &mut World, links: &mut Links) {
 }
 
 #[test]
-fn a_tap_is_not_closed_for_the_sake_of_a_macvtap_that_had_its_name() {
+fn a_tap_is_not_closed_for_an_earlier_macvtap_of_its_name() {
     let acts =
         [Act::Define(1, 2), Act::Create(2, 1), Act::Appear(13, 2), Act::Rename(13, 0), Act::Appear(10, 2)];
     [0, 64].into_iter().for_each(|fold_up_to| check(&acts, fold_up_to));
 }
 
 #[test]
-fn a_port_is_not_closed_that_has_no_link_any_more_since_its_link_was_bound_under_another_name() {
+fn a_port_whose_link_has_another_name_is_not_closed() {
     let acts = [Act::Apply(0, 2), Act::Appear(13, 0), Act::Rename(13, 1), Act::Create(1, 0)];
     [0, 64].into_iter().for_each(|fold_up_to| check(&acts, fold_up_to));
 }

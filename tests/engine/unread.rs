@@ -27,7 +27,7 @@ fn reader(name: &str, variable: &str) -> String {
 }
 
 #[test]
-fn a_document_that_means_less_than_it_says_is_kept_and_not_bound() {
+fn a_document_that_loses_meaning_is_kept_and_not_bound() {
     for rule in [
         "<tcp dport='80'/>",
         "<gre/>",
@@ -56,7 +56,7 @@ fn a_document_that_means_less_than_it_says_is_kept_and_not_bound() {
 
 /// A parameter of a reference that can not be read is missed only where a rule reads it.
 #[test]
-fn a_parameter_of_a_reference_that_is_dropped_is_refused_where_it_is_read() {
+fn a_dropped_reference_parameter_is_refused_if_it_is_read() {
     let over = |name: &str, variable: &str| {
         tree(name, &["dst"]).replace(
             "<filterref filter='dst'/>",
@@ -103,7 +103,7 @@ fn what_a_client_had_kept_is_found_again_in_its_file() {
 }
 
 #[test]
-fn a_variable_that_nobody_reads_is_told_or_refused() {
+fn an_unread_variable_is_reported_or_refused() {
     let mut world = World::new(&[reader("dst", "IP"), reader("net", "NET")]);
     world.appears(&tap(5, "vnet0"));
     let create = |world: &mut World, filter: &str, params: &[(&str, &str)]| {
@@ -143,7 +143,7 @@ fn a_variable_that_nobody_reads_is_told_or_refused() {
 }
 
 #[test]
-fn control_variables_are_refused_where_the_guest_would_choose_its_address() {
+fn misplaced_or_invalid_control_variables_are_refused() {
     let reference = |params: &str| {
         format!(
             "<filter name='top'><uuid>{}</uuid><filterref filter='dst'>{params}</filterref></filter>",
@@ -167,7 +167,7 @@ fn control_variables_are_refused_where_the_guest_would_choose_its_address() {
 }
 
 #[test]
-fn an_open_end_and_a_silent_reject_are_told_when_they_are_defined_and_first_bound() {
+fn open_end_and_silent_reject_warn_at_define_and_first_bind() {
     let open = format!(
         "<filter name='open' chain='ipv4'><uuid>{}</uuid><rule action='accept' direction='out'>\
          <ip dstipaddr='10.0.0.1'/></rule></filter>",
@@ -204,7 +204,7 @@ fn a_binding_knows_where_its_parameters_stand() {
 
 /// However many parameters come to nothing, few are told of, and soon.
 #[test]
-fn many_parameters_that_nobody_reads_cost_little() {
+fn many_unread_parameters_cost_little() {
     let rules: String = (0..8_000)
         .map(|at| format!("<rule action='accept' direction='in'><ip dstipaddr='$V{at}'/></rule>"))
         .collect();
@@ -227,7 +227,7 @@ fn many_parameters_that_nobody_reads_cost_little() {
 }
 
 #[test]
-fn a_mac_address_that_is_not_the_guests_is_told_or_refused() {
+fn a_mac_address_not_the_guests_is_reported_or_refused() {
     let mut world = World::new(&[reader("mac", "MAC")]);
     world.appears(&tap(5, "vnet0"));
     let own = with_params("vnet0", "mac", &[]);

@@ -251,7 +251,7 @@ fn is_unfinished(frame: &[u8]) -> bool {
 
 #[test]
 #[ignore = "boots a machine: make guest-test"]
-fn a_guests_connections_live_though_its_card_leaves_checksums_to_the_host() {
+fn connections_live_with_checksums_left_to_the_host() {
     let Some(parts) = Parts::find() else { return };
     in_fresh_netns(|| {
         let features = nwfilter::kernel::apply::Kernel::open(nwfilter::ruleset::nft::Ownership::Shared)

@@ -66,7 +66,7 @@ fn lost_rule(number: u32) -> Change {
 }
 
 #[test]
-fn a_batch_with_three_faults_names_all_three_and_changes_nothing() {
+fn a_batch_with_three_faults_names_all_and_changes_nothing() {
     in_namespace(|| {
         let kernel = Kernel::open(Ownership::Shared).unwrap();
         let table = table_of(rules(matches()), hook(Point::Prerouting, None));
@@ -139,7 +139,7 @@ fn a_refused_switch_takes_back_what_prepare_made() {
 }
 
 #[test]
-fn what_no_kernel_could_be_told_is_refused_before_anything_is_sent() {
+fn what_no_message_can_hold_is_refused_before_sending() {
     in_namespace(|| {
         let kernel = Kernel::open(Ownership::Shared).unwrap();
         let check = |matches: Vec<Match>, said: &str| {
@@ -164,7 +164,7 @@ fn what_no_kernel_could_be_told_is_refused_before_anything_is_sent() {
 }
 
 #[test]
-fn a_failing_retire_is_told_and_is_no_failure() {
+fn a_failing_retire_is_reported_and_is_no_failure() {
     in_namespace(|| {
         let kernel = Kernel::open(Ownership::Shared).unwrap();
         let plan = Plan {
@@ -226,7 +226,7 @@ fn nothing_is_left_of_changes_one_upon_the_other() {
 }
 
 #[test]
-fn a_chain_that_is_wanted_again_while_it_is_taken_away_is_there_once() {
+fn a_chain_wanted_again_during_its_removal_exists_once() {
     for count in 2..4 {
         let names: Vec<String> = (0..41).map(|number| format!("x{}", number % count)).collect();
         in_namespace(|| one_upon_the_other(&names, Retire::AfterAnswer));

@@ -12,7 +12,7 @@ use nwfilter::ruleset::nft::probe::Support;
 use nwfilter::ruleset::plan::Change;
 
 #[test]
-fn an_owned_table_outlives_a_flush_and_its_owner_and_is_adopted() {
+fn an_owned_table_outlives_its_owner_and_is_adopted() {
     in_namespace(|| {
         let kernel = Kernel::open(Ownership::OwnedAndKept).unwrap();
         if !kernel.features().owner_persist.is_yes() {
@@ -123,7 +123,7 @@ fn a_commit_by_others_is_heard_and_our_own_is_not() {
 
 /// As large as the announcements of a long filter's rules, which no buffer holds.
 #[test]
-fn our_own_commit_leaves_room_for_those_of_others_however_large_it_is() {
+fn a_large_commit_leaves_room_for_those_of_others() {
     in_namespace(|| {
         let kernel = Kernel::open(Ownership::Shared).unwrap();
         let mut watch = Watch::open(Some(kernel.port())).unwrap();
@@ -140,7 +140,7 @@ fn our_own_commit_leaves_room_for_those_of_others_however_large_it_is() {
 }
 
 #[test]
-fn without_the_right_to_administer_networks_the_refusal_says_so() {
+fn without_cap_net_admin_the_refusal_says_so() {
     in_namespace(|| {
         caps::drop(None, caps::CapSet::Effective, caps::Capability::CAP_NET_ADMIN).unwrap();
         let kernel = Kernel::open(Ownership::OwnedAndKept).unwrap();

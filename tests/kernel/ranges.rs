@@ -127,7 +127,7 @@ bridge probe c
   [ cmp neq reg 1 0x00000300 ]";
 
 #[test]
-fn an_nft_that_compiles_ranges_as_we_do_is_compared_to_the_letter() {
+fn an_nft_with_our_range_form_is_compared_to_the_letter() {
     let ranges = Ranges::seen_in(OLD);
     assert_eq!(ranges, Ranges { joined: false, folded: false });
     for listing in [OLD, NEW, "ether daddr != 1-1", "@ll,112,16 & 0xfff == 0x5-0x9"] {

@@ -73,7 +73,7 @@ fn heard(frame: &[u8], from_guest: bool) -> (bool, bool) {
 }
 
 #[test]
-fn the_programs_let_by_what_a_learner_wants() {
+fn the_programs_pass_what_a_learner_wants() {
     let discover = || dhcp(1).broadcast();
     let ack = || dhcp(5).your_ip(GUEST_IP).lease(60, PEER_IP);
     let options = |server: &str| ip(server, "255.255.255.255").options(&[1; 12]);

@@ -52,7 +52,7 @@ impl World {
 const DHCP: (&str, &str) = ("CTRL_IP_LEARNING", "dhcp");
 
 #[test]
-fn a_client_gets_an_address_renews_it_with_a_server_that_came_back_and_returns_it() {
+fn a_client_gets_renews_and_releases_its_address() {
     in_fresh_netns(|| {
         let Some(mut world) = World::new(&[DHCP]) else { return };
         let directory = tempfile::tempdir().unwrap();
@@ -78,7 +78,7 @@ fn a_client_gets_an_address_renews_it_with_a_server_that_came_back_and_returns_i
 }
 
 #[test]
-fn another_makers_client_gets_an_address_renews_it_by_itself_and_returns_it() {
+fn another_makers_client_gets_renews_and_releases_an_address() {
     in_fresh_netns(|| {
         let Some(mut world) = World::new(&[DHCP]) else { return };
         let directory = tempfile::tempdir().unwrap();
@@ -101,7 +101,7 @@ fn another_makers_client_gets_an_address_renews_it_by_itself_and_returns_it() {
 }
 
 #[test]
-fn a_client_whose_address_is_refused_keeps_nothing_but_the_new_one() {
+fn a_client_refused_its_address_keeps_the_new_one_alone() {
     in_fresh_netns(|| {
         let Some(mut world) = World::new(&[DHCP]) else { return };
         let directory = tempfile::tempdir().unwrap();
@@ -121,7 +121,7 @@ fn a_client_whose_address_is_refused_keeps_nothing_but_the_new_one() {
 }
 
 #[test]
-fn a_lease_of_seconds_ends_with_its_time_and_goes_on_with_a_renewal() {
+fn a_lease_of_seconds_ends_in_time_or_is_renewed() {
     const SECONDS: u64 = 8;
     in_fresh_netns(|| {
         let Some(mut world) = World::new(&[DHCP]) else { return };
@@ -146,7 +146,7 @@ fn a_lease_of_seconds_ends_with_its_time_and_goes_on_with_a_renewal() {
 }
 
 #[test]
-fn a_rogue_server_serves_nobody_whose_servers_are_named() {
+fn a_rogue_server_serves_no_guest_with_named_servers() {
     in_fresh_netns(|| {
         let Some(mut world) = World::new(&[DHCP, ("DHCPSERVER", SERVER)]) else { return };
         let rogue = Room::new(&world.network, "rogue", [2, 0, 0, 0, 6, 6]);
@@ -173,7 +173,7 @@ fn a_rogue_server_serves_nobody_whose_servers_are_named() {
 }
 
 #[test]
-fn a_client_that_finds_its_address_in_use_declines_it_and_keeps_nothing() {
+fn a_client_that_declines_its_address_keeps_nothing() {
     in_fresh_netns(|| {
         let Some(mut world) = World::new(&[DHCP]) else { return };
         let other = Room::new(&world.network, "other", [2, 0, 0, 0, 5, 5]);

@@ -163,7 +163,7 @@ fn leases_are_given_renewed_released_and_run_out() {
 }
 
 #[test]
-fn replies_to_all_and_to_the_guest_alone_teach_and_neither_tags_nor_the_hosts_own_frames_do() {
+fn broadcast_and_unicast_replies_teach_tagged_and_own_do_not() {
     let case = |mode, destination| {
         let mut world = World::new(mode);
         let index = world.index();
@@ -227,7 +227,7 @@ fn a_waiting_guest_waits_over_stop_and_start() {
 
 // P-30
 #[test]
-fn a_guest_that_has_to_learn_after_all_goes_on_as_before_until_it_has_an_address() {
+fn a_guest_that_must_learn_now_goes_on_until_it_has() {
     in_fresh_netns(|| {
         let (network, host) = (Network::new(), Host::new());
         let daemon = host.start();
@@ -269,7 +269,7 @@ fn an_idle_daemon_stays_while_one_waits() {
 /// Another guest each time under the same name: none ever has an address of the one before.
 // P-28
 #[test]
-fn a_guest_that_follows_another_under_its_name_gets_none_of_its_addresses() {
+fn a_guest_with_a_reused_name_gets_no_earlier_address() {
     let rounds = host::rounds("NWFILTER_LEARN_ROUNDS", 40);
     in_fresh_netns(|| {
         let network = Network::new();
@@ -388,7 +388,7 @@ fn a_real_server_leases_an_address_renews_it_and_gets_it_back() {
 }
 
 #[test]
-fn a_crash_in_the_middle_leaves_nothing_unfiltered_and_leases_whole() {
+fn a_crash_while_learning_leaks_nothing_and_keeps_leases() {
     let rounds = host::rounds("NWFILTER_LEARN_CRASHES", 10);
     in_fresh_netns(|| {
         let mut world = World::new("dhcp");

@@ -26,7 +26,7 @@ fn way(way: Way) -> &'static str {
 }
 
 #[test]
-fn arp_in_its_own_name_and_dhcp_pass_while_anything_teaches_and_dhcp_alone_while_a_lease_is_awaited() {
+fn a_waiting_guest_sends_own_arp_and_dhcp_or_dhcp_alone() {
     let names = [filters::ANY, filters::DHCP, filters::DHCP_FROM_SERVERS];
     let guests = names.map(|name| (name, [Mode::Slots, Mode::Fold].map(|mode| guest(name, mode))));
     let line = |case: Case| {

@@ -109,7 +109,7 @@ fn of_arp_the_guests_own_sender_addresses_are_learned() {
 }
 
 #[test]
-fn of_dhcp_what_a_server_tells_the_guest_is_learned() {
+fn dhcp_frames_teach_by_source_offer_and_ack() {
     check_section(
         'E',
         &[],
@@ -307,7 +307,7 @@ fn a_guest_gives_up_its_own_leases_and_no_others() {
 }
 
 #[test]
-fn a_release_that_somebody_else_sends_ends_nothing() {
+fn a_release_from_another_sender_ends_nothing() {
     let mut ear = snooper();
     ear.server_says(&ack(GUEST_IP, u32::MAX), 0);
     let release = dhcp(7).client_ip(GUEST_IP);
@@ -352,7 +352,7 @@ fn nak(transaction: u32) -> Dhcp {
 }
 
 #[test]
-fn a_refusal_ends_the_lease_that_the_guests_own_last_question_named_and_no_other() {
+fn a_nak_ends_only_the_lease_of_the_guests_last_request() {
     let renews = Dhcp { transaction: 7, ..dhcp(3) }.client_ip(GUEST_IP);
     let to_all = nak(7).reply(PEER_IP).inbound().to([0xff; 6]);
     let to_guest = nak(7).reply(PEER_IP).inbound().to(GUEST_MAC);
@@ -395,7 +395,7 @@ fn a_refusal_counts_only_from_servers_that_are_believed() {
 }
 
 #[test]
-fn a_question_that_was_answered_or_followed_by_another_is_not_refused_any_more() {
+fn a_nak_to_an_answered_or_superseded_request_is_ignored() {
     for seconds in [60, u32::MAX] {
         let mut ear = snooper();
         ear.server_says(&ack(GUEST_IP, seconds), 0);

@@ -18,7 +18,7 @@ fn segment() -> (Link, Link) {
 }
 
 #[test]
-fn a_client_behind_a_macvtap_gets_an_address_keeps_it_over_a_crash_and_returns_it() {
+fn a_macvtap_clients_lease_survives_a_crash_until_release() {
     const GUEST: Mac = [0x52, 0x54, 0, 0, 1, 1];
     in_fresh_netns(|| {
         if !equipped() {
@@ -105,7 +105,7 @@ impl Guest {
 /// Another guest each time under the same name, every third even under the same index, some so short that the daemon can
 /// not have heard much of them, some gone before they are unbound: none ever has an address of the one before.
 #[test]
-fn a_guest_that_follows_another_at_a_macvtap_gets_none_of_its_addresses() {
+fn the_next_guest_at_a_macvtap_gets_no_earlier_address() {
     let rounds = rounds("NWFILTER_LEARN_ROUNDS", 12);
     in_fresh_netns(|| {
         let (lower, far) = segment();

@@ -48,7 +48,7 @@ fn claim() -> Frame {
 }
 
 #[test]
-fn a_guest_whose_learned_rules_the_kernel_refuses_is_closed_and_learns_after_another_try() {
+fn a_guest_closed_for_refused_rules_learns_on_a_retry() {
     in_fresh_netns(|| {
         let mut world = World::new();
         // The change of all that was heard, and the guest's own.
@@ -69,7 +69,7 @@ fn a_guest_whose_learned_rules_the_kernel_refuses_is_closed_and_learns_after_ano
 }
 
 #[test]
-fn a_guest_that_can_not_even_be_closed_is_set_down_and_waits_still_when_it_comes_up() {
+fn a_guest_that_cannot_be_closed_is_set_down_and_waits() {
     in_fresh_netns(|| {
         let mut world = World::new();
         world.refuser.refuse(u32::MAX);

@@ -148,7 +148,7 @@ fn a_dropped_ear_hears_no_more() {
 }
 
 #[test]
-fn closing_ears_holds_nobody_up() {
+fn closing_sockets_delays_no_caller() {
     const EARS: usize = 64;
     in_world(async || {
         let guest = Tap::new("vnet0");

@@ -5,7 +5,7 @@ use crate::lab::{Verdict, Way};
 use crate::tool::InTime;
 
 #[test]
-fn a_daemon_that_dies_and_returns_under_traffic_lets_nothing_by_and_loses_nothing() {
+fn a_daemon_restarted_under_traffic_leaks_nothing() {
     with_guest(|network, daemon, _| {
         let (flood, ()) = network.flood(Way::FromGuest, honest(), forbidden(), || {
             (0..3).for_each(|_| daemon.die_and_return());

@@ -112,7 +112,7 @@ fn a_macvtap_is_filtered_both_ways_over_a_restart_and_let_go() {
 }
 
 #[test]
-fn a_macvtap_that_is_made_again_is_shut_until_its_rules_are_there() {
+fn a_recreated_macvtap_is_blocked_until_it_has_its_rules() {
     let rounds = rounds("NWFILTER_REUSE_ROUNDS", 20);
     where_hooks_last(|| {
         let segment = Segment::new();
@@ -222,7 +222,7 @@ fn asks(tap: &Tap, from: [u8; 6]) -> bool {
 }
 
 #[test]
-fn a_routed_guest_gets_its_answers_and_nothing_else_over_a_restart() {
+fn over_a_restart_a_routed_guest_gets_its_answers_alone() {
     in_fresh_netns(|| {
         if !Kernel::open(Ownership::Shared).unwrap().features().inet_ct.is_yes() {
             println!("skipped: this kernel tracks no connections");
@@ -367,7 +367,7 @@ fn what_others_do_to_the_table_of_devices_is_refused_or_undone() {
 }
 
 #[test]
-fn a_daemon_that_comes_while_a_bound_device_is_away_keeps_its_name_shut() {
+fn a_daemon_started_without_a_bound_device_blocks_its_name() {
     where_hooks_last(|| {
         let segment = Segment::new();
         let guest = segment.guest("macvtap0");
@@ -392,7 +392,7 @@ fn stateful(name: &str) -> String {
 }
 
 #[test]
-fn a_client_hears_that_a_macvtap_knows_no_connections_and_one_that_comes_later_is_closed() {
+fn a_stateful_filter_at_a_macvtap_is_refused_or_closes_it() {
     in_fresh_netns(|| {
         let segment = Segment::new();
         let guest = segment.guest("macvtap0");

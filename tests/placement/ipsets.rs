@@ -58,7 +58,7 @@ fn lengths() -> Vec<(Family, usize)> {
 }
 
 #[test]
-fn a_set_that_was_filled_before_counts_at_a_device_as_at_a_bridge() {
+fn a_set_filled_before_counts_at_a_device_as_at_a_bridge() {
     in_fresh_netns(|| {
         let (network, host, macvtap) = (Network::new(), Host::new(), guest());
         let daemon = host.start();

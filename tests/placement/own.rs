@@ -181,7 +181,7 @@ fn the_hosts_packets_pass_the_ip_layer_and_no_others() {
 
 // P-4
 #[test]
-fn the_hosts_packets_are_judged_where_the_configuration_says_so() {
+fn the_hosts_packets_are_judged_where_configured() {
     for site in sites() {
         in_fresh_netns(|| {
             let world = World::new(site, "host_to_guest = 'filter'\n");
@@ -222,7 +222,7 @@ fn a_neighbour_is_not_taken_for_the_host() {
 }
 
 #[test]
-fn a_learning_guest_hears_the_hosts_dhcp_and_nothing_else_of_it() {
+fn a_learning_guest_hears_only_dhcp_from_the_host() {
     for site in sites() {
         in_fresh_netns(|| {
             let world = World::new(site, "");

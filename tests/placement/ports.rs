@@ -60,7 +60,7 @@ fn a_port_is_filtered_at_its_own_hooks_and_let_go() {
 
 // P-9
 #[test]
-fn a_program_that_changes_its_place_lets_nothing_forged_through_either_way() {
+fn a_program_that_changes_its_place_leaks_nothing() {
     let rounds = rounds("NWFILTER_PLACEMENT_ROUNDS", 10);
     world(|network, _, daemon| {
         let answer: Vec<u8> = udp(ip(GUEST_IP, PEER_IP), 1, 2).inbound().into();

@@ -163,7 +163,7 @@ fn move_refused(case: &Case, batches: u32, check: impl Fn(&mut World, [Attachmen
 
 // P-18
 #[test]
-fn a_guest_whose_last_step_the_kernel_refuses_at_first_is_let_in_all_the_same() {
+fn a_last_step_refused_at_first_is_retried() {
     for case in CASES {
         move_refused(case, 1, |world, [_, there]| {
             world.is_let_through();
@@ -176,7 +176,7 @@ fn a_guest_whose_last_step_the_kernel_refuses_at_first_is_let_in_all_the_same() 
 /// Who has moved himself is closed where he is.
 // P-18
 #[test]
-fn a_guest_whose_last_step_the_kernel_keeps_refusing_keeps_his_rules_or_is_closed() {
+fn a_last_step_always_refused_keeps_the_rules_or_closes() {
     for case in CASES {
         // The first time, and all others.
         move_refused(case, 4, |world, [here, there]| {
@@ -204,7 +204,7 @@ fn a_guest_whose_last_step_the_kernel_keeps_refusing_keeps_his_rules_or_is_close
 
 // W-7
 #[test]
-fn a_guest_that_can_not_even_be_closed_where_it_has_gone_is_set_down_and_filtered_when_it_comes_up() {
+fn a_moved_guest_that_cannot_be_closed_is_set_down() {
     world("", |world| {
         let link = world.pump.guest().link;
         let is_up = || {
@@ -235,7 +235,7 @@ fn a_guest_that_can_not_even_be_closed_where_it_has_gone_is_set_down_and_filtere
 
 /// A tap that has left its bridge is let in to the host's IP layer by the last batch.
 #[test]
-fn the_command_lets_an_interface_in_whose_last_step_the_kernel_refuses_at_first_or_fails() {
+fn the_command_retries_a_refused_last_step_or_fails() {
     where_hooks_last(|| {
         let (bridge, guest, host) = (Bridge::new("br0"), Tap::new("vnet0"), Host::new());
         [bridge.link, guest.link].into_iter().for_each(Link::up);

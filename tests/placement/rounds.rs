@@ -308,7 +308,7 @@ fn a_port_of_a_bridge_stays_filtered() {
 }
 
 #[test]
-fn a_port_of_a_bridge_that_is_filtered_at_its_own_hooks_stays_so_wherever_it_goes() {
+fn a_port_filtered_at_its_own_hooks_stays_so_when_it_moves() {
     play(By::Port, AT_DEVICES, AT_A_BRIDGE);
 }
 

@@ -81,7 +81,7 @@ fn gets_within(network: &Network, limit: Duration) -> Vec<Vec<u8>> {
 
 // P-19
 #[test]
-fn a_link_local_frame_with_anothers_address_teaches_the_bridge_nothing() {
+fn a_forged_link_local_frame_teaches_the_bridge_nothing() {
     for stp in ["stp_state 0", "stp_state 1 forward_delay 200"] {
         world(|network, _, daemon| {
             settings(stp);
@@ -131,7 +131,7 @@ fn a_guest_that_may_send_nothing_fills_no_table_of_the_host() {
 
 // P-19
 #[test]
-fn a_guest_that_may_get_nothing_gets_nothing_of_the_bridges_own() {
+fn a_guest_denied_all_gets_no_frame_of_the_bridge_itself() {
     world(|network, _, daemon| {
         sysctl("ipv6/conf/all/disable_ipv6", "0").unwrap();
         sysctl("ipv6/conf/br0/disable_ipv6", "0").unwrap();

@@ -119,7 +119,7 @@ fn push(clients: &mut [(UnixStream, usize)], bytes: &[u8]) {
 }
 
 #[test]
-fn answers_nobody_reads_are_bounded_and_one_socket_does_not_starve_the_other() {
+fn unread_answers_are_bounded_and_starve_no_other_socket() {
     let process = Process::new();
     let before = process.memory("VmRSS");
     let mut clients: Vec<Raw> = (0..200).map(|_| Raw::open(&process.path(NAME_READ_ONLY))).collect();

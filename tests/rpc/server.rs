@@ -202,7 +202,7 @@ fn a_silent_client_is_pinged_and_then_dropped() {
 }
 
 #[test]
-fn a_client_that_pongs_stays_and_pings_are_answered_during_a_call() {
+fn a_client_that_pongs_stays_and_pings_are_always_answered() {
     let keepalive = Keepalive { interval: Duration::from_millis(200), count: 1 };
     let served = Served::with(Limits { keepalive, ..limits() }, |engine, request| {
         std::thread::sleep(Duration::from_millis(1500));
@@ -244,7 +244,7 @@ fn lengths_no_frame_can_have_close_the_connection_and_no_other() {
 }
 
 #[test]
-fn a_frame_longer_than_any_call_is_refused_and_the_next_is_read() {
+fn an_overlong_frame_is_refused_and_the_next_is_read() {
     let served = Served::new();
     let longest = vec![0; FRAME_MAX - HEADER];
     for name in [NAME, NAME_READ_ONLY] {
@@ -296,7 +296,7 @@ fn a_flood_of_calls_is_read_only_as_fast_as_it_is_answered() {
 }
 
 #[test]
-fn a_client_that_does_not_read_keeps_nobody_waiting_and_is_dropped() {
+fn a_client_that_does_not_read_is_dropped_and_delays_none() {
     // Long, since a loaded machine takes its time, too.
     let write_deadline = Duration::from_secs(3);
     let tight = Limits { write_deadline, calls: 2, ..limits() };
@@ -317,7 +317,7 @@ fn a_client_that_does_not_read_keeps_nobody_waiting_and_is_dropped() {
 }
 
 #[test]
-fn where_answers_find_no_room_calls_wait_until_slow_readers_are_gone() {
+fn calls_wait_for_room_until_slow_readers_are_gone() {
     let write_deadline = Duration::from_secs(2);
     // Room for four of the answers; the other two of these clients keep the engine's two places.
     let tight = Limits { write_deadline, calls: 2, bytes: 0, ..limits() };
@@ -381,7 +381,7 @@ fn half_a_frame_is_not_waited_for_without_end() {
 }
 
 #[test]
-fn clients_beyond_the_limit_wait_for_a_place_and_the_other_socket_has_its_own() {
+fn clients_beyond_a_sockets_limit_wait_for_a_place() {
     let served = Served::with(Limits { clients: 3, ..limits() }, Engine::answer);
     let mut inside: Vec<Raw> = (0..3).map(|_| Raw::open(&served.path(NAME))).collect();
     let mut waiting = served.raw();

@@ -46,7 +46,7 @@ fn a_socket_file_is_taken_over_only_from_the_dead() {
 }
 
 #[test]
-fn handed_over_sockets_are_told_apart_by_their_path() {
+fn handed_over_sockets_are_distinguished_by_their_path() {
     let directory = tempfile::tempdir().unwrap();
     let listening = |name: &str| OwnedFd::from(UnixListener::bind(directory.path().join(name)).unwrap());
     let (full, read_only) = (listening(NAME), listening(NAME_READ_ONLY));

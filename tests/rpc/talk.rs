@@ -206,7 +206,7 @@ fn an_identity_is_taken_when_it_is_one() {
 }
 
 #[test]
-fn what_can_not_be_decoded_is_refused_and_nothing_else_happens() {
+fn what_cannot_be_decoded_is_refused_and_changes_nothing() {
     let undecodable = Err((39, 7, "Unable to decode message payload"));
     let long = body(|to| to.u32(STRING_MAX as u32 + 1));
     let too_long = text(&"x".repeat(STRING_MAX + 1));
@@ -300,7 +300,7 @@ fn a_read_only_connection_can_look_and_nothing_else() {
 }
 
 #[test]
-fn only_a_read_only_socket_keeps_the_command_from_changing_anything() {
+fn only_a_read_only_socket_keeps_the_command_from_writing() {
     let asked = |session: &mut Session, procedure| {
         let call = Header::call(COMMAND, procedure, 0);
         let body = match procedure {

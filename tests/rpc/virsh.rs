@@ -142,7 +142,7 @@ fn virsh_hears_what_this_daemon_is_not() {
 }
 
 #[test]
-fn virsh_on_the_read_only_socket_looks_and_can_not_touch() {
+fn virsh_on_the_read_only_socket_reads_and_cannot_write() {
     let Some(mut virsh) = Virsh::new() else { return };
     virsh.run(&["nwfilter-define", &virsh.file("f.xml", XML)]);
     let refused =

@@ -103,7 +103,7 @@ fn talks() -> Vec<(String, &'static Talk, [Net; 2])> {
 }
 
 #[test]
-fn who_may_open_a_connection_gets_its_answers_and_nobody_elses() {
+fn an_opener_of_connections_gets_its_own_answers_alone() {
     everywhere(|mut host, kind| {
         let segment = Segment::of(kind);
         for (element, talk, [out, back]) in talks() {
@@ -251,7 +251,7 @@ fn pings_go_the_way_that_their_types_say() {
 }
 
 #[test]
-fn a_rejection_is_what_its_sender_hears_where_its_rules_let_the_answer_in() {
+fn a_sender_hears_a_reject_if_its_rules_pass_the_answer() {
     everywhere(|mut host, kind| {
         let segment = Segment::of(kind);
         let document = "<filter name='reject' chain='root'>
@@ -323,7 +323,7 @@ fn fragments_belong_to_their_connection() {
 }
 
 #[test]
-fn checksums_that_nobody_made_do_not_make_a_datagram_invalid() {
+fn missing_checksums_do_not_make_a_datagram_invalid() {
     everywhere(|mut host, kind| {
         let segment = Segment::of(kind);
         host.bind(

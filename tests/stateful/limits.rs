@@ -95,7 +95,7 @@ fn with_limit(work: impl FnOnce(Host, &dyn Fn(u32)) + Send) {
 }
 
 #[test]
-fn a_full_table_of_connections_lets_nothing_by_that_is_not_in_it() {
+fn a_full_connection_table_passes_known_connections_alone() {
     with_limit(|mut host, limit| {
         let segment = Segment::new("0");
         host.bind(&segment, &segment.guest, "<rule action='accept' direction='out'><udp/></rule>");

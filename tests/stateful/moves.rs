@@ -83,7 +83,7 @@ impl Wires {
 }
 
 #[test]
-fn an_interface_that_joins_or_leaves_a_bridge_is_shut_until_it_is_bound_where_it_is() {
+fn joining_or_leaving_a_bridge_blocks_until_bound_there() {
     routed(|mut host| {
         let wires = Wires::new();
         let guest = wires.segment.guest.link;
@@ -111,7 +111,7 @@ fn an_interface_that_joins_or_leaves_a_bridge_is_shut_until_it_is_bound_where_it
 
 /// Its name is not the one that it was bound under, so that no bridge waits for it.
 #[test]
-fn a_routed_interface_whose_name_is_not_reserved_is_shut_at_a_bridge_as_well() {
+fn an_unreserved_routed_interface_is_blocked_at_a_bridge() {
     routed(|mut host| {
         let wires = Wires::new();
         let guest = wires.segment.guest.link;
@@ -161,7 +161,7 @@ const WAITS: [Wait; 2] = [
 /// Where a redefinition takes its rules from there to the IP layer, nobody would judge it.
 // P-24
 #[test]
-fn a_packet_that_waits_for_its_guest_to_answer_is_judged_or_dropped() {
+fn a_packet_that_waits_for_arp_is_judged_or_dropped() {
     let guard = |Wait { protocol, rest, .. }: &Wait, more: &str| {
         format!(
             "<filter name='one-port' chain='root'>{more}
@@ -254,7 +254,7 @@ fn a_bridged_guest_does_not_reach_the_host_around_the_bridge() {
 
 // P-1
 #[test]
-fn a_link_that_has_a_bound_name_is_shut_to_the_host_until_it_is_bound() {
+fn a_link_with_a_bound_name_is_blocked_until_it_is_bound() {
     routed(|mut host| {
         let segment = Segment::of(Kind::Routed);
         host.reserve("vmother");

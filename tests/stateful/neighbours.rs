@@ -60,7 +60,7 @@ fn guests_without_state_are_not_tracked() {
 }
 
 #[test]
-fn a_neighbour_can_not_speak_in_a_connection_where_its_address_is_checked() {
+fn a_neighbour_cannot_forge_into_a_connection() {
     in_both_styles(|mut host| {
         let segment = Segment::new("0");
         let other = segment.add("vmother");

@@ -105,7 +105,7 @@ fn reached(host_to_guest: HostToGuest, expected: [bool; 3]) {
 }
 
 #[test]
-fn the_host_reaches_a_guest_that_lets_in_connections_of_its_own_alone() {
+fn an_unfiltered_host_reaches_a_guest_that_only_calls() {
     reached(HostToGuest::Pass, [true; 3]);
 }
 

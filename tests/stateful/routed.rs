@@ -250,7 +250,7 @@ fn what_the_host_translates_is_judged_as_the_guest_sees_it() {
 }
 
 #[test]
-fn the_host_and_its_guest_talk_as_the_rules_say_where_the_host_is_judged() {
+fn a_judged_host_and_its_guest_talk_as_the_rules_say() {
     everywhere_with(HostToGuest::Filter, |mut host, kind| {
         let lan = Lan::new(kind, "lan", 1);
         let (guest, port) = lan.guest("vnet1", 1);
@@ -279,7 +279,7 @@ const ANSWERS: &str = "<filter name='answers' chain='root'>
     <rule action='drop' direction='inout' priority='900'><all/></rule></filter>";
 
 #[test]
-fn the_host_calls_a_guest_whom_nobody_else_may_call() {
+fn the_host_alone_calls_a_guest_closed_to_all_others() {
     everywhere(|mut host, kind| {
         let lan = Lan::new(kind, "lan", 1);
         let (guest, port) = lan.guest("vnet1", 1);

@@ -254,7 +254,7 @@ fn reject_stops_the_frame() {
 
 // P-5
 #[test]
-fn a_rename_keeps_the_filter_and_a_reused_name_gets_nothing_of_it() {
+fn a_rename_keeps_the_filter_and_a_reused_name_gets_none() {
     for style in STYLES {
         in_fresh_netns(|| {
             let mut host = Host::new(style);
@@ -308,7 +308,7 @@ fn an_unbound_guest_is_not_filtered_and_leaves_nothing() {
 
 /// This lives until kernels without bridge conntrack are no more; elsewhere the rule is taken.
 #[test]
-fn a_rule_that_this_kernel_can_not_enforce_is_refused_by_name_and_nothing_changes() {
+fn a_rule_the_kernel_cannot_enforce_is_refused_by_name() {
     let stateful = "<filter name='g' chain='root'>
         <rule action='drop' direction='out'><udp dstportstart='81'/></rule>
         <rule action='accept' direction='out'><tcp dstportstart='80'/></rule>

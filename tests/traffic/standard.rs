@@ -213,7 +213,7 @@ fn the_small_standard_filters_stop_one_thing_each() {
 }
 
 #[test]
-fn clean_traffic_gateway_lets_the_guest_talk_with_its_gateway_alone() {
+fn clean_traffic_gateway_allows_the_gateway_alone() {
     check(
         "clean-traffic-gateway",
         &[

@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn every_example_of_the_command_is_a_command_line_that_it_takes() {
+    fn every_example_in_the_manual_is_a_valid_command_line() {
         use clap::Parser;
         let lines = EXAMPLES.iter().flat_map(|(_, examples)| examples.iter()).map(|(line, _)| *line);
         for line in lines.filter(|line| line.starts_with("nwfilter ")) {

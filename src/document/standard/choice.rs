@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_with_the_package_does_not_bring_back_what_was_deleted() {
+    fn packaged_filters_do_not_restore_deleted_ones() {
         looks(&[
             (Some(STOCK), false, Taken::File),
             (None, false, Taken::Nothing),

@@ -433,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_of_the_bridge_family_and_one_without_a_name_say_nothing() {
+    fn bridge_family_and_nameless_messages_are_ignored() {
         let name = attribute(IFLA_IFNAME, b"tap0\0");
         assert_eq!(read(&message(RTM_DELLINK, 7, &[])).unwrap(), []);
         assert_eq!(read(&message(RTM_NEWLINK, 7, &[name])).unwrap(), []);

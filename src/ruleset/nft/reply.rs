@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_tells_number_text_and_offset_whether_our_message_is_repeated_or_not() {
+    fn an_error_has_number_text_and_offset_in_both_forms() {
         let details = [8, 0, 2, 0, 48, 0, 0, 0, 6, 0, 1, 0, b'n', b'o', 0, 0];
         let tlvs = libc::NLM_F_ACK_TLVS;
         let fault = |text: Option<&str>, offset| {

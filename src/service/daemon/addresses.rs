@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_is_told_once_a_minute() {
+    fn a_refusal_is_reported_once_a_minute() {
         let second = Duration::from_secs;
         let (first, reported) = Refusal::after(None, second(5));
         assert!(reported);

@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_strangers_say_leaves_its_line_or_reaches_a_terminal() {
+    fn foreign_text_stays_on_its_line_and_is_escaped() {
         let strange = "a\nINFO all is well\r\u{1b}[2J\u{7f}\u{9b}\u{202e}\u{2028}\u{200b}\u{feff}\0\tb";
         for ansi in [false, true] {
             let kept = Kept::default();

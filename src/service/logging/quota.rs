@@ -51,7 +51,7 @@ mod tests {
 
     // P-40
     #[test]
-    fn what_comes_too_often_is_counted_and_told_once() {
+    fn what_comes_too_often_is_counted_and_reported_once() {
         let (start, second) = (Instant::now(), Duration::from_secs(1));
         let mut quota = Quota::new(2, second);
         let logged: Vec<_> = (0..100).map(|_| quota.ask(start)).collect();

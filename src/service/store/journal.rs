@@ -162,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_appended_is_read_again_and_a_torn_line_spoils_no_other() {
+    fn appended_lines_are_read_and_a_torn_one_spoils_no_other() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state/addresses");
         let (mut journal, text) = Journal::open(&path).unwrap();
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_journal_is_written_anew_and_grows_on() {
+    fn a_long_journal_is_rewritten_and_grows_on() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("addresses");
         let (mut journal, _) = Journal::open(&path).unwrap();
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_are_taken_back_are_gone_and_the_earlier_ones_stay() {
+    fn a_rollback_removes_its_lines_and_keeps_earlier_ones() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("addresses");
         let (mut journal, _) = Journal::open(&path).unwrap();
