@@ -39,8 +39,7 @@ fn literal(kind: Kind) -> BoxedStrategy<Value> {
         Kind::Ipv4Mask => (0..=32u8).prop_map(Value::Prefix).boxed(),
         Kind::Ipv6Mask => (0..=128u8).prop_map(Value::Prefix).boxed(),
         Kind::Bool => any::<bool>().prop_map(Value::Bool).boxed(),
-        // A line break is printed as libvirt prints it, which reads as a blank.
-        Kind::Comment => "[^$\\p{C}][^\\p{C}]{0,60}".prop_map(Value::Text).boxed(),
+        Kind::Comment => "[^$\\p{C}][\t\n\r\u{85}[^\\p{C}]]{0,60}".prop_map(Value::Text).boxed(),
         Kind::States => prop_oneof![1..16u8, Just(state::NONE)].prop_map(Value::States).boxed(),
         Kind::TcpFlags => {
             (0..64u8, 0..64u8).prop_map(|(mask, flags)| Value::TcpFlags { mask, flags }).boxed()
@@ -130,7 +129,7 @@ fn params() -> impl Strategy<Value = Vars> {
 fn entry() -> impl Strategy<Value = Entry> {
     prop_oneof![
         4 => rule().prop_map(|rule| Entry::Rule(Arc::new(rule))),
-        1 => ("[^\\p{C}./][^\\p{C}/]{0,20}", params())
+        1 => ("[^\\p{C}./][\t\n\r[^\\p{C}/]]{0,20}", params())
             .prop_map(|(filter, vars)| Entry::Include(Include { filter, params: Params { vars: vars.into(), ..Params::default() }, span: Span::default() })),
     ]
 }
@@ -141,8 +140,7 @@ fn filter() -> impl Strategy<Value = Filter> {
         (select(CHAINS), "[A-Za-z0-9_.:-]{0,8}").prop_map(|((prefix, _), rest)| format!("{prefix}{rest}")),
     ];
     let name = "[^\\p{C}./][^\\p{C}/]{0,30}";
-    // Zero is not printed, and would be read as the default.
-    let priority = prop_oneof![-1000..0i32, 1..=1000i32];
+    let priority = prop_oneof![4 => -1000..=1000i32, 1 => Just(0)];
     (name, chain, priority, any::<Option<u128>>(), vec(entry(), 0..6)).prop_map(
         |(name, chain, priority, uuid, entries)| Filter {
             name,
@@ -211,6 +209,9 @@ proptest! {
         // Attributes on their own, which the schema does not allow, and forms that are read all the same.
         let mut filter = filter;
         for entry in &mut filter.entries {
+            if let Entry::Include(include) = entry {
+                include.filter.retain(|c| !c.is_control());
+            }
             if let Entry::Rule(rule) = entry {
                 let rule = Arc::make_mut(rule);
                 rule.matches.retain(|found| !found.negated && is_plain(&found.value));
@@ -228,12 +229,12 @@ proptest! {
 
     #[test]
     fn a_binding_reads_as_it_was_written(
-        owner in "[^\\p{C}]{1,30}",
+        owner in "[\t\n\r[^\\p{C}]]{1,30}",
         uuid in any::<u128>(),
         portdev in "[äöa-z][!-.0-9;-~]{0,13}",
         linkdev in proptest::option::of("[a-z][!-.0-9;-~]{0,14}"),
         mac in any::<[u8; 6]>(),
-        name in "[^\\p{C}]{1,30}",
+        name in "[\t\n\r[^\\p{C}]]{1,30}",
         params in params(),
     ) {
         let binding = Binding {
@@ -267,7 +268,7 @@ proptest! {
 fn is_plain(value: &Value) -> bool {
     match value {
         Value::States(bits) => *bits != 0,
-        Value::Text(text) => !text.is_empty(),
+        Value::Text(text) => !text.is_empty() && !text.contains(char::is_control),
         Value::Ipv6(_, zone) => zone.is_none(),
         _ => true,
     }

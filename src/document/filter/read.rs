@@ -177,18 +177,21 @@ fn chain_default(chain: &str) -> Result<i32, String> {
     if !chain.bytes().all(allowed) {
         return Err("Chain name contains invalid characters".to_owned());
     }
-    if chain == "root" {
-        return Ok(0);
-    }
     let prefixes: Vec<&str> = CHAINS.iter().map(|(prefix, _)| *prefix).collect();
-    match CHAINS.iter().find(|(prefix, _)| chain.starts_with(prefix)) {
-        Some((_, default)) => Ok(*default),
+    match default_priority(chain) {
+        Some(default) => Ok(default),
         None => Err(format!(
             "Invalid chain name '{chain}'. Please use a chain name called 'root' or any of the following \
              prefixes: {}",
             prefixes.join(", ")
         )),
     }
+}
+
+/// The priority of a chain whose filter names none; none where a chain cannot have this name.
+pub(super) fn default_priority(chain: &str) -> Option<i32> {
+    let kind = CHAINS.iter().find(|(prefix, _)| chain.starts_with(prefix));
+    if chain == "root" { Some(0) } else { kind.map(|(_, default)| *default) }
 }
 
 fn rules(entries: &[Entry]) -> impl Iterator<Item = &Rule> {

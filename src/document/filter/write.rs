@@ -1,8 +1,10 @@
 //! [`Filter`] to XML, byte for byte as libvirt prints it.
 //!
 //! Attributes come in the table's order, first the positive ones in one element, then the negated ones
-//! in another. Unlike libvirt's, a name that needs escaping is escaped.
+//! in another. Unlike libvirt's, a name that needs escaping is escaped, and a chain's priority of 0 is printed where the chain would
+//! have another without: what is printed reads as the same filter.
 
+use super::read::default_priority;
 use super::value;
 use super::{Entry, Filter, Include, Match, Rule};
 use crate::document::vars::Vars;
@@ -13,7 +15,7 @@ use xmltree::{Element, XMLNode};
 /// The document that dumpxml shows.
 pub fn write(filter: &Filter) -> String {
     let mut root = element("filter", &[("name", &filter.name), ("chain", &filter.chain)]);
-    if filter.priority != 0 {
+    if filter.priority != 0 || default_priority(&filter.chain) != Some(0) {
         set(&mut root, "priority", &filter.priority.to_string());
     }
     if let Some(uuid) = filter.uuid {

@@ -1,7 +1,8 @@
 //! Elements → text, laid out and quoted as libvirt does.
 //!
 //! Each element begins a line of its own, two spaces deeper than its parent; one that holds text stands on one line. Attributes
-//! keep the order in which they were added.
+//! keep the order in which they were added. What is printed reads as it was: white space that a reader would take for a blank or for
+//! another line break is written by its number, which libvirt's printer does not do.
 
 use std::fmt::Write;
 use xmltree::{Element, XMLNode};
@@ -48,14 +49,12 @@ fn print_into(out: &mut String, element: &Element, depth: usize) {
     let (name, indent) = (&element.name, "  ".repeat(depth));
     push(out, format_args!("{indent}<{name}"));
     for (name, value) in &element.attributes {
-        push(out, format_args!(" {name}='{}'", escape(value)));
+        push(out, format_args!(" {name}='{}'", escape(value, Place::Attribute)));
     }
     match element.children.as_slice() {
         [] => out.push_str("/>\n"),
         [XMLNode::Text(text)] => {
-            // A carriage return of its own would be read as a line feed.
-            let text = escape(text).replace('\r', "&#13;");
-            push(out, format_args!(">{text}</{name}>\n"));
+            push(out, format_args!(">{}</{name}>\n", escape(text, Place::Text)));
         }
         children => {
             out.push_str(">\n");
@@ -67,8 +66,17 @@ fn print_into(out: &mut String, element: &Element, depth: usize) {
     }
 }
 
+/// Where a text stands, which decides what its white space is read as.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Every white space is read as a blank.
+    Attribute,
+    /// Between tags: a carriage return is read as a line feed.
+    Text,
+}
+
 /// A text as it stands in an attribute or between tags.
-fn escape(text: &str) -> String {
+fn escape(text: &str, place: Place) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -77,6 +85,9 @@ fn escape(text: &str) -> String {
             '&' => escaped.push_str("&amp;"),
             '"' => escaped.push_str("&quot;"),
             '\'' => escaped.push_str("&apos;"),
+            '\r' => escaped.push_str("&#13;"),
+            '\n' if place == Place::Attribute => escaped.push_str("&#10;"),
+            '\t' if place == Place::Attribute => escaped.push_str("&#9;"),
             _ => escaped.push(c),
         }
     }
@@ -93,12 +104,12 @@ mod tests {
 
     #[test]
     fn quotes_and_indents_like_libvirt() {
-        let mut filter = element("filter", &[("name", "a'b\"<&>"), ("chain", "root")]);
-        add(&mut filter, text("uuid", "x\r<"));
+        let mut filter = element("filter", &[("name", "a'b\"<&>\r\n\t"), ("chain", "root")]);
+        add(&mut filter, text("uuid", "x\r\n\t<"));
         let mut rule = element("rule", &[("action", "drop")]);
         add(&mut rule, element("all", &[]));
         add(&mut filter, rule);
-        let expected = "  <filter name='a&apos;b&quot;&lt;&amp;&gt;' chain='root'>\n    <uuid>x&#13;&lt;</uuid>\n    \
+        let expected = "  <filter name='a&apos;b&quot;&lt;&amp;&gt;&#13;&#10;&#9;' chain='root'>\n    <uuid>x&#13;\n\t&lt;</uuid>\n    \
                         <rule action='drop'>\n      <all/>\n    </rule>\n  </filter>\n";
         assert_eq!(print(&filter, 1), expected);
     }
