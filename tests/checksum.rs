@@ -172,36 +172,79 @@ fn without_bpffs_the_next_process_adopts_the_guard_too() {
     });
 }
 
-/// BPF_PROG_LOAD and BPF_OBJ_PIN of a program of the same name that passes everything.
-fn pin_another(path: &str) {
-    let code: [u64; 2] = [0xffff_ffff_0000_00b7, 0x95];
+/// A system call `bpf` with these fields of its argument: where, what, and how long.
+fn bpf(command: i32, fields: &[(usize, u64, usize)]) -> u64 {
+    let mut argument = [0u8; 144];
+    for (at, value, length) in fields {
+        argument[*at..at + length].copy_from_slice(&value.to_ne_bytes()[..*length]);
+    }
+    // SAFETY: what the argument points to outlives the call.
+    let answer = unsafe { libc::syscall(libc::SYS_bpf, command, argument.as_ptr(), argument.len()) };
+    assert!(answer >= 0, "{}", std::io::Error::last_os_error());
+    answer as u64
+}
+
+/// What a program answers for every frame.
+const PASS: u64 = 0xffff_ffff;
+const DROP: u64 = 2;
+
+/// Loads and pins a program of the guard's name that answers the same for every frame.
+fn pin_another(path: &str, answer: u64) -> u64 {
+    let code: [u64; 2] = [answer << 32 | 0xb7, 0x95];
     let path = std::ffi::CString::new(path).unwrap();
-    let call = |command: i32, fields: &[(usize, u64, usize)]| {
-        let mut argument = [0u8; 144];
-        for (at, value, length) in fields {
-            argument[*at..at + length].copy_from_slice(&value.to_ne_bytes()[..*length]);
-        }
-        // SAFETY: what the argument points to outlives the call.
-        let answer = unsafe { libc::syscall(libc::SYS_bpf, command, argument.as_ptr(), argument.len()) };
-        assert!(answer >= 0, "{}", std::io::Error::last_os_error());
-        answer as u64
-    };
     let name = u64::from_ne_bytes(*b"nwfilter");
     let load =
         [(0, 3, 4), (4, 2, 4), (8, code.as_ptr() as u64, 8), (16, c"GPL".as_ptr() as u64, 8), (48, name, 8)];
-    let program = call(5, &load);
-    call(6, &[(0, path.as_ptr() as u64, 8), (8, program, 4)]);
+    let program = bpf(5, &load);
+    bpf(6, &[(0, path.as_ptr() as u64, 8), (8, program, 4)]);
+    program
 }
 
 #[test]
 fn another_program_in_the_guards_place_is_not_taken_for_it() {
     where_tcx_is(|| {
         let ports = ports();
-        pin_another(PIN);
+        pin_another(PIN, PASS);
         let guard = Guard::open(Path::new(PIN)).unwrap();
         guard.attach(ports.guest.link.index(), TcxHook::Ingress).unwrap();
         assert_eq!(ports.send(&cases()[0].frame, 20, 10), None, "the guard judges");
         let next = Guard::open(Path::new(PIN)).unwrap();
         assert!(next.is_attached(ports.guest.link.index(), TcxHook::Ingress).unwrap(), "and is kept there");
+    });
+}
+
+#[test]
+fn the_guard_of_another_version_goes_when_this_one_comes() {
+    const INGRESS: u64 = 46;
+    where_tcx_is(|| {
+        let ports = ports();
+        let index = ports.guest.link.index();
+        let former = pin_another(PIN, DROP);
+        bpf(8, &[(0, index.into(), 4), (4, former, 4), (8, INGRESS, 4)]);
+        let finished = [&[0; HEADER][..], &cases()[0].frame].concat();
+        let passes = || {
+            ports.guest.send(&finished).unwrap();
+            ports.wire.recv().is_some()
+        };
+        assert!(!passes(), "the former version judges");
+        let guard = Guard::open(Path::new(PIN)).unwrap();
+        guard.attach(index, TcxHook::Ingress).unwrap();
+        assert!(passes(), "this version alone judges");
+        assert_eq!(ports.send(&cases()[0].frame, 20, 10), None, "and it does");
+    });
+}
+
+#[test]
+fn a_guard_whose_name_was_lost_is_found_again() {
+    where_tcx_is(|| {
+        let ports = ports();
+        let index = ports.guest.link.index();
+        guard().attach(index, TcxHook::Ingress).unwrap();
+        std::fs::remove_file(PIN).unwrap();
+        let next = guard();
+        assert!(next.is_attached(index, TcxHook::Ingress).unwrap());
+        assert!(Path::new(PIN).exists(), "and has its name again");
+        next.detach(index, TcxHook::Ingress).unwrap();
+        assert!(ports.send(&cases()[0].frame, 20, 10).is_some(), "attached twice is attached once");
     });
 }

@@ -28,7 +28,7 @@ pub(super) fn attach(dev: &str, index: u32, hook: TcxHook) -> Result<bool, Failu
 /// Lets the guest of an interface alone, whose rules are gone.
 pub(super) fn detach(index: u32) -> Outcome {
     let Ok(guard) = Guard::open(Path::new(PIN)) else { return Ok(()) };
-    for hook in [TcxHook::Ingress, TcxHook::Egress] {
+    for hook in TcxHook::ALL {
         guard
             .detach(index, hook)
             .map_err(|error| Failure::host(&format_args!("the checksum guard of index {index}"), &error))?;

@@ -35,6 +35,9 @@ pub enum TcxHook {
 }
 
 impl TcxHook {
+    /// Both.
+    pub const ALL: [TcxHook; 2] = [TcxHook::Ingress, TcxHook::Egress];
+
     /// The side of an interface, or of one that is turned: what the guest of a macvtap sends leaves by it.
     pub fn of(reversed: bool) -> TcxHook {
         if reversed { TcxHook::Egress } else { TcxHook::Ingress }
@@ -46,6 +49,8 @@ impl TcxHook {
 pub struct Guard {
     program: OwnedFd,
     id: u32,
+    /// What had its name before: the program of another version, which goes where this one comes.
+    former: Option<OwnedFd>,
 }
 
 impl Guard {
@@ -57,43 +62,53 @@ impl Guard {
     /// a BPF file system `CAP_SYS_ADMIN`).
     pub fn open(pin: &Path) -> Result<Guard, String> {
         let loaded = load()?;
-        let said = |error: io::Error| error.to_string();
-        let content = call::info(loaded.as_fd()).map_err(said)?.content;
-        let is_same = |other: &OwnedFd| call::info(other.as_fd()).is_ok_and(|info| info.content == content);
-        let program = match is_in_bpf_fs(pin) {
-            true => match call::pinned(pin).ok().filter(is_same) {
-                Some(pinned) => pinned,
-                None => pin_anew(loaded, pin)?,
-            },
-            // The oldest: its kind is attached already. It is ours at least.
-            false => call::all()
-                .find(is_same)
-                .ok_or("programs cannot be listed, and there is no BPF file system")?,
+        let Earlier { pinned, listed, former } = Earlier::find(&loaded, pin)?;
+        let program = match (pinned, listed, is_in_bpf_fs(pin)) {
+            (Some(pinned), ..) => pinned,
+            (None, listed, true) => pin_anew(listed.unwrap_or(loaded), pin)?,
+            (None, Some(listed), false) => listed,
+            (None, None, false) if call::all().next().is_some() => loaded,
+            (None, None, false) => {
+                return Err("programs cannot be listed, and there is no BPF file system".into());
+            }
         };
-        let id = call::info(program.as_fd()).map_err(said)?.id;
-        Ok(Guard { program, id })
+        Guard::of(program, former)
     }
 
-    /// Has the program judge what the guest of an interface sends. It changes nothing where it does so already.
+    /// What earlier processes loaded, if anything is there, to be taken away. Leaves nothing new behind.
+    ///
+    /// # Errors
+    /// As of [`Guard::open`].
+    pub fn left(pin: &Path) -> Result<Option<Guard>, String> {
+        let Earlier { pinned, listed, former } = Earlier::find(&load()?, pin)?;
+        match (pinned.or(listed), former) {
+            (Some(program), former) => Guard::of(program, former).map(Some),
+            (None, former) => former.map(|former| Guard::of(former, None)).transpose(),
+        }
+    }
+
+    fn of(program: OwnedFd, former: Option<OwnedFd>) -> Result<Guard, String> {
+        let id = call::info(program.as_fd()).map_err(|error| error.to_string())?.id;
+        Ok(Guard { program, id, former })
+    }
+
+    /// Has the program judge what the guest of an interface sends, and it alone. It changes nothing where it does so already.
     ///
     /// # Errors
     /// As of `bpf(2)`: ENODEV where the interface is gone, EINVAL before Linux 6.6.
     pub fn attach(&self, index: u32, hook: TcxHook) -> io::Result<()> {
-        if self.is_attached(index, hook)? {
-            return Ok(());
+        if !self.is_attached(index, hook)? {
+            call::attach(self.program.as_fd(), index, hook)?;
         }
-        call::attach(self.program.as_fd(), index, hook)
+        self.former.iter().try_for_each(|former| detach(former, index, hook))
     }
 
-    /// Takes the program away from an interface, where it is there.
+    /// Takes the program away from an interface, where it is there, and what had its name before.
     ///
     /// # Errors
     /// As of `bpf(2)`. An interface that is gone has no programs, and is no error.
     pub fn detach(&self, index: u32, hook: TcxHook) -> io::Result<()> {
-        match call::detach(self.program.as_fd(), index, hook) {
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENOENT)) => Ok(()),
-            outcome => outcome,
-        }
+        self.former.iter().chain([&self.program]).try_for_each(|program| detach(program, index, hook))
     }
 
     /// Whether the program judges what the guest of an interface sends.
@@ -111,6 +126,41 @@ const BPF_FS: u64 = 0xcafe_4a11;
 fn is_in_bpf_fs(pin: &Path) -> bool {
     let directory = pin.parent().unwrap_or(pin);
     rustix::fs::statfs(directory).is_ok_and(|found| found.f_type as u64 == BPF_FS)
+}
+
+/// The programs that earlier processes left.
+struct Earlier {
+    /// The same program as ours, at the path.
+    pinned: Option<OwnedFd>,
+    /// The same elsewhere, where none is at the path: the oldest, since its kind is attached already.
+    listed: Option<OwnedFd>,
+    /// What is at the path instead.
+    former: Option<OwnedFd>,
+}
+
+impl Earlier {
+    fn find(loaded: &OwnedFd, pin: &Path) -> Result<Earlier, String> {
+        let loaded = call::info(loaded.as_fd()).map_err(|error| error.to_string())?;
+        let is_same = |program: &OwnedFd| {
+            call::info(program.as_fd())
+                .is_ok_and(|info| info.content == loaded.content && info.id != loaded.id)
+        };
+        let at_path = if is_in_bpf_fs(pin) { call::pinned(pin).ok() } else { None };
+        Ok(match at_path {
+            Some(pinned) if is_same(&pinned) => Earlier { pinned: Some(pinned), listed: None, former: None },
+            former => Earlier { pinned: None, listed: call::all().find(is_same), former },
+        })
+    }
+}
+
+/// Takes a program away from an interface. What is no program is attached nowhere.
+fn detach(program: &OwnedFd, index: u32, hook: TcxHook) -> io::Result<()> {
+    match call::detach(program.as_fd(), index, hook) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENOENT | libc::EINVAL)) => {
+            Ok(())
+        }
+        outcome => outcome,
+    }
 }
 
 fn load() -> Result<OwnedFd, String> {

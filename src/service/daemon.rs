@@ -253,6 +253,7 @@ impl Daemon {
         daemon.close_strays().await?;
         daemon.guard_from_start()?;
         daemon.enforce_from_start().await?;
+        daemon.unguard_from_start()?;
         daemon.write_what_is_known(stands.then_some(&book));
         trail::warn_of_blocked(&daemon.state);
         daemon.listen();

@@ -4,7 +4,9 @@ use crate::host::*;
 use crate::lab::frames::{GUEST_IP, GUEST_MAC, arp_request};
 use crate::lab::{Tap, Wire, guest_with_headers, in_fresh_netns, macvtap, veth, where_tcx_is};
 use crate::refuser::Refuser;
+use nwfilter::kernel::checksum::{Guard, PIN, TcxHook};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -133,5 +135,47 @@ fn without_a_bpf_file_system_a_guest_is_guarded_too() {
         daemon = host.start();
         daemon.connect().delete("vnet0").unwrap();
         eventually("attached once, over a restart", || passes(&guest, &wire, &crooked()));
+    });
+}
+
+// P-20
+#[test]
+fn a_guard_that_is_switched_off_goes_at_the_next_start() {
+    where_tcx_is(|| {
+        let (guest, wire) = guest_with_headers();
+        let host = guarded();
+        let daemon = host.start();
+        daemon.connect().create("vnet0", "own-arp").unwrap();
+        assert!(!passes(&guest, &wire, &crooked()), "guarded");
+        daemon.stop();
+        host.configure("checksum_guard = \"off\"");
+        let daemon = host.start();
+        assert!(passes(&guest, &wire, &crooked()), "as configured");
+        daemon.stop();
+        host.configure("checksum_guard = \"require\"");
+        let _daemon = host.start();
+        assert!(passes(&guest, &wire, &honest()) && !passes(&guest, &wire, &crooked()), "switched on again");
+    });
+}
+
+#[test]
+fn a_guard_that_a_killed_daemon_left_goes_at_the_next_start() {
+    where_tcx_is(|| {
+        let (guest, wire) = guest_with_headers();
+        let index = guest.link.index();
+        let guard = Guard::open(Path::new(PIN)).unwrap();
+        for hook in [TcxHook::Ingress, TcxHook::Egress] {
+            guard.attach(index, hook).unwrap();
+        }
+        assert!(!passes(&guest, &wire, &crooked()), "guarded, and not bound");
+        let host = guarded();
+        let daemon = host.start();
+        let left = || [TcxHook::Ingress, TcxHook::Egress].map(|hook| guard.is_attached(index, hook).unwrap());
+        assert_eq!(left(), [false, false], "not bound");
+        daemon.connect().create("vnet0", "own-arp").unwrap();
+        guard.attach(index, TcxHook::Egress).unwrap();
+        daemon.kill();
+        let _daemon = host.start();
+        assert_eq!(left(), [true, false], "bound, at one of its hooks");
     });
 }

@@ -1,11 +1,13 @@
 //! Which interfaces the checksum guard is attached to: all that are bound, before they have their rules.
 //!
-//! Follows the difference of two states, so a change costs what it changes. What the kernel lacks is said once, at the start.
+//! Follows the difference of two states, so a change costs what it changes. What the kernel lacks is said once, at the start. There
+//! all other interfaces are rid of the guard: of an earlier daemon that was killed on the way, or had another configuration.
 
-use super::{Daemon, Failure};
+use super::{Daemon, Failure, system};
 use crate::engine::State;
 use crate::kernel::apply::Refused;
 use crate::kernel::checksum::{Guard, PIN, TcxHook};
+use crate::kernel::links;
 use crate::ruleset::firewall::BoundInterface;
 use crate::service::config::ChecksumGuard as Mode;
 use imbl::ordmap::DiffItem;
@@ -18,9 +20,14 @@ use tracing::{info, warn};
 /// An interface, and where the guard sees what its guest sends.
 type Attachment = (u32, TcxHook);
 
-/// The guard of this kernel; none where it has none, or is to have none.
+/// The guard of this kernel.
 #[derive(Debug)]
-pub(super) struct ChecksumGuard(Option<Guard>);
+pub(super) enum ChecksumGuard {
+    /// Attached to all that is bound.
+    On(Guard),
+    /// Attached to nothing: as configured, or since the kernel has none. What is left of an earlier one is taken away at the start.
+    Off(Option<Guard>),
+}
 
 /// Where the guard has to be, from one state to the next.
 #[derive(Debug, Default)]
@@ -33,10 +40,10 @@ impl ChecksumGuard {
     /// Loads the guard, while the process has the right to.
     pub(super) fn open(mode: Mode) -> Result<ChecksumGuard, Failure> {
         if mode == Mode::Off {
-            return Ok(ChecksumGuard(None));
+            return Ok(ChecksumGuard::Off(Guard::left(Path::new(PIN)).unwrap_or_default()));
         }
         let failed = match Guard::open(Path::new(PIN)) {
-            Ok(guard) => return Ok(ChecksumGuard(Some(guard))),
+            Ok(guard) => return Ok(ChecksumGuard::On(guard)),
             Err(failed) => failed,
         };
         if mode == Mode::Require {
@@ -46,11 +53,11 @@ impl ChecksumGuard {
             reason = failed,
             "no checksum guard: a guest may have the kernel write a checksum into an address or a port after its frame was judged"
         );
-        Ok(ChecksumGuard(None))
+        Ok(ChecksumGuard::Off(None))
     }
 
     fn attach(&self, attachments: &OrdSet<Attachment>) -> Result<(), Refused> {
-        let Some(guard) = &self.0 else { return Ok(()) };
+        let ChecksumGuard::On(guard) = self else { return Ok(()) };
         attachments.iter().try_for_each(|(index, hook)| match guard.attach(*index, *hook) {
             // Its end is on its way to us, and it carries no frames.
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
@@ -63,11 +70,19 @@ impl ChecksumGuard {
     }
 
     fn detach(&self, attachments: &OrdSet<Attachment>) {
-        let Some(guard) = &self.0 else { return };
+        let (ChecksumGuard::On(guard) | ChecksumGuard::Off(Some(guard))) = self else { return };
         for (index, hook) in attachments {
             if let Err(error) = guard.detach(*index, *hook) {
-                info!(index, reason = %error, "the checksum guard stays at an interface that is not bound");
+                info!(index, reason = %error, "the checksum guard stays at an interface that is to have none");
             }
+        }
+    }
+
+    /// What of these the guard is to be attached to.
+    fn attached(&self, bound: OrdSet<Attachment>) -> OrdSet<Attachment> {
+        match self {
+            ChecksumGuard::On(_) => bound,
+            ChecksumGuard::Off(_) => OrdSet::new(),
         }
     }
 }
@@ -89,6 +104,16 @@ impl Daemon {
     pub(super) fn guard_from_start(&self) -> Result<(), Failure> {
         let all = difference(&OrdMap::new(), self.state.firewall().members());
         self.checksum_guard.attach(&all.attach).map_err(Failure::Refused)
+    }
+
+    /// Takes the guard away from all that is to have none, once all that is bound has its rules.
+    pub(super) fn unguard_from_start(&self) -> Result<(), Failure> {
+        let bound = difference(&OrdMap::new(), self.state.firewall().members()).attach;
+        let links = links::snapshot().map_err(system("cannot list links"))?;
+        let hooks = links.iter().flat_map(|link| TcxHook::ALL.map(|hook| (link.index, hook)));
+        let attached = self.checksum_guard.attached(bound);
+        self.checksum_guard.detach(&hooks.filter(|hook| !attached.contains(hook)).collect());
+        Ok(())
     }
 }
 
