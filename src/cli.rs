@@ -64,7 +64,7 @@ enum Command {
     },
     /// Bind an interface to a filter, or change its binding.
     Apply(BindArgs),
-    /// Print what `apply` would change, and change nothing. Where the daemon runs, it says so.
+    /// Print what `apply` would change, and change nothing. Where the daemon runs, the daemon works it out.
     Plan(BindArgs),
     /// Define filters by name, or replace those that have their names, and say who uses them.
     Define {
@@ -95,9 +95,9 @@ enum Command {
         #[arg(long, conflicts_with_all = ["dev", "index"])]
         all: bool,
     },
-    /// Say what becomes of a frame, and which line of XML decides.
+    /// Say whether a frame passes, and which rule of which filter decides.
     Explain(explain::ExplainArgs),
-    /// Show what becomes of an interface's frames as they pass, until interrupted.
+    /// Show each frame of an interface with its verdict and the rule that decides, until interrupted.
     Trace {
         /// The interface.
         #[arg(long)]
@@ -105,12 +105,12 @@ enum Command {
         /// Only frames that are dropped.
         #[arg(long)]
         drops: bool,
-        /// Also write the frames to this file, for Wireshark, each with the reason for its verdict as its comment. The
-        /// kernel tells the headers of a frame, not what they carry, so frames are cut off there. `-` is the standard
-        /// output, instead of the lines.
+        /// Also write the frames to this file, for Wireshark. The comment of each frame is its verdict and the rule that
+        /// decides. The kernel reports only the headers of a frame, so each frame ends behind them. `-` writes to the standard
+        /// output and prints no lines.
         #[arg(long, value_name = "FILE")]
         pcapng: Option<PathBuf>,
-        /// Where filters are looked up, to tell the line of a rule.
+        /// Where filters are looked up, to name the line of a rule.
         #[arg(long, default_value = FILTERS)]
         dir: PathBuf,
     },
@@ -134,9 +134,9 @@ enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
-    /// Write the man pages.
+    /// Write the man pages of both programs to a directory, and print how many.
     Man {
-        /// Into this directory.
+        /// The directory. It must exist; pages of these names in it are replaced.
         #[arg(long, default_value = ".")]
         dir: PathBuf,
     },
@@ -172,15 +172,16 @@ struct BindArgs {
     /// Count the frames of every rule. The daemon, where it runs, decides that for all interfaces.
     #[arg(long)]
     counters: bool,
-    /// Only warn of what libvirt ignores, so that a rule means more than it says. Not where the daemon runs.
+    /// Only warn of what libvirt ignores. A rule with such a fault may match more frames than it says. Refused where the
+    /// daemon runs.
     #[arg(long)]
     lenient: bool,
-    /// What becomes of packets that the host itself sends to the guest at the IP layer.
+    /// Whether packets that the host itself sends to the guest pass the IP layer (the default) or are judged there.
     #[arg(long, value_enum)]
     host_to_guest: Option<HostToGuest>,
 }
 
-/// Why a command did not do what it was told.
+/// Why a command did not do what it was asked for.
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// Documents or values are at fault.
@@ -275,7 +276,7 @@ impl Failure {
         Failure::Host(format!("{what}: {error}"))
     }
 
-    /// The failure of a change that was taken back; where that failed as well, both are told.
+    /// The failure of a change that was taken back; where that failed as well, both are reported.
     fn undone(self, undoing: Outcome) -> Failure {
         let Err(also) = undoing else { return self };
         Failure::Host(format!("{self}\nerror: the change could not be taken back: {also}"))
@@ -305,10 +306,10 @@ mod tests {
     fn a_failed_rollback_reports_both_failures() {
         let refused = || Failure::Host("the kernel refuses rule 3".into());
         assert_eq!(refused().undone(Ok(())).to_string(), "the kernel refuses rule 3");
-        let told = refused().undone(Err(Failure::Host("status files: no space left".into()))).to_string();
+        let message = refused().undone(Err(Failure::Host("status files: no space left".into()))).to_string();
         assert!(
-            told.contains("refuses rule 3") && told.contains("taken back: status files: no space"),
-            "{told}"
+            message.contains("refuses rule 3") && message.contains("taken back: status files: no space"),
+            "{message}"
         );
         let fault = Failure::from(vec![Diagnostic::error(Code::INTERNAL, "no such filter")]);
         assert!(refused().undone(Err(fault)).to_string().ends_with("no such filter"));

@@ -106,7 +106,7 @@ fn every_frame_has_a_line(at_device: bool) {
         "drop   out filter 'no-mac-spoofing' rule 2  52:54:00:00:00:09 > ",
         "drop   out filter 'no-other-l2-traffic' rule 1  52:54:00:00:00:01 > ff:ff:ff:ff:ff:ff, VLAN 5, ARP who-has",
         if at_device {
-            "accept in  filter 'clean-traffic' rule 2  headers not told"
+            "accept in  filter 'clean-traffic' rule 2  headers not reported"
         } else {
             "accept in  filter 'clean-traffic' rule 2  52:54:00:00:00:02 > "
         },

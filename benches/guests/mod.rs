@@ -14,7 +14,7 @@ use std::sync::Arc;
 /// The first index that is a guest's; below are the links of a namespace.
 pub const FIRST: u32 = 100;
 
-/// What the daemon does unless told otherwise.
+/// What the daemon does unless the caller asks for something else.
 pub fn policy(features: Features) -> Policy {
     Policy {
         compile: Options { features, counters: false, host_to_guest: HostToGuest::Pass },

@@ -27,11 +27,11 @@ pub(super) struct CheckArgs {
     /// Where filters that they refer to are looked up.
     #[arg(long, default_value = super::FILTERS)]
     dir: PathBuf,
-    /// Also look for rules that no frame is left for, for rules that libvirt enforces in another way, and for frames with
-    /// foreign addresses that a guest could send.
+    /// Also report rules that no frame reaches, rules that libvirt enforces differently, and frames with another's address
+    /// that a guest could send.
     #[arg(long)]
     audit: bool,
-    /// Only warn of what libvirt ignores, so that a rule means more than it says.
+    /// Only warn of what libvirt ignores. A rule with such a fault may match more frames than it says.
     #[arg(long)]
     lenient: bool,
 }
@@ -47,7 +47,7 @@ pub(super) fn check(arguments: &CheckArgs) -> Outcome {
             Ok(Checked::Filter(filter, warnings)) => {
                 found.extend(warnings);
                 roots.push(filter.name.clone());
-                // Its own faults are told; of the rest of it as well.
+                // Its own faults are reported; what uses the rest of it is checked as well.
                 library.filters.insert(filter.name.clone(), Arc::new(filter.tolerated()));
             }
             Ok(Checked::Binding(binding, warnings)) => {
@@ -69,8 +69,8 @@ pub(super) fn check(arguments: &CheckArgs) -> Outcome {
     if arguments.lenient {
         found = found.into_iter().map(Diagnostic::tolerated).collect();
     }
-    let mut told = BTreeSet::new();
-    found.retain(|fault| told.insert(fault.clone()));
+    let mut seen = BTreeSet::new();
+    found.retain(|fault| seen.insert(fault.clone()));
     if refuses(&found) {
         return Err(Failure::Faults(found));
     }

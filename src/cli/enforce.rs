@@ -41,10 +41,10 @@ pub(super) fn apply(arguments: &BindArgs) -> Outcome {
     let binding = binding::write(&as_binding(arguments));
     refuse_what_the_daemon_decides(arguments)?;
     let dev = arguments.dev.as_str();
-    // What is in force then is asked for only to be told.
+    // What is in force then is asked for only to be printed.
     let bound = |daemon: &mut Client| daemon.apply(&binding).map(|()| daemon.bound(dev).ok());
     match asked(&dev, bound)? {
-        Some(bound) => print(&told(arguments, bound.as_deref())),
+        Some(bound) => print(&outcome(arguments, bound.as_deref())),
         None => {
             apply_here(arguments)?;
             print(&format!("{dev}: filtered by {}\n", arguments.filter.filter));
@@ -54,7 +54,7 @@ pub(super) fn apply(arguments: &BindArgs) -> Outcome {
 }
 
 /// What a binding came to, by what the daemon says of it.
-fn told(arguments: &BindArgs, bound: Option<&str>) -> String {
+fn outcome(arguments: &BindArgs, bound: Option<&str>) -> String {
     let (dev, filter) = (&arguments.dev, &arguments.filter.filter);
     let Some(bound) = bound.and_then(|json| serde_json::from_str::<Bound>(json).ok()) else {
         return format!("{dev} is not there; the binding to {filter} waits for it\n");

@@ -39,7 +39,7 @@ pub(super) fn define(files: &[PathBuf], directory: &Path) -> Outcome {
         }
         None => (define_here(&documents, directory)?, Taker::Directory),
     };
-    defined.iter().for_each(|one: &Defined| print(&told(one, taker)));
+    defined.iter().for_each(|one: &Defined| print(&outcome(one, taker)));
     Ok(())
 }
 
@@ -146,7 +146,7 @@ fn tree(library: &Library, root: &str) -> BTreeSet<String> {
     seen
 }
 
-fn told(defined: &Defined, taker: Taker) -> String {
+fn outcome(defined: &Defined, taker: Taker) -> String {
     let became = match defined.outcome {
         Became::Defined => "defined",
         Became::Redefined => "redefined",

@@ -53,8 +53,8 @@ mod tests {
             ("52-54-00-aa-aa-01", "--param IP=52:54:00:aa:aa:01"),
             ("", "--param IP=VALUE"),
         ] {
-            let told = refused(value).unwrap_or_default();
-            assert!(told.contains(help), "{value:?}: {told}");
+            let reason = refused(value).unwrap_or_default();
+            assert!(reason.contains(help), "{value:?}: {reason}");
         }
         assert_eq!(refused("10.0.0.5").or(refused("fe80::1")).or(refused("a_b.c")), None);
     }

@@ -156,8 +156,8 @@ fn table(status: &Status) -> String {
         for counter in &program.counters {
             let rule = counter.rule.as_deref().unwrap_or("-");
             let (chain, packets, bytes) = (&counter.chain, counter.packets, counter.bytes);
-            let told = format!("{} {chain} {rule}: {}, {bytes} bytes\n", program.name, frames(packets));
-            text.push_str(&told);
+            let line = format!("{} {chain} {rule}: {}, {bytes} bytes\n", program.name, frames(packets));
+            text.push_str(&line);
         }
     }
     for (name, length) in &status.ipsets {
@@ -168,10 +168,10 @@ fn table(status: &Status) -> String {
 
 /// What was counted of one interface's frames, a line a rule.
 fn counted(interface: &Interface) -> String {
-    let told = |count: &Count| format!("{}, {} bytes", frames(count.frames), count.bytes);
+    let amount = |count: &Count| format!("{}, {} bytes", frames(count.frames), count.bytes);
     let mut text = String::new();
     if let Some(Traffic { from_guest, to_guest }) = &interface.traffic {
-        text.push_str(&format!("sent: {}\nreceived: {}\n", told(from_guest), told(to_guest)));
+        text.push_str(&format!("sent: {}\nreceived: {}\n", amount(from_guest), amount(to_guest)));
     }
     if let Some(BypassCount { from_guest, to_guest }) =
         interface.missed.filter(|missed| *missed != BypassCount::default())
@@ -185,7 +185,7 @@ fn counted(interface: &Interface) -> String {
             _ => "a rule that is no more".into(),
         };
         let place = dropped.place.as_ref().map_or(String::new(), |place| format!(" ({place})"));
-        text.push_str(&format!("dropped by {rule}{place}: {}\n", told(&dropped.count)));
+        text.push_str(&format!("dropped by {rule}{place}: {}\n", amount(&dropped.count)));
     }
     text
 }

@@ -51,7 +51,7 @@ pub struct Binding {
     pub filter_span: Span,
 }
 
-/// Reads a binding, and tells what a reader of the document should know although it is taken.
+/// Reads a binding, and reports what a reader of the document should know although it is taken.
 ///
 /// Fails with every fault of the document, in the order in which libvirt looks for them.
 pub fn read(source: &Arc<Source>) -> Result<(Binding, Vec<Diagnostic>), Vec<Diagnostic>> {

@@ -125,7 +125,7 @@ impl Extend<Diagnostic> for Faults {
 impl From<Faults> for Vec<Diagnostic> {
     fn from(Faults { mut kept, more, .. }: Faults) -> Vec<Diagnostic> {
         if more > 0 {
-            kept.push(Diagnostic::warning(format!("{more} more faults of this document are not told")));
+            kept.push(Diagnostic::warning(format!("{more} more faults of this document are not listed")));
         }
         kept
     }

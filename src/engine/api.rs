@@ -129,7 +129,7 @@ pub enum Reply {
     Json(String),
     /// Lines for people.
     Text(String),
-    /// Done, and nothing to tell.
+    /// Done, and nothing to report.
     Done,
 }
 

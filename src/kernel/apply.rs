@@ -75,7 +75,7 @@ pub const TRIES: usize = 3;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Stage {
-    /// What shuts packets out for a moment.
+    /// What blocks packets for a moment.
     Pause,
     /// What no packet can reach.
     Prepare,
@@ -243,7 +243,7 @@ impl Worker {
         outcome
     }
 
-    /// Shuts packets out that have a new judge, and lets those go that have passed the old one and wait for the next.
+    /// Blocks packets that have a new judge, and lets those go that have passed the old one and wait for the next.
     fn pause(&mut self, pause: &Pause) -> Result<(), Refused> {
         if pause.links.is_empty() {
             return Ok(());

@@ -241,7 +241,7 @@ impl Programs {
 
     /// The same, counting what they drop at an interface with these hooks, for each interface and rule.
     pub fn tallied(self, hooks: AttachPoint) -> Programs {
-        // The host's answer to a packet may be told by the packet's own mark (`fwmark_reflect`).
+        // The host's answer to a packet may be known by the packet's own mark (`fwmark_reflect`).
         let packets = self.packets.map(|packets| packets.tallied(false, false));
         let guard = self.guard.map(|guard| guard.tallied(false, true));
         Programs { frames: self.frames.tallied(hooks == AttachPoint::Macvtap, true), packets, guard }

@@ -54,7 +54,7 @@ pub enum Tracking {
     /// It could make nothing of it, or never saw it: the state is `INVALID`.
     #[default]
     Unknown,
-    /// It was told to look away.
+    /// The caller asked it to look away.
     Untracked,
     /// It belongs to a connection.
     Connection(Connection),

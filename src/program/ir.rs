@@ -366,7 +366,7 @@ pub enum Action {
     Accept,
     /// Refused.
     Drop,
-    /// Refused, and its sender told so.
+    /// Refused, and its sender gets an answer.
     Reject(Reject),
     /// Back to the rule after the jump.
     Return,
@@ -388,7 +388,7 @@ pub enum Action {
     Untracked,
     /// Give the frame this mark.
     Mark(u32),
-    /// Have the kernel tell of every rule that the frame meets from here on.
+    /// Have the kernel report every rule that the frame meets from here on.
     Trace,
     /// Count the frame under these keys in a dynamic set. Where that is full, no rule of the chain is skipped.
     Count(Vec<Key>, Name),

@@ -124,7 +124,7 @@ pub struct Line {
     pub place: String,
 }
 
-/// All that a daemon tells about a bound interface, so that its frames can be explained elsewhere.
+/// All that a daemon reports about a bound interface, so that its frames can be explained elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bound {
     /// The filter it is bound to; none where nothing gets through.

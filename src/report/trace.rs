@@ -59,11 +59,11 @@ pub struct Fate {
     pub filter: String,
     /// Whether the guest sent it.
     pub from_guest: bool,
-    /// The guest's interface, by index, where the kernel tells it.
+    /// The guest's interface, by index, where the kernel reports it.
     pub interface: Option<u32>,
     /// The frame in a line.
     pub frame: String,
-    /// The frame's headers, all that the kernel tells of it.
+    /// The frame's headers, all that the kernel reports of it.
     pub headers: Vec<u8>,
     /// How long the whole frame is.
     pub length: usize,
@@ -91,7 +91,7 @@ impl Joiner {
         if let Some(headers) = &step.headers {
             frame.headers.clone_from(headers);
         }
-        // Both are told once at each hook, the way out not before it is known.
+        // The kernel reports both once at each hook, the way out not before it knows it.
         if step.iif.is_some() || step.oif.is_some() {
             (frame.iif, frame.oif) = (step.iif, step.oif);
         }
@@ -148,7 +148,7 @@ impl Joiner {
             filter: label_of(&program).to_owned(),
             // At a device's egress the kernel shows no Ethernet header.
             frame: match frame.headers.is_empty() {
-                true => "headers not told".into(),
+                true => "headers not reported".into(),
                 false => summary::of(&whole).replacen(NO_ADDRESSES, "", 1),
             },
             length: whole.len(),
@@ -174,7 +174,7 @@ fn known(step: &Traced) -> Option<(Family, u64)> {
     Some((step.family?, step.handle?))
 }
 
-/// The kernel tells only headers; as many zeros follow as the packet says it is long.
+/// The kernel reports only headers; as many zeros follow as the packet says it is long.
 fn whole(headers: &[u8]) -> Vec<u8> {
     let word = |at: usize| headers.get(at..at + 2).map_or(0, |two| u16::from_be_bytes([two[0], two[1]]));
     let network = if matches!(word(12), 0x8100 | 0x88a8) { 18 } else { 14 };

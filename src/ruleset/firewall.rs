@@ -276,7 +276,7 @@ impl Firewall {
         Ok(next)
     }
 
-    /// Shuts every link of this name that is not bound, until [`Firewall::unreserve`].
+    /// Blocks every link of this name that is not bound, until [`Firewall::unreserve`].
     pub fn reserve(&self, name: &str) -> Firewall {
         let mut next = self.clone();
         next.tables.reserve(name);

@@ -506,7 +506,7 @@ fn chain(prefix: &str, side: &str) -> Name {
     ChainName::OfProgram(prefix, side).into()
 }
 
-/// Shuts every link of this name that is not bound.
+/// Blocks every link of this name that is not bound.
 pub fn reserve(table: &mut Table, name: &str) {
     let reserved = table.sets.get_mut(RESERVED).expect("the skeleton has it");
     reserved.elements.insert(name_key(name), Datum::None);

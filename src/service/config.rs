@@ -131,16 +131,16 @@ pub struct Options {
     /// Configuration file [default: /etc/nwfilter/nwfilterd.conf, if it is there]
     #[arg(short = 'f', long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Directory of the filters
+    /// Directory of the filters [default: that of the configuration file, else /etc/libvirt/nwfilter]
     #[arg(long, value_name = "DIR")]
     pub filter_dir: Option<PathBuf>,
-    /// Directory of what survives a reboot
+    /// Directory of what survives a reboot [default: that of the configuration file, else /var/lib/nwfilter]
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
-    /// Directory of the sockets and the bindings
+    /// Directory of the sockets and the bindings [default: that of the configuration file, else /run/libvirt]
     #[arg(long, value_name = "DIR")]
     pub runtime_dir: Option<PathBuf>,
-    /// Least important messages to log
+    /// Least important messages to log [default: that of the configuration file, else info]
     #[arg(long, value_enum, value_name = "LEVEL")]
     pub log_level: Option<LogLevel>,
     /// End after this many idle seconds; the rules stay in force
@@ -293,6 +293,7 @@ fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Er
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::CommandFactory;
 
     fn parse(text: &str) -> Result<Config, String> {
         Config::parse(&Source::new("c.conf", text)).map_err(|e| e.to_string())
@@ -442,6 +443,21 @@ mod tests {
         fs::write(&path, "state_dir = \"here\"").unwrap();
         let error = Config::load(&options(&["-f", path.to_str().unwrap()])).unwrap_err().to_string();
         assert!(error.contains("state_dir") && error.contains("absolute"), "{error}");
+    }
+
+    #[test]
+    fn the_help_names_the_default_directories() {
+        let Config { filter_dir, state_dir, runtime_dir, .. } = Config::default();
+        let command = Options::command();
+        for (option, default) in
+            [("filter_dir", filter_dir), ("state_dir", state_dir), ("runtime_dir", runtime_dir)]
+        {
+            let argument = command.get_arguments().find(|argument| argument.get_id() == option).unwrap();
+            let help = argument.get_help().unwrap().to_string();
+            assert!(help.ends_with(&format!("else {}]", default.display())), "{option}: {help}");
+        }
+        let help = Options::command().render_help().to_string();
+        assert!(help.contains("else info]") && Config::default().log_level == LogLevel::Info, "{help}");
     }
 
     /// The shipped file names every key in a comment, with its default.

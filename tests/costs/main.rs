@@ -69,7 +69,7 @@ fn of_many_faults_the_first_are_shown_and_the_rest_counted() {
     let faults = read(&Source::new("f.xml", text)).expect_err("a rule needs an action");
     let told: Vec<&str> = faults[Faults::MOST..].iter().map(|fault| &*fault.message).collect();
     let refused = format!("a document may have at most {} faults", Faults::MOST);
-    let more = format!("{} more faults of this document are not told", 5002 - Faults::MOST);
+    let more = format!("{} more faults of this document are not listed", 5002 - Faults::MOST);
     assert_eq!(told, [refused, more], "it is refused, since some of what nothing would enforce is not told");
 }
 

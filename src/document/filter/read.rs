@@ -51,7 +51,7 @@ pub const CHAINS: &[(&str, i32)] = &[
     ("ipv6", -600),
 ];
 
-/// Reads a filter, and tells what a reader of the document should know although it is taken; what it leaves
+/// Reads a filter, and reports what a reader of the document should know although it is taken; what it leaves
 /// out is among that.
 ///
 /// Fails with every fault of the document, errors and warnings together.

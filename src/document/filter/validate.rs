@@ -1,6 +1,6 @@
 //! Strict validation of a document, as `schema/nwfilter.rng` has it, driven by the same table.
 //!
-//! Reading is generous because libvirt's is; this is for who asks to be told, with virsh's `--validate`
+//! Reading is generous because libvirt's is; this is for a caller that asks for a report, with virsh's `--validate`
 //! or with `check`. It accepts what the schema accepts and nothing else, and needs no schema file.
 
 use super::read::{CHAIN_BYTES, CHAINS, NAME_BYTES};

@@ -34,7 +34,7 @@ pub fn write(filter: &Filter) -> String {
     print(&root, 0)
 }
 
-/// The same as a configuration file, under a comment that tells people where to edit it.
+/// The same as a configuration file, under a comment that says where to edit it.
 pub fn file_text(filter: &Filter) -> String {
     // Two hyphens would end the comment, and an odd name would mislead a shell.
     let safe = |b: u8| b.is_ascii_alphanumeric() || b"_./:@%+,-".contains(&b);

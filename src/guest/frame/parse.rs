@@ -96,14 +96,14 @@ fn ipv6(payload: &[u8]) -> Option<Sighting> {
     let body = payload.get(40..40 + length).filter(|_| packet.get_version() == 6)?;
     let source = packet.get_source();
     // Behind an extension header nothing is looked for: neighbour discovery may have none (RFC 6980).
-    let told = match packet.get_next_header() {
+    let sighting = match packet.get_next_header() {
         IpNextHeaderProtocols::Icmpv6 if packet.get_hop_limit() == 255 => neighbour(source, body),
         IpNextHeaderProtocols::Udp => datagram(body)
             .and_then(|(from, to, body)| dhcp6::read(source, from, to, body))
             .map(Sighting::Dhcp6),
         _ => None,
     };
-    Some(told.unwrap_or(Sighting::Ipv6 { source }))
+    Some(sighting.unwrap_or(Sighting::Ipv6 { source }))
 }
 
 fn neighbour(source: Ipv6Addr, body: &[u8]) -> Option<Sighting> {

@@ -216,7 +216,7 @@ fn returns(rules: &[Rule]) -> bool {
     rules.iter().any(|rule| rule.action == Action::Return)
 }
 
-/// "Return if X; drop" is "drop unless X", where X can be told of every frame. (A match on a header that a frame
+/// "Return if X; drop" is "drop unless X", where X is known of every frame. (A match on a header that a frame
 /// does not have fails, negated or not.)
 fn unless(rules: &mut Vec<Rule>) {
     let [.., first, last] = &mut **rules else { return };

@@ -146,7 +146,7 @@ fn can_match(rule: &Rule, known: Option<u16>) -> bool {
 /// What tells the frames of a protocol from others.
 fn guards(rule: &Rule, known: Option<u16>, wanted: Option<u16>) -> Matches {
     let mut guards = Matches::new();
-    // nft wants to be told of a tag before it reads one.
+    // nft wants a match on the tag before it reads one.
     if let Some(ether_type) = wanted.filter(|wanted| known.is_none() || *wanted == VLAN) {
         guards.push((turn::ETHER_TYPE, Match::ether_type(ether_type)));
     }

@@ -270,7 +270,7 @@ fn value(instance: &Instance, entry: &Match, steps: &Steps) -> Result<Value, Dia
         Index::Iterator(iterator) => steps[&iterator],
     };
     let list = instance.vars.values(&access.name).unwrap_or_default();
-    let text = list.get(step).expect("missing variables were told before");
+    let text = list.get(step).expect("missing variables were reported before");
     let kind = entry.attribute.kind;
     literal(kind, text).ok_or_else(|| {
         let label = format!("wants another value, in filter '{}'", instance.filter.name);

@@ -22,7 +22,7 @@ const IP: &str = "IP";
 /// The variable that is the guest's own MAC address where it is not given.
 const MAC: &str = "MAC";
 
-/// So many parameters are told of, however many come to nothing.
+/// So many parameters are reported, however many come to nothing.
 const MOST: usize = 32;
 
 /// Among more names than this none is looked for that was meant.
@@ -190,8 +190,8 @@ fn control(given: &Given, root: &str, learns: bool) -> Vec<Unread> {
     let vars = &given.params.vars;
     if let Err(fault) = Wanted::of(vars) {
         let risk = if learns { Risk::Opens } else { Risk::Lost };
-        let told = given.at(fault.variable, meaningless(root, &fault), "means nothing");
-        return vec![Unread { fault: told, risk }];
+        let fault = given.at(fault.variable, meaningless(root, &fault), "means nothing");
+        return vec![Unread { fault, risk }];
     }
     let named = [learning::MODE, learning::LIMIT].into_iter().filter(|name| vars.values(name).is_some());
     let idle = named.filter(|_| !learns).map(|name| {
@@ -298,7 +298,7 @@ impl Tree<'_> {
         let none = BTreeSet::new();
         let reads = self.reads.get(&include.filter).unwrap_or(&none);
         let unread = include.params.vars.0.keys().filter(|name| !reads.contains(*name)).take(MOST);
-        let told = |name: &String| {
+        let reported = |name: &String| {
             let Unread { fault, risk } = match CONTROL.contains(&&**name) {
                 true => Unread { fault: out_of_place(name), risk: uncontrolled },
                 false => overlooked(name, &include.filter, reads, &[]),
@@ -307,7 +307,7 @@ impl Tree<'_> {
             let place = Place { source: Arc::clone(&filter.source), span };
             Unread { fault: fault.at(place, UNREAD), risk }
         };
-        unread.map(told).collect()
+        unread.map(reported).collect()
     }
 }
 

@@ -1,6 +1,6 @@
 //! The tree of references below a filter: every rule in document order, with the variables it sees.
 //!
-//! A variable of the referring side wins over a parameter of the reference. Loops and missing filters are told; the
+//! A variable of the referring side wins over a parameter of the reference. Loops and missing filters are reported; the
 //! size of what comes out is bounded, however filters refer to each other.
 
 use super::Library;

@@ -7,7 +7,7 @@ use crate::program::ir::operand::{Style, style_of as style_of_field};
 use crate::program::ir::value::{split, style_of, value};
 use crate::program::ir::{Bytes, CtDirection, From, Key, Match, SetRef};
 
-/// Values of a list that are told.
+/// Values of a list that are printed.
 const VALUES: usize = 4;
 
 /// What a match asks for, beside what was seen for each of its keys.
@@ -17,7 +17,7 @@ pub(super) fn missed(part: &Match, seen: Vec<Option<Vec<u8>>>) -> Missed {
     let seen: Option<Vec<String>> =
         keys.iter().zip(&seen).map(|(key, bytes)| Some(text(key, bytes.as_ref()?))).collect();
     let seen = seen.map(|values| values.join(" and "));
-    let told = |what: &str, wanted: String| Missed { what: what.into(), wanted, seen: None };
+    let missed = |what: &str, wanted: String| Missed { what: what.into(), wanted, seen: None };
     match part {
         Match::Compare { key, negated, value } => {
             Missed { what, wanted: but(*negated, wanted(key, value)), seen }
@@ -36,20 +36,20 @@ pub(super) fn missed(part: &Match, seen: Vec<Option<Vec<u8>>>) -> Missed {
             let wanted = if *negated { "absent" } else { "present" };
             Missed {
                 seen: Some(if *negated { "present" } else { "absent" }.into()),
-                ..told(&format!("TCP option {kind}"), wanted.into())
+                ..missed(&format!("TCP option {kind}"), wanted.into())
             }
         }
         Match::CtState { states, negated } => Missed {
             seen: Some("another".into()),
-            ..told("state of the connection", but(*negated, names_of(*states)))
+            ..missed("state of the connection", but(*negated, names_of(*states)))
         },
         Match::CtDirection(direction) => {
             let wanted = if *direction == CtDirection::Original { "as it was opened" } else { "in reply" };
-            Missed { seen: Some("another".into()), ..told("direction in the connection", wanted.into()) }
+            Missed { seen: Some("another".into()), ..missed("direction in the connection", wanted.into()) }
         }
         Match::ConnLimit { above, negated, .. } => {
             let wanted = if *negated { format!("at most {above}") } else { format!("more than {above}") };
-            Missed { seen: Some("another number".into()), ..told("connections of this source", wanted) }
+            Missed { seen: Some("another number".into()), ..missed("connections of this source", wanted) }
         }
     }
 }

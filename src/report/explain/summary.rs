@@ -45,11 +45,11 @@ fn arp(name: &str, packet: &[u8]) -> Option<String> {
         |at: usize| -> Option<Ipv4Addr> { Some(<[u8; 4]>::try_from(packet.get(at..at + 4)?).ok()?.into()) };
     let Some([high, low]) = packet.get(6..8) else { return None };
     let (operation, sender, target) = (u16::from_be_bytes([*high, *low]), address(14), address(24));
-    let told = |address: Option<Ipv4Addr>| address.map_or("?".into(), |address| address.to_string());
+    let shown = |address: Option<Ipv4Addr>| address.map_or("?".into(), |address| address.to_string());
     Some(match operation {
-        1 => format!("{name} who-has {} tell {}", told(target), told(sender)),
-        2 => format!("{name} {} is-at its sender", told(sender)),
-        other => format!("{name} operation {other}, sender {}, target {}", told(sender), told(target)),
+        1 => format!("{name} who-has {} tell {}", shown(target), shown(sender)),
+        2 => format!("{name} {} is-at its sender", shown(sender)),
+        other => format!("{name} operation {other}, sender {}, target {}", shown(sender), shown(target)),
     })
 }
 

@@ -193,7 +193,7 @@ impl Tables {
         layout::track(&mut self.bridge, bridges);
     }
 
-    /// Shuts every link of this name that is not bound.
+    /// Blocks every link of this name that is not bound.
     pub fn reserve(&mut self, name: &str) {
         layout::reserve(&mut self.bridge, name);
         layout::reserve(&mut self.inet, name);

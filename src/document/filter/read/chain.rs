@@ -61,8 +61,8 @@ pub(super) fn strays(root: Element<'_>, chain: &str, entries: &[Entry]) -> Vec<D
     let rules = || super::rules(entries);
     let packets = rules().find(|rule| is_about_other_packets(rule, frames));
     let never = rules().find(|rule| never_matches(rule, frames));
-    let told = packets.map(|rule| in_no_chain(root, chain, frames, rule));
-    told.into_iter().chain(never.map(|rule| in_vain(root, chain, frames, rule))).collect()
+    let unreached = packets.map(|rule| in_no_chain(root, chain, frames, rule));
+    unreached.into_iter().chain(never.map(|rule| in_vain(root, chain, frames, rule))).collect()
 }
 
 fn is_about_other_packets(rule: &Rule, frames: &Frames) -> bool {

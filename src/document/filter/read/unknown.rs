@@ -8,7 +8,7 @@ use crate::document::diag::{Diagnostic, Faults, Severity};
 use crate::document::span::Span;
 use crate::document::xml::Element;
 
-/// Tells of attributes that are none of these.
+/// Reports attributes that are none of these.
 pub fn unknown_attributes(element: Element<'_>, known: &[&str], severity: Severity, faults: &mut Faults) {
     for attribute in element.attributes().filter(|attribute| !known.contains(&attribute.name)) {
         let name = attribute.name;
@@ -29,7 +29,7 @@ pub fn unknown_attributes(element: Element<'_>, known: &[&str], severity: Severi
     }
 }
 
-/// Tells of an element that is none of these.
+/// Reports an element that is none of these.
 pub fn unknown_element(element: Element<'_>, known: &[&str], severity: Severity, faults: &mut Faults) {
     let label = match severity {
         Severity::Warning => "has no effect",
@@ -52,7 +52,7 @@ pub(super) fn unknown_element_labelled(
     faults.push(unknown(element, element.name_span(), message, severity, label, help));
 }
 
-/// Tells of text where only elements and attributes say something.
+/// Reports text where only elements and attributes say something.
 pub(super) fn unread_text(element: Element<'_>, faults: &mut Faults) {
     faults.extend(element.stray_text().map(|span| {
         Diagnostic::unenforced(format!("text in <{}> is ignored", element.name()))
