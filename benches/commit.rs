@@ -12,7 +12,7 @@ use nwfilter::program::ir::{Family, Ruleset};
 use nwfilter::ruleset::firewall::Firewall;
 use nwfilter::ruleset::from_kernel::recall;
 use nwfilter::ruleset::nft::Ownership;
-use nwfilter::ruleset::plan::{Change, Plan, Step, plan};
+use nwfilter::ruleset::plan::{Plan, Step, TableOperation, plan};
 use std::time::{Duration, Instant};
 
 const COUNTS: [u32; 5] = [0, 64, 100, 1000, 5000];
@@ -90,7 +90,7 @@ fn restarts(c: &mut Criterion) {
     let kernel = open();
     let policy = policy(kernel.features().into());
     let delete = || {
-        let gone = Step { family: Family::Bridge, change: Change::DeleteTable };
+        let gone = Step { family: Family::Bridge, change: TableOperation::DeleteTable };
         send(&kernel, Plan { switch: vec![gone], ..Plan::default() }, Retire::BeforeAnswer);
     };
     c.bench_function("rebuild from nothing/5000", |b| {

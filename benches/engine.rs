@@ -12,10 +12,10 @@ use nwfilter::document::span::Source;
 use nwfilter::document::standard::STANDARD;
 use nwfilter::engine::api::Request;
 use nwfilter::engine::{Context, State};
-use nwfilter::guest::lease::file::{self, Guest};
-use nwfilter::guest::lease::{How, Learned};
-use nwfilter::guest::link::{Kind, Link};
-use nwfilter::program::compile::{Features, HostToGuest, Options, compile};
+use nwfilter::guest::lease::file::{self, GuestId};
+use nwfilter::guest::lease::{AddressSource, Learned};
+use nwfilter::guest::link::{Link, LinkKind};
+use nwfilter::program::compile::{Capabilities, HostToGuest, Options, compile};
 use nwfilter::program::ir::Ruleset;
 use nwfilter::program::resolve::{Mode, resolve};
 use nwfilter::ruleset::plan::plan;
@@ -29,7 +29,7 @@ fn program(c: &mut Criterion) {
     let library = Library::standard();
     let lookup = |name: &str| library.get(name);
     let vars = guest(1, "").vars;
-    let options = Options { features: Features::ALL, counters: false, host_to_guest: HostToGuest::Pass };
+    let options = Options { features: Capabilities::ALL, counters: false, host_to_guest: HostToGuest::Pass };
     let text = STANDARD.iter().find(|(name, _)| *name == "clean-traffic").expect("it is standard").1;
     let source = Source::new("clean-traffic.xml", text);
     c.bench_function("parse/clean-traffic", |b| b.iter(|| read::read(black_box(&source)).is_ok()));
@@ -45,7 +45,7 @@ fn program(c: &mut Criterion) {
 }
 
 fn changes(c: &mut Criterion) {
-    let policy = policy(Features::ALL);
+    let policy = policy(Capabilities::ALL);
     let [_, wording] = wordings();
     for count in COUNTS {
         let before = guests(policy, count);
@@ -72,20 +72,21 @@ fn changes(c: &mut Criterion) {
 /// A thousand guests that learn, who know an address each or none: a daemon's start, and another meaning of their filter.
 fn learners(c: &mut Criterion) {
     const GUESTS: u32 = 1000;
-    let firewall = guests(policy(Features::ALL), 0);
+    let firewall = guests(policy(Capabilities::ALL), 0);
     let bindings: Vec<Binding> = (0..GUESTS).map(learner).collect();
-    let bridge = Link { index: 1, name: "br0".into(), kind: Kind::Bridge, master: None, mac: None, up: true };
+    let bridge =
+        Link { index: 1, name: "br0".into(), kind: LinkKind::Bridge, master: None, mac: None, up: true };
     let tap = |n: u32| Link {
         index: FIRST + n,
         name: format!("vnet{n}"),
-        kind: Kind::Tap,
+        kind: LinkKind::Tap,
         master: Some(1),
         ..bridge.clone()
     };
     let links: Vec<Link> = (0..GUESTS).map(tap).chain([bridge.clone()]).collect();
     let line = |(n, binding): (u32, &Binding)| {
-        let guest = Guest { owner: binding.owner_uuid, mac: binding.mac };
-        let learned = Learned { how: How::Arp, server: None, since: Duration::ZERO, ends: None };
+        let guest = GuestId { owner: binding.owner_uuid, mac: binding.mac };
+        let learned = Learned { how: AddressSource::Arp, server: None, since: Duration::ZERO, ends: None };
         file::known(guest, FIRST + n, (0x0a00_0001 + n).into(), &learned)
     };
     let all_known: String = (0..).zip(&bindings).map(line).collect();

@@ -14,8 +14,8 @@ use host::{Conn, Daemon, Host, eventually, uuid};
 use lab::frames::*;
 use lab::{Network, PortOption, Tap, Way, in_fresh_netns};
 use nwfilter::document::catalog::Library;
-use nwfilter::guest::bpf::Side;
-use nwfilter::guest::learning::Mode;
+use nwfilter::guest::bpf::WireEnd;
+use nwfilter::guest::learning::LearningMode;
 use nwfilter::guest::observation::CaptureSpec;
 use nwfilter::kernel::capture::listen;
 use nwfilter::report::status::Status;
@@ -180,10 +180,10 @@ fn socket_filter() {
     let network = Network::new();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (to, _told) = tokio::sync::mpsc::channel(1);
-    let ear = |mode: Option<Mode>| {
+    let ear = |mode: Option<LearningMode>| {
         let index = network.guest.link.index();
         let mac = nwfilter::document::mac::Mac(GUEST_MAC);
-        let post = |mode| CaptureSpec { guest: index, link: index, side: Side::Host, mac, mode };
+        let post = |mode| CaptureSpec { guest: index, link: index, side: WireEnd::Host, mac, mode };
         mode.map(|mode| listen(post(mode), to.clone()).unwrap())
     };
     let frames = [
@@ -196,7 +196,9 @@ fn socket_filter() {
     for (what, way, frame) in &frames {
         let mut times = [const { Vec::new() }; 3];
         for _ in 0..BURSTS {
-            for (mode, times) in [None, Some(Mode::Any), Some(Mode::Dhcp)].into_iter().zip(&mut times) {
+            for (mode, times) in
+                [None, Some(LearningMode::Any), Some(LearningMode::Dhcp)].into_iter().zip(&mut times)
+            {
                 times.push(runtime.block_on(async {
                     let open = ear(mode);
                     let time = burst(&network, *way, frame);

@@ -16,7 +16,7 @@ pub mod named;
 mod ports;
 mod records;
 
-pub use filters::{Fault, sound};
+pub use filters::{FaultyFilter, sound};
 pub use gauges::StateGauges;
 pub use records::Records;
 
@@ -25,7 +25,7 @@ use crate::document::diag::Diagnostic;
 use crate::document::filter::{Filter, write};
 use crate::engine::api::{BindingId, FilterId, Reply, Request};
 use crate::engine::error::Error;
-use crate::guest::lease::Table;
+use crate::guest::lease::GuestLeases;
 use crate::guest::lease::file::{self, Book};
 use crate::guest::link::Link;
 use crate::program::ir::observed::Observed;
@@ -57,7 +57,7 @@ pub struct State {
     /// Guests whose addresses are found out, by link.
     learners: OrdMap<u32, Arc<learners::LearnerEntry>>,
     /// What is known of guests that are not there.
-    remembered: OrdMap<(file::Guest, u32), Table>,
+    remembered: OrdMap<(file::GuestId, u32), GuestLeases>,
     /// The time since the Unix epoch at which the daemon started.
     epoch: Duration,
     /// No address ends before this: the kernel did not take what ended then.

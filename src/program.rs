@@ -11,8 +11,8 @@ pub mod resolve;
 
 use crate::program::ir::text::{ChainText, SetText};
 use crate::program::ir::{
-    Action, Chain, Data, Family, From, Interface, Key, KeyType, Match, Name, Role, Rule, Set, SetRef, Tally,
-    Verdict,
+    Action, Chain, Family, Key, KeySource, KeyType, Match, MetaInterface, Name, Rule, Set, SetRef, SetRole,
+    Tally, ValueType, Verdict,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display, Formatter};
@@ -38,6 +38,27 @@ pub struct Program {
 pub const OUT: &str = "out";
 /// The chain that takes frames to the guest.
 pub const IN: &str = "in";
+
+/// Which way a frame goes through the guest's interface, in libvirt's words: seen from the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "report", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "report", serde(rename_all = "lowercase"))]
+pub enum Direction {
+    /// From the guest.
+    Out,
+    /// To the guest.
+    In,
+}
+
+impl Direction {
+    /// The chain that takes its frames, and the beginning of the names of all others that they walk.
+    pub fn chain(self) -> &'static str {
+        match self {
+            Direction::Out => OUT,
+            Direction::In => IN,
+        }
+    }
+}
 
 /// Variables that rules look up together: the set of a slot is keyed by interface index and a value of each.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -105,7 +126,7 @@ impl Program {
     pub fn tallied(mut self, reversed: bool, answers: bool) -> Program {
         for (chain, rules) in &mut self.chains {
             let out = chain.split('/').next() == Some(OUT);
-            let by = if out != reversed { Interface::In } else { Interface::Out };
+            let by = if out != reversed { MetaInterface::In } else { MetaInterface::Out };
             for rule in rules {
                 let id = rule.origin.as_ref().map_or(0, |origin| origin.id);
                 let tally = Tally { by, id };
@@ -121,8 +142,8 @@ impl Program {
         for rule in self.chains.values_mut().flatten() {
             rule.matches.iter_mut().flat_map(Match::keys_mut).for_each(turn);
             match &mut rule.action {
-                Action::Dispatch(keys, _) | Action::SetZone(keys, _) => keys.iter_mut().for_each(turn),
-                Action::Branch(key, _) => turn(key),
+                Action::Vmap(keys, _) | Action::SetZone(keys, _) => keys.iter_mut().for_each(turn),
+                Action::AnonymousVmap(key, _) => turn(key),
                 _ => {}
             }
         }
@@ -152,7 +173,7 @@ impl Program {
         }
         match &mut placed.action {
             Action::Jump(chain) | Action::Goto(chain) => *chain = under(chain),
-            Action::Branch(_, targets) => {
+            Action::AnonymousVmap(_, targets) => {
                 for target in targets.values_mut() {
                     if let Verdict::Jump(chain) | Verdict::Goto(chain) = target {
                         *chain = under(chain);
@@ -167,10 +188,10 @@ impl Program {
 
 fn turn(key: &mut Key) {
     key.from = match key.from {
-        From::Iif => From::Oif,
-        From::Oif => From::Iif,
-        From::IifName => From::OifName,
-        From::OifName => From::IifName,
+        KeySource::Iif => KeySource::Oif,
+        KeySource::Oif => KeySource::Iif,
+        KeySource::IifName => KeySource::OifName,
+        KeySource::OifName => KeySource::IifName,
         other => other,
     };
 }
@@ -183,8 +204,8 @@ impl Display for Program {
         }
         for slot in &self.slots {
             let (key, elements) = (slot.key(), Default::default());
-            let (role, dynamic, counted) = (Role::Variable, false, false);
-            let set = Set { key, data: Data::None, role, dynamic, counted, elements };
+            let (role, dynamic, counted) = (SetRole::Variable, false, false);
+            let set = Set { key, data: ValueType::None, role, dynamic, counted, elements };
             SetText(&slot.set_name(), &set).fmt(f)?;
         }
         for (name, rules) in &self.chains {

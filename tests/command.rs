@@ -12,7 +12,7 @@ use nwfilter::program::ir::Family;
 use nwfilter::ruleset::layout::{HOSTS, TRACKED, ZONES};
 use nwfilter::ruleset::nft::Ownership;
 use nwfilter::ruleset::nft::probe::Features;
-use nwfilter::ruleset::plan::{Change, Plan, Step};
+use nwfilter::ruleset::plan::{Plan, Step, TableOperation};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::PathBuf;
@@ -345,7 +345,7 @@ fn what_is_written_and_what_is_in_force_go_together() {
             return println!("skipped: this kernel has no owned tables");
         }
         // The kernel refuses whatever others want of a table that is ours.
-        let adopt = Step { family: Family::Bridge, change: Change::AddTable };
+        let adopt = Step { family: Family::Bridge, change: TableOperation::AddTable };
         kernel.apply(Plan { prepare: vec![adopt], ..Plan::default() }).unwrap();
         let owned = rules_in_force();
         desk.bind("apply", "no-ip-spoofing").fails(3, &["another process may own the table"]);

@@ -4,7 +4,7 @@ mod simulated;
 
 use nwfilter::document::diag::{Code, Diagnostic};
 use nwfilter::document::vars::Vars;
-use nwfilter::program::compile::{Features, Options, Part, Use, compile, compile_part, warnings};
+use nwfilter::program::compile::{Capabilities, Options, Part, Use, compile, compile_part, warnings};
 use nwfilter::program::eval::End;
 use nwfilter::program::ir::text::RuleText;
 use nwfilter::program::ir::{Action, Family, Rule, Verdict};
@@ -347,8 +347,10 @@ fn negation_means_what_it_says() {
 
 #[test]
 fn gratuitous_arp_matches_with_and_without_register_compare() {
-    let octets =
-        Options { features: Features { xor_registers: false, reject: true, ..Features::ALL }, ..ABLE };
+    let octets = Options {
+        features: Capabilities { xor_registers: false, reject: true, ..Capabilities::ALL },
+        ..ABLE
+    };
     for options in [ABLE, octets] {
         for (inner, same_dropped) in
             [("<arp gratuitous='true'/>", true), ("<arp match='no' gratuitous='1'/>", false)]
@@ -589,7 +591,10 @@ fn more_negated_pairs_than_rules_can_say_are_refused() {
 #[test]
 fn a_rejection_is_an_answer_only_where_the_hook_can_give_one() {
     let frame = ether(PEER, MAC, 0x0800, &ipv4([9; 4], [1; 4], 6, &tcp(1, 2, 2)));
-    let deaf = Options { features: Features { xor_registers: true, reject: false, ..Features::ALL }, ..ABLE };
+    let deaf = Options {
+        features: Capabilities { xor_registers: true, reject: false, ..Capabilities::ALL },
+        ..ABLE
+    };
     for inner in ["<tcp/>", "<ip/>", "<mac/>"] {
         let shelf = Shelf::new(&[filter(&rule("reject", "inout", inner))]);
         for (options, out, warned) in [(ABLE, End::Reject, false), (deaf, End::Drop, true)] {
@@ -640,11 +645,11 @@ fn to_the_guest_the_ip_part_reads_no_ethernet_header() {
 fn the_ethernet_part_asks_for_no_connection() {
     let body = rule("accept", "out", "<tcp connlimit-above='2'/>") + &rule("drop", "inout", "<arp/>");
     let resolved = Shelf::new(&[filter(&body)]).resolve("f", &Vars::default(), Mode::Slots).unwrap();
-    let nothing = Features { state: false, limit: false, ..Features::ALL };
+    let nothing = Capabilities { state: false, limit: false, ..Capabilities::ALL };
     let link = compile_part(&resolved, &Options { features: nothing, ..ABLE }, Part::Link).unwrap();
     assert_eq!(text(&link, OUT), ["ether type arp drop", "accept"]);
     assert!(link.sets.is_empty() && !link.stateful);
-    let without = Features { state: false, ..Features::ALL };
+    let without = Capabilities { state: false, ..Capabilities::ALL };
     let fault = compile_part(&resolved, &Options { features: without, ..ABLE }, Part::Ip).unwrap_err();
     assert!(
         fault[0].message.starts_with("this kernel does not track connections (CONFIG_NF_CONNTRACK"),
@@ -845,7 +850,7 @@ fn a_network_header_is_read_after_an_ethertype_check() {
     assert_eq!(text(&guest.program, OUT)[0], "ether type ip jump out/ipv4-x");
     assert_eq!(text(&guest.program, OUT)[1], "ether type ip ip daddr 1.1.1.1 drop");
     let leads = |rule: &Rule| match &rule.action {
-        Action::Branch(_, map) => map.values().any(|verdict| matches!(verdict, Verdict::Goto(_))),
+        Action::AnonymousVmap(_, map) => map.values().any(|verdict| matches!(verdict, Verdict::Goto(_))),
         action => matches!(action, Action::Goto(_)),
     };
     assert!(rules.iter().any(leads));

@@ -10,9 +10,10 @@ use nwfilter::document::catalog::Library;
 use nwfilter::document::filter::{read::read, state};
 use nwfilter::document::span::Source;
 use nwfilter::document::vars::Vars;
+use nwfilter::program::Direction;
 use nwfilter::program::eval::{Connection, Frame, Tracking};
 use nwfilter::program::ir::CtDirection;
-use nwfilter::report::explain::{Explainer, Explanation, FrameSpec, Packets, Station, Unreadable, Way};
+use nwfilter::report::explain::{Explainer, Explanation, FrameSpec, PcapFrames, Station, Unreadable};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -43,8 +44,8 @@ fn of(text: &str, bindings: &[(&str, &str)]) -> Explainer {
         .unwrap()
 }
 
-fn explain(explainer: &Explainer, way: Way, bytes: &[u8]) -> Explanation {
-    explainer.explain(way, Frame { bytes, ..Frame::default() })
+fn explain(explainer: &Explainer, direction: Direction, bytes: &[u8]) -> Explanation {
+    explainer.explain(direction, Frame { bytes, ..Frame::default() })
 }
 
 fn sketched(sketch: FrameSpec) -> Vec<u8> {
@@ -59,7 +60,7 @@ fn the_attack_frames_are_explained_one_by_one() {
     let chosen =
         |id: &str| SELECTION.iter().any(|chosen| *chosen == id || id.strip_suffix('a') == Some(chosen));
     for case in corpus().iter().filter(|case| chosen(case.id)) {
-        let way = if case.way == lab::Way::FromGuest { Way::Out } else { Way::In };
+        let way = if case.way == lab::Way::FromGuest { Direction::Out } else { Direction::In };
         let explanation = explain(&explainer, way, &case.frame);
         text.push_str(&format!("{}: {}\n{explanation}\n", case.id, case.what));
     }
@@ -75,7 +76,7 @@ fn the_attack_frames_are_explained_one_by_one() {
 fn every_attack_frame_is_explained_as_the_kernel_judges_it() {
     let explainer = clean_traffic();
     for case in corpus().iter().filter(|case| !case.eaten_by_bridge) {
-        let way = if case.way == lab::Way::FromGuest { Way::Out } else { Way::In };
+        let way = if case.way == lab::Way::FromGuest { Direction::Out } else { Direction::In };
         let explanation = explain(&explainer, way, &case.frame);
         let passes = case.verdict_under_clean_traffic == lab::Verdict::Accept;
         assert_eq!(explanation.verdict == "accept", passes, "{}: {}\n{explanation}", case.id, case.what);
@@ -90,7 +91,7 @@ fn the_deciding_line_is_underlined_and_near_misses_shown() {
     let text =
         text.replace(" statematch='false'", "").replace("priority='1'", "priority='1' statematch='false'");
     let explanation =
-        explain(&of(&text, &[]), Way::Out, &sketched(FrameSpec::Udp("10.0.0.1:9>10.0.0.2:54".into())));
+        explain(&of(&text, &[]), Direction::Out, &sketched(FrameSpec::Udp("10.0.0.1:9>10.0.0.2:54".into())));
     expect_test::expect![[r#"
         from the guest: 52:54:00:00:00:01 > 02:00:00:00:00:01, IPv4 10.0.0.1 > 10.0.0.2, UDP 9 > 54, 42 bytes
           chain out
@@ -113,7 +114,8 @@ fn a_connection_opens_what_a_first_frame_does_not() {
         &[],
     );
     let bytes = sketched(FrameSpec::Tcp("10.0.0.2:80>10.0.0.1:9".into()));
-    let ask = |tracking| explainer.explain(Way::In, Frame { bytes: &bytes, tracking, ..Frame::default() });
+    let ask =
+        |tracking| explainer.explain(Direction::In, Frame { bytes: &bytes, tracking, ..Frame::default() });
     let connection = |state| Tracking::Connection(Connection { state, direction: CtDirection::Reply });
     for (tracking, verdict) in [
         (Tracking::Unknown, "drop"),
@@ -136,7 +138,7 @@ fn a_daemon_shows_what_an_interface_is_filtered_by() {
     use nwfilter::engine::api::{Reply, Request};
     use nwfilter::engine::{Context, State};
     let compile = nwfilter::program::compile::Options {
-        features: nwfilter::program::compile::Features::ALL,
+        features: nwfilter::program::compile::Capabilities::ALL,
         counters: false,
         host_to_guest: nwfilter::program::compile::HostToGuest::Pass,
     };
@@ -151,7 +153,7 @@ fn a_daemon_shows_what_an_interface_is_filtered_by() {
         <filterref filter='clean-traffic'><parameter name='MAC' value='52:54:00:00:00:01'/>\
         <parameter name='IP' value='10.0.0.1'/></filterref></filterbinding>";
     let binding = nwfilter::document::binding::read(&Source::new("b.xml", xml)).unwrap().0;
-    let kind = nwfilter::guest::link::Kind::Tap;
+    let kind = nwfilter::guest::link::LinkKind::Tap;
     let link = nwfilter::guest::link::Link {
         index: 7,
         name: "vnet0".into(),
@@ -160,7 +162,7 @@ fn a_daemon_shows_what_an_interface_is_filtered_by() {
         mac: None,
         up: true,
     };
-    let kind = nwfilter::guest::link::Kind::Bridge;
+    let kind = nwfilter::guest::link::LinkKind::Bridge;
     let bridge =
         nwfilter::guest::link::Link { index: 3, name: "br0".into(), kind, master: None, ..link.clone() };
     let state = State::restore(firewall, [binding], [bridge, link], Duration::ZERO);
@@ -176,8 +178,8 @@ fn a_daemon_shows_what_an_interface_is_filtered_by() {
     let vars = Vars(bound.vars);
     let explainer = Explainer::new(&|name| library.get(name), "clean-traffic", &vars, bound.reject).unwrap();
     let bytes = sketched(FrameSpec::Udp("10.0.0.9:1>10.0.0.2:2".into()));
-    let there = explain(&explainer, Way::Out, &bytes);
-    assert_eq!(there, explain(&clean_traffic(), Way::Out, &bytes));
+    let there = explain(&explainer, Direction::Out, &bytes);
+    assert_eq!(there, explain(&clean_traffic(), Direction::Out, &bytes));
     assert!(ask("vnet1").is_err());
 }
 
@@ -255,17 +257,17 @@ fn an_explanation_says_when_the_connection_state_decides() {
     };
     let ssh = sketched(FrameSpec::Tcp("10.0.0.9:1,10.0.0.1:22".into()));
     let new = connection(state::NEW, CtDirection::Original);
-    let (verdict, word, otherwise, text) = told(Way::In, new, &ssh);
+    let (verdict, word, otherwise, text) = told(Direction::In, new, &ssh);
     assert_eq!((verdict, word), ("accept", Some("new")), "{text}");
     assert_eq!(otherwise, [("established, in reply", "drop"), ("related", "drop")]);
     assert!(text.contains("the state of the connection decides; here it is new\n"), "{text}");
     assert!(text.contains("  related: dropped by rule 3 of filter 'f' (f.xml:4:1)\n"), "{text}");
-    let (verdict, word, otherwise, text) = told(Way::In, Tracking::Unknown, &ssh);
+    let (verdict, word, otherwise, text) = told(Direction::In, Tracking::Unknown, &ssh);
     assert_eq!((verdict, word), ("drop", None));
     assert_eq!(otherwise[0], ("new", "accept"), "{text}");
     // Where no rule looks at connections, nothing is said of them.
     let explanation =
-        clean_traffic().explain(Way::In, Frame { bytes: &ssh, tracking: new, ..Frame::default() });
+        clean_traffic().explain(Direction::In, Frame { bytes: &ssh, tracking: new, ..Frame::default() });
     assert_eq!((explanation.state, &explanation.otherwise[..]), (None, &[][..]));
 }
 
@@ -291,19 +293,19 @@ fn captures_of_all_forms_are_read_and_broken_ones_refused() {
         let pcapng =
             [section, interface, block(6, &packet), block(3, &[&word(length)[..], &frame].concat())].concat();
         for file in [pcap, pcapng] {
-            let packets = Packets::read(&file).unwrap();
+            let packets = PcapFrames::read(&file).unwrap();
             assert_eq!(
                 (packets.count(), packets.packet(1), packets.packet(2)),
                 (2, Some(&frame[..]), Some(&frame[..]))
             );
             assert_eq!((packets.packet(0), packets.packet(3)), (None, None));
             for cut in 0..file.len() {
-                let _ = Packets::read(&file[..cut]);
+                let _ = PcapFrames::read(&file[..cut]);
             }
-            assert_eq!(Packets::read(&file[..file.len() - 1]).unwrap_err(), Unreadable::Broken);
+            assert_eq!(PcapFrames::read(&file[..file.len() - 1]).unwrap_err(), Unreadable::Broken);
         }
     }
-    assert_eq!(Packets::read(b"text").unwrap_err(), Unreadable::NoCapture);
+    assert_eq!(PcapFrames::read(b"text").unwrap_err(), Unreadable::NoCapture);
 }
 
 #[test]
@@ -316,7 +318,7 @@ fn two_hundred_rules_are_explained_in_no_time() {
     );
     let bytes = sketched(FrameSpec::Tcp("10.0.0.1:1>10.0.199.1:7".into()));
     let start = Instant::now();
-    let explanation = explain(&of(&text, &[]), Way::Out, &bytes);
+    let explanation = explain(&of(&text, &[]), Direction::Out, &bytes);
     let (json, spent) = (serde_json::json!(explanation).to_string(), start.elapsed());
     assert!(json.contains("\"verdict\":\"drop\"") && explanation.to_string().contains("wanted 199, seen 7"));
     println!("reading, compiling and explaining 200 rules: {spent:?}");

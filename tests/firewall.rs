@@ -10,9 +10,9 @@ use nwfilter::document::filter::{Filter, read};
 use nwfilter::document::mac::Mac;
 use nwfilter::document::span::Source;
 use nwfilter::document::vars::Vars;
-use nwfilter::program::compile::{self, Features, compile_at};
+use nwfilter::program::compile::{self, Capabilities, compile_at};
 use nwfilter::program::eval::{self, End};
-use nwfilter::program::ir::{Action, Bytes, Chain, Family, Name, Role, Set, Table};
+use nwfilter::program::ir::{Action, Bytes, Chain, Family, Name, Set, SetRole, Table};
 use nwfilter::program::resolve::{Mode, resolve};
 use nwfilter::ruleset::firewall::{
     Attachment, BoundInterface, BridgePort, Firewall, Policy, Refused, Rules, Tables,
@@ -26,7 +26,7 @@ use std::sync::Arc;
 const NEVER: usize = usize::MAX;
 
 fn policy(fold_up_to: usize) -> Policy {
-    Policy { fold_up_to, ..Policy::new(Features::ALL) }
+    Policy { fold_up_to, ..Policy::new(Capabilities::ALL) }
 }
 
 fn filter(name: &str, rules: &str) -> Arc<Filter> {
@@ -317,7 +317,7 @@ fn a_group_is_shared_above_the_limit_and_folded_at_half() {
 
 /// So many ports of one bridge, of a filter that is given or of a standard one.
 fn ports(filters: Vec<Arc<Filter>>, filter: &str, count: u32) -> Firewall {
-    let firewall = Firewall::new(Policy::new(Features::ALL)).define(filters).unwrap();
+    let firewall = Firewall::new(Policy::new(Capabilities::ALL)).define(filters).unwrap();
     (1..=count).fold(firewall, |firewall, index| {
         let (bridge, port) = ("br0".into(), format!("vnet{index}"));
         let port = BridgePort { index: 1000, name: bridge, host: None, port };
@@ -329,7 +329,7 @@ fn ports(filters: Vec<Arc<Filter>>, filter: &str, count: u32) -> Firewall {
 #[test]
 fn what_is_folded_comes_to_so_many_rules_at_most() {
     let standard = Library::standard().filters.into_values().collect::<Vec<_>>();
-    let limit = Policy::new(Features::ALL).fold_up_to as u32;
+    let limit = Policy::new(Capabilities::ALL).fold_up_to as u32;
     assert_eq!(shares(&ports(standard, "clean-traffic", limit)), vec![false; limit as usize]);
 
     let rules: String = (0..400)
@@ -398,7 +398,8 @@ fn a_redefinition_splits_a_group_and_another_joins_it_again() {
 fn a_redefinition_adds_and_removes_the_sets_it_needs() {
     let sets = |firewall: &Firewall| -> Vec<String> {
         let table = table(firewall);
-        let variable = table.sets.iter().filter(|(_, set)| set.role == nwfilter::program::ir::Role::Variable);
+        let variable =
+            table.sets.iter().filter(|(_, set)| set.role == nwfilter::program::ir::SetRole::Variable);
         variable.map(|(name, set)| format!("{name} {}", set.elements.len())).collect()
     };
     let one = bound(0, OWN_MAC, 3);
@@ -520,7 +521,7 @@ fn a_program_is_not_mistaken_for_another_of_its_digest() {
 /// What becomes of each frame of the corpus at this guest's interface.
 fn verdicts(firewall: &Firewall, index: u32) -> Vec<(&'static str, Option<End>)> {
     let table = table(firewall);
-    let rules = eval::Rules::of_table(Family::Bridge, &table);
+    let rules = eval::Evaluator::of_table(Family::Bridge, &table);
     let (DispatchTarget::Shared(first) | DispatchTarget::Private(first) | DispatchTarget::Reversed(first)) =
         layout::dispatch_target(&table, index).unwrap();
     let verdict = |case: &lab::corpus::Case| {
@@ -628,7 +629,7 @@ fn names_that_clients_choose_do_not_change_a_sets_purpose() {
     for (name, set) in &sets {
         assert_eq!(layout::role_of(name, &set.kind()), set.role, "{name}");
     }
-    let slots = sets.iter().filter(|(_, set)| set.role == Role::Variable);
+    let slots = sets.iter().filter(|(_, set)| set.role == SetRole::Variable);
     assert_eq!(slots.count(), 4, "MAC and three variables that the rules read");
     // Whoever leaves a filter of such a name is led there no more.
     let moved = bind(&bind(&firewall, 20, "ipset.open"), 1, "members");
@@ -651,7 +652,7 @@ fn command_and_daemon_give_an_interface_the_same_rules() {
     ] {
         library.filters.insert(name.into(), filter(name, rules));
     }
-    let features = Features::ALL;
+    let features = Capabilities::ALL;
     let policy = Policy {
         compile: compile::Options { counters: false, ..Policy::new(features).compile },
         ..Policy::new(features)

@@ -16,7 +16,7 @@ use nwfilter::program::ir::{Action, Chain, Family, Ruleset};
 use nwfilter::ruleset::firewall::{Attachment, BoundInterface, BridgePort, Firewall, Policy, Rules};
 use nwfilter::ruleset::from_kernel::recall;
 use nwfilter::ruleset::nft::{Ownership, encode};
-use nwfilter::ruleset::plan::{Change, Step, plan};
+use nwfilter::ruleset::plan::{Step, TableOperation, plan};
 use std::collections::BTreeMap;
 use std::process::Command;
 use tool::InTime;
@@ -246,8 +246,9 @@ fn a_digest_on_a_rule_proves_nothing() {
         let Chain { rules, .. } = &*host.wanted.tables[&Family::Bridge].chains[name];
         assert_eq!(rules.last().unwrap().action, Action::Drop);
         let step = |change| Step { family: Family::Bridge, change };
-        let add = rules.iter().map(|rule| step(Change::AddRule(name.into(), rule.clone())));
-        let steps: Vec<Step> = std::iter::once(step(Change::FlushChain(name.into()))).chain(add).collect();
+        let add = rules.iter().map(|rule| step(TableOperation::AddRule(name.into(), rule.clone())));
+        let steps: Vec<Step> =
+            std::iter::once(step(TableOperation::FlushChain(name.into()))).chain(add).collect();
         let sealed = encode(&steps, |_| Ownership::Shared).unwrap().seal();
         let mut batch: Vec<u8> = sealed.pages().flatten().copied().collect();
         // The code of a verdict: an attribute of eight bytes, kind 1, 0 for drop, 1 for accept.

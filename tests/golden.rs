@@ -17,18 +17,18 @@ use nwfilter::document::filter::{Filter, read::read};
 use nwfilter::document::span::Source;
 use nwfilter::document::vars::Vars;
 use nwfilter::kernel::apply::Kernel;
-use nwfilter::program::compile::{Features, HostToGuest, Options, compile};
-use nwfilter::program::ir::{Chain, Data, Family, Role, Ruleset, Set, Table};
+use nwfilter::program::compile::{Capabilities, HostToGuest, Options, compile};
+use nwfilter::program::ir::{Chain, Family, Ruleset, Set, SetRole, Table, ValueType};
 use nwfilter::program::resolve::{Mode, resolve};
 use nwfilter::program::{Program, printable};
 use nwfilter::ruleset::nft::Ownership;
-use nwfilter::ruleset::plan::Change;
+use nwfilter::ruleset::plan::TableOperation;
 use ranges::Ranges;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 const OPTIONS: Options =
-    Options { features: Features::ALL, counters: false, host_to_guest: HostToGuest::Pass };
+    Options { features: Capabilities::ALL, counters: false, host_to_guest: HostToGuest::Pass };
 
 /// What every case is bound with.
 const VARS: &[(&str, &str)] = &[
@@ -66,8 +66,8 @@ fn table(program: &Program) -> Ruleset {
     let (chains, sets) = program.placed(&printable(&program.filter));
     let slot = |key| Set {
         key,
-        data: Data::None,
-        role: Role::Variable,
+        data: ValueType::None,
+        role: SetRole::Variable,
         dynamic: false,
         counted: false,
         elements: Default::default(),
@@ -132,7 +132,7 @@ fn what_the_kernel_gets_is_what_nft_makes_of_the_text() {
     lab::in_namespace(|| {
         let kernel = Kernel::open(Ownership::Shared).expect("a namespace of our own has a netfilter socket");
         let ranges = Ranges::of_this_nft();
-        let delete = build::step(Family::Bridge, Change::DeleteTable);
+        let delete = build::step(Family::Bridge, TableOperation::DeleteTable);
         for case in cases() {
             let (program, ruleset) = compiled(&case);
             let name = case.file_stem().expect("it has a name").to_string_lossy();

@@ -146,6 +146,28 @@ fn pure_modules_do_nothing_but_compute() {
     assert_eq!(wrong, [""; 0]);
 }
 
+/// The types that a module's code defines outside of functions and traits.
+fn types(code: &str) -> impl Iterator<Item = String> {
+    code.lines().filter_map(|line| {
+        let visible =
+            line.strip_prefix("pub").map_or(line, |rest| rest.trim_start_matches(|c| c != ' ').trim_start());
+        let (kind, rest) = visible.split_once(' ')?;
+        let name = rest.split(|c: char| !c.is_ascii_alphanumeric()).next()?;
+        ["struct", "enum", "union", "trait", "type"].contains(&kind).then(|| name.to_owned())
+    })
+}
+
+#[test]
+fn a_pure_type_has_a_name_of_its_own() {
+    let mut homes: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (module, code) in modules().iter().filter(|(module, _)| rank(module).0 <= rank("engine::engine").0) {
+        types(code).for_each(|name| homes.entry(name).or_default().push(module.clone()));
+    }
+    assert!(homes.len() > 200, "only {} types were found", homes.len());
+    homes.retain(|_, homes| homes.len() > 1);
+    assert_eq!(homes, BTreeMap::new());
+}
+
 #[test]
 fn every_module_has_a_page_that_says_what_it_is() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");

@@ -3,7 +3,7 @@
 use netlink_packet_route::RouteNetlinkMessage as Request;
 use netlink_packet_route::link::{LinkMessage, MacVtapMode};
 use nwfilter::document::mac::Mac;
-use nwfilter::guest::link::{Kind, Link, LinkEvent, MacvtapMode};
+use nwfilter::guest::link::{Link, LinkEvent, LinkKind, MacvtapMode};
 use nwfilter::kernel::links;
 use rtnetlink::packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
@@ -157,7 +157,7 @@ fn a_tap_appears_and_goes_with_its_owner() {
     world(NEVER, async |mut world| {
         let owner = tap("vnet0");
         let link = world.appeared("vnet0").await;
-        assert_eq!(link.kind, Kind::Tap);
+        assert_eq!(link.kind, LinkKind::Tap);
         assert!(link.mac.is_some() && link.master.is_none() && !link.up);
         world.set(LinkUnspec::new_with_index(link.index).up().build());
         world.changed(link.index, |old, new| !old.up && new.up).await;
@@ -170,7 +170,7 @@ fn a_tap_appears_and_goes_with_its_owner() {
 fn a_rename_keeps_the_index_and_a_reused_name_does_not() {
     world(NEVER, async |mut world| {
         let first = world.veth("a").await;
-        assert_eq!(first.kind, Kind::Veth);
+        assert_eq!(first.kind, LinkKind::Veth);
         world.set(LinkUnspec::new_with_index(first.index).name("b").build());
         world.changed(first.index, |old, new| (&*old.name, &*new.name) == ("a", "b")).await;
         world.set(LinkUnspec::new_with_index(first.index).name("a").build());
@@ -186,7 +186,7 @@ fn a_port_that_leaves_its_bridge_is_not_gone() {
     world(NEVER, async |mut world| {
         world.add(LinkBridge::new("br0").build());
         let bridge = world.appeared("br0").await;
-        assert_eq!(bridge.kind, Kind::Bridge);
+        assert_eq!(bridge.kind, LinkKind::Bridge);
         let port = world.veth("port").await;
         world.set(LinkUnspec::new_with_index(port.index).controller(bridge.index).build());
         world.changed(port.index, |_, new| new.master == Some(bridge.index)).await;
@@ -204,7 +204,7 @@ fn a_macvtap_names_its_mode_and_its_lower_device() {
         world.add(LinkMacVtap::new("mv0", lower.index, MacVtapMode::Private).build());
         let kind = world.appeared("mv0").await.kind;
         let wanted =
-            Kind::Macvtap { mode: MacvtapMode::Private, lower: Some(lower.index), lower_netns: None };
+            LinkKind::Macvtap { mode: MacvtapMode::Private, lower: Some(lower.index), lower_netns: None };
         assert_eq!(kind, wanted);
     });
 }
@@ -227,7 +227,7 @@ fn a_link_moved_to_a_namespace_goes_here_and_appears_there() {
         world.set(LinkUnspec::new_with_index(link.index).setns_by_fd(other.as_raw_fd()).build());
         world.gone(link.index).await;
         ask.send(()).unwrap();
-        let Kind::Macvtap { mode, lower: index, lower_netns } = elsewhere.join().unwrap().unwrap().kind
+        let LinkKind::Macvtap { mode, lower: index, lower_netns } = elsewhere.join().unwrap().unwrap().kind
         else {
             panic!("not a macvtap")
         };
@@ -243,7 +243,7 @@ fn a_snapshot_needs_no_monitor() {
         request(&socket(), Request::NewLink(LinkVeth::new("a", "b").build()));
         let names: Vec<String> = links::snapshot().unwrap().into_iter().map(|link| link.name).collect();
         assert_eq!(names.len(), 3, "{names:?}");
-        assert_eq!(links::by_name("b").unwrap().unwrap().kind, Kind::Veth);
+        assert_eq!(links::by_name("b").unwrap().unwrap().kind, LinkKind::Veth);
         assert_eq!(links::by_name("c").unwrap(), None);
     })
     .join()

@@ -4,11 +4,12 @@ use imbl::OrdMap;
 use nwfilter::document::mac::Mac;
 use nwfilter::program::Program;
 use nwfilter::program::ir::{
-    Action, Chain, Data, Datum, Family, KeyType, Match, Name, Role, Rule, Ruleset, Set, SetRef, Table,
+    Action, Chain, ElementValue, Family, KeyType, Match, Name, Rule, Ruleset, Set, SetRef, SetRole, Table,
+    ValueType,
 };
-use nwfilter::program::ir::{From, Key, concat};
+use nwfilter::program::ir::{Key, KeySource, concat};
 use nwfilter::ruleset::layout::{self, DispatchTarget};
-use nwfilter::ruleset::plan::{Change, Pause, Plan, Step, plan};
+use nwfilter::ruleset::plan::{Pause, Plan, Step, TableOperation, plan};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -40,7 +41,7 @@ fn operation() -> impl Strategy<Value = Operation> {
 /// A program whose content is a number: a chain that drops, and one that some contents lack.
 fn program(content: u8) -> Program {
     let lookup = Match::Lookup {
-        keys: vec![Key::new(From::Iif), Key::field(nwfilter::document::field::Field::IpSaddr)],
+        keys: vec![Key::new(KeySource::Iif), Key::field(nwfilter::document::field::Field::IpSaddr)],
         negated: content % 2 == 1,
         set: SetRef::Named("IP.ipv4".into()),
     };
@@ -94,7 +95,7 @@ fn start() -> Table {
 
 fn with_address(mut table: Table) -> Table {
     let key = vec![KeyType::IfIndex, KeyType::Ipv4];
-    table.sets.insert("IP.ipv4".into(), layout::set(key, Data::None, Role::Variable));
+    table.sets.insert("IP.ipv4".into(), layout::set(key, ValueType::None, SetRole::Variable));
     table
 }
 
@@ -166,7 +167,7 @@ fn perform(table: &mut Table, operation: &Operation) {
             let set = table.sets.get_mut("IP.ipv4").expect("made at the start");
             let key = concat(&[&index.to_ne_bytes(), &[10, 0, 0, address]]);
             if set.elements.remove(&key).is_none() {
-                set.elements.insert(key, Datum::None);
+                set.elements.insert(key, ElementValue::None);
             }
         }
         Operation::Track { bridges } => {
@@ -187,25 +188,25 @@ fn ruleset(table: &Table) -> Ruleset {
 fn send(ruleset: &Ruleset, batch: &[Step]) -> Ruleset {
     let mut after = ruleset.clone();
     for Step { family, change } in batch {
-        if let Change::AddTable = change {
+        if let TableOperation::AddTable = change {
             after.tables.entry(*family).or_default();
             continue;
         }
         let table = after.tables.get_mut(family).expect("the table is made first");
         match change.clone() {
-            Change::AddTable => {}
-            Change::DeleteTable => drop(after.tables.remove(family)),
-            Change::AddChain(name, hook) => {
+            TableOperation::AddTable => {}
+            TableOperation::DeleteTable => drop(after.tables.remove(family)),
+            TableOperation::AddChain(name, hook) => {
                 let old = table.chains.insert(name, Arc::new(Chain { hook, rules: vec![] }));
                 assert!(old.is_none(), "a chain is made twice");
             }
-            Change::DeleteChain(name) => {
+            TableOperation::DeleteChain(name) => {
                 let chain = table.chains.remove(&name).expect("a chain that is deleted exists");
                 assert!(chain.rules.is_empty(), "{name} is deleted with rules in it");
                 assert!(!targets(table).contains(&name), "{name} is deleted while something leads to it");
             }
-            Change::FlushChain(name) => rules(table, &name).clear(),
-            Change::AddRule(name, rule) => {
+            TableOperation::FlushChain(name) => rules(table, &name).clear(),
+            TableOperation::AddRule(name, rule) => {
                 for target in chain_targets(&rule) {
                     assert!(
                         table.chains.contains_key(&target),
@@ -214,7 +215,7 @@ fn send(ruleset: &Ruleset, batch: &[Step]) -> Ruleset {
                 }
                 rules(table, &name).push(rule);
             }
-            Change::AddSet(name, kind) => {
+            TableOperation::AddSet(name, kind) => {
                 let set = Set {
                     role: layout::role_of(&name, &kind),
                     key: kind.key,
@@ -225,15 +226,15 @@ fn send(ruleset: &Ruleset, batch: &[Step]) -> Ruleset {
                 };
                 assert!(table.sets.insert(name, set).is_none(), "a set is made twice");
             }
-            Change::DeleteSet(name) => assert!(table.sets.remove(&name).is_some()),
-            Change::AddElements(name, _, elements) => {
+            TableOperation::DeleteSet(name) => assert!(table.sets.remove(&name).is_some()),
+            TableOperation::AddElements(name, _, elements) => {
                 for (key, datum) in elements {
                     let set = table.sets.get_mut(&name).expect("a set that is filled exists");
                     assert!(set.elements.insert(key, datum).is_none(), "an element of {name} is added twice");
                 }
             }
-            Change::DestroyElements(..) => unreachable!("what was counted is no part of a change"),
-            Change::DeleteElements(name, _, keys) => {
+            TableOperation::DestroyElements(..) => unreachable!("what was counted is no part of a change"),
+            TableOperation::DeleteElements(name, _, keys) => {
                 for key in keys {
                     let set = table.sets.get_mut(&name).expect("a set that is emptied exists");
                     assert!(
@@ -261,8 +262,8 @@ fn chain_targets(rule: &Rule) -> Vec<Name> {
 fn targets(table: &Table) -> BTreeSet<Name> {
     let by_rules = table.chains.values().flat_map(|chain| chain.rules.iter().flat_map(chain_targets));
     let data = table.sets.values().flat_map(|set| set.elements.values());
-    let by_maps =
-        data.filter_map(|datum| if let Datum::Jump(chain) = datum { Some(chain.clone()) } else { None });
+    let by_maps = data
+        .filter_map(|datum| if let ElementValue::Jump(chain) = datum { Some(chain.clone()) } else { None });
     by_rules.chain(by_maps).collect()
 }
 
@@ -439,7 +440,7 @@ fn elsewhere() -> Ruleset {
     Ruleset { tables: [(Family::Inet, table)].into() }
 }
 
-fn packets_to_it(rules: &Ruleset) -> Option<&Datum> {
+fn packets_to_it(rules: &Ruleset) -> Option<&ElementValue> {
     rules.tables[&Family::Inet].sets[layout::AT_POSTROUTING].elements.get(&layout::index_key(5))
 }
 
@@ -521,12 +522,12 @@ fn a_port_is_passed_while_its_own_hooks_see_all() {
     let lets_by = |batch: &[Step]| {
         batch
             .iter()
-            .any(|step| matches!(&step.change, Change::AddElements(set, ..) if &**set == layout::AT_DEVICE))
+            .any(|step| matches!(&step.change, TableOperation::AddElements(set, ..) if &**set == layout::AT_DEVICE))
     };
     let there = check(&bind(At::Bridge), &bind(At::Port));
     assert!(!lets_by(&there.prepare) && !lets_by(&there.switch) && lets_by(&there.retire) && there.moves());
     let back = check(&bind(At::Port), &bind(At::Bridge));
-    let goes = |batch: &[Step]| batch.iter().any(|step| step.change == Change::DeleteTable);
+    let goes = |batch: &[Step]| batch.iter().any(|step| step.change == TableOperation::DeleteTable);
     assert!(!goes(&back.switch) && goes(&back.retire) && back.moves());
     assert!(
         !check(&bind(At::Bridge), &bind(At::Device))
@@ -550,10 +551,11 @@ fn redefining_a_shared_program_switches_one_rule_a_direction() {
     let old = ruleset(&table);
     perform(&mut table, &Operation::Redefine { shared: 0, content: 3 });
     let plan = check(&old, &ruleset(&table));
-    let refilled = plan.switch.iter().filter(|step| matches!(step.change, Change::AddRule(..))).count();
+    let refilled =
+        plan.switch.iter().filter(|step| matches!(step.change, TableOperation::AddRule(..))).count();
     assert_eq!(refilled, 2);
-    assert!(plan.retire.iter().any(|step| matches!(step.change, Change::DeleteChain(..))));
-    assert!(!plan.switch.iter().any(|step| matches!(step.change, Change::AddElements(..))));
+    assert!(plan.retire.iter().any(|step| matches!(step.change, TableOperation::DeleteChain(..))));
+    assert!(!plan.switch.iter().any(|step| matches!(step.change, TableOperation::AddElements(..))));
 }
 
 #[test]
@@ -565,7 +567,7 @@ fn a_move_to_a_shared_program_makes_before_it_breaks() {
     let plan = check(&old, &ruleset(&table));
     let from_guest = |batch: &[Step]| {
         batch.iter().any(
-            |step| matches!(&step.change, Change::DeleteElements(name, ..) if &**name == layout::FROM_GUEST),
+            |step| matches!(&step.change, TableOperation::DeleteElements(name, ..) if &**name == layout::FROM_GUEST),
         )
     };
     assert!(!from_guest(&plan.switch) && from_guest(&plan.retire));

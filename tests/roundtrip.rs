@@ -2,12 +2,12 @@
 
 use nwfilter::document::binding::{self, Binding};
 use nwfilter::document::filter::read::{CHAINS, Params, read};
-use nwfilter::document::filter::schema::{Attribute, Kind, PROTOCOLS, Protocol, Role};
+use nwfilter::document::filter::schema::{Attribute, AttributeRole, PROTOCOLS, Protocol, ValueKind};
 use nwfilter::document::filter::validate::{needed, validate};
 use nwfilter::document::filter::value::{bounds, parse, print};
 use nwfilter::document::filter::write::{file_text, write};
 use nwfilter::document::filter::{
-    ACTIONS, DIRECTIONS, Entry, Filter, Include, Match, Rule, Side, Value, state,
+    ACTIONS, AddressEnd, AttributeTest, DIRECTIONS, Entry, Filter, FilterRule, Include, Value, state,
 };
 use nwfilter::document::mac::Mac;
 use nwfilter::document::span::{Source, Span};
@@ -29,25 +29,27 @@ fn contiguous(bits: u32) -> Mac {
     Mac(octets[2..].try_into().unwrap())
 }
 
-fn literal(kind: Kind) -> BoxedStrategy<Value> {
+fn literal(kind: ValueKind) -> BoxedStrategy<Value> {
     match kind {
-        Kind::Decimal16 => any::<u16>().prop_map(|n| Value::Number { value: n.into(), hex: false }).boxed(),
-        Kind::Mac => any::<[u8; 6]>().prop_map(|octets| Value::Mac(Mac(octets))).boxed(),
-        Kind::MacMask => (0..=48u32).prop_map(|bits| Value::Mac(contiguous(bits))).boxed(),
-        Kind::Ipv4 => any::<Ipv4Addr>().prop_map(Value::Ipv4).boxed(),
-        Kind::Ipv6 => ipv6().boxed(),
-        Kind::Ipv4Mask => (0..=32u8).prop_map(Value::Prefix).boxed(),
-        Kind::Ipv6Mask => (0..=128u8).prop_map(Value::Prefix).boxed(),
-        Kind::Bool => any::<bool>().prop_map(Value::Bool).boxed(),
-        Kind::Comment => "[^$\\p{C}][\t\n\r\u{85}[^\\p{C}]]{0,60}".prop_map(Value::Text).boxed(),
-        Kind::States => prop_oneof![1..16u8, Just(state::NONE)].prop_map(Value::States).boxed(),
-        Kind::TcpFlags => {
+        ValueKind::Decimal16 => {
+            any::<u16>().prop_map(|n| Value::Number { value: n.into(), hex: false }).boxed()
+        }
+        ValueKind::Mac => any::<[u8; 6]>().prop_map(|octets| Value::Mac(Mac(octets))).boxed(),
+        ValueKind::MacMask => (0..=48u32).prop_map(|bits| Value::Mac(contiguous(bits))).boxed(),
+        ValueKind::Ipv4 => any::<Ipv4Addr>().prop_map(Value::Ipv4).boxed(),
+        ValueKind::Ipv6 => ipv6().boxed(),
+        ValueKind::Ipv4Mask => (0..=32u8).prop_map(Value::Prefix).boxed(),
+        ValueKind::Ipv6Mask => (0..=128u8).prop_map(Value::Prefix).boxed(),
+        ValueKind::Bool => any::<bool>().prop_map(Value::Bool).boxed(),
+        ValueKind::Comment => "[^$\\p{C}][\t\n\r\u{85}[^\\p{C}]]{0,60}".prop_map(Value::Text).boxed(),
+        ValueKind::States => prop_oneof![1..16u8, Just(state::NONE)].prop_map(Value::States).boxed(),
+        ValueKind::TcpFlags => {
             (0..64u8, 0..64u8).prop_map(|(mask, flags)| Value::TcpFlags { mask, flags }).boxed()
         }
-        Kind::IpsetName => "[A-Za-z0-9_.:+ -]{0,31}".prop_map(Value::Text).boxed(),
-        Kind::IpsetFlags => {
-            vec(select(&[Side::Source, Side::Destination][..]), 1..=6).prop_map(Value::Sides).boxed()
-        }
+        ValueKind::IpsetName => "[A-Za-z0-9_.:+ -]{0,31}".prop_map(Value::Text).boxed(),
+        ValueKind::IpsetFlags => vec(select(&[AddressEnd::Source, AddressEnd::Destination][..]), 1..=6)
+            .prop_map(Value::Sides)
+            .boxed(),
         _ => number(kind).boxed(),
     }
 }
@@ -65,7 +67,7 @@ fn ipv6() -> impl Strategy<Value = Value> {
 }
 
 /// Where a number prints as a name, its base is forgotten.
-fn number(kind: Kind) -> impl Strategy<Value = Value> {
+fn number(kind: ValueKind) -> impl Strategy<Value = Value> {
     let (least, greatest) = bounds(kind).unwrap();
     (least..=greatest, any::<bool>()).prop_map(move |(value, hex)| {
         let printed = print(kind, &Value::Number { value, hex });
@@ -74,23 +76,23 @@ fn number(kind: Kind) -> impl Strategy<Value = Value> {
     })
 }
 
-fn matched(attribute: &'static Attribute) -> impl Strategy<Value = Option<Match>> {
+fn matched(attribute: &'static Attribute) -> impl Strategy<Value = Option<AttributeTest>> {
     let value = prop_oneof![9 => literal(attribute.kind), 1 => access().prop_map(Value::Variable)];
     proptest::option::of((value, any::<bool>())).prop_map(move |found| {
-        found.map(|(value, negated)| Match { attribute, negated, value, span: Span::default() })
+        found.map(|(value, negated)| AttributeTest { attribute, negated, value, span: Span::default() })
     })
 }
 
 /// Companions have the sign of what they belong to, and ports have their protocol.
-fn settled(protocol: &'static Protocol, mut matches: Vec<Match>) -> Vec<Match> {
+fn settled(protocol: &'static Protocol, mut matches: Vec<AttributeTest>) -> Vec<AttributeTest> {
     for index in 0..matches.len() {
-        if let Role::MaskOf(base) | Role::EndOf(base) = matches[index].attribute.role {
+        if let AttributeRole::MaskOf(base) | AttributeRole::EndOf(base) = matches[index].attribute.role {
             let base = matches.iter().find(|found| found.attribute.name == base);
             matches[index].negated = base.is_some_and(|base| base.negated);
         }
     }
     if matches!(protocol.name, "ip" | "ipv6") {
-        match matches.iter_mut().find(|found| found.attribute.role == Role::UpperProtocol) {
+        match matches.iter_mut().find(|found| found.attribute.role == AttributeRole::UpperProtocol) {
             Some(found) => found.value = Value::Number { value: 17, hex: false },
             None => matches.retain(|found| !found.attribute.name.contains("port")),
         }
@@ -98,7 +100,7 @@ fn settled(protocol: &'static Protocol, mut matches: Vec<Match>) -> Vec<Match> {
     matches
 }
 
-fn rule() -> impl Strategy<Value = Rule> {
+fn rule() -> impl Strategy<Value = FilterRule> {
     let matches = proptest::option::weighted(0.9, 0..PROTOCOLS.len()).prop_flat_map(|protocol| {
         let Some(protocol) = protocol else {
             return Just((None, Vec::new())).boxed();
@@ -110,7 +112,7 @@ fn rule() -> impl Strategy<Value = Rule> {
             .boxed()
     });
     (select(ACTIONS), select(DIRECTIONS), -1000..=1000i32, any::<bool>(), matches).prop_map(
-        |((_, action), (_, direction), priority, statematch, (protocol, matches))| Rule {
+        |((_, action), (_, direction), priority, statematch, (protocol, matches))| FilterRule {
             action,
             direction,
             priority,
@@ -165,7 +167,7 @@ fn plain_entry(entry: &Entry) -> String {
     match entry {
         Entry::Include(Include { filter, params, .. }) => format!("{filter:?} {:?}", params.vars),
         Entry::Rule(rule) => {
-            let Rule { action, direction, priority, statematch, .. } = **rule;
+            let FilterRule { action, direction, priority, statematch, .. } = **rule;
             let matches: Vec<String> = rule
                 .matches
                 .iter()

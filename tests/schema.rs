@@ -7,7 +7,7 @@ mod libvirt;
 mod tool;
 
 use nwfilter::document::binding;
-use nwfilter::document::filter::schema::{Attribute, Kind, PROTOCOLS, Protocol, Role};
+use nwfilter::document::filter::schema::{Attribute, AttributeRole, PROTOCOLS, Protocol, ValueKind};
 use nwfilter::document::filter::validate::validate;
 use nwfilter::document::span::Source;
 use std::collections::BTreeSet;
@@ -22,37 +22,37 @@ fn folder(name: &str) -> PathBuf {
 }
 
 /// What the RELAX NG calls the values of a kind.
-fn type_name(kind: Kind) -> &'static str {
+fn type_name(kind: ValueKind) -> &'static str {
     match kind {
-        Kind::U8 => "uint8",
-        Kind::U16 => "uint16",
-        Kind::U32 => "uint32",
-        Kind::Decimal16 => "decimal16",
-        Kind::Mac => "mac",
-        Kind::MacMask => "mac-mask",
-        Kind::Ipv4 => "ipv4",
-        Kind::Ipv6 => "ipv6",
-        Kind::Ipv4Mask => "ipv4-mask",
-        Kind::Ipv6Mask => "ipv6-mask",
-        Kind::Bool => "boolean",
-        Kind::Comment => "comment",
-        Kind::States => "states",
-        Kind::TcpFlags => "tcp-flags",
-        Kind::IpsetName => "ipset-name",
-        Kind::IpsetFlags => "ipset-flags",
-        Kind::EtherType(0x600) => "ether-type",
-        Kind::EtherType(_) => "encapsulated-type",
-        Kind::VlanId => "vlan-id",
-        Kind::ArpOpcode => "arp-opcode",
-        Kind::IpProtocol => "ip-protocol",
-        Kind::Dscp => "dscp",
+        ValueKind::U8 => "uint8",
+        ValueKind::U16 => "uint16",
+        ValueKind::U32 => "uint32",
+        ValueKind::Decimal16 => "decimal16",
+        ValueKind::Mac => "mac",
+        ValueKind::MacMask => "mac-mask",
+        ValueKind::Ipv4 => "ipv4",
+        ValueKind::Ipv6 => "ipv6",
+        ValueKind::Ipv4Mask => "ipv4-mask",
+        ValueKind::Ipv6Mask => "ipv6-mask",
+        ValueKind::Bool => "boolean",
+        ValueKind::Comment => "comment",
+        ValueKind::States => "states",
+        ValueKind::TcpFlags => "tcp-flags",
+        ValueKind::IpsetName => "ipset-name",
+        ValueKind::IpsetFlags => "ipset-flags",
+        ValueKind::EtherType(0x600) => "ether-type",
+        ValueKind::EtherType(_) => "encapsulated-type",
+        ValueKind::VlanId => "vlan-id",
+        ValueKind::ArpOpcode => "arp-opcode",
+        ValueKind::IpProtocol => "ip-protocol",
+        ValueKind::Dscp => "dscp",
     }
 }
 
 /// Whether an attribute may only stand beside another one.
 fn is_beside(attribute: &Attribute, base: &str) -> bool {
     match attribute.role {
-        Role::MaskOf(other) | Role::EndOf(other) => other == base,
+        AttributeRole::MaskOf(other) | AttributeRole::EndOf(other) => other == base,
         _ => false,
     }
 }
@@ -77,9 +77,10 @@ fn protocol_pattern(text: &mut String, protocol: &'static Protocol) {
         let dependents: Vec<_> =
             protocol.attributes().filter(|other| is_beside(other, attribute.name)).collect();
         match attribute.role {
-            Role::MaskOf(_) | Role::EndOf(_) | Role::IpsetFlags => {}
-            Role::Ipset => {
-                let flags = protocol.attributes().find(|other| other.role == Role::IpsetFlags).unwrap();
+            AttributeRole::MaskOf(_) | AttributeRole::EndOf(_) | AttributeRole::IpsetFlags => {}
+            AttributeRole::Ipset => {
+                let flags =
+                    protocol.attributes().find(|other| other.role == AttributeRole::IpsetFlags).unwrap();
                 let flags = attribute_pattern(flags);
                 writeln!(text, "      <optional>\n        {pattern}\n        {flags}\n      </optional>")
                     .unwrap();
@@ -170,16 +171,16 @@ fn rule(element: &str) -> String {
 }
 
 /// One value that is allowed.
-fn sample(kind: Kind) -> &'static str {
+fn sample(kind: ValueKind) -> &'static str {
     match kind {
-        Kind::Mac | Kind::MacMask => "ff:ff:ff:00:00:00",
-        Kind::Ipv4 => "192.0.2.1",
-        Kind::Ipv6 => "2001:db8::1",
-        Kind::Bool => "true",
-        Kind::States => "NEW,RELATED",
-        Kind::TcpFlags => "SYN,ACK/SYN",
-        Kind::IpsetFlags => "src,dst",
-        Kind::EtherType(_) => "0x0806",
+        ValueKind::Mac | ValueKind::MacMask => "ff:ff:ff:00:00:00",
+        ValueKind::Ipv4 => "192.0.2.1",
+        ValueKind::Ipv6 => "2001:db8::1",
+        ValueKind::Bool => "true",
+        ValueKind::States => "NEW,RELATED",
+        ValueKind::TcpFlags => "SYN,ACK/SYN",
+        ValueKind::IpsetFlags => "src,dst",
+        ValueKind::EtherType(_) => "0x0806",
         _ => "9",
     }
 }

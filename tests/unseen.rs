@@ -3,8 +3,8 @@
 use nwfilter::document::catalog::Library;
 use nwfilter::document::vars::Vars;
 use nwfilter::guest::link::Load;
-use nwfilter::program::compile::Features;
-use nwfilter::ruleset::bypass::{BypassCount, Finding, Look, Watch, Way, counted_anew};
+use nwfilter::program::compile::Capabilities;
+use nwfilter::ruleset::bypass::{BypassCount, Finding, Flow, Look, Watch, counted_anew};
 use nwfilter::ruleset::counters::{Count, Ways};
 use nwfilter::ruleset::firewall::{Attachment, BoundInterface, Firewall, Policy, Rules};
 use nwfilter::ruleset::plan::plan;
@@ -106,7 +106,7 @@ impl Model {
     }
 }
 
-fn found(way: Way, carried: u64, seen: u64) -> Vec<Finding> {
+fn found(way: Flow, carried: u64, seen: u64) -> Vec<Finding> {
     vec![Finding { index: INDEX, way, carried, seen, missed: true }]
 }
 
@@ -117,7 +117,7 @@ fn unseen_frames_of_a_link_are_reported_once_until_it_heals() {
     assert_eq!(model.look(), []);
     for round in 0..2 {
         add(&mut model.load.came, 1000, 100);
-        assert_eq!(model.look(), found(Way::In, 1000, 0), "{round}");
+        assert_eq!(model.look(), found(Flow::Ingress, 1000, 0), "{round}");
         assert_eq!(model.missed(), [2000 * round + 1000, 0]);
         add(&mut model.load.came, 1000, 100);
         assert_eq!(model.look(), [], "{round}: it was told");
@@ -125,7 +125,7 @@ fn unseen_frames_of_a_link_are_reported_once_until_it_heals() {
         for look in 0..6 {
             assert_eq!(model.look(), [], "{round}, {look}: nothing says that it is well");
             model.come(1000, 100);
-            let well = Finding { missed: false, ..found(Way::In, 1000, 1000).remove(0) };
+            let well = Finding { missed: false, ..found(Flow::Ingress, 1000, 1000).remove(0) };
             assert_eq!(model.look(), if look == 5 { vec![well] } else { vec![] }, "{round}, {look}");
         }
     }
@@ -149,7 +149,7 @@ fn an_eighth_and_a_few_frames_are_no_sign() {
         model.look();
         add(&mut model.load.came, carried, size);
         see(&mut model.seen.came, seen, size);
-        let missed = if expected { found(Way::In, carried, seen) } else { vec![] };
+        let missed = if expected { found(Flow::Ingress, carried, seen) } else { vec![] };
         assert_eq!(model.look(), missed, "{carried}, {seen}, {size}");
     }
 }
@@ -183,7 +183,7 @@ fn a_queued_frame_may_be_carried_long_after_it_was_seen() {
     model.read(1000);
     assert_eq!(model.look(), []);
     add(&mut model.load.went, 10_000, 100);
-    assert_eq!(model.look(), found(Way::Out, 10_000, 0), "a queue is not endless");
+    assert_eq!(model.look(), found(Flow::Egress, 10_000, 0), "a queue is not endless");
 }
 
 #[test]
@@ -196,7 +196,7 @@ fn what_a_guests_bandwidth_costs_it_was_not_carried_past_us() {
     assert_eq!(model.look(), []);
     model.shed(300, 100);
     add(&mut model.load.came, 1000, 100);
-    assert_eq!(model.look(), found(Way::In, 1300, 0));
+    assert_eq!(model.look(), found(Flow::Ingress, 1300, 0));
     assert_eq!(model.missed(), [1000, 0]);
     model.shed = 0;
     model.shed(1000, 100);
@@ -220,7 +220,7 @@ fn a_port_not_heard_is_skipped_and_a_recounted_one_waits() {
     model.come(200, 100);
     assert_eq!(model.look(), [], "more than at the last look, and yet anew");
     add(&mut model.load.came, 1000, 100);
-    assert_eq!(model.look(), found(Way::In, 1000, 0));
+    assert_eq!(model.look(), found(Flow::Ingress, 1000, 0));
     model.load = Load { open: true, ..Load::default() };
     add(&mut model.load.came, 100, 100);
     assert_eq!(model.look(), [], "a link that was made again");
@@ -251,7 +251,7 @@ fn a_macvtaps_guest_sends_what_goes_out() {
 #[test]
 fn only_a_newly_bound_link_is_recounted() {
     let library = Library::standard().filters.into_values();
-    let empty = Firewall::new(Policy::new(Features::ALL)).define(library).unwrap().counting_traffic(true);
+    let empty = Firewall::new(Policy::new(Capabilities::ALL)).define(library).unwrap().counting_traffic(true);
     let member = |index| BoundInterface {
         index,
         name: format!("vnet{index}"),
@@ -357,7 +357,7 @@ proptest! {
             events.into_iter().filter(|event| !matches!(event, Event::BindAnew)).collect();
         let looks = calm.iter().filter(|event| matches!(event, Event::Reading)).count() / 3;
         let model = play(&calm, |model| add(&mut model.load.came, 1_000_000, 1000));
-        prop_assert_eq!(model.found.iter().filter(|found| found.way == Way::In).count(), looks.min(1));
+        prop_assert_eq!(model.found.iter().filter(|found| found.way == Flow::Ingress).count(), looks.min(1));
         prop_assert!(model.missed()[0] <= 1_000_000 * looks as u64 + 16);
     }
 }

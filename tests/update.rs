@@ -20,7 +20,7 @@ use nwfilter::ruleset::firewall::{Attachment, BoundInterface, Firewall, Policy, 
 use nwfilter::ruleset::from_kernel::recall;
 use nwfilter::ruleset::layout;
 use nwfilter::ruleset::nft::Ownership;
-use nwfilter::ruleset::plan::{Change, Plan, Step, plan};
+use nwfilter::ruleset::plan::{Plan, Step, TableOperation, plan};
 use std::panic::resume_unwind;
 use std::process::Command;
 use std::thread;
@@ -312,7 +312,7 @@ fn a_refused_batch_changes_nothing_and_lets_nothing_through() {
         let other = host.defined(BY_CHAINS);
         let good = plan(&host.firewall.ruleset(), &other.ruleset());
         let absent: Name = "absent".into();
-        let bad = || Step { family: Family::Bridge, change: Change::FlushChain(absent.clone()) };
+        let bad = || Step { family: Family::Bridge, change: TableOperation::FlushChain(absent.clone()) };
         let (mut in_prepare, mut in_switch) = (good.clone(), good.clone());
         in_prepare.prepare.push(bad());
         in_switch.switch.push(bad());
@@ -374,7 +374,7 @@ fn a_shared_program_without_rules_passes_nothing() {
     in_fresh_netns(|| {
         let host = Host::bound(0, "clean-traffic", "");
         let prefix = host.firewall.groups()["clean-traffic"].placed.clone().unwrap().program;
-        let empty = |chain: &str| Change::FlushChain(format!("{prefix}/{chain}").into());
+        let empty = |chain: &str| TableOperation::FlushChain(format!("{prefix}/{chain}").into());
         let switch = ["out", "in"].map(|chain| Step { family: Family::Bridge, change: empty(chain) });
         assert!(host.network.passes(Way::FromGuest, honest()));
         host.kernel.apply(Plan { switch: switch.into(), ..Plan::default() }).unwrap();
@@ -412,7 +412,7 @@ fn a_dead_owner_leaves_no_gap_and_its_table_is_adopted() {
                 let aim = states[turn % 2].ruleset();
                 let found = recall(&next.observe().unwrap(), &aim);
                 let mut plan = plan(&found, &aim);
-                plan.prepare.insert(0, Step { family: Family::Bridge, change: Change::AddTable });
+                plan.prepare.insert(0, Step { family: Family::Bridge, change: TableOperation::AddTable });
                 next.apply(plan).unwrap();
                 assert_eq!(port(), Some(next.port()));
                 flush();
@@ -520,8 +520,10 @@ fn who_falls_out_of_a_program_is_dropped() {
             let ruleset = host.firewall.ruleset();
             let chains = ruleset.tables[&Family::Bridge].chains.keys();
             let emptied = chains.filter(|name| layout::prefix_of(name).is_some());
-            let flush =
-                |name: &Name| Step { family: Family::Bridge, change: Change::FlushChain(name.clone()) };
+            let flush = |name: &Name| Step {
+                family: Family::Bridge,
+                change: TableOperation::FlushChain(name.clone()),
+            };
             host.kernel.apply(Plan { switch: emptied.map(flush).collect(), ..Plan::default() }).unwrap();
             assert!(!host.network.passes(Way::FromGuest, frame()), "folded up to {fold_up_to}");
             assert!(!host.network.passes(Way::ToGuest, frame()), "folded up to {fold_up_to}");

@@ -9,7 +9,7 @@ use nwfilter::document::vars::Vars;
 use nwfilter::program::compile::Part;
 use nwfilter::program::eval::{Connection, End};
 use nwfilter::program::ir::{Action, CtDirection, Rule};
-use nwfilter::program::resolve::{self, Condition, Mode, Predicate, Resolved, Step};
+use nwfilter::program::resolve::{self, Condition, Mode, Predicate, Resolved, RootItem};
 use nwfilter::program::{IN, OUT, Program};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -152,7 +152,13 @@ impl<'a> Literally<'a> {
     }
 
     /// Whether the rule, which is one of the resolved filter's own, matches the frame.
-    fn matches(&self, rule: &resolve::Rule, way: &str, frame: &[u8], connection: Option<Connection>) -> bool {
+    fn matches(
+        &self,
+        rule: &resolve::ResolvedRule,
+        way: &str,
+        frame: &[u8],
+        connection: Option<Connection>,
+    ) -> bool {
         let at =
             self.resolved.rules().position(|other| std::ptr::eq(rule, other)).expect("it is one of them");
         let wanted = if is_accepted_by_state(rule) { End::Accept } else { End::Drop };
@@ -160,25 +166,25 @@ impl<'a> Literally<'a> {
     }
 
     fn end(&self, way: &str, frame: &[u8], connection: Option<Connection>) -> End {
-        let first = |rules: &'a [resolve::Rule]| {
-            let taking = rules.iter().filter(|rule| rule.action != filter::Action::Continue);
+        let first = |rules: &'a [resolve::ResolvedRule]| {
+            let taking = rules.iter().filter(|rule| rule.action != filter::RuleAction::Continue);
             taking.into_iter().find(|rule| self.matches(rule, way, frame, connection)).map(|rule| rule.action)
         };
         for step in &self.resolved.root {
             let (action, in_chain) = match step {
-                Step::Rule(rule) => (first(std::slice::from_ref(rule)), false),
-                Step::Chain(name) if enters(name, frame) => (first(&self.resolved.chains[name]), true),
-                Step::Chain(_) => (None, true),
+                RootItem::Rule(rule) => (first(std::slice::from_ref(rule)), false),
+                RootItem::Chain(name) if enters(name, frame) => (first(&self.resolved.chains[name]), true),
+                RootItem::Chain(_) => (None, true),
             };
             match action {
-                None | Some(filter::Action::Continue) => {}
-                Some(filter::Action::Return) if in_chain => {}
-                Some(filter::Action::Accept | filter::Action::Return) => break,
-                Some(filter::Action::Drop | filter::Action::Reject) => return End::Drop,
+                None | Some(filter::RuleAction::Continue) => {}
+                Some(filter::RuleAction::Return) if in_chain => {}
+                Some(filter::RuleAction::Accept | filter::RuleAction::Return) => break,
+                Some(filter::RuleAction::Drop | filter::RuleAction::Reject) => return End::Drop,
             }
         }
         match first(&self.resolved.ip) {
-            Some(filter::Action::Drop | filter::Action::Reject) => End::Drop,
+            Some(filter::RuleAction::Drop | filter::RuleAction::Reject) => End::Drop,
             _ => End::Accept,
         }
     }
@@ -194,23 +200,26 @@ fn enters(chain: &str, frame: &[u8]) -> bool {
 }
 
 /// An accepting rule of the IP layer can ask for states of its own, so that it must stay one.
-fn is_accepted_by_state(rule: &resolve::Rule) -> bool {
+fn is_accepted_by_state(rule: &resolve::ResolvedRule) -> bool {
     let ip = rule.protocol.is_some_and(|protocol| protocol.layer != Layer::Ethernet);
-    ip && rule.action == filter::Action::Accept
+    ip && rule.action == filter::RuleAction::Accept
 }
 
 /// A filter of one rule that drops what it matches; or accepts it and drops the rest.
-fn alone(rule: &resolve::Rule) -> Resolved {
+fn alone(rule: &resolve::ResolvedRule) -> Resolved {
     let ethernet = rule.protocol.is_none_or(|protocol| protocol.layer == Layer::Ethernet);
-    let dropping = |rule: &resolve::Rule| resolve::Rule { action: filter::Action::Drop, ..rule.clone() };
-    let rest = resolve::Rule {
+    let dropping = |rule: &resolve::ResolvedRule| resolve::ResolvedRule {
+        action: filter::RuleAction::Drop,
+        ..rule.clone()
+    };
+    let rest = resolve::ResolvedRule {
         protocol: None,
         conditions: Vec::new(),
-        direction: filter::Direction::InOut,
+        direction: filter::RuleDirection::InOut,
         ..dropping(rule)
     };
-    let closing =
-        ["all", "all-ipv6"].map(|name| resolve::Rule { protocol: Protocol::named(name), ..rest.clone() });
+    let closing = ["all", "all-ipv6"]
+        .map(|name| resolve::ResolvedRule { protocol: Protocol::named(name), ..rest.clone() });
     let mut resolved = Resolved {
         filter: "f".into(),
         root: Vec::new(),
@@ -220,7 +229,7 @@ fn alone(rule: &resolve::Rule) -> Resolved {
         folded: Default::default(),
     };
     if ethernet {
-        resolved.root.push(Step::Rule(dropping(rule)));
+        resolved.root.push(RootItem::Rule(dropping(rule)));
     } else if is_accepted_by_state(rule) {
         // Frames that are no packets of either family must not look as if the rule accepted them.
         let others =
@@ -233,7 +242,7 @@ fn alone(rule: &resolve::Rule) -> Resolved {
             value: ether_type.to_be_bytes().into(),
         });
         let conditions = vec![Condition::NoneOf(tests.collect())];
-        resolved.root.push(Step::Rule(resolve::Rule {
+        resolved.root.push(RootItem::Rule(resolve::ResolvedRule {
             protocol: Protocol::named("mac"),
             conditions,
             ..rest

@@ -7,7 +7,7 @@ use nwfilter::document::catalog::Library;
 use nwfilter::document::filter::Filter;
 use nwfilter::document::span::Source;
 use nwfilter::document::vars::Vars;
-use nwfilter::program::compile::{Features, HostToGuest, Options};
+use nwfilter::program::compile::{Capabilities, HostToGuest, Options};
 use nwfilter::ruleset::firewall::{Attachment, BoundInterface, Firewall, Policy, Rules};
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use std::sync::Arc;
 pub const FIRST: u32 = 100;
 
 /// What the daemon does unless the caller asks for something else.
-pub fn policy(features: Features) -> Policy {
+pub fn policy(features: Capabilities) -> Policy {
     Policy {
         compile: Options { features, counters: false, host_to_guest: HostToGuest::Pass },
         ..Policy::new(features)

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use nwfilter::ruleset::nft::read::{Dump, Request, observe};
+use nwfilter::ruleset::nft::read::{Dump, DumpRequest, observe};
 use nwfilter::ruleset::nft::reply::{Received, error, messages};
 use nwfilter::ruleset::nft::announcement::Decoder;
 use std::io;
@@ -11,7 +11,7 @@ use std::io;
 struct Parrot<'a>(&'a [u8]);
 
 impl Dump for Parrot<'_> {
-    fn dump(&mut self, _: &Request, each: &mut dyn FnMut(&Received<'_>)) -> io::Result<()> {
+    fn dump(&mut self, _: &DumpRequest, each: &mut dyn FnMut(&Received<'_>)) -> io::Result<()> {
         messages(self.0).for_each(|message| each(&message));
         Ok(())
     }

@@ -2,8 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use nwfilter::program::compile::{Features, HostToGuest, Options};
-use nwfilter::program::eval::{Frame, Port, Rules};
+use nwfilter::program::compile::{Capabilities, HostToGuest, Options};
+use nwfilter::program::eval::{Evaluator, Frame, Port};
 use nwfilter::ruleset::firewall::{self, Firewall, BoundInterface, Attachment, Policy};
 use nwfilter::program::ir::{Family, Ruleset};
 use nwfilter::document::catalog::Library;
@@ -18,7 +18,7 @@ fuzz_target!(|bytes: &[u8]| {
             let port = |index| Port { index, name: "x" };
             let frame = Frame { bytes, iif: port(iif), oif: port(oif), ..Frame::default() };
             let judge = |ruleset: &Ruleset, chain| {
-                Rules::of_table(Family::Bridge, &ruleset.tables[&Family::Bridge]).judge(chain, frame)
+                Evaluator::of_table(Family::Bridge, &ruleset.tables[&Family::Bridge]).judge(chain, frame)
             };
             for chain in ["prerouting", "postrouting"] {
                 assert_eq!(judge(&layouts[0], chain), judge(&layouts[1], chain));
@@ -39,7 +39,7 @@ fn bound(library: &Library, name: &str, fold_up_to: usize) -> Option<Ruleset> {
     for (name, value) in [("MAC", "52:54:00:00:00:01"), ("IP", "10.0.0.1"), ("IPV6", "fe80::1"), ("DHCPSERVER", "10.0.0.9")] {
         vars.push(name, value);
     }
-    let compile = Options { features: Features::ALL, counters: false, host_to_guest: HostToGuest::Pass };
+    let compile = Options { features: Capabilities::ALL, counters: false, host_to_guest: HostToGuest::Pass };
     let rules = firewall::Rules::Filter(name.to_owned());
     let member = BoundInterface { index: 7, name: "vnet0".into(), place: Attachment::Bridge(None), rules, vars };
     let firewall = Firewall::new(Policy { fold_up_to, compile, placement: Default::default() }).define(library.filters.values().cloned()).ok()?;

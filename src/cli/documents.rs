@@ -7,7 +7,7 @@ use crate::document::diag::{Diagnostic, refuses};
 use crate::document::filter::{Filter, read, write};
 use crate::document::span::{Place, Source};
 use crate::document::xml::{Document, decode};
-use crate::program::compile::{Features, HostToGuest, Options, Use, compile, warnings};
+use crate::program::compile::{Capabilities, HostToGuest, Options, Use, compile, warnings};
 use crate::program::resolve;
 use crate::program::resolve::given::{self, Given, Unread};
 use crate::report::audit::{audit, behind_ethernet};
@@ -125,7 +125,7 @@ fn load(file: &Path) -> Result<Arc<Source>, Diagnostic> {
 
 /// What shows only when the filter is compiled, whatever the interface.
 fn meaning(library: &Library, root: &str, used: Use) -> Vec<Diagnostic> {
-    let options = Options { features: Features::ALL, counters: false, host_to_guest: HostToGuest::Pass };
+    let options = Options { features: Capabilities::ALL, counters: false, host_to_guest: HostToGuest::Pass };
     let checked = resolve::check(&|name| library.get(name), root);
     let compiled = checked
         .and_then(|resolved| compile(&resolved, &options).map(|_| warnings(&resolved, &options, used)));

@@ -332,7 +332,7 @@ fn library(arguments: &BindArgs) -> Result<Library, Failure> {
 }
 
 /// Refuses parameters that come to nothing.
-fn check(library: resolve::Library<'_>, arguments: &BindArgs) -> Outcome {
+fn check(library: resolve::FilterLookup<'_>, arguments: &BindArgs) -> Outcome {
     let unread =
         given::unread(library, &arguments.filter.filter, &Given::of_vars(vars(arguments), arguments.mac));
     let faults: Vec<Diagnostic> = unread.into_iter().map(Unread::strictly).collect();

@@ -7,10 +7,11 @@ use crate::document::catalog::Library;
 use crate::document::filter::{Filter, state};
 use crate::document::mac::Mac;
 use crate::document::vars::Vars;
+use crate::program::Direction;
 use crate::program::compile::{HOST_MARK, HostToGuest};
 use crate::program::eval::{Connection, Frame, Port, Tracking};
 use crate::program::ir::CtDirection;
-use crate::report::explain::{Bound, Explainer, FrameSpec, Packets, Station, Way};
+use crate::report::explain::{Bound, Explainer, FrameSpec, PcapFrames, Station};
 use clap::{Args, ValueEnum};
 use std::fs;
 use std::path::PathBuf;
@@ -110,16 +111,16 @@ pub(super) fn run(arguments: &ExplainArgs) -> Outcome {
         Some(dev) => bound(dev)?,
         None => named(arguments)?,
     };
-    let way = if arguments.to_guest { Way::In } else { Way::Out };
-    let (bytes, begins) = bytes(arguments, way, &vars)?;
+    let direction = if arguments.to_guest { Direction::In } else { Direction::Out };
+    let (bytes, begins) = bytes(arguments, direction, &vars)?;
     let (guest, other) = (Port { index: 1, name: "guest" }, Port { index: 2, name: "other" });
-    let (iif, oif) = if way == Way::Out { (guest, other) } else { (other, guest) };
+    let (iif, oif) = if direction == Direction::Out { (guest, other) } else { (other, guest) };
     let usual = if begins { tracking(State::New, false) } else { Tracking::Unknown };
     let tracking = arguments.state.map_or(usual, |state| tracking(state, arguments.reply));
     let marked = arguments.station.from_host && host_to_guest == HostToGuest::Pass;
     let mark = if marked { HOST_MARK } else { 0 };
     let frame = Frame { bytes: &bytes, iif, oif, tracking, mark, ..Frame::default() };
-    let explanation = explainer.explain(way, frame);
+    let explanation = explainer.explain(direction, frame);
     match arguments.json {
         true => print(&format!("{:#}\n", serde_json::json!(explanation))),
         false => print(&explanation.to_string()),
@@ -164,7 +165,7 @@ fn bound(dev: &str) -> Result<(Explainer, Vars, HostToGuest), Failure> {
 }
 
 /// The frame, and whether it begins a connection.
-fn bytes(arguments: &ExplainArgs, way: Way, vars: &Vars) -> Result<(Vec<u8>, bool), Failure> {
+fn bytes(arguments: &ExplainArgs, direction: Direction, vars: &Vars) -> Result<(Vec<u8>, bool), Failure> {
     let Subject { hex, pcap, arp, tcp, udp, icmp } = &arguments.subject;
     let joined = |words: &Vec<String>| words.join(" ");
     let sketch = match (hex, pcap, arp, tcp, udp, icmp) {
@@ -178,9 +179,9 @@ fn bytes(arguments: &ExplainArgs, way: Way, vars: &Vars) -> Result<(Vec<u8>, boo
     const OTHER: Mac = Mac([2, 0, 0, 0, 0, 1]);
     let guest = vars.values("MAC").and_then(|values| values.first()?.parse().ok()).unwrap_or(OTHER);
     let StationArgs { src_mac, dst_mac, vlan, .. } = arguments.station;
-    let (source, destination) = match way {
-        Way::Out => (src_mac.unwrap_or(guest), dst_mac),
-        Way::In => (src_mac.unwrap_or(OTHER), dst_mac.or(Some(guest))),
+    let (source, destination) = match direction {
+        Direction::Out => (src_mac.unwrap_or(guest), dst_mac),
+        Direction::In => (src_mac.unwrap_or(OTHER), dst_mac.or(Some(guest))),
     };
     let frame =
         sketch.frame(Station { source, destination, vlan }).map_err(|unclear| Failure::fault(&unclear))?;
@@ -201,7 +202,7 @@ fn from_hex(text: &str) -> Result<Vec<u8>, Failure> {
 
 fn from_capture(path: &std::path::Path, number: usize) -> Result<Vec<u8>, Failure> {
     let file = fs::read(path).map_err(|error| Failure::host(&path.display(), &error))?;
-    let packets = Packets::read(&file).map_err(|error| Failure::host(&path.display(), &error))?;
+    let packets = PcapFrames::read(&file).map_err(|error| Failure::host(&path.display(), &error))?;
     let frame = packets.packet(number).map(<[u8]>::to_vec);
     frame.ok_or_else(|| {
         Failure::Host(format!("{}: there is no frame {number}, but {}", path.display(), packets.count()))

@@ -4,7 +4,7 @@ use super::{Failure, FilterArgs, Outcome, print};
 use crate::document::catalog::Library;
 use crate::document::vars::{Access, Vars};
 use crate::program::Program;
-use crate::program::compile::{Features, HostToGuest, Options, compile as to_program};
+use crate::program::compile::{Capabilities, HostToGuest, Options, compile as to_program};
 use crate::program::ir::text::RuleText;
 use crate::program::ir::{Family, Rule};
 use crate::program::resolve::{Mode, missing, resolve, unresolvable};
@@ -16,7 +16,7 @@ pub(super) fn compile(arguments: &FilterArgs, slots: bool, as_json: bool) -> Out
     let library = arguments.library()?;
     let mode = if slots { Mode::Slots } else { Mode::Fold };
     let lookup = |name: &str| library.get(name);
-    let options = Options { features: Features::ALL, counters: false, host_to_guest: HostToGuest::Pass };
+    let options = Options { features: Capabilities::ALL, counters: false, host_to_guest: HostToGuest::Pass };
     if mode == Mode::Fold {
         complete(&library, &arguments.filter, &arguments.vars())?;
     }

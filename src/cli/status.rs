@@ -3,12 +3,12 @@
 use super::{Failure, Outcome, date, print};
 use crate::document::binding::{self, Binding};
 use crate::document::span::Source;
-use crate::engine::error::Code;
+use crate::engine::error::ErrorNumber;
 use crate::guest::learning::filters::{ANY, DHCP, DHCP_FROM_SERVERS};
 use crate::kernel::apply::Kernel;
 use crate::kernel::links;
 use crate::program::printable;
-use crate::report::status::{Address, Guest, Interface, Learning, Seat, Status};
+use crate::report::status::{Address, Guest, Interface, Learning, ProgramLocation, Status};
 use crate::ruleset::bypass::BypassCount;
 use crate::ruleset::counters::{Count, Traffic};
 use crate::ruleset::nft::Ownership;
@@ -72,7 +72,7 @@ pub(super) fn asked<T>(
     };
     match ask(&mut client) {
         Ok(answer) => Ok(Some(answer)),
-        Err(client::Failure::Refused(error)) if error.code == Code::Rpc => Ok(None),
+        Err(client::Failure::Refused(error)) if error.code == ErrorNumber::Rpc => Ok(None),
         Err(client::Failure::Refused(error)) if !error.faults.is_empty() => {
             Err(Failure::Faults(error.faults))
         }
@@ -244,9 +244,9 @@ fn filter(interface: &Interface) -> String {
 
 fn place(interface: &Interface) -> String {
     match &interface.seat {
-        Some(Seat::Bridge(Some(bridge))) => format!("bridge {bridge}"),
-        Some(Seat::Device(Some(mode))) => format!("device (macvtap, {mode})"),
-        Some(Seat::Device(None)) => match &interface.packets {
+        Some(ProgramLocation::Bridge(Some(bridge))) => format!("bridge {bridge}"),
+        Some(ProgramLocation::Device(Some(mode))) => format!("device (macvtap, {mode})"),
+        Some(ProgramLocation::Device(None)) => match &interface.packets {
             Some(packets) => format!("device, packets {packets}"),
             None => "device".into(),
         },
@@ -259,7 +259,9 @@ fn state(interface: &Interface) -> String {
     match (&interface.closed, interface.index, &interface.seat) {
         (Some(_), ..) => "blocked".into(),
         (None, None, _) => "waits for its interface".into(),
-        (_, _, Some(Seat::Device(_))) if interface.unseen => "not filtered: no hook of its own".into(),
+        (_, _, Some(ProgramLocation::Device(_))) if interface.unseen => {
+            "not filtered: no hook of its own".into()
+        }
         _ if interface.unseen => "not filtered: no port of a bridge".into(),
         _ if !learned.is_empty() => learned,
         _ => "filtered".into(),

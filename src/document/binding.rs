@@ -16,7 +16,7 @@ use crate::document::filter::read::{
 use crate::document::mac::Mac;
 use crate::document::span::{Source, Span};
 use crate::document::vars::Vars;
-use crate::document::xml::{Attribute, Document, Element};
+use crate::document::xml::{Document, Element, XmlAttribute};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use uuid::Uuid;
@@ -165,7 +165,7 @@ fn attribute<'a>(
     name: &str,
     what: &str,
     faults: &mut Faults,
-) -> Option<Attribute<'a>> {
+) -> Option<XmlAttribute<'a>> {
     let element = root.child(child);
     let found = element.and_then(|element| element.attribute(name)).filter(|found| !found.value.is_empty());
     if found.is_none() {
@@ -190,7 +190,7 @@ fn absent(element: Element<'_>, what: &str, expected: &str) -> Diagnostic {
         .at(element.place(element.name_span()), format!("expected {expected}"))
 }
 
-fn checked(root: Element<'_>, portdev: Attribute<'_>, faults: &mut Faults) -> Option<String> {
+fn checked(root: Element<'_>, portdev: XmlAttribute<'_>, faults: &mut Faults) -> Option<String> {
     if let Some(message) = portdev_fault(portdev.value) {
         let label = format!("expected a name of up to {PORTDEV_BYTES} bytes");
         faults.push(Diagnostic::error(Code::INVALID_ARG, message).at(root.place(portdev.span), label));
@@ -210,7 +210,7 @@ fn read_uuid(element: Element<'_>, faults: &mut Faults) -> Option<Uuid> {
     uuid
 }
 
-fn read_mac(root: Element<'_>, entered: Attribute<'_>, faults: &mut Faults) -> Option<Mac> {
+fn read_mac(root: Element<'_>, entered: XmlAttribute<'_>, faults: &mut Faults) -> Option<Mac> {
     let mac = entered.value.parse().ok();
     if mac.is_none() {
         let message = format!("Unable to parse MAC '{}'", entered.value);

@@ -44,7 +44,7 @@ pub struct Filter {
 #[derive(Clone, Debug)]
 pub enum Entry {
     /// `<rule>`.
-    Rule(Arc<Rule>),
+    Rule(Arc<FilterRule>),
     /// `<filterref>`.
     Include(Include),
 }
@@ -62,11 +62,11 @@ pub struct Include {
 
 /// `<rule>`.
 #[derive(Clone, Debug)]
-pub struct Rule {
+pub struct FilterRule {
     /// What happens to a frame that matches.
-    pub action: Action,
+    pub action: RuleAction,
     /// Which frames it looks at.
-    pub direction: Direction,
+    pub direction: RuleDirection,
     /// `@priority`, 500 by default, within [-1000, 1000].
     pub priority: i32,
     /// False where `statematch` turns connection tracking off.
@@ -74,14 +74,14 @@ pub struct Rule {
     /// The protocol element, if there is one; without it the rule matches every frame.
     pub protocol: Option<&'static Protocol>,
     /// The attributes of the protocol element in table order.
-    pub matches: Vec<Match>,
+    pub matches: Vec<AttributeTest>,
     /// Of the `<rule>` element.
     pub span: Span,
 }
 
 /// One attribute of a protocol element.
 #[derive(Clone, Debug)]
-pub struct Match {
+pub struct AttributeTest {
     /// Its row in the table.
     pub attribute: &'static Attribute,
     /// Whether its element says `match='no'`, as entered.
@@ -127,7 +127,7 @@ pub enum Value {
         flags: u8,
     },
     /// `ipsetflags`: for each dimension of the set the side it is taken from.
-    Sides(Vec<Side>),
+    Sides(Vec<AddressEnd>),
 }
 
 /// Bits of [`Value::States`].
@@ -146,7 +146,7 @@ pub mod state {
 
 /// One side of a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Side {
+pub enum AddressEnd {
     /// `src`.
     Source,
     /// `dst`.
@@ -155,7 +155,7 @@ pub enum Side {
 
 /// `@action`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Action {
+pub enum RuleAction {
     /// Refused in silence.
     Drop,
     /// Let through this layer.
@@ -170,7 +170,7 @@ pub enum Action {
 
 /// `@direction`, seen from the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Direction {
+pub enum RuleDirection {
     /// To the guest.
     In,
     /// From the guest.
@@ -239,26 +239,26 @@ impl Filter {
 }
 
 /// Every action with its name.
-pub const ACTIONS: &[(&str, Action)] = &[
-    ("drop", Action::Drop),
-    ("accept", Action::Accept),
-    ("reject", Action::Reject),
-    ("return", Action::Return),
-    ("continue", Action::Continue),
+pub const ACTIONS: &[(&str, RuleAction)] = &[
+    ("drop", RuleAction::Drop),
+    ("accept", RuleAction::Accept),
+    ("reject", RuleAction::Reject),
+    ("return", RuleAction::Return),
+    ("continue", RuleAction::Continue),
 ];
 
 /// Every direction with its name.
-pub const DIRECTIONS: &[(&str, Direction)] =
-    &[("in", Direction::In), ("out", Direction::Out), ("inout", Direction::InOut)];
+pub const DIRECTIONS: &[(&str, RuleDirection)] =
+    &[("in", RuleDirection::In), ("out", RuleDirection::Out), ("inout", RuleDirection::InOut)];
 
-impl Action {
+impl RuleAction {
     /// Its name in documents.
     pub fn name(self) -> &'static str {
         named(ACTIONS, self)
     }
 }
 
-impl Direction {
+impl RuleDirection {
     /// Its name in documents.
     pub fn name(self) -> &'static str {
         named(DIRECTIONS, self)

@@ -10,7 +10,7 @@
 
 mod choice;
 
-pub use choice::{Choice, Entry, Found, Taken};
+pub use choice::{Choice, ChoiceRecord, Found, Taken};
 
 use crate::document::filter::read;
 use crate::document::span::Source;
@@ -47,7 +47,7 @@ pub struct Record {
     /// The directory that it is about.
     pub directory: PathBuf,
     /// By name, for each filter that was looked at.
-    pub filters: BTreeMap<String, Entry>,
+    pub filters: BTreeMap<String, ChoiceRecord>,
 }
 
 /// Whether a filter of this name is among the standard ones.
@@ -111,6 +111,6 @@ impl Record {
 
     fn choose(&mut self, name: &str, choice: Choice, packaged: bool) {
         let file_due = packaged && self.filters.get(name).is_some_and(|before| before.file_due);
-        self.filters.insert(name.into(), Entry { choice, packaged, file_due, passed_over: None });
+        self.filters.insert(name.into(), ChoiceRecord { choice, packaged, file_due, passed_over: None });
     }
 }

@@ -47,7 +47,7 @@ pub struct Element<'a> {
 
 /// An attribute of an element.
 #[derive(Clone, Copy)]
-pub struct Attribute<'a> {
+pub struct XmlAttribute<'a> {
     /// Its name; an attribute with a namespace is none of ours and has its prefix.
     pub name: &'a str,
     /// Its value, entities resolved.
@@ -106,10 +106,10 @@ impl<'a> Element<'a> {
     }
 
     /// Its attributes in order.
-    pub fn attributes(self) -> impl Iterator<Item = Attribute<'a>> {
+    pub fn attributes(self) -> impl Iterator<Item = XmlAttribute<'a>> {
         self.node.attributes().map(move |attribute| {
             let qualified = attribute.range_qname();
-            Attribute {
+            XmlAttribute {
                 name: &self.source.text[qualified.clone()],
                 value: attribute.value(),
                 span: Span::new(attribute.range_value()),
@@ -119,7 +119,7 @@ impl<'a> Element<'a> {
     }
 
     /// The attribute of this name.
-    pub fn attribute(self, name: &str) -> Option<Attribute<'a>> {
+    pub fn attribute(self, name: &str) -> Option<XmlAttribute<'a>> {
         self.attributes().find(|attribute| attribute.name == name)
     }
 

@@ -8,7 +8,7 @@ use crate::document::binding::{self, Binding};
 use crate::document::diag::{Diagnostic, Faults, Severity, lines, principal};
 use crate::document::filter::{Filter, read, validate};
 use crate::document::span::Source;
-use crate::engine::error::{Code, Domain, Error};
+use crate::engine::error::{Domain, Error, ErrorNumber};
 use std::collections::BTreeSet;
 
 /// A filter that a client sent, checked against the schema first where it asks for that, and what libvirt leaves out of it.
@@ -56,7 +56,7 @@ pub fn read_whole_binding(xml: &str) -> Result<Binding, Error> {
 /// The one of these that a client hears of.
 pub fn error(diagnostics: &[Diagnostic]) -> Error {
     let fault = principal(diagnostics);
-    let code = Code::from_number(fault.code.number).unwrap_or(Code::InternalError);
+    let code = ErrorNumber::from_number(fault.code.number).unwrap_or(ErrorNumber::InternalError);
     let domain = Domain::from_number(fault.code.domain).unwrap_or(Domain::Filter);
     Error::new(code, domain, fault.message.clone()).with_faults(first(diagnostics))
 }

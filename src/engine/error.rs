@@ -9,7 +9,7 @@ use uuid::Uuid;
 /// What went wrong, as libvirt numbers it.
 #[allow(missing_docs, reason = "the names are libvirt's own, the templates below explain them")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Code {
+pub enum ErrorNumber {
     InternalError = 1,
     NoSupport = 3,
     NoConnect = 5,
@@ -53,7 +53,7 @@ pub enum Domain {
 #[error("{message}")]
 pub struct Error {
     /// What went wrong.
-    pub code: Code,
+    pub code: ErrorNumber,
     /// In whose name.
     pub domain: Domain,
     /// The whole text.
@@ -71,14 +71,14 @@ pub struct Error {
     pub faults: Vec<Diagnostic>,
 }
 
-impl Code {
+impl ErrorNumber {
     /// The text of errors with this code, with the place of the detail marked as libvirt marks it.
     pub fn template(self) -> &'static str {
         CODES.iter().find(|(code, _)| *code == self).expect("the table has every code").1
     }
 
     /// The code with this number, where this daemon uses it.
-    pub fn from_number(number: i32) -> Option<Code> {
+    pub fn from_number(number: i32) -> Option<ErrorNumber> {
         CODES.iter().map(|(code, _)| *code).find(|code| *code as i32 == number)
     }
 }
@@ -92,7 +92,7 @@ impl Domain {
 
 impl Error {
     /// An error whose text is the template of `code` with `detail` filled in.
-    pub fn new(code: Code, domain: Domain, detail: impl Into<String>) -> Error {
+    pub fn new(code: ErrorNumber, domain: Domain, detail: impl Into<String>) -> Error {
         let detail = detail.into();
         let template = code.template();
         let message = format!("{}{detail}", template.trim_end_matches("%1$s").trim_end_matches("%s"));
@@ -107,72 +107,72 @@ impl Error {
 
     /// Something in the network filter driver that no other code names.
     pub fn internal(detail: impl Into<String>) -> Error {
-        Error::new(Code::InternalError, Domain::Filter, detail)
+        Error::new(ErrorNumber::InternalError, Domain::Filter, detail)
     }
 
     /// The driver tried and could not.
     pub fn failed(detail: impl Into<String>) -> Error {
-        Error::new(Code::OperationFailed, Domain::Filter, detail)
+        Error::new(ErrorNumber::OperationFailed, Domain::Filter, detail)
     }
 
     /// Not now: a filter in use, for one.
     pub fn invalid(detail: impl Into<String>) -> Error {
-        Error::new(Code::OperationInvalid, Domain::Filter, detail)
+        Error::new(ErrorNumber::OperationInvalid, Domain::Filter, detail)
     }
 
     /// A document that is well-formed and still not what it should be.
     pub fn xml(detail: impl Into<String>) -> Error {
-        Error::new(Code::XmlError, Domain::Xml, detail)
+        Error::new(ErrorNumber::XmlError, Domain::Xml, detail)
     }
 
     /// A document that is not well-formed.
     pub fn xml_detail(detail: impl Into<String>) -> Error {
-        Error::new(Code::XmlDetail, Domain::Filter, detail)
+        Error::new(ErrorNumber::XmlDetail, Domain::Filter, detail)
     }
 
     /// A document the schema refuses.
     pub fn schema(detail: impl Into<String>) -> Error {
-        Error::new(Code::XmlInvalidSchema, Domain::Xml, detail)
+        Error::new(ErrorNumber::XmlInvalidSchema, Domain::Xml, detail)
     }
 
     /// No filter has this name.
     pub fn no_filter_named(name: &str) -> Error {
         let detail = format!("no nwfilter with matching name '{name}'");
-        Error::new(Code::NoFilter, Domain::Filter, detail)
+        Error::new(ErrorNumber::NoFilter, Domain::Filter, detail)
     }
 
     /// No filter has this UUID.
     pub fn no_filter_with(uuid: Uuid) -> Error {
         let detail = format!("no nwfilter with matching uuid '{uuid}'");
-        Error::new(Code::NoFilter, Domain::Filter, detail)
+        Error::new(ErrorNumber::NoFilter, Domain::Filter, detail)
     }
 
     /// No interface of this name is bound.
     pub fn no_binding(portdev: &str) -> Error {
         let detail = format!("no nwfilter binding for port dev '{portdev}'");
-        Error::new(Code::NoBinding, Domain::Filter, detail)
+        Error::new(ErrorNumber::NoBinding, Domain::Filter, detail)
     }
 
     /// The message, not what it asks for, is at fault.
     pub fn rpc(detail: impl Into<String>) -> Error {
-        Error::new(Code::Rpc, Domain::Rpc, detail)
+        Error::new(ErrorNumber::Rpc, Domain::Rpc, detail)
     }
 
     /// A function of libvirt's API that this daemon has no driver for.
     pub fn no_support(domain: Domain, function: &str) -> Error {
-        Error::new(Code::NoSupport, domain, function)
+        Error::new(ErrorNumber::NoSupport, domain, function)
     }
 
     /// A call that changes something, on a connection that may only look.
     pub fn read_only(function: &str) -> Error {
         let detail = format!("read only access prevents {function}");
-        Error::new(Code::OperationDenied, Domain::Filter, detail)
+        Error::new(ErrorNumber::OperationDenied, Domain::Filter, detail)
     }
 
     /// Flags that `function` does not know. libvirt gives these a layout of their own.
     pub fn unsupported_flags(function: &str, flags: u32) -> Error {
         Error {
-            code: Code::InvalidArgument,
+            code: ErrorNumber::InvalidArgument,
             domain: Domain::Filter,
             message: format!("unsupported flags (0x{flags:x}) in function {function}"),
             str1: Some(function.into()),
@@ -186,7 +186,7 @@ impl Error {
     /// What a client hears when a call failed without a reason.
     pub fn unknown() -> Error {
         Error {
-            code: Code::InternalError,
+            code: ErrorNumber::InternalError,
             domain: Domain::None,
             message: "An error occurred, but the cause is unknown".into(),
             str1: None,
@@ -198,25 +198,25 @@ impl Error {
     }
 }
 
-const CODES: [(Code, &str); 18] = [
-    (Code::InternalError, "internal error: %1$s"),
-    (Code::NoSupport, "this function is not supported by the connection driver: %1$s"),
-    (Code::NoConnect, "no connection driver available for %1$s"),
-    (Code::InvalidArgument, "invalid argument: %1$s"),
-    (Code::OperationFailed, "operation failed: %1$s"),
-    (Code::XmlError, "XML error: %1$s"),
-    (Code::OperationDenied, "operation forbidden: %1$s"),
-    (Code::ParseFailed, "failed to parse configuration file %1$s"),
-    (Code::XmlDetail, "%s"),
-    (Code::SystemError, "%s"),
-    (Code::Rpc, "%s"),
-    (Code::AuthFailed, "authentication failed: %1$s"),
-    (Code::OperationInvalid, "Requested operation is not valid: %1$s"),
-    (Code::NoFilter, "Network filter not found: %1$s"),
-    (Code::ArgumentUnsupported, "argument unsupported: %1$s"),
-    (Code::AccessDenied, "access denied: %1$s"),
-    (Code::XmlInvalidSchema, "XML document failed to validate against schema: %1$s"),
-    (Code::NoBinding, "Network filter binding not found: %1$s"),
+const CODES: [(ErrorNumber, &str); 18] = [
+    (ErrorNumber::InternalError, "internal error: %1$s"),
+    (ErrorNumber::NoSupport, "this function is not supported by the connection driver: %1$s"),
+    (ErrorNumber::NoConnect, "no connection driver available for %1$s"),
+    (ErrorNumber::InvalidArgument, "invalid argument: %1$s"),
+    (ErrorNumber::OperationFailed, "operation failed: %1$s"),
+    (ErrorNumber::XmlError, "XML error: %1$s"),
+    (ErrorNumber::OperationDenied, "operation forbidden: %1$s"),
+    (ErrorNumber::ParseFailed, "failed to parse configuration file %1$s"),
+    (ErrorNumber::XmlDetail, "%s"),
+    (ErrorNumber::SystemError, "%s"),
+    (ErrorNumber::Rpc, "%s"),
+    (ErrorNumber::AuthFailed, "authentication failed: %1$s"),
+    (ErrorNumber::OperationInvalid, "Requested operation is not valid: %1$s"),
+    (ErrorNumber::NoFilter, "Network filter not found: %1$s"),
+    (ErrorNumber::ArgumentUnsupported, "argument unsupported: %1$s"),
+    (ErrorNumber::AccessDenied, "access denied: %1$s"),
+    (ErrorNumber::XmlInvalidSchema, "XML document failed to validate against schema: %1$s"),
+    (ErrorNumber::NoBinding, "Network filter binding not found: %1$s"),
 ];
 
 const DOMAINS: [Domain; 12] = [

@@ -11,18 +11,14 @@ use crate::document::filter::{Filter, write};
 use crate::engine::api::{FilterId, Reply};
 use crate::engine::error::Error;
 use crate::program::resolve::{has_loop, introduces_loop};
-use crate::ruleset::firewall::{Firewall, Refused, Rules};
-use imbl::OrdMap;
+use crate::ruleset::firewall::{Filters, Firewall, Refused, Rules};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// Filters by name.
-pub(super) type Filters = OrdMap<String, Arc<Filter>>;
-
 /// Why a filter that was read from a file is left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
+pub struct FaultyFilter {
     /// Its name.
     pub filter: String,
     /// The reason.
@@ -31,7 +27,10 @@ pub struct Fault {
 
 /// Of filters that were read from files, those that can be defined together, and why the others cannot. Where references
 /// run in a circle, those are taken that can be defined one after the other.
-pub fn sound(known: &Filters, found: impl IntoIterator<Item = Filter>) -> (Vec<Arc<Filter>>, Vec<Fault>) {
+pub fn sound(
+    known: &Filters,
+    found: impl IntoIterator<Item = Filter>,
+) -> (Vec<Arc<Filter>>, Vec<FaultyFilter>) {
     let (named, faults) = taken(known, found, |_, _| Ok(()));
     let all = with_all(known, &named);
     if !has_loop(&|name| all.get(name).cloned(), named.iter().map(|filter| &**filter)) {
@@ -51,7 +50,7 @@ fn taken(
     known: &Filters,
     found: impl IntoIterator<Item = Filter>,
     check: fn(&Filters, &Filter) -> Result<(), Error>,
-) -> (Vec<Arc<Filter>>, Vec<Fault>) {
+) -> (Vec<Arc<Filter>>, Vec<FaultyFilter>) {
     let mut known = known.clone();
     let owner = |filter: &Arc<Filter>| Some((filter.uuid?, filter.name.clone()));
     let mut owners: BTreeMap<Uuid, String> = known.values().filter_map(owner).collect();
@@ -65,7 +64,7 @@ fn taken(
                 known.insert(filter.name.clone(), Arc::clone(&filter));
                 sound.push(filter);
             }
-            Err(why) => faults.push(Fault { filter: filter.name, why }),
+            Err(why) => faults.push(FaultyFilter { filter: filter.name, why }),
         }
     }
     (sound, faults)
@@ -102,8 +101,8 @@ fn check_identity(known: &Filters, named: Option<&str>, filter: &Filter) -> Resu
 }
 
 /// A reloaded file is refused where a client's document would be kept.
-fn refused(filter: Filter) -> Fault {
-    Fault { why: documents::refusal(&not_as_written(&filter)), filter: filter.name }
+fn refused(filter: Filter) -> FaultyFilter {
+    FaultyFilter { why: documents::refusal(&not_as_written(&filter)), filter: filter.name }
 }
 
 /// What a filter would leave out of its document, as faults.
@@ -185,7 +184,7 @@ impl State {
     /// Takes the filters that were found on disk: those that changed or are new get their new meaning. One that conflicts
     /// with the others, or whose rules an interface cannot have, or that would mean more than it says, is left out and reported,
     /// and the known filter of its name stays in force; all others are taken. A filter whose file is gone stays defined, as in libvirt.
-    pub fn reload(&self, filters: impl IntoIterator<Item = Filter>) -> (Change, Vec<Fault>) {
+    pub fn reload(&self, filters: impl IntoIterator<Item = Filter>) -> (Change, Vec<FaultyFilter>) {
         let known = self.firewall.filters();
         let changed = filters.into_iter().filter(|filter| !is_same(known, filter));
         let (whole, partial): (Vec<Filter>, Vec<Filter>) =
@@ -202,7 +201,9 @@ impl State {
                 break;
             }
         }
-        faults.extend(refused.into_iter().map(|(filter, why)| Fault { filter: filter.name.clone(), why }));
+        faults.extend(
+            refused.into_iter().map(|(filter, why)| FaultyFilter { filter: filter.name.clone(), why }),
+        );
         (Change::silent(next), faults)
     }
 

@@ -1,7 +1,7 @@
 //! How much of everything a state holds, for metrics.
 
 use super::State;
-use crate::guest::lease::{How, Table};
+use crate::guest::lease::{AddressSource, GuestLeases};
 use crate::ruleset::firewall::Attachment;
 
 /// Numbers of things, by kind where there are kinds.
@@ -52,8 +52,8 @@ impl State {
                 ("learning", learning),
             ],
             interfaces: ["bridge", "device", "macvtap", "routed"].map(|place| (place, seen(place))),
-            addresses: How::ALL.map(|how| (how.word(), learned(how))),
-            remembered: self.remembered.values().map(Table::len).sum(),
+            addresses: AddressSource::ALL.map(|how| (how.word(), learned(how))),
+            remembered: self.remembered.values().map(GuestLeases::len).sum(),
         }
     }
 }

@@ -8,11 +8,11 @@ use super::missing_vars::{IP, Needs};
 use super::{Change, State, refusal};
 use crate::document::binding::Binding;
 use crate::engine::error::Error;
-use crate::guest::bpf::Side;
-use crate::guest::learning::{LearnOutcome, Learner, Mode, Wanted};
-use crate::guest::lease::file::{self, Book, Guest};
-use crate::guest::lease::{How, Learned, Table};
-use crate::guest::link::{Kind, Link};
+use crate::guest::bpf::WireEnd;
+use crate::guest::learning::{LearnOutcome, Learner, LearningMode, Wanted};
+use crate::guest::lease::file::{self, Book, GuestId};
+use crate::guest::lease::{AddressSource, GuestLeases, Learned};
+use crate::guest::link::{Link, LinkKind};
 use crate::guest::observation::{CaptureSpec, Observation};
 use crate::program::resolve::unresolvable;
 use crate::report::status::{Address, Learning};
@@ -27,7 +27,7 @@ use std::time::Duration;
 /// A guest and its learner.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct LearnerEntry {
-    guest: Guest,
+    guest: GuestId,
     learner: Learner,
 }
 
@@ -38,7 +38,7 @@ impl LearnerEntry {
     }
 
     /// What is known of the guest.
-    pub(super) fn table(&self) -> &Table {
+    pub(super) fn table(&self) -> &GuestLeases {
         self.learner.table()
     }
 }
@@ -67,7 +67,7 @@ impl State {
             links.iter().for_each(|link| self.forget_learner(link.index));
             return Ok(links.iter().map(|link| self.member(link, binding)).collect());
         };
-        let guest = Guest { owner: binding.owner_uuid, mac: binding.mac };
+        let guest = GuestId { owner: binding.owner_uuid, mac: binding.mac };
         let another = |index: &u32| self.learners.get(index).is_some_and(|entry| entry.guest != guest);
         let left: Vec<u32> = links.iter().map(|link| link.index).filter(another).collect();
         left.iter().for_each(|index| self.forget_learner(*index));
@@ -83,7 +83,7 @@ impl State {
     }
 
     /// What is known of a guest at a link, as far as it is wanted: learned in this mode, and of a server that is believed.
-    fn known(&self, guest: Guest, index: u32, wanted: &Wanted) -> Table {
+    fn known(&self, guest: GuestId, index: u32, wanted: &Wanted) -> GuestLeases {
         let own = self.learners.get(&index).filter(|entry| entry.guest == guest);
         let mut table = match own {
             Some(entry) => entry.learner.table().clone(),
@@ -94,7 +94,7 @@ impl State {
             }
         };
         table.retain(|learned| {
-            let is_of_mode = (learned.how == How::Lease) == (wanted.mode == Mode::Dhcp);
+            let is_of_mode = (learned.how == AddressSource::Lease) == (wanted.mode == LearningMode::Dhcp);
             is_of_mode && learned.server.is_none_or(|server| wanted.believes(server))
         });
         table
@@ -154,7 +154,7 @@ impl State {
     pub(super) fn forget_learner(&mut self, index: u32) {
         let Some(entry) = self.learners.remove(&index) else { return };
         let mut leases = entry.learner.table().clone();
-        leases.retain(|learned| learned.how == How::Lease && learned.ends.is_some());
+        leases.retain(|learned| learned.how == AddressSource::Lease && learned.ends.is_some());
         if !leases.is_empty() {
             self.remembered.insert((entry.guest, 0), leases);
         }
@@ -230,8 +230,8 @@ impl State {
     /// A macvtap shows both what its guest sends and what it gets, as the device below it would, but no frames of others.
     fn post(&self, index: u32, learner: &Learner) -> Option<CaptureSpec> {
         let side = match self.links.get(&index)?.kind {
-            Kind::Macvtap { .. } => Side::Guest,
-            _ => Side::Host,
+            LinkKind::Macvtap { .. } => WireEnd::Guest,
+            _ => WireEnd::Host,
         };
         Some(CaptureSpec { guest: index, link: index, side, mac: learner.mac(), mode: learner.wanted().mode })
     }
@@ -249,9 +249,9 @@ impl State {
     /// The lines to write when this state follows an older one.
     pub fn journal_lines(&self, old: &State) -> String {
         let mut lines = String::new();
-        let empty = Table::default();
+        let empty = GuestLeases::default();
         // What is remembered has its line.
-        let remembers = |guest: Guest, index: u32, address: Ipv4Addr, learned: &Learned| {
+        let remembers = |guest: GuestId, index: u32, address: Ipv4Addr, learned: &Learned| {
             let tables = [(guest, 0), (guest, index)].into_iter().filter_map(|key| old.remembered.get(&key));
             tables.into_iter().any(|table| table.get(address) == Some(learned))
         };
@@ -284,7 +284,14 @@ impl State {
     }
 
     /// Addresses that are known no longer; a lease whose learner is gone may be remembered.
-    fn ended(&self, guest: Guest, index: u32, before: &Table, after: &Table, goes_on: bool) -> String {
+    fn ended(
+        &self,
+        guest: GuestId,
+        index: u32,
+        before: &GuestLeases,
+        after: &GuestLeases,
+        goes_on: bool,
+    ) -> String {
         let kept = |address: Ipv4Addr| {
             let is_remembered =
                 || self.remembered.get(&(guest, 0)).is_some_and(|table| table.get(address).is_some());
@@ -296,7 +303,7 @@ impl State {
 
     /// All that is known, for a file that holds nothing else.
     pub fn book(&self) -> Book {
-        let mut book: BTreeMap<(Guest, u32), Table> =
+        let mut book: BTreeMap<(GuestId, u32), GuestLeases> =
             self.remembered.iter().map(|(key, table)| (*key, table.clone())).collect();
         for (index, entry) in &self.learners {
             book.insert((entry.guest, *index), entry.learner.table().clone());

@@ -7,7 +7,7 @@ use super::State;
 use crate::document::binding::Binding;
 use crate::document::mac::Mac;
 use crate::document::vars::{Access, Index, Vars};
-use crate::guest::learning::{InvalidControlVariable, Mode, Wanted};
+use crate::guest::learning::{InvalidControlVariable, LearningMode, Wanted};
 use crate::program::compile::AttachPoint;
 use crate::program::resolve::given;
 use crate::ruleset::firewall::Refused;
@@ -66,7 +66,7 @@ fn alike(vars: &Vars) -> Vars {
 /// What is to be learned where the address alone is missing.
 fn wanted(state: &State, binding: &Binding) -> Result<Option<Wanted>, Refused> {
     let wanted = Wanted::of(&binding.params).map_err(|fault| meaningless(&binding.filter, fault))?;
-    if wanted.mode == Mode::None {
+    if wanted.mode == LearningMode::None {
         return Ok(None);
     }
     let mut vars = binding.params.clone();

@@ -4,7 +4,7 @@
 //! ignored: a reference to a filter that is not there is refused, too.
 
 use super::documents;
-use super::filters::{Filters, check, is_same, not_as_written};
+use super::filters::{check, is_same, not_as_written};
 use super::{Change, Context, State, Write};
 use crate::document::diag::{Code, Diagnostic, Severity, similar};
 use crate::document::filter::{Filter, read, write};
@@ -12,6 +12,7 @@ use crate::document::span::{Place, Source, Span};
 use crate::engine::api::Reply;
 use crate::engine::error::Error;
 use crate::program::resolve;
+use crate::ruleset::firewall::Filters;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use uuid::Uuid;

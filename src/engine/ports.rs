@@ -11,7 +11,7 @@ use crate::document::diag::{Diagnostic, Severity};
 use crate::document::vars::Vars;
 use crate::engine::api::Reply;
 use crate::engine::error::Error;
-use crate::guest::link::{Kind, Link, LinkEvent};
+use crate::guest::link::{Link, LinkEvent, LinkKind};
 use crate::program::compile::AttachPoint;
 use crate::program::ir::Ruleset;
 use crate::program::resolve::given::{Given, Risk, Unread};
@@ -233,7 +233,7 @@ impl State {
             bound_as.iter().for_each(|name| self.settle(name));
         }
         let same_host = same_name && old.is_some_and(|old| old.mac == link.mac);
-        if link.kind == Kind::Bridge && !same_host {
+        if link.kind == LinkKind::Bridge && !same_host {
             self.follow_bridge(link);
         }
     }

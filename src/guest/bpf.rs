@@ -21,7 +21,7 @@ pub struct Instruction {
 
 /// Which end of the wire the socket listens at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
+pub enum WireEnd {
     /// At a tap or a bridge port: what the guest sends comes in.
     Host,
     /// At a macvtap or the device below it: what the guest sends goes out.
@@ -80,10 +80,10 @@ const fn end(bytes: u32) -> Instruction {
 }
 
 /// The jump at a frame's direction: so far to what deals with the guest's own, so far to the other.
-const fn direction(side: Side, own: u8, other: u8) -> Instruction {
+const fn direction(side: WireEnd, own: u8, other: u8) -> Instruction {
     match side {
-        Side::Host => jump(EQUALS, OUTGOING, other, own),
-        Side::Guest => jump(EQUALS, OUTGOING, own, other),
+        WireEnd::Host => jump(EQUALS, OUTGOING, other, own),
+        WireEnd::Guest => jump(EQUALS, OUTGOING, own, other),
     }
 }
 
@@ -94,7 +94,7 @@ fn halves(Mac([a, b, c, d, e, f]): Mac) -> (u32, u32) {
 
 /// From the guest's MAC all ARP and IPv4; to the guest DHCP replies about its MAC. What comes from the guest's MAC comes
 /// from the guest: from anybody else such a frame is dropped.
-pub fn any(mac: Mac, side: Side) -> Vec<Instruction> {
+pub fn any(mac: Mac, side: WireEnd) -> Vec<Instruction> {
     let (start, rest) = halves(mac);
     let head = [
         load(WORD, TAG_PRESENT),       //  0 a tag that the device took out?
@@ -136,7 +136,7 @@ pub fn of_others(port: u32) -> Vec<Instruction> {
 }
 
 /// From the guest's MAC DHCP to a server; to the guest DHCP replies about its MAC, from other MACs than its own.
-pub fn dhcp(mac: Mac, side: Side) -> Vec<Instruction> {
+pub fn dhcp(mac: Mac, side: WireEnd) -> Vec<Instruction> {
     let (start, rest) = halves(mac);
     let head = [
         load(WORD, TAG_PRESENT),        //  0 a tag that the device took out?

@@ -1,4 +1,4 @@
-//! What a guest's frame says of addresses: a [`Frame`] with its [`Sighting`].
+//! What a guest's frame says of addresses: a [`SightedFrame`] with its [`Sighting`].
 //!
 //! [`read`] makes one of bytes. Which sighting gives a guest an address is decided by `learning`.
 
@@ -17,7 +17,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// A frame that tells something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Frame {
+pub struct SightedFrame {
     /// The Ethernet source.
     pub source: Mac,
     /// The Ethernet destination.

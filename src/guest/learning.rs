@@ -8,20 +8,20 @@
 mod budget;
 pub mod filters;
 
-pub use budget::Budget;
+pub use budget::RateLimit;
 
 use crate::document::mac::Mac;
 use crate::document::vars::Vars;
-use crate::guest::frame::dhcp::{Dhcp, FOREVER, Kind};
-use crate::guest::frame::{Frame, Sighting};
-use crate::guest::lease::{Grant, How, Learned, Table};
+use crate::guest::frame::dhcp::{Dhcp, DhcpMessageType, FOREVER};
+use crate::guest::frame::{SightedFrame, Sighting};
+use crate::guest::lease::{AddressSource, Grant, GuestLeases, Learned};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 /// How addresses are found out, as the variable `CTRL_IP_LEARNING` says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Mode {
+pub enum LearningMode {
     /// From whatever shows them first.
     Any,
     /// From DHCP leases, and no longer than they run.
@@ -44,8 +44,8 @@ pub struct InvalidControlVariable {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
     /// How.
-    pub mode: Mode,
-    /// How many addresses in mode [`Mode::Any`].
+    pub mode: LearningMode,
+    /// How many addresses in mode [`LearningMode::Any`].
     pub limit: usize,
     /// The DHCP servers that are believed; all where there is none.
     pub servers: Vec<Ipv4Addr>,
@@ -56,7 +56,7 @@ pub struct Wanted {
 pub struct Learner {
     mac: Mac,
     wanted: Wanted,
-    table: Table,
+    table: GuestLeases,
     asked: Option<Asked>,
 }
 
@@ -80,7 +80,7 @@ pub enum LearnOutcome {
     /// The address is the guest's from now on, or what is known of it is another.
     Granted(Ipv4Addr),
     /// It is the guest's no longer; how it had been learned.
-    Ended(Ipv4Addr, How),
+    Ended(Ipv4Addr, AddressSource),
     /// Another address takes its place.
     Replaced(Ipv4Addr, Ipv4Addr),
 }
@@ -101,8 +101,8 @@ impl Wanted {
         let first = |variable| vars.values(variable).and_then(<[String]>::first).map(String::as_str);
         let bad = |variable, value: &str| InvalidControlVariable { variable, value: value.into() };
         let mode = match first(MODE) {
-            None => Mode::Any,
-            Some(text) => Mode::of(text).ok_or_else(|| bad(MODE, text))?,
+            None => LearningMode::Any,
+            Some(text) => LearningMode::of(text).ok_or_else(|| bad(MODE, text))?,
         };
         let limit = match first(LIMIT) {
             None => 1,
@@ -118,18 +118,18 @@ impl Wanted {
     }
 }
 
-impl Mode {
+impl LearningMode {
     /// The word for it.
     pub fn word(self) -> &'static str {
         match self {
-            Mode::Any => "any",
-            Mode::Dhcp => "dhcp",
-            Mode::None => "none",
+            LearningMode::Any => "any",
+            LearningMode::Dhcp => "dhcp",
+            LearningMode::None => "none",
         }
     }
 
-    fn of(text: &str) -> Option<Mode> {
-        let modes = [Mode::Any, Mode::Dhcp, Mode::None];
+    fn of(text: &str) -> Option<LearningMode> {
+        let modes = [LearningMode::Any, LearningMode::Dhcp, LearningMode::None];
         modes.into_iter().find(|mode| text.eq_ignore_ascii_case(mode.word()))
     }
 }
@@ -150,7 +150,7 @@ impl Wanted {
 
 impl Learner {
     /// A learner for the guest of this MAC, which knows already what stands in the table.
-    pub fn new(mac: Mac, wanted: Wanted, table: Table) -> Learner {
+    pub fn new(mac: Mac, wanted: Wanted, table: GuestLeases) -> Learner {
         Learner { mac, wanted, table, asked: None }
     }
 
@@ -165,7 +165,7 @@ impl Learner {
     }
 
     /// What is known.
-    pub fn table(&self) -> &Table {
+    pub fn table(&self) -> &GuestLeases {
         &self.table
     }
 
@@ -174,37 +174,45 @@ impl Learner {
         let any_server = self.wanted.servers.is_empty();
         match self.wanted.mode {
             _ if !self.table.is_empty() => None,
-            Mode::Dhcp if any_server => Some(filters::DHCP),
-            Mode::Dhcp => Some(filters::DHCP_FROM_SERVERS),
-            Mode::Any | Mode::None => Some(filters::ANY),
+            LearningMode::Dhcp if any_server => Some(filters::DHCP),
+            LearningMode::Dhcp => Some(filters::DHCP_FROM_SERVERS),
+            LearningMode::Any | LearningMode::None => Some(filters::ANY),
         }
     }
 
     /// Whether frames can still change anything.
     pub fn is_listening(&self) -> bool {
         match self.wanted.mode {
-            Mode::None => false,
-            Mode::Dhcp => true,
-            Mode::Any => self.table.len() < self.wanted.limit || self.offered().is_some(),
+            LearningMode::None => false,
+            LearningMode::Dhcp => true,
+            LearningMode::Any => self.table.len() < self.wanted.limit || self.offered().is_some(),
         }
     }
 
     /// Takes a frame of the guest, or to it.
-    pub fn hear(&mut self, frame: &Frame, now: Duration) -> LearnOutcome {
+    pub fn hear(&mut self, frame: &SightedFrame, now: Duration) -> LearnOutcome {
         if frame.tagged || !self.is_listening() {
             return LearnOutcome::Nothing;
         }
         let own = frame.source == self.mac;
         match (self.wanted.mode, frame.sighting) {
-            (Mode::Any, Sighting::Arp { mac, address }) if own && mac == self.mac => {
-                self.saw(address, How::Arp, None, now)
+            (LearningMode::Any, Sighting::Arp { mac, address }) if own && mac == self.mac => {
+                self.saw(address, AddressSource::Arp, None, now)
             }
-            (Mode::Any, Sighting::Ipv4 { source }) if own => self.saw(source, How::Ipv4, None, now),
-            (Mode::Any, Sighting::Dhcp(dhcp)) if own => self.saw(dhcp.source, How::Ipv4, None, now),
-            (Mode::Any, Sighting::Dhcp(dhcp)) if self.is_offered(frame, &dhcp) => self.promised(&dhcp, now),
-            (Mode::Dhcp, Sighting::Dhcp(dhcp)) if own && dhcp.client == self.mac => self.says(&dhcp),
-            (Mode::Dhcp, Sighting::Dhcp(dhcp)) if self.is_refused(frame, &dhcp) => self.refused(),
-            (Mode::Dhcp, Sighting::Dhcp(dhcp)) if self.is_offered(frame, &dhcp) => self.leased(&dhcp, now),
+            (LearningMode::Any, Sighting::Ipv4 { source }) if own => {
+                self.saw(source, AddressSource::Ipv4, None, now)
+            }
+            (LearningMode::Any, Sighting::Dhcp(dhcp)) if own => {
+                self.saw(dhcp.source, AddressSource::Ipv4, None, now)
+            }
+            (LearningMode::Any, Sighting::Dhcp(dhcp)) if self.is_offered(frame, &dhcp) => {
+                self.promised(&dhcp, now)
+            }
+            (LearningMode::Dhcp, Sighting::Dhcp(dhcp)) if own && dhcp.client == self.mac => self.says(&dhcp),
+            (LearningMode::Dhcp, Sighting::Dhcp(dhcp)) if self.is_refused(frame, &dhcp) => self.refused(),
+            (LearningMode::Dhcp, Sighting::Dhcp(dhcp)) if self.is_offered(frame, &dhcp) => {
+                self.leased(&dhcp, now)
+            }
             _ => LearnOutcome::Nothing,
         }
     }
@@ -220,32 +228,40 @@ impl Learner {
     }
 
     /// Whether a server that is believed gives this guest an address that can be one.
-    fn is_offered(&self, frame: &Frame, dhcp: &Dhcp) -> bool {
+    fn is_offered(&self, frame: &SightedFrame, dhcp: &Dhcp) -> bool {
         let address = dhcp.your_address;
         let not_its_own = address != dhcp.source && Some(address) != dhcp.server;
         self.is_answered(frame, dhcp) && is_usable(address) && not_its_own
     }
 
     /// Whether a server that is believed speaks to this guest.
-    fn is_answered(&self, frame: &Frame, dhcp: &Dhcp) -> bool {
+    fn is_answered(&self, frame: &SightedFrame, dhcp: &Dhcp) -> bool {
         let for_guest = dhcp.client == self.mac && [self.mac, Mac::BROADCAST].contains(&frame.destination);
         dhcp.kind.is_from_server() && for_guest && self.wanted.believes(dhcp.source)
     }
 
     /// Whether it says no to the guest's last question, in the name of a server that may.
-    fn is_refused(&self, frame: &Frame, dhcp: &Dhcp) -> bool {
+    fn is_refused(&self, frame: &SightedFrame, dhcp: &Dhcp) -> bool {
         let asked = self.asked.filter(|asked| asked.transaction == dhcp.transaction);
         let may = |asked: Asked| {
             dhcp.server.is_none_or(|server| {
                 self.wanted.believes(server) && asked.server.is_none_or(|asked| asked == server)
             })
         };
-        dhcp.kind == Kind::Nak && self.is_answered(frame, dhcp) && asked.is_some_and(may)
+        dhcp.kind == DhcpMessageType::Nak && self.is_answered(frame, dhcp) && asked.is_some_and(may)
     }
 
-    fn saw(&mut self, address: Ipv4Addr, how: How, server: Option<Ipv4Addr>, now: Duration) -> LearnOutcome {
+    fn saw(
+        &mut self,
+        address: Ipv4Addr,
+        how: AddressSource,
+        server: Option<Ipv4Addr>,
+        now: Duration,
+    ) -> LearnOutcome {
         // What is known already stays as it was learned; only an offer is still open.
-        if !is_usable(address) || self.table.get(address).is_some_and(|known| known.how != How::Offer) {
+        if !is_usable(address)
+            || self.table.get(address).is_some_and(|known| known.how != AddressSource::Offer)
+        {
             return LearnOutcome::Nothing;
         }
         let learned = Learned { how, server, since: now, ends: None };
@@ -266,15 +282,17 @@ impl Learner {
         }
         let (address, server) = (dhcp.your_address, Some(dhcp.source));
         match dhcp.kind {
-            Kind::Offer if self.is_new(address) => self.saw(address, How::Offer, server, now),
-            Kind::Ack => {
+            DhcpMessageType::Offer if self.is_new(address) => {
+                self.saw(address, AddressSource::Offer, server, now)
+            }
+            DhcpMessageType::Ack => {
                 let open = self.offered().filter(|offered| *offered != address);
                 let full = self.table.len() >= self.wanted.limit;
                 let given_up = open.filter(|_| full && self.is_new(address));
                 if let Some(offered) = given_up {
                     self.table.end(offered);
                 }
-                match (given_up, self.saw(address, How::Ack, server, now)) {
+                match (given_up, self.saw(address, AddressSource::Ack, server, now)) {
                     (Some(offered), LearnOutcome::Granted(address)) => {
                         LearnOutcome::Replaced(offered, address)
                     }
@@ -291,22 +309,23 @@ impl Learner {
 
     /// An address that was only offered.
     fn offered(&self) -> Option<Ipv4Addr> {
-        self.table.iter().find(|(_, learned)| learned.how == How::Offer).map(|(address, _)| address)
+        self.table.iter().find(|(_, learned)| learned.how == AddressSource::Offer).map(|(address, _)| address)
     }
 
     /// A confirmation without a lease answers a question for settings (INFORM), one for no time takes the lease away.
     fn leased(&mut self, dhcp: &Dhcp, now: Duration) -> LearnOutcome {
         let address = dhcp.your_address;
-        let answer = |asked: &mut Asked| dhcp.kind == Kind::Ack && asked.transaction == dhcp.transaction;
+        let answer =
+            |asked: &mut Asked| dhcp.kind == DhcpMessageType::Ack && asked.transaction == dhcp.transaction;
         let answered = self.asked.take_if(answer).is_some();
-        let ends = match dhcp.lease.filter(|_| dhcp.kind == Kind::Ack) {
+        let ends = match dhcp.lease.filter(|_| dhcp.kind == DhcpMessageType::Ack) {
             None => return LearnOutcome::Nothing,
             Some(0) => return self.ended(address),
             Some(FOREVER) => None,
             Some(seconds) => Some(now + Duration::from_secs(seconds.into())),
         };
         let server = Some(dhcp.source);
-        match self.granted(address, Learned { how: How::Lease, server, since: now, ends }, MOST) {
+        match self.granted(address, Learned { how: AddressSource::Lease, server, since: now, ends }, MOST) {
             LearnOutcome::Nothing if answered => LearnOutcome::Question,
             heard => heard,
         }
@@ -315,9 +334,11 @@ impl Learner {
     /// What the guest says to servers.
     fn says(&mut self, dhcp: &Dhcp) -> LearnOutcome {
         match (dhcp.kind, dhcp.requested) {
-            (Kind::Request, requested) => self.asks(dhcp, requested.unwrap_or(dhcp.client_address)),
-            (Kind::Release, _) => self.ended(dhcp.client_address),
-            (Kind::Decline, Some(address)) => self.ended(address),
+            (DhcpMessageType::Request, requested) => {
+                self.asks(dhcp, requested.unwrap_or(dhcp.client_address))
+            }
+            (DhcpMessageType::Release, _) => self.ended(dhcp.client_address),
+            (DhcpMessageType::Decline, Some(address)) => self.ended(address),
             _ => LearnOutcome::Nothing,
         }
     }

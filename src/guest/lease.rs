@@ -13,7 +13,7 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Learned {
     /// From what.
-    pub how: How,
+    pub how: AddressSource,
     /// The DHCP server that gave it, where one did.
     pub server: Option<Ipv4Addr>,
     /// When it was first seen.
@@ -25,7 +25,7 @@ pub struct Learned {
 /// From what an address was learned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
-pub enum How {
+pub enum AddressSource {
     /// The guest called itself so in ARP.
     Arp,
     /// The guest sent IPv4 from it.
@@ -38,30 +38,36 @@ pub enum How {
     Lease,
 }
 
-impl How {
+impl AddressSource {
     /// All of them.
-    pub const ALL: [How; 5] = [How::Arp, How::Ipv4, How::Offer, How::Ack, How::Lease];
+    pub const ALL: [AddressSource; 5] = [
+        AddressSource::Arp,
+        AddressSource::Ipv4,
+        AddressSource::Offer,
+        AddressSource::Ack,
+        AddressSource::Lease,
+    ];
 
     /// The word for it, in files and for people.
     pub fn word(self) -> &'static str {
         match self {
-            How::Arp => "arp",
-            How::Ipv4 => "ipv4",
-            How::Offer => "offer",
-            How::Ack => "ack",
-            How::Lease => "lease",
+            AddressSource::Arp => "arp",
+            AddressSource::Ipv4 => "ipv4",
+            AddressSource::Offer => "offer",
+            AddressSource::Ack => "ack",
+            AddressSource::Lease => "lease",
         }
     }
 
     /// What a word means.
-    pub fn of(word: &str) -> Option<How> {
-        How::ALL.into_iter().find(|how| how.word() == word)
+    pub fn of(word: &str) -> Option<AddressSource> {
+        AddressSource::ALL.into_iter().find(|how| how.word() == word)
     }
 }
 
 /// The addresses of one guest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Table(BTreeMap<Ipv4Addr, Learned>);
+pub struct GuestLeases(BTreeMap<Ipv4Addr, Learned>);
 
 /// What a grant changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +83,7 @@ pub enum Grant {
     Full,
 }
 
-impl Table {
+impl GuestLeases {
     /// The addresses in order, with what is known of them.
     pub fn iter(&self) -> impl Iterator<Item = (Ipv4Addr, &Learned)> {
         self.0.iter().map(|(address, learned)| (*address, learned))
@@ -136,7 +142,7 @@ impl Table {
         ended
     }
 
-    /// When [`Table::expire`] has something to do next.
+    /// When [`GuestLeases::expire`] has something to do next.
     pub fn deadline(&self) -> Option<Duration> {
         self.0.values().filter_map(|learned| learned.ends).min()
     }
@@ -151,12 +157,17 @@ mod tests {
     const B: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 
     fn until(ends: Option<u32>) -> Learned {
-        Learned { how: How::Lease, server: None, since: SECOND, ends: ends.map(|ends| SECOND * ends) }
+        Learned {
+            how: AddressSource::Lease,
+            server: None,
+            since: SECOND,
+            ends: ends.map(|ends| SECOND * ends),
+        }
     }
 
     #[test]
     fn a_renewal_lengthens_and_shortens_and_keeps_the_first_sight() {
-        let mut table = Table::default();
+        let mut table = GuestLeases::default();
         assert_eq!(table.grant(A, until(Some(100)), 1), Grant::New);
         let later = Learned { since: SECOND * 50, ..until(Some(200)) };
         assert_eq!(table.grant(A, later, 1), Grant::Renewed);
@@ -170,7 +181,7 @@ mod tests {
 
     #[test]
     fn a_lease_that_ends_leaves_the_others() {
-        let mut table = Table::default();
+        let mut table = GuestLeases::default();
         table.grant(A, until(Some(10)), 2);
         table.grant(B, until(None), 2);
         assert_eq!(table.deadline(), Some(SECOND * 10));
@@ -183,7 +194,7 @@ mod tests {
 
     #[test]
     fn a_full_table_renews_and_takes_no_more() {
-        let mut table = Table::default();
+        let mut table = GuestLeases::default();
         assert_eq!(table.grant(A, until(Some(10)), 1), Grant::New);
         assert_eq!(table.grant(B, until(Some(10)), 1), Grant::Full);
         assert_eq!(table.grant(A, until(Some(20)), 1), Grant::Renewed);

@@ -10,7 +10,7 @@ pub struct Link {
     /// What people call it today.
     pub name: String,
     /// What made it.
-    pub kind: Kind,
+    pub kind: LinkKind,
     /// The bridge (or bond) it is a port of.
     pub master: Option<u32>,
     /// Its Ethernet address, if it has one.
@@ -22,7 +22,7 @@ pub struct Link {
 /// What kind of device a link is, as far as filtering cares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Kind {
+pub enum LinkKind {
     /// A tun device that carries Ethernet frames.
     Tap,
     /// A macvtap on a lower device.
@@ -46,10 +46,10 @@ pub enum Kind {
     Other,
 }
 
-impl Kind {
+impl LinkKind {
     /// Whether what its guest sends goes out by it.
     pub fn is_reversed(self) -> bool {
-        matches!(self, Kind::Macvtap { .. })
+        matches!(self, LinkKind::Macvtap { .. })
     }
 }
 
@@ -91,7 +91,7 @@ impl LinkEvent {
     /// Whether the link is a bridge, so that its ports are concerned.
     pub fn is_about_a_bridge(&self) -> bool {
         let (LinkEvent::Appeared(link) | LinkEvent::Changed { new: link, .. } | LinkEvent::Gone(link)) = self;
-        link.kind == Kind::Bridge
+        link.kind == LinkKind::Bridge
     }
 }
 

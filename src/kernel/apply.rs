@@ -15,13 +15,13 @@ pub use reader::{Reader, Wanted};
 
 use crate::kernel::links;
 use crate::program::ir::observed::Observed;
-use crate::program::ir::{Bytes, Datum, Family, Name, SetType};
+use crate::program::ir::{Bytes, ElementValue, Family, Name, SetType};
 use crate::ruleset::layout;
 use crate::ruleset::nft::probe::{self, Features};
 use crate::ruleset::nft::read;
-use crate::ruleset::nft::reply::{Fault, Refusal};
+use crate::ruleset::nft::reply::{Refusal, RefusalCause};
 use crate::ruleset::nft::{Ownership, encode};
-use crate::ruleset::plan::{Change, Pause, Plan, Step};
+use crate::ruleset::plan::{Pause, Plan, Step, TableOperation};
 use deferred::Grace;
 pub use host::has_ipset;
 use socket::{Link, wait_for_packets_under_way};
@@ -316,7 +316,7 @@ impl Worker {
     /// A table that exists keeps the kind it has: an owner cannot be added to it. A new one is made as wanted.
     fn ownership(&mut self, plan: &Plan) -> impl Fn(Family) -> Ownership + use<> {
         let new = if self.features.owner_persist.is_yes() { self.wanted } else { Ownership::Shared };
-        let makes_table = |step: &Step| step.change == Change::AddTable;
+        let makes_table = |step: &Step| step.change == TableOperation::AddTable;
         let mut there = if plan.prepare.iter().chain(&plan.switch).any(makes_table) {
             read::tables(&mut self.link).unwrap_or_default()
         } else {
@@ -336,14 +336,14 @@ impl Worker {
 
 fn made_ipset(step: &Step) -> Option<(&Name, &SetType)> {
     match &step.change {
-        Change::AddSet(name, kind) if layout::is_ipset(name, kind) => Some((name, kind)),
+        TableOperation::AddSet(name, kind) if layout::is_ipset(name, kind) => Some((name, kind)),
         _ => None,
     }
 }
 
 /// The families whose table is deleted and created again in one batch.
 fn replaced(plan: &Plan) -> BTreeSet<Family> {
-    let deletes = plan.switch.iter().filter(|step| step.change == Change::DeleteTable);
+    let deletes = plan.switch.iter().filter(|step| step.change == TableOperation::DeleteTable);
     deletes.map(|step| step.family).collect()
 }
 
@@ -362,29 +362,29 @@ fn filled(step: Step, observed: &Observed, replaced_table: Replaced) -> Vec<Step
         return Vec::new();
     }
     let others = observed.families.values().filter_map(|table| table.sets.get(name));
-    let elements: BTreeMap<Bytes, Datum> = others.flat_map(|set| set.elements.clone()).collect();
-    let elements: Vec<(Bytes, Datum)> = elements.into_iter().collect();
+    let elements: BTreeMap<Bytes, ElementValue> = others.flat_map(|set| set.elements.clone()).collect();
+    let elements: Vec<(Bytes, ElementValue)> = elements.into_iter().collect();
     let is_empty = elements.is_empty();
-    let fill = Change::AddElements(name.clone(), kind.clone(), elements);
+    let fill = TableOperation::AddElements(name.clone(), kind.clone(), elements);
     let fill = (!is_empty).then_some(Step { family: step.family, change: fill });
     [step].into_iter().chain(fill).collect()
 }
 
 /// What takes away the chains and sets that steps made, in an order in which nothing is still referred to.
 fn removal_of(made: &[Step]) -> Vec<Step> {
-    let inverse = |pick: fn(&Change) -> Option<Change>| {
+    let inverse = |pick: fn(&TableOperation) -> Option<TableOperation>| {
         made.iter().filter_map(move |step| Some(Step { family: step.family, change: pick(&step.change)? }))
     };
     let flush = inverse(|change| match change {
-        Change::AddChain(name, _) => Some(Change::FlushChain(name.clone())),
+        TableOperation::AddChain(name, _) => Some(TableOperation::FlushChain(name.clone())),
         _ => None,
     });
     let sets = inverse(|change| match change {
-        Change::AddSet(name, _) => Some(Change::DeleteSet(name.clone())),
+        TableOperation::AddSet(name, _) => Some(TableOperation::DeleteSet(name.clone())),
         _ => None,
     });
     let chains = inverse(|change| match change {
-        Change::AddChain(name, _) => Some(Change::DeleteChain(name.clone())),
+        TableOperation::AddChain(name, _) => Some(TableOperation::DeleteChain(name.clone())),
         _ => None,
     });
     flush.chain(sets).chain(chains).collect()
@@ -416,7 +416,8 @@ impl Refused {
 
     /// Nothing was sent.
     pub fn unsent(what: &str, why: String) -> Refused {
-        let refusal = Refusal { step: None, what: what.into(), origin: None, fault: Fault::Unencodable(why) };
+        let refusal =
+            Refusal { step: None, what: what.into(), origin: None, fault: RefusalCause::Unencodable(why) };
         Refused { stage: Stage::Prepare, refusals: vec![refusal], retire_failures: Vec::new() }
     }
 }

@@ -1,14 +1,14 @@
 //! Captures: packet sockets, one for each guest whose address is learned → observations, sent over a channel.
 //!
 //! A socket hears nothing before its filter is attached and it is bound to its link by index, so that no frame of another
-//! link is ever taken for the guest's. It reads no faster than its [`Budget`] allows. It ends when its [`Capture`] is dropped,
+//! link is ever taken for the guest's. It reads no faster than its [`RateLimit`] allows. It ends when its [`Capture`] is dropped,
 //! when its link is gone, or when the channel's receiver is dropped. What a sighting means, `learning` decides.
 #![allow(unsafe_code)]
 
 use super::nfnetlink::attach;
 use crate::guest::bpf::{self, LONGEST};
-use crate::guest::frame::{self, Frame};
-use crate::guest::learning::{Budget, Mode};
+use crate::guest::frame::{self, SightedFrame};
+use crate::guest::learning::{LearningMode, RateLimit};
 use crate::guest::observation::{CaptureSpec, Observation};
 use afpacket::tokio::RawPacketStream;
 use rustix::net::netdevice::index_to_name;
@@ -76,8 +76,8 @@ fn open(spec: &CaptureSpec) -> io::Result<Socket> {
     let socket = Socket::new(Domain::PACKET, kind, Some(Protocol::from(0)))?;
     socket.set_recv_buffer_size(ROOM)?;
     match spec.mode {
-        Mode::Dhcp => attach(&socket, &bpf::dhcp(spec.mac, spec.side))?,
-        Mode::Any | Mode::None => attach(&socket, &bpf::any(spec.mac, spec.side))?,
+        LearningMode::Dhcp => attach(&socket, &bpf::dhcp(spec.mac, spec.side))?,
+        LearningMode::Any | LearningMode::None => attach(&socket, &bpf::any(spec.mac, spec.side))?,
     }
     bind(&socket, spec.link)?;
     Ok(socket)
@@ -118,7 +118,7 @@ impl Drop for Open {
 async fn capture(spec: CaptureSpec, mut socket: Open, to: mpsc::Sender<Observation>) {
     let Some(stream) = &mut socket.0 else { return };
     let begun = Instant::now();
-    let mut budget = Budget::new(begun.elapsed());
+    let mut budget = RateLimit::new(begun.elapsed());
     loop {
         while let Err(wait) = budget.spend(begun.elapsed()) {
             tokio::time::sleep(wait).await;
@@ -139,7 +139,10 @@ async fn capture(spec: CaptureSpec, mut socket: Open, to: mpsc::Sender<Observati
 }
 
 /// One frame, or none where it carries no observation. The buffer lives no longer than this call: a thousand captures share one stack.
-fn poll_frame(stream: &mut RawPacketStream, context: &mut Context<'_>) -> Poll<io::Result<Option<Frame>>> {
+fn poll_frame(
+    stream: &mut RawPacketStream,
+    context: &mut Context<'_>,
+) -> Poll<io::Result<Option<SightedFrame>>> {
     let mut bytes = [0; LONGEST as usize];
     let mut buffer = ReadBuf::new(&mut bytes);
     ready!(Pin::new(stream).poll_read(context, &mut buffer))?;

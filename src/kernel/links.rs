@@ -130,10 +130,10 @@ fn another(old: &Link, new: &Link) -> bool {
 mod tests {
     use super::LinkEvent::{Appeared, Changed, Gone};
     use super::*;
-    use crate::guest::link::Kind;
+    use crate::guest::link::LinkKind;
 
     fn link(index: u32, name: &str) -> Link {
-        Link { index, name: name.into(), kind: Kind::Tap, master: None, mac: None, up: true }
+        Link { index, name: name.into(), kind: LinkKind::Tap, master: None, mac: None, up: true }
     }
 
     fn dumped(links: &mut Links, lost: bool, all: &[Link]) -> Vec<LinkEvent> {
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn an_index_used_again_is_another_link() {
-        let bridge = Link { kind: Kind::Bridge, ..link(5, "vnet0") };
+        let bridge = Link { kind: LinkKind::Bridge, ..link(5, "vnet0") };
         let mut links = knowing(&[link(5, "vnet0")]);
         assert_eq!(links.told_new(bridge.clone()), [Gone(link(5, "vnet0")), Appeared(bridge)]);
     }

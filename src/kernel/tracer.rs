@@ -3,7 +3,7 @@
 //! Opening it switches the trace on; closing it, however the process ends, switches it off.
 
 use super::nfnetlink;
-use crate::ruleset::nft::reply::{Fault, Received, error, messages};
+use crate::ruleset::nft::reply::{Received, RefusalCause, error, messages};
 use crate::ruleset::nft::trace::{At, batch, event};
 use crate::ruleset::nft::traced::Traced;
 use rustix::net::{RecvFlags, SendFlags, SocketFlags, recv, send};
@@ -75,7 +75,7 @@ impl AsFd for Tracer {
 
 fn refusal(message: &Received<'_>) -> io::Result<()> {
     match error(message).map(|error| error.fault) {
-        Some(Fault::Kernel { errno, .. }) => Err(io::Error::from_raw_os_error(errno)),
+        Some(RefusalCause::Kernel { errno, .. }) => Err(io::Error::from_raw_os_error(errno)),
         _ => Ok(()),
     }
 }

@@ -15,10 +15,12 @@ pub use ip::{needs_bridge, refuses_to_guest};
 pub use notes::{Use, silenced, warnings};
 
 use crate::document::diag::Diagnostic;
-use crate::program::ir::{self, Action, Data, From, KeyType, Match, Name, Role, Set, SetRef, Verdict};
+use crate::program::ir::{
+    self, Action, KeySource, KeyType, Match, Name, Set, SetRef, SetRole, ValueType, Verdict,
+};
 use crate::program::name::SetName;
 use crate::program::resolve::Resolved;
-use crate::program::{IN, OUT, Program, Slot};
+use crate::program::{Direction, IN, OUT, Program, Slot};
 use imbl::OrdMap;
 use ip::{asks_for_connections, rejects_packets};
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,7 +29,7 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
     /// What the kernel can do.
-    pub features: Features,
+    pub features: Capabilities,
     /// Whether each rule of a filter counts the frames it matches.
     pub counters: bool,
     /// What becomes of packets that the host itself sends to a guest.
@@ -63,7 +65,7 @@ pub enum Part {
 
 /// What programs need to know of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Features {
+pub struct Capabilities {
     /// Two registers can be compared, so that a frame's fields can be.
     pub xor_registers: bool,
     /// A frame from the guest can be rejected with an answer.
@@ -75,12 +77,12 @@ pub struct Features {
     /// Where the frames are seen, which decides over some of the above.
     pub hooks: AttachPoint,
     /// What there is in the host's IP layer.
-    pub packets: Packets,
+    pub packets: PacketCapabilities,
 }
 
 /// What can be asked of packets in the host's IP layer; all else is as elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Packets {
+pub struct PacketCapabilities {
     /// There are rules for them at all.
     pub seen: bool,
     /// A packet from the guest can be rejected with an answer.
@@ -109,35 +111,28 @@ pub enum AttachPoint {
     Packets,
 }
 
-impl Features {
+impl Capabilities {
     /// A kernel that can do everything.
-    pub const ALL: Features = Features {
+    pub const ALL: Capabilities = Capabilities {
         xor_registers: true,
         reject: true,
         state: true,
         limit: true,
         hooks: AttachPoint::Bridge,
-        packets: Packets { seen: true, reject: true, state: true, limit: true },
+        packets: PacketCapabilities { seen: true, reject: true, state: true, limit: true },
     };
 
     /// What is left of it there: a device's own hooks know no connections and send no answers.
-    pub fn at(self, hooks: AttachPoint) -> Features {
-        let Packets { reject, state, limit, .. } = self.packets;
+    pub fn at(self, hooks: AttachPoint) -> Capabilities {
+        let PacketCapabilities { reject, state, limit, .. } = self.packets;
         match hooks {
-            AttachPoint::Bridge => Features { hooks, ..self },
-            AttachPoint::Packets => Features { reject, state, limit, hooks, ..self },
+            AttachPoint::Bridge => Capabilities { hooks, ..self },
+            AttachPoint::Packets => Capabilities { reject, state, limit, hooks, ..self },
             AttachPoint::Device | AttachPoint::Macvtap | AttachPoint::Port | AttachPoint::Routed => {
-                Features { reject: false, state: false, limit: false, hooks, ..self }
+                Capabilities { reject: false, state: false, limit: false, hooks, ..self }
             }
         }
     }
-}
-
-/// The way of a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Way {
-    FromGuest,
-    ToGuest,
 }
 
 /// What the parts of one program have in common while it is made.
@@ -146,8 +141,8 @@ struct Build<'a> {
     options: Options,
     part: Part,
     program: Program,
-    /// How many sets count connections of frames of each way.
-    counting: BTreeMap<Way, usize>,
+    /// How many sets count connections of frames of each direction.
+    counting: BTreeMap<Direction, usize>,
     diagnostics: Vec<Diagnostic>,
 }
 
@@ -174,8 +169,8 @@ pub fn compile_part(resolved: &Resolved, options: &Options, part: Part) -> Resul
         counting: BTreeMap::new(),
         diagnostics: Vec::new(),
     };
-    for way in [Way::FromGuest, Way::ToGuest] {
-        build.add_way(way);
+    for direction in [Direction::Out, Direction::In] {
+        build.add_direction(direction);
     }
     let mut program = build.program;
     prune(&mut program);
@@ -274,7 +269,7 @@ fn prune(program: &mut Program) {
 fn targets(action: &Action) -> Vec<Name> {
     match action {
         Action::Jump(chain) | Action::Goto(chain) => vec![chain.clone()],
-        Action::Branch(_, map) => {
+        Action::AnonymousVmap(_, map) => {
             let chain = |verdict: &Verdict| match verdict {
                 Verdict::Jump(chain) | Verdict::Goto(chain) => Some(chain.clone()),
                 Verdict::Accept | Verdict::Drop => None,
@@ -294,20 +289,12 @@ fn set_name(part: &Match) -> Option<Name> {
     }
 }
 
-impl Way {
-    /// The chain that takes the frames of this way, and the beginning of the names of all others.
-    fn chain(self) -> &'static str {
-        match self {
-            Way::FromGuest => OUT,
-            Way::ToGuest => IN,
-        }
-    }
-
+impl Direction {
     /// Where the index of the guest's interface is read.
-    fn index(self) -> From {
+    fn index(self) -> KeySource {
         match self {
-            Way::FromGuest => From::Iif,
-            Way::ToGuest => From::Oif,
+            Direction::Out => KeySource::Iif,
+            Direction::In => KeySource::Oif,
         }
     }
 
@@ -336,15 +323,22 @@ impl Build<'_> {
     }
 
     /// A new set that counts connections of each guest by address.
-    fn connections(&mut self, way: Way, kind: KeyType) -> Name {
-        let number = self.counting.entry(way).or_default();
+    fn connections(&mut self, direction: Direction, kind: KeyType) -> Name {
+        let number = self.counting.entry(direction).or_default();
         *number += 1;
-        let name = way.name(&format!("connections-{number}"));
+        let name = direction.name(&format!("connections-{number}"));
         self.program.sets.insert(name.clone(), set(vec![KeyType::IfIndex, kind], true));
         name
     }
 }
 
 fn set(key: Vec<KeyType>, dynamic: bool) -> Set {
-    Set { key, data: Data::None, role: Role::Foreign, dynamic, counted: false, elements: OrdMap::new() }
+    Set {
+        key,
+        data: ValueType::None,
+        role: SetRole::Foreign,
+        dynamic,
+        counted: false,
+        elements: OrdMap::new(),
+    }
 }

@@ -13,9 +13,9 @@ use load::Register;
 
 use crate::program::Program;
 use crate::program::ir::lower::{LoweredRule, Op, kernel_states, lower};
-use crate::program::ir::operand::{Operand, Source};
+use crate::program::ir::operand::{LoadSource, Operand};
 use crate::program::ir::{
-    Action, Bytes, CtDirection, Datum, Family, Match, Name, Rule, Set, SetRef, Table, Verdict,
+    Action, Bytes, CtDirection, ElementValue, Family, Match, Name, Rule, Set, SetRef, Table, Verdict,
 };
 use imbl::OrdMap;
 use std::collections::{BTreeMap, BTreeSet};
@@ -77,9 +77,9 @@ impl From<Option<Connection>> for Tracking {
 
 /// Chains and sets, ready to be walked.
 #[derive(Clone, Debug, Default)]
-pub struct Rules<'a> {
+pub struct Evaluator<'a> {
     chains: BTreeMap<&'a str, Vec<Ready<'a>>>,
-    sets: BTreeMap<&'a str, Elements<'a>>,
+    sets: BTreeMap<&'a str, SetContents<'a>>,
     connections: BTreeMap<(Name, Bytes), u32>,
 }
 
@@ -90,9 +90,9 @@ struct Ready<'a> {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Elements<'a> {
+enum SetContents<'a> {
     Values(&'a BTreeSet<Bytes>),
-    Table(&'a OrdMap<Bytes, Datum>),
+    Table(&'a OrdMap<Bytes, ElementValue>),
     /// Filled by the rules that count, with whatever key is asked for.
     Counts,
 }
@@ -116,12 +116,12 @@ pub struct Walked<'a> {
     /// The rule that gave it.
     pub rule: Option<&'a Rule>,
     /// Every rule tried, in order; empty unless it was asked for.
-    pub path: Vec<Step<'a>>,
+    pub path: Vec<TriedRule<'a>>,
 }
 
 /// One rule that was tried.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Step<'a> {
+pub struct TriedRule<'a> {
     /// In which chain.
     pub chain: &'a str,
     /// The rule.
@@ -135,26 +135,26 @@ const CHAINS: usize = 10_000;
 /// How deep the kernel lets chains jump (`NFT_JUMP_STACK_SIZE`).
 const DEPTH: usize = 16;
 
-impl<'a> Rules<'a> {
+impl<'a> Evaluator<'a> {
     /// Those of a table.
-    pub fn of_table(family: Family, table: &'a Table) -> Rules<'a> {
+    pub fn of_table(family: Family, table: &'a Table) -> Evaluator<'a> {
         let chains = table.chains.iter().map(|(name, chain)| (&**name, ready(family, &chain.rules)));
         let elements =
-            |set: &'a Set| if set.dynamic { Elements::Counts } else { Elements::Table(&set.elements) };
+            |set: &'a Set| if set.dynamic { SetContents::Counts } else { SetContents::Table(&set.elements) };
         let sets = table.sets.iter().map(|(name, set)| (&**name, elements(set)));
-        Rules { chains: chains.collect(), sets: sets.collect(), connections: BTreeMap::new() }
+        Evaluator { chains: chains.collect(), sets: sets.collect(), connections: BTreeMap::new() }
     }
 
     /// Those of a program that sits in no table yet, with the elements of the sets that it reads; an absent set is empty.
-    pub fn of_program(program: &'a Program, sets: &'a BTreeMap<Name, BTreeSet<Bytes>>) -> Rules<'a> {
+    pub fn of_program(program: &'a Program, sets: &'a BTreeMap<Name, BTreeSet<Bytes>>) -> Evaluator<'a> {
         let chains = program.chains.iter().map(|(name, rules)| (&**name, ready(Family::Bridge, rules)));
-        let counts = program.sets.keys().map(|name| (&**name, Elements::Counts));
-        let sets = sets.iter().map(|(name, values)| (&**name, Elements::Values(values))).chain(counts);
-        Rules { chains: chains.collect(), sets: sets.collect(), connections: BTreeMap::new() }
+        let counts = program.sets.keys().map(|name| (&**name, SetContents::Counts));
+        let sets = sets.iter().map(|(name, values)| (&**name, SetContents::Values(values))).chain(counts);
+        Evaluator { chains: chains.collect(), sets: sets.collect(), connections: BTreeMap::new() }
     }
 
     /// With connections counted in dynamic sets, by set and key; what is absent counts one.
-    pub fn with_connections(mut self, connections: BTreeMap<(Name, Bytes), u32>) -> Rules<'a> {
+    pub fn with_connections(mut self, connections: BTreeMap<(Name, Bytes), u32>) -> Evaluator<'a> {
         self.connections = connections;
         self
     }
@@ -177,7 +177,7 @@ impl<'a> Rules<'a> {
         (0..terms.len()).filter(|at| !matches!(walk.says(&terms[*at].test), Said::Yes)).collect()
     }
 
-    fn walk(&self, chain: &str, frame: Frame<'_>, path: Option<Vec<Step<'a>>>) -> Walked<'a> {
+    fn walk(&self, chain: &str, frame: Frame<'_>, path: Option<Vec<TriedRule<'a>>>) -> Walked<'a> {
         let headers = Headers::of(frame.bytes, frame.tag);
         let mut walk = Walk { rules: self, frame, headers, path, chains: 0 };
         let (end, rule) = walk.from(chain).map_or((None, None), |(end, rule)| (Some(end), Some(rule)));
@@ -194,10 +194,10 @@ fn ready<'a>(family: Family, rules: &'a [Rule]) -> Vec<Ready<'a>> {
 }
 
 struct Walk<'s, 'a, 'f> {
-    rules: &'s Rules<'a>,
+    rules: &'s Evaluator<'a>,
     frame: Frame<'f>,
     headers: Headers,
-    path: Option<Vec<Step<'a>>>,
+    path: Option<Vec<TriedRule<'a>>>,
     chains: usize,
 }
 
@@ -261,7 +261,7 @@ impl<'s, 'a> Walk<'s, 'a, '_> {
         let failed = said.into_iter().find(|(_, said)| says_no(said));
         let rule = ready.rule;
         if let Some(path) = &mut self.path {
-            path.push(Step { chain, rule, failed: failed.as_ref().map(|(at, _)| *at) });
+            path.push(TriedRule { chain, rule, failed: failed.as_ref().map(|(at, _)| *at) });
         }
         failed.map_or(Said::Yes, |(_, said)| said)
     }
@@ -274,15 +274,15 @@ impl<'s, 'a> Walk<'s, 'a, '_> {
             Action::Return => Onward::Back,
             Action::Goto(chain) => Onward::Goto(chain),
             Action::Jump(chain) => Onward::Jump(chain),
-            Action::Branch(_, map) => self
+            Action::AnonymousVmap(_, map) => self
                 .tuple(&ready.lowered.keys)
                 .and_then(|key| map.get(key.bytes()))
                 .map_or(Onward::Next, toward),
-            Action::Dispatch(_, map) => self.dispatch(map, &ready.lowered.keys),
+            Action::Vmap(_, map) => self.dispatch(map, &ready.lowered.keys),
             Action::Continue
             | Action::SetZone(..)
             | Action::Zone(_)
-            | Action::Untracked
+            | Action::Notrack
             | Action::Mark(_)
             | Action::Trace
             | Action::Count(..)
@@ -291,10 +291,10 @@ impl<'s, 'a> Walk<'s, 'a, '_> {
     }
 
     fn dispatch(&self, map: &str, keys: &[Operand]) -> Onward<'a> {
-        let Some(Elements::Table(elements)) = self.rules.sets.get(map) else { return Onward::Next };
+        let Some(SetContents::Table(elements)) = self.rules.sets.get(map) else { return Onward::Next };
         let found = self.tuple(keys).and_then(|key| elements.get(key.bytes()));
         match found {
-            Some(Datum::Jump(chain)) => Onward::Goto(chain),
+            Some(ElementValue::Jump(chain)) => Onward::Goto(chain),
             _ => Onward::Next,
         }
     }
@@ -337,8 +337,8 @@ impl<'s, 'a> Walk<'s, 'a, '_> {
     fn has_prefix(&self, left: &Operand, value: &[u8], bits: u32) -> Option<bool> {
         let start = value.get(..bits as usize / 8).filter(|_| bits > 0 && bits.is_multiple_of(8));
         match (left.source, start) {
-            (Source::Payload { base, offset, .. }, Some(start)) => {
-                let source = Source::Payload { base, offset, length: start.len() as u32 };
+            (LoadSource::Payload { base, offset, .. }, Some(start)) => {
+                let source = LoadSource::Payload { base, offset, length: start.len() as u32 };
                 let shorter = Operand { source, mask: None, ..left.clone() };
                 Some(self.load(&shorter)?.bytes() == start)
             }
@@ -361,9 +361,9 @@ impl<'s, 'a> Walk<'s, 'a, '_> {
         match set {
             SetRef::Anonymous(_, elements) => elements.contains(key),
             SetRef::Named(name) => match self.rules.sets.get(&**name) {
-                Some(Elements::Values(values)) => values.contains(key),
-                Some(Elements::Table(elements)) => elements.contains_key(key),
-                Some(Elements::Counts) => true,
+                Some(SetContents::Values(values)) => values.contains(key),
+                Some(SetContents::Table(elements)) => elements.contains_key(key),
+                Some(SetContents::Counts) => true,
                 None => false,
             },
         }

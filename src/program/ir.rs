@@ -69,7 +69,7 @@ pub struct Chain {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Hook {
     /// At which turn of the packet's way.
-    pub point: Point,
+    pub point: HookPoint,
     /// Its turn among others there.
     pub priority: i32,
     /// The device, in the netdev family.
@@ -80,7 +80,7 @@ pub struct Hook {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[expect(missing_docs, reason = "the names are nftables'")]
 #[non_exhaustive]
-pub enum Point {
+pub enum HookPoint {
     Prerouting,
     Input,
     Forward,
@@ -96,15 +96,15 @@ pub struct Set {
     /// The types of its key, concatenated where there are several.
     pub key: Vec<KeyType>,
     /// Sets hold nothing else; maps hold verdicts or numbers.
-    pub data: Data,
+    pub data: ValueType,
     /// What it is for, which decides when a change of it may be seen.
-    pub role: Role,
+    pub role: SetRole,
     /// Filled by rules (`connlimit`) instead of by us.
     pub dynamic: bool,
     /// Whether each element counts the frames that are looked up and found.
     pub counted: bool,
     /// Keys, each concatenated by [`concat()`], with the map's data.
-    pub elements: OrdMap<Bytes, Datum>,
+    pub elements: OrdMap<Bytes, ElementValue>,
 }
 
 /// What kind of set or map something is.
@@ -113,7 +113,7 @@ pub struct SetType {
     /// The types of its key.
     pub key: Vec<KeyType>,
     /// What it maps to.
-    pub data: Data,
+    pub data: ValueType,
     /// Filled by rules.
     pub dynamic: bool,
     /// Each element counts.
@@ -123,7 +123,7 @@ pub struct SetType {
 /// What a set or map maps to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
-pub enum Data {
+pub enum ValueType {
     /// A plain set.
     None,
     /// A verdict map.
@@ -135,7 +135,7 @@ pub enum Data {
 /// What one element maps to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
-pub enum Datum {
+pub enum ElementValue {
     /// An element of a plain set.
     None,
     /// Into this chain, and back if it should ever say nothing.
@@ -147,7 +147,7 @@ pub enum Datum {
 /// What the elements of a set decide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
-pub enum Role {
+pub enum SetRole {
     /// Which interfaces are bound and which program their frames enter: changed by a switch alone.
     Dispatch,
     /// The values of a variable of each bound interface; the key begins with the interface's index.
@@ -202,14 +202,14 @@ pub struct Rule {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tally {
     /// Whose interface it is.
-    pub by: Interface,
+    pub by: MetaInterface,
     /// What it is counted as ([`Origin::id`]), or 0 where no rule of a filter dropped it.
     pub id: u32,
 }
 
 /// One of the two interfaces of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Interface {
+pub enum MetaInterface {
     /// The one it came in by.
     In,
     /// The one it goes out by.
@@ -314,7 +314,7 @@ pub enum CtDirection {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
     /// What is read.
-    pub from: From,
+    pub from: KeySource,
     /// The bits that count; a field's own mask is applied without being named here.
     pub mask: Option<Bytes>,
 }
@@ -322,7 +322,7 @@ pub struct Key {
 /// What can be read of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
-pub enum From {
+pub enum KeySource {
     /// A header field.
     Field(Field),
     /// The index of the interface it came in by (`meta iif`).
@@ -377,15 +377,15 @@ pub enum Action {
     /// Into a chain for good.
     Goto(Name),
     /// Whatever a named verdict map says of the keys; on with the next rule where it says nothing.
-    Dispatch(Vec<Key>, Name),
+    Vmap(Vec<Key>, Name),
     /// Jump or goto whichever chain a constant map says; on with the next rule where it says nothing.
-    Branch(Key, BTreeMap<Bytes, Verdict>),
+    AnonymousVmap(Key, BTreeMap<Bytes, Verdict>),
     /// Give the frame the conntrack zone that a named map says.
     SetZone(Vec<Key>, Name),
-    /// Give the frame this conntrack zone. It undoes [`Action::Untracked`] for what tracks the frame later.
+    /// Give the frame this conntrack zone. It undoes [`Action::Notrack`] for what tracks the frame later.
     Zone(u16),
     /// Keep conntrack off the frame.
-    Untracked,
+    Notrack,
     /// Give the frame this mark.
     Mark(u32),
     /// Have the kernel report every rule that the frame meets from here on.
@@ -442,18 +442,18 @@ impl KeyType {
 
 impl Key {
     /// All bits of what is read.
-    pub fn new(from: From) -> Key {
+    pub fn new(from: KeySource) -> Key {
         Key { from, mask: None }
     }
 
     /// All bits of a header field.
     pub fn field(field: Field) -> Key {
-        Key::new(From::Field(field))
+        Key::new(KeySource::Field(field))
     }
 
     /// Some bits of a header field.
     pub fn masked(field: Field, mask: &[u8]) -> Key {
-        Key { from: From::Field(field), mask: Some(mask.into()) }
+        Key { from: KeySource::Field(field), mask: Some(mask.into()) }
     }
 }
 
@@ -464,12 +464,12 @@ impl Rule {
     }
 }
 
-impl Interface {
+impl MetaInterface {
     /// Where its index is read.
-    pub fn index(self) -> From {
+    pub fn index(self) -> KeySource {
         match self {
-            Interface::In => From::Iif,
-            Interface::Out => From::Oif,
+            MetaInterface::In => KeySource::Iif,
+            MetaInterface::Out => KeySource::Oif,
         }
     }
 }
@@ -478,12 +478,12 @@ impl Tally {
     /// The chain that counts the frames of a rule with this action; none where it lets frames pass.
     pub fn chain(self, action: &Action) -> Option<&'static str> {
         Some(match (action, self.by) {
-            (Action::Drop, Interface::In) => "drop-iif",
-            (Action::Drop, Interface::Out) => "drop-oif",
-            (Action::Reject(Reject::PortUnreachable), Interface::In) => "reject-iif",
-            (Action::Reject(Reject::PortUnreachable), Interface::Out) => "reject-oif",
-            (Action::Reject(Reject::TcpReset), Interface::In) => "reset-iif",
-            (Action::Reject(Reject::TcpReset), Interface::Out) => "reset-oif",
+            (Action::Drop, MetaInterface::In) => "drop-iif",
+            (Action::Drop, MetaInterface::Out) => "drop-oif",
+            (Action::Reject(Reject::PortUnreachable), MetaInterface::In) => "reject-iif",
+            (Action::Reject(Reject::PortUnreachable), MetaInterface::Out) => "reject-oif",
+            (Action::Reject(Reject::TcpReset), MetaInterface::In) => "reset-iif",
+            (Action::Reject(Reject::TcpReset), MetaInterface::Out) => "reset-oif",
             _ => return None,
         })
     }

@@ -19,7 +19,7 @@ pub use walk::{has_loop, introduces_loop};
 use crate::document::diag::{Code, Diagnostic};
 use crate::document::field::Field;
 use crate::document::filter::schema::{Layer, Protocol};
-use crate::document::filter::{Action, Direction, Filter, Side};
+use crate::document::filter::{AddressEnd, Filter, RuleAction, RuleDirection};
 use crate::document::vars::{Access, Index, Lookup, Scope, Vars};
 use crate::program::ir::{Bytes, KeyType, Origin};
 use crate::program::{Slot, SlotPart};
@@ -33,11 +33,11 @@ pub struct Resolved {
     /// The root filter's name.
     pub filter: String,
     /// The root chain of the Ethernet layer, in order.
-    pub root: Vec<Step>,
+    pub root: Vec<RootItem>,
     /// The rules of each chain that the root chain jumps to, in order.
-    pub chains: BTreeMap<String, Vec<Rule>>,
+    pub chains: BTreeMap<String, Vec<ResolvedRule>>,
     /// The rules of the IP layer, which knows no chains, in order.
-    pub ip: Vec<Rule>,
+    pub ip: Vec<ResolvedRule>,
     /// Every variable that a rule reads.
     pub reads: BTreeSet<String>,
     /// Those whose values are constants of the rules, in some rule at least.
@@ -46,20 +46,20 @@ pub struct Resolved {
 
 /// One place of the Ethernet layer's root chain.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Step {
+pub enum RootItem {
     /// A rule.
-    Rule(Rule),
+    Rule(ResolvedRule),
     /// A jump to this chain.
     Chain(String),
 }
 
 /// A rule whose variables are constants or slots.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Rule {
+pub struct ResolvedRule {
     /// What happens to a frame that meets all conditions.
-    pub action: Action,
+    pub action: RuleAction,
     /// Which frames it looks at.
-    pub direction: Direction,
+    pub direction: RuleDirection,
     /// False where connection tracking is turned off.
     pub statematch: bool,
     /// The protocol of its frames; none for all frames.
@@ -79,14 +79,14 @@ pub enum Condition {
     /// None of these holds.
     NoneOf(Vec<Predicate>),
     /// The fields, taken together, are one of the members.
-    Member(Vec<Part>, Members),
+    Member(Vec<MemberField>, Members),
     /// The field is none of the values that each member of the program puts into the slot.
-    NoMember(Part, Slot),
+    NoMember(MemberField, Slot),
 }
 
 /// One field of a [`Condition::Member`].
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Part {
+pub struct MemberField {
     /// The field.
     pub field: Field,
     /// The type of its values.
@@ -147,7 +147,7 @@ pub enum Predicate {
     ConnLimit(u32),
     /// The address of the first side is in the set of this name. A set has one dimension here; as with ipset
     /// itself, sides beyond those of the set mean nothing.
-    Ipset(String, Vec<Side>),
+    Ipset(String, Vec<AddressEnd>),
     /// All of these hold.
     All(Vec<Predicate>),
 }
@@ -162,13 +162,13 @@ pub enum Mode {
 }
 
 /// Reads the definition of a filter by name.
-pub type Library<'a> = &'a dyn Fn(&str) -> Option<Arc<Filter>>;
+pub type FilterLookup<'a> = &'a dyn Fn(&str) -> Option<Arc<Filter>>;
 
 /// The filter `root` of the library for a binding with these variables.
 ///
 /// Fails with all variables that are missing, or with everything that cannot be enforced as it is written.
 pub fn resolve(
-    library: Library<'_>,
+    library: FilterLookup<'_>,
     root: &str,
     vars: &Vars,
     mode: Mode,
@@ -183,12 +183,12 @@ pub fn resolve(
 
 /// The filter `root` of the library with samples for variables that no parameter gives: fails with what an
 /// interface would be refused for whatever its variables are.
-pub fn check(library: Library<'_>, root: &str) -> Result<Resolved, Vec<Diagnostic>> {
+pub fn check(library: FilterLookup<'_>, root: &str) -> Result<Resolved, Vec<Diagnostic>> {
     with_samples(library, root, &Vars::default())
 }
 
 /// The filter `root` of the library for a binding with these variables, and samples for those that are missing.
-pub fn with_samples(library: Library<'_>, root: &str, vars: &Vars) -> Result<Resolved, Vec<Diagnostic>> {
+pub fn with_samples(library: FilterLookup<'_>, root: &str, vars: &Vars) -> Result<Resolved, Vec<Diagnostic>> {
     let instances = walk::walk(library, root, vars)?;
     let instances: Vec<Instance> = instances.into_iter().map(sample::sampled).collect();
     expanded(root, &instances, None)
@@ -221,9 +221,9 @@ fn accesses(instance: &Instance) -> impl Iterator<Item = &Access> {
 }
 
 /// The variables of a rule that are not, each time it reads them, part of a slot.
-fn constants(instance: &Instance, expanded: Option<&Rule>) -> BTreeSet<String> {
+fn constants(instance: &Instance, expanded: Option<&ResolvedRule>) -> BTreeSet<String> {
     let parts: Vec<&SlotPart> =
-        expanded.into_iter().flat_map(Rule::slots).flat_map(|slot| &slot.parts).collect();
+        expanded.into_iter().flat_map(ResolvedRule::slots).flat_map(|slot| &slot.parts).collect();
     let in_slots = |name: &str| parts.iter().filter(|part| part.variable == name).count();
     let read = |name: &str| accesses(instance).filter(|access| access.name == name).count();
     accesses(instance).map(|access| access.name.clone()).filter(|name| read(name) > in_slots(name)).collect()
@@ -231,7 +231,7 @@ fn constants(instance: &Instance, expanded: Option<&Rule>) -> BTreeSet<String> {
 
 /// The variables that the filter tree reads and these variables do not hold, in order. An interface's
 /// address can be learned when exactly `$IP` is missing.
-pub fn missing(library: Library<'_>, root: &str, vars: &Vars) -> Result<Vec<Access>, Vec<Diagnostic>> {
+pub fn missing(library: FilterLookup<'_>, root: &str, vars: &Vars) -> Result<Vec<Access>, Vec<Diagnostic>> {
     Ok(lacking(&walk::walk(library, root, vars)?).into_iter().collect())
 }
 
@@ -262,26 +262,27 @@ fn is_available(access: &Access, vars: &Scope) -> bool {
 
 /// Rules of the root chain and the jumps to others by priority, a jump before rules of the same one; rules
 /// of a chain by their own; document order for ties. A chain's priority is that of the first filter seen in it.
-fn arrange(root: &str, placed: Vec<(&Instance, Rule)>) -> Resolved {
-    let ethernet = |rule: &Rule| rule.protocol.is_none_or(|protocol| protocol.layer == Layer::Ethernet);
+fn arrange(root: &str, placed: Vec<(&Instance, ResolvedRule)>) -> Resolved {
+    let ethernet =
+        |rule: &ResolvedRule| rule.protocol.is_none_or(|protocol| protocol.layer == Layer::Ethernet);
     let (link, mut ip): (Vec<_>, Vec<_>) = placed.into_iter().partition(|(_, rule)| ethernet(rule));
     ip.sort_by_key(|(instance, _)| (!instance.in_root(), instance.rule.priority));
 
-    let mut steps: Vec<((i32, bool), Step)> = Vec::new();
-    let mut chains: BTreeMap<String, Vec<(i32, Rule)>> = BTreeMap::new();
+    let mut steps: Vec<((i32, bool), RootItem)> = Vec::new();
+    let mut chains: BTreeMap<String, Vec<(i32, ResolvedRule)>> = BTreeMap::new();
     for (instance, rule) in link {
         let chain = &instance.filter.chain;
         if instance.in_root() {
-            steps.push(((instance.rule.priority, true), Step::Rule(rule)));
+            steps.push(((instance.rule.priority, true), RootItem::Rule(rule)));
             continue;
         }
         if !chains.contains_key(chain) {
-            steps.push(((instance.filter.priority, false), Step::Chain(chain.clone())));
+            steps.push(((instance.filter.priority, false), RootItem::Chain(chain.clone())));
         }
         chains.entry(chain.clone()).or_default().push((instance.rule.priority, rule));
     }
     steps.sort_by_key(|(key, _)| *key);
-    let in_order = |mut rules: Vec<(i32, Rule)>| {
+    let in_order = |mut rules: Vec<(i32, ResolvedRule)>| {
         rules.sort_by_key(|(priority, _)| *priority);
         rules.into_iter().map(|(_, rule)| rule).collect::<Vec<_>>()
     };
@@ -297,20 +298,20 @@ fn arrange(root: &str, placed: Vec<(&Instance, Rule)>) -> Resolved {
 
 impl Resolved {
     /// All of its rules.
-    pub fn rules(&self) -> impl Iterator<Item = &Rule> {
+    pub fn rules(&self) -> impl Iterator<Item = &ResolvedRule> {
         self.root_rules().chain(self.chains.values().flatten()).chain(&self.ip)
     }
 
     /// Those of the Ethernet layer's root chain.
-    pub fn root_rules(&self) -> impl Iterator<Item = &Rule> {
+    pub fn root_rules(&self) -> impl Iterator<Item = &ResolvedRule> {
         self.root.iter().filter_map(|step| match step {
-            Step::Rule(rule) => Some(rule),
-            Step::Chain(_) => None,
+            RootItem::Rule(rule) => Some(rule),
+            RootItem::Chain(_) => None,
         })
     }
 }
 
-impl Rule {
+impl ResolvedRule {
     fn slots(&self) -> impl Iterator<Item = &Slot> {
         self.conditions.iter().filter_map(|condition| match condition {
             Condition::Member(_, Members::Slot(slot)) | Condition::NoMember(_, slot) => Some(slot),

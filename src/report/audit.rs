@@ -12,10 +12,10 @@ use crate::document::diag::Diagnostic;
 use crate::document::filter::state;
 use crate::document::mac::Mac;
 use crate::document::vars::Vars;
-use crate::program::compile::{Features, HostToGuest, Options, compile, silenced};
-use crate::program::eval::{Connection, End, Frame, Port, Rules, Tracking};
+use crate::program::compile::{Capabilities, HostToGuest, Options, compile, silenced};
+use crate::program::eval::{Connection, End, Evaluator, Frame, Port, Tracking};
 use crate::program::ir::CtDirection;
-use crate::program::resolve::{Library, Resolved, check, with_samples};
+use crate::program::resolve::{FilterLookup, Resolved, check, with_samples};
 use crate::program::{OUT, Program};
 use crate::report::explain::summary;
 use std::collections::BTreeMap;
@@ -63,7 +63,7 @@ const FOREIGN_IPV6S: [Ipv6Addr; 2] =
 const PEER: Mac = Mac([2, 0, 0, 0, 0, 1]);
 
 /// All that is found, as warnings.
-pub fn audit(library: Library<'_>, root: &str) -> Result<Vec<Diagnostic>, Vec<Diagnostic>> {
+pub fn audit(library: FilterLookup<'_>, root: &str) -> Result<Vec<Diagnostic>, Vec<Diagnostic>> {
     let (resolved, program) = prepared(library, root)?;
     let mut found: Vec<Diagnostic> = shadow::unreached(library, &resolved, &program)
         .into_iter()
@@ -86,7 +86,7 @@ pub fn audit(library: Library<'_>, root: &str) -> Result<Vec<Diagnostic>, Vec<Di
 }
 
 /// The first rule of the IP layer that no frame reaches because a rule of the Ethernet layer refuses all of them.
-pub fn behind_ethernet(library: Library<'_>, root: &str) -> Option<Diagnostic> {
+pub fn behind_ethernet(library: FilterLookup<'_>, root: &str) -> Option<Diagnostic> {
     let (resolved, program) = prepared(library, root).ok()?;
     let unreached = shadow::unreached(library, &resolved, &program).into_iter();
     let mut behind = unreached.filter(|(_, taker)| taker.in_other_layer);
@@ -129,7 +129,7 @@ fn disguise(root: &str, witnesses: &[Witness]) -> Option<Diagnostic> {
 
 /// What an administrator should know when a filter is defined or bound, in a kernel that can do as much as this: where
 /// libvirt's usual driver would let other frames through, and what is dropped though it should be answered.
-pub fn notices(library: Library<'_>, root: &str, options: &Options) -> Vec<Diagnostic> {
+pub fn notices(library: FilterLookup<'_>, root: &str, options: &Options) -> Vec<Diagnostic> {
     let Ok(resolved) = check(library, root) else { return Vec::new() };
     let mut notices = differences::open_ends(root, &resolved);
     notices.extend(silenced(&resolved, options.features));
@@ -137,11 +137,11 @@ pub fn notices(library: Library<'_>, root: &str, options: &Options) -> Vec<Diagn
 }
 
 /// One frame for each disguise that a guest with this filter can put on.
-pub fn witnesses(library: Library<'_>, root: &str) -> Result<Vec<Witness>, Vec<Diagnostic>> {
+pub fn witnesses(library: FilterLookup<'_>, root: &str) -> Result<Vec<Witness>, Vec<Diagnostic>> {
     prepared(library, root).map(|(_, program)| witnesses_of(&program))
 }
 
-fn prepared(library: Library<'_>, root: &str) -> Result<(Resolved, Program), Vec<Diagnostic>> {
+fn prepared(library: FilterLookup<'_>, root: &str) -> Result<(Resolved, Program), Vec<Diagnostic>> {
     let mut vars = Vars::default();
     let own = [("MAC", MAC.to_string()), ("IP", IP.to_string()), ("IPV6", IPV6.to_string())];
     own.into_iter().for_each(|(name, value)| vars.push(name, value));
@@ -149,7 +149,7 @@ fn prepared(library: Library<'_>, root: &str) -> Result<(Resolved, Program), Vec
     // Rules that count are never made into one, nor left out for doing nothing.
     let program = compile(
         &resolved,
-        &Options { features: Features::ALL, counters: true, host_to_guest: HostToGuest::Pass },
+        &Options { features: Capabilities::ALL, counters: true, host_to_guest: HostToGuest::Pass },
     )?;
     Ok((resolved, program))
 }
@@ -157,7 +157,7 @@ fn prepared(library: Library<'_>, root: &str) -> Result<(Resolved, Program), Vec
 fn witnesses_of(program: &Program) -> Vec<Witness> {
     // The sets of a program with constants belong to others and are empty.
     let sets = BTreeMap::new();
-    let rules = Rules::of_program(program, &sets);
+    let rules = Evaluator::of_program(program, &sets);
     let mut found: BTreeMap<SpoofedField, Vec<u8>> = BTreeMap::new();
     for (disguise, bytes) in spoofed_frames() {
         if !found.contains_key(&disguise) && passes(&rules, &bytes) {
@@ -168,7 +168,7 @@ fn witnesses_of(program: &Program) -> Vec<Witness> {
 }
 
 /// The first frame of a connection, or the guest's answer in one that others opened.
-fn passes(rules: &Rules<'_>, bytes: &[u8]) -> bool {
+fn passes(rules: &Evaluator<'_>, bytes: &[u8]) -> bool {
     let of = |state, direction| Tracking::Connection(Connection { state, direction });
     let states = [
         Tracking::Unknown,

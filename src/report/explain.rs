@@ -10,18 +10,18 @@ mod pcap;
 pub mod summary;
 
 pub use frame_spec::{FrameSpec, FrameSpecError, Station};
-pub use pcap::{Packets, Unreadable};
+pub use pcap::{PcapFrames, Unreadable};
 
 use crate::document::diag::Diagnostic;
 use crate::document::field::Field;
 use crate::document::filter::{Entry, Filter, state};
 use crate::document::span::Place;
 use crate::document::vars::Vars;
-use crate::program::compile::{Features, HostToGuest, Options, compile};
-use crate::program::eval::{Connection, End, Frame, Rules, Step, Tracking, seen};
-use crate::program::ir::{self, Action, CtDirection, From, Match, Origin};
-use crate::program::resolve::{Library, Mode, resolve};
-use crate::program::{IN, OUT, Program};
+use crate::program::compile::{Capabilities, HostToGuest, Options, compile};
+use crate::program::eval::{Connection, End, Evaluator, Frame, Tracking, TriedRule, seen};
+use crate::program::ir::{self, Action, CtDirection, KeySource, Match, Origin};
+use crate::program::resolve::{FilterLookup, Mode, resolve};
+use crate::program::{Direction, Program};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
@@ -34,16 +34,6 @@ pub struct Explainer {
     documents: BTreeMap<String, Arc<Filter>>,
 }
 
-/// Which way a frame goes through the guest's interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Way {
-    /// From the guest.
-    Out,
-    /// To the guest.
-    In,
-}
-
 /// What became of a frame, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Explanation {
@@ -52,7 +42,8 @@ pub struct Explanation {
     /// The filter.
     pub filter: String,
     /// Which way the frame goes.
-    pub way: Way,
+    #[serde(rename = "way")]
+    pub direction: Direction,
     /// The frame in a line.
     pub frame: String,
     /// The chains it entered, in order.
@@ -99,12 +90,12 @@ pub struct Tried {
     /// Whether only one thing was amiss, and the frame was of the kind that the rule is about.
     pub close: bool,
     /// What was amiss.
-    pub missed: Vec<Missed>,
+    pub missed: Vec<FailedMatch>,
 }
 
 /// A statement of a rule that does not hold of the frame.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Missed {
+pub struct FailedMatch {
     /// What the statement is about.
     pub what: String,
     /// What it asks for.
@@ -146,13 +137,13 @@ pub struct Bound {
 impl Explainer {
     /// For a filter of the library, bound with these variables.
     pub fn new(
-        library: Library<'_>,
+        library: FilterLookup<'_>,
         root: &str,
         vars: &Vars,
         reject: bool,
     ) -> Result<Explainer, Vec<Diagnostic>> {
         let resolved = resolve(library, root, vars, Mode::Fold)?;
-        let features = Features { reject, ..Features::ALL };
+        let features = Capabilities { reject, ..Capabilities::ALL };
         // Rules that count are never made into one.
         let program =
             compile(&resolved, &Options { features, counters: true, host_to_guest: HostToGuest::Pass })?;
@@ -162,10 +153,10 @@ impl Explainer {
     }
 
     /// What becomes of a frame.
-    pub fn explain(&self, way: Way, frame: Frame<'_>) -> Explanation {
+    pub fn explain(&self, direction: Direction, frame: Frame<'_>) -> Explanation {
         let sets = BTreeMap::new();
-        let rules = Rules::of_program(&self.program, &sets);
-        let walked = rules.trace(if way == Way::Out { OUT } else { IN }, frame);
+        let rules = Evaluator::of_program(&self.program, &sets);
+        let walked = rules.trace(direction.chain(), frame);
         let verdict = verdict(walked.end.as_ref());
         let decided = decider(&walked.path, walked.rule);
         let excerpt = decided.map(|origin| excerpt(&origin.place));
@@ -179,9 +170,9 @@ impl Explainer {
             entered.take(self.tried(&rules, step, frame));
         }
         let filter = self.program.filter.clone();
-        let (state, otherwise) = (self.state(frame), self.otherwise(&rules, way, frame, verdict));
+        let (state, otherwise) = (self.state(frame), self.otherwise(&rules, direction, frame, verdict));
         let frame = summary::of(frame.bytes);
-        Explanation { verdict, filter, way, frame, chains, decided, excerpt, state, otherwise }
+        Explanation { verdict, filter, direction, frame, chains, decided, excerpt, state, otherwise }
     }
 
     fn state(&self, frame: Frame<'_>) -> Option<&'static str> {
@@ -190,10 +181,16 @@ impl Explainer {
     }
 
     /// The verdicts that another state of the connection would give.
-    fn otherwise(&self, rules: &Rules<'_>, way: Way, frame: Frame<'_>, given: &str) -> Vec<Otherwise> {
+    fn otherwise(
+        &self,
+        rules: &Evaluator<'_>,
+        direction: Direction,
+        frame: Frame<'_>,
+        given: &str,
+    ) -> Vec<Otherwise> {
         let judged = |(state, tracking): &(&'static str, Tracking)| {
             let frame = Frame { tracking: *tracking, ..frame };
-            let walked = rules.trace(if way == Way::Out { OUT } else { IN }, frame);
+            let walked = rules.trace(direction.chain(), frame);
             let decided = decider(&walked.path, walked.rule).map(|origin| self.line(origin));
             Otherwise { state, verdict: verdict(walked.end.as_ref()), decided }
         };
@@ -201,7 +198,7 @@ impl Explainer {
         asked.map(judged).filter(|other| other.verdict != given).collect()
     }
 
-    fn tried(&self, rules: &Rules<'_>, step: &Step<'_>, frame: Frame<'_>) -> Option<Tried> {
+    fn tried(&self, rules: &Evaluator<'_>, step: &TriedRule<'_>, frame: Frame<'_>) -> Option<Tried> {
         let origin = step.rule.origin.as_ref()?;
         let failing = step.failed.map(|_| rules.failures(step.rule, frame)).unwrap_or_default();
         let failing: Vec<&Match> = failing.into_iter().map(|at| &step.rule.matches[at]).collect();
@@ -255,7 +252,7 @@ fn verdict(end: Option<&End>) -> &'static str {
     }
 }
 
-fn written(filter: &Filter, number: u32) -> Option<&crate::document::filter::Rule> {
+fn written(filter: &Filter, number: u32) -> Option<&crate::document::filter::FilterRule> {
     let mut rules = filter.entries.iter().filter_map(|entry| match entry {
         Entry::Rule(rule) => Some(&**rule),
         Entry::Include(_) => None,
@@ -264,8 +261,8 @@ fn written(filter: &Filter, number: u32) -> Option<&crate::document::filter::Rul
 }
 
 /// Where the verdict came without a rule's name on it, the Ethernet layer's last word led there.
-fn decider<'a>(path: &[Step<'a>], last: Option<&'a ir::Rule>) -> Option<&'a Origin> {
-    let led = |step: &Step<'a>| {
+fn decider<'a>(path: &[TriedRule<'a>], last: Option<&'a ir::Rule>) -> Option<&'a Origin> {
+    let led = |step: &TriedRule<'a>| {
         let on = matches!(step.rule.action, Action::Goto(_));
         step.rule.origin.as_ref().filter(|_| on && step.failed.is_none())
     };
@@ -276,8 +273,8 @@ fn decider<'a>(path: &[Step<'a>], last: Option<&'a ir::Rule>) -> Option<&'a Orig
 fn tells_kind(part: &Match) -> bool {
     const KINDS: [Field; 4] = [Field::EtherType, Field::IpProtocol, Field::StpHeader, Field::StpType];
     part.keys().iter().any(|key| match key.from {
-        From::Protocol | From::L4Proto => true,
-        From::Field(field) => KINDS.contains(&field),
+        KeySource::Protocol | KeySource::L4Proto => true,
+        KeySource::Field(field) => KINDS.contains(&field),
         _ => false,
     })
 }
@@ -319,7 +316,7 @@ fn excerpt(place: &Place) -> String {
 
 impl Display for Explanation {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let way = if self.way == Way::Out { "from the guest" } else { "to the guest" };
+        let way = if self.direction == Direction::Out { "from the guest" } else { "to the guest" };
         writeln!(f, "{way}: {}", self.frame)?;
         for entered in &self.chains {
             writeln!(f, "  chain {}", entered.chain)?;
@@ -363,14 +360,14 @@ impl Display for Tried {
         match &*self.missed {
             [] => writeln!(f, ": matches ({place})"),
             missed => {
-                let missed: Vec<String> = missed.iter().map(Missed::to_string).collect();
+                let missed: Vec<String> = missed.iter().map(FailedMatch::to_string).collect();
                 writeln!(f, ": close ({place})\n      {}", missed.join("\n      "))
             }
         }
     }
 }
 
-impl Display for Missed {
+impl Display for FailedMatch {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let seen = self.seen.as_deref().unwrap_or("not in this frame");
         write!(f, "{}: wanted {}, seen {seen}", self.what, self.wanted)

@@ -3,7 +3,7 @@
 //! Made of what is in the kernel and, where the daemon runs, of what it knows besides. Pure; printing is the command's.
 
 use crate::document::binding::Binding;
-use crate::guest::link::{Kind, Link, MacvtapMode};
+use crate::guest::link::{Link, LinkKind, MacvtapMode};
 use crate::program::ir::observed::Observed;
 use crate::program::ir::{Family, Name, Ruleset, Table};
 use crate::program::name::{SetName, label_of};
@@ -23,7 +23,7 @@ pub struct Status {
     /// Bound interfaces and, from the daemon, bindings that wait for theirs.
     pub interfaces: Vec<Interface>,
     /// Programs in the kernel.
-    pub programs: Vec<Program>,
+    pub programs: Vec<ProgramCounters>,
     /// The named sets that filters refer to, with the number of their addresses.
     pub ipsets: BTreeMap<String, usize>,
 }
@@ -54,7 +54,7 @@ pub struct Interface {
     pub unseen: bool,
     /// Where its program sits, where it has one.
     #[serde(default)]
-    pub seat: Option<Seat>,
+    pub seat: Option<ProgramLocation>,
     /// How its addresses are found out and which are known, where that is so.
     #[serde(default)]
     pub learning: Option<Learning>,
@@ -92,7 +92,7 @@ impl Guest {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
-pub enum Seat {
+pub enum ProgramLocation {
     /// At the hooks of all bridges; the name of the interface's own, if it is a port of one.
     Bridge(Option<String>),
     /// At the interface's own hooks; the mode of a macvtap.
@@ -125,7 +125,7 @@ pub struct Address {
 
 /// One program.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Program {
+pub struct ProgramCounters {
     /// Its name in the kernel.
     pub name: String,
     /// Its rules that count.
@@ -192,7 +192,7 @@ impl Status {
 
 /// Those at the bridge before those at their own hooks.
 fn in_order(interfaces: BTreeMap<u32, Interface>) -> Vec<Interface> {
-    let at_bridge = |interface: &Interface| matches!(interface.seat, Some(Seat::Bridge(_)));
+    let at_bridge = |interface: &Interface| matches!(interface.seat, Some(ProgramLocation::Bridge(_)));
     let (bridge, device): (Vec<_>, Vec<_>) = interfaces.into_values().partition(at_bridge);
     bridge.into_iter().chain(device).collect()
 }
@@ -220,7 +220,7 @@ fn bound<'a>(
         let link = links.get(&index).copied();
         let interface = interface(family, index, program, link, links);
         let seen = match &interface.seat {
-            Some(Seat::Bridge(bridge)) => bridge.is_some(),
+            Some(ProgramLocation::Bridge(bridge)) => bridge.is_some(),
             _ => link.is_some_and(|link| hooked.contains(&*link.name)),
         };
         Interface { shared, unseen: link.is_some() && !seen, ..interface }
@@ -235,13 +235,16 @@ fn interface(
     links: &BTreeMap<u32, &Link>,
 ) -> Interface {
     let filter = program.as_deref().map(label_of).unwrap_or_default().to_owned();
-    let master = link.and_then(|link| links.get(&link.master?)).filter(|master| master.kind == Kind::Bridge);
+    let master =
+        link.and_then(|link| links.get(&link.master?)).filter(|master| master.kind == LinkKind::Bridge);
     Interface {
         name: link.map(|link| link.name.clone()),
         index: Some(index),
         seat: Some(match family {
-            Family::Netdev => Seat::Device(link.and_then(|link| mode(link.kind)).map(String::from)),
-            _ => Seat::Bridge(master.map(|master| master.name.clone())),
+            Family::Netdev => {
+                ProgramLocation::Device(link.and_then(|link| mode(link.kind)).map(String::from))
+            }
+            _ => ProgramLocation::Bridge(master.map(|master| master.name.clone())),
         }),
         filter,
         program: program.map(|prefix| prefix.to_string()),
@@ -249,8 +252,8 @@ fn interface(
     }
 }
 
-fn mode(kind: Kind) -> Option<&'static str> {
-    let Kind::Macvtap { mode, .. } = kind else { return None };
+fn mode(kind: LinkKind) -> Option<&'static str> {
+    let LinkKind::Macvtap { mode, .. } = kind else { return None };
     Some(match mode {
         MacvtapMode::Private => "private",
         MacvtapMode::Vepa => "vepa",
@@ -268,7 +271,7 @@ fn sum(mut sizes: BTreeMap<String, usize>, (name, size): (String, usize)) -> BTr
 }
 
 /// The programs of a table, with the rules among those that were read that count.
-fn programs((family, table): (&Family, &Table), counted: &Observed) -> Vec<Program> {
+fn programs((family, table): (&Family, &Table), counted: &Observed) -> Vec<ProgramCounters> {
     let counted = counted.families.get(family);
     let mut programs: BTreeMap<&str, Vec<Counter>> = BTreeMap::new();
     for name in table.chains.keys() {
@@ -281,5 +284,5 @@ fn programs((family, table): (&Family, &Table), counted: &Observed) -> Vec<Progr
         });
         programs.entry(prefix).or_default().extend(counters);
     }
-    programs.into_iter().map(|(name, counters)| Program { name: name.to_owned(), counters }).collect()
+    programs.into_iter().map(|(name, counters)| ProgramCounters { name: name.to_owned(), counters }).collect()
 }

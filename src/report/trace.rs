@@ -13,7 +13,7 @@ use crate::program::ir::{Family, TABLE};
 use crate::program::name::label_of;
 use crate::report::explain::summary;
 use crate::ruleset::layout;
-use crate::ruleset::nft::traced::{Traced, Verdict};
+use crate::ruleset::nft::traced::{Traced, TracedVerdict};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 
@@ -27,11 +27,11 @@ const NO_ADDRESSES: &str = "00:00:00:00:00:00 > 00:00:00:00:00:00, ";
 #[derive(Debug, Default)]
 pub struct Joiner {
     rules: BTreeMap<(Family, u64), Option<String>>,
-    frames: VecDeque<Frame>,
+    frames: VecDeque<TracedFrame>,
 }
 
 #[derive(Debug, Default)]
-struct Frame {
+struct TracedFrame {
     id: u32,
     headers: Vec<u8>,
     rule: Option<String>,
@@ -112,25 +112,25 @@ impl Joiner {
         }
         let own = frame.last.clone();
         frame.rule = own.clone().or(frame.rule);
-        let decided = step.verdict != Verdict::On && step.handle.is_some();
-        if !decided || frame.program.is_none() && step.verdict == Verdict::Accept {
+        let decided = step.verdict != TracedVerdict::On && step.handle.is_some();
+        if !decided || frame.program.is_none() && step.verdict == TracedVerdict::Accept {
             let ended = step.handle.is_none();
             if !ended {
                 self.keep(frame);
             }
             return None;
         }
-        let dropped = step.verdict == Verdict::Drop;
+        let dropped = step.verdict == TracedVerdict::Drop;
         let way = frame.chain.split('/').next();
         if step.family == Some(Family::Inet) && !dropped && way == Some("in") {
             // The interface's own hooks have the last word.
-            self.keep(Frame {
+            self.keep(TracedFrame {
                 let_out: frame.rule,
                 id: frame.id,
                 headers: frame.headers,
                 iif: frame.iif,
                 oif: frame.oif,
-                ..Frame::default()
+                ..TracedFrame::default()
             });
             return None;
         }
@@ -156,12 +156,12 @@ impl Joiner {
         })
     }
 
-    fn frame(&mut self, id: u32) -> Frame {
+    fn frame(&mut self, id: u32) -> TracedFrame {
         let at = self.frames.iter().position(|frame| frame.id == id);
-        at.and_then(|at| self.frames.remove(at)).unwrap_or(Frame { id, ..Frame::default() })
+        at.and_then(|at| self.frames.remove(at)).unwrap_or(TracedFrame { id, ..TracedFrame::default() })
     }
 
-    fn keep(&mut self, frame: Frame) {
+    fn keep(&mut self, frame: TracedFrame) {
         if self.frames.len() >= FRAMES {
             self.frames.pop_front();
         }

@@ -3,7 +3,7 @@
 //! Pure, and the one answer to that question: for the daemon, which follows links, and for the command, which reads them once.
 
 use crate::document::diag::{Code, Diagnostic};
-use crate::guest::link::{Kind, Link};
+use crate::guest::link::{Link, LinkKind};
 use crate::ruleset::firewall::{Attachment, BridgePort};
 
 /// The place of a link whose master is this one, as far as that is known.
@@ -13,7 +13,7 @@ use crate::ruleset::firewall::{Attachment, BridgePort};
 pub fn of(link: &Link, master: Option<&Link>, ports_at_devices: bool) -> Attachment {
     let name = link.name.clone();
     let reversed = link.kind.is_reversed();
-    match master.filter(|master| master.kind == Kind::Bridge) {
+    match master.filter(|master| master.kind == LinkKind::Bridge) {
         Some(Link { index, name: bridge, mac, .. }) => {
             let bridge = BridgePort { index: *index, name: bridge.clone(), host: *mac, port: name.clone() };
             if ports_at_devices {
@@ -31,19 +31,19 @@ pub fn of(link: &Link, master: Option<&Link>, ports_at_devices: bool) -> Attachm
 /// the host's own.
 pub fn unfit(link: &Link) -> Option<Diagnostic> {
     let (why, help) = match link.kind {
-        Kind::Headerless => (
+        LinkKind::Headerless => (
             "carries no Ethernet frames: no filter can judge its packets",
             "bind the guest's tap, macvtap or veth, or a port of a bridge",
         ),
-        Kind::Loopback => (
+        LinkKind::Loopback => (
             "is the host's way to itself: a filter would cut the host off from its own services",
             "bind the guest's tap, macvtap or veth, or a port of a bridge",
         ),
-        Kind::Bridge => (
+        LinkKind::Bridge => (
             "is a bridge: what its ports send each other never passes it, so no filter there judges a guest",
             "bind the bridge's ports, which are the guests' interfaces",
         ),
-        Kind::Tap | Kind::Macvtap { .. } | Kind::Veth | Kind::Other => return None,
+        LinkKind::Tap | LinkKind::Macvtap { .. } | LinkKind::Veth | LinkKind::Other => return None,
     };
     let message = format!("interface '{}' {why}", link.name);
     Some(Diagnostic::error(Code::OPERATION_FAILED, message).help(help))
@@ -54,30 +54,30 @@ mod tests {
     use super::*;
     use crate::guest::link::MacvtapMode;
 
-    fn link(index: u32, kind: Kind, master: Option<u32>) -> Link {
+    fn link(index: u32, kind: LinkKind, master: Option<u32>) -> Link {
         Link { index, name: format!("link{index}"), kind, master, mac: None, up: true }
     }
 
     #[test]
     fn a_link_has_its_place_by_what_it_is_and_whose() {
-        let macvtap = Kind::Macvtap { mode: MacvtapMode::Bridge, lower: Some(1), lower_netns: None };
-        let (bridge, bond) = (link(2, Kind::Bridge, None), link(3, Kind::Other, None));
+        let macvtap = LinkKind::Macvtap { mode: MacvtapMode::Bridge, lower: Some(1), lower_netns: None };
+        let (bridge, bond) = (link(2, LinkKind::Bridge, None), link(3, LinkKind::Other, None));
         let port = BridgePort { index: 2, name: "link2".into(), host: None, port: "link9".into() };
         let name = || "link9".to_owned();
         let device = |reversed| Attachment::Device { name: name(), reversed };
         for (kind, number, master, ports_at_devices, expected) in [
-            (Kind::Tap, None, None, true, Attachment::Routed { name: name() }),
-            (Kind::Veth, None, None, false, Attachment::Routed { name: name() }),
-            (Kind::Tap, Some(2), Some(&bridge), false, Attachment::Bridge(Some(port.clone()))),
+            (LinkKind::Tap, None, None, true, Attachment::Routed { name: name() }),
+            (LinkKind::Veth, None, None, false, Attachment::Routed { name: name() }),
+            (LinkKind::Tap, Some(2), Some(&bridge), false, Attachment::Bridge(Some(port.clone()))),
             (
-                Kind::Tap,
+                LinkKind::Tap,
                 Some(2),
                 Some(&bridge),
                 true,
                 Attachment::Port { name: name(), bridge: port.clone() },
             ),
-            (Kind::Tap, Some(3), Some(&bond), true, device(false)),
-            (Kind::Tap, Some(4), None, true, device(false)),
+            (LinkKind::Tap, Some(3), Some(&bond), true, device(false)),
+            (LinkKind::Tap, Some(4), None, true, device(false)),
             (macvtap, None, None, true, device(true)),
             (macvtap, Some(3), Some(&bond), false, device(true)),
             (macvtap, Some(2), Some(&bridge), false, Attachment::Bridge(Some(port.clone()))),

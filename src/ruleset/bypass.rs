@@ -7,7 +7,7 @@
 use crate::guest::link::Load;
 use crate::ruleset::counters::{Count, Ways};
 use crate::ruleset::layout::{self, TRAFFIC_IN, TRAFFIC_OUT};
-use crate::ruleset::plan::{Change, Plan};
+use crate::ruleset::plan::{Plan, TableOperation};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -32,11 +32,11 @@ pub struct Look {
 
 /// Which way a frame goes through an interface, from the host's side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum Flow {
     /// It comes in: a tap's guest sends it.
-    In,
+    Ingress,
     /// It goes out.
-    Out,
+    Egress,
 }
 
 /// Something to tell of an interface.
@@ -45,7 +45,7 @@ pub struct Finding {
     /// Its index.
     pub index: u32,
     /// Which of its frames.
-    pub way: Way,
+    pub way: Flow,
     /// Frames that it carried between two looks.
     pub carried: u64,
     /// Those of them that our chains saw.
@@ -79,12 +79,12 @@ struct Known {
     open: bool,
     seen: Ways,
     shed: u32,
-    sides: [Side; 2],
+    sides: [FlowState; 2],
 }
 
 /// One way through it.
 #[derive(Clone, Copy, Debug, Default)]
-struct Side {
+struct FlowState {
     /// Frames that may be carried though they are not seen: of those that came in, what `tc` dropped since the last look; of
     /// those that went out, what was seen before and may have waited.
     spare: u64,
@@ -120,7 +120,7 @@ const CALM: u32 = 6;
 pub fn counted_anew(plan: &Plan) -> impl Iterator<Item = u32> {
     let steps = plan.prepare.iter().chain(&plan.switch);
     let added = steps.filter_map(|step| match &step.change {
-        Change::AddElements(set, _, elements) if [TRAFFIC_IN, TRAFFIC_OUT].contains(&&**set) => {
+        TableOperation::AddElements(set, _, elements) if [TRAFFIC_IN, TRAFFIC_OUT].contains(&&**set) => {
             Some(elements)
         }
         _ => None,
@@ -143,7 +143,7 @@ impl Watch {
                 continue;
             };
             let shed = look.shed.get(&index).copied().unwrap_or_default();
-            let (began, sides) = (look.began, [Side::default(); 2]);
+            let (began, sides) = (look.began, [FlowState::default(); 2]);
             let at_once = Known { began, carried: carried(before), open: before.open, seen, shed, sides };
             let last = self.known.get(&index);
             let mut sides = last.map_or(sides, |last| last.sides);
@@ -191,20 +191,20 @@ impl Known {
     }
 
     /// What there is to tell since the last look, each way.
-    fn judge(&self, last: &Known, [came, went]: &mut [Side; 2]) -> impl Iterator<Item = Finding> {
+    fn judge(&self, last: &Known, [came, went]: &mut [FlowState; 2]) -> impl Iterator<Item = Finding> {
         let lasted = self.began.saturating_sub(last.began);
         // A port that its bridge does not listen to, as spanning tree may want it, loses its frames before the hooks.
         let open = self.open && last.open;
         let (carried, seen) = (self.carried.came - last.carried.came, self.seen.came - last.seen.came);
         came.spare = u64::from(self.shed - last.shed);
-        let came = open.then(|| came.judge(Way::In, carried, seen, lasted)).flatten();
+        let came = open.then(|| came.judge(Flow::Ingress, carried, seen, lasted)).flatten();
         let (carried, seen) = (self.carried.went - last.carried.went, self.seen.went - last.seen.went);
-        came.into_iter().chain(went.judge(Way::Out, carried, seen, lasted))
+        came.into_iter().chain(went.judge(Flow::Egress, carried, seen, lasted))
     }
 }
 
-impl Side {
-    fn judge(&mut self, way: Way, carried: Count, seen: Count, lasted: Duration) -> Option<Finding> {
+impl FlowState {
+    fn judge(&mut self, way: Flow, carried: Count, seen: Count, lasted: Duration) -> Option<Finding> {
         let finding = |missed| Finding { index: 0, way, carried: carried.frames, seen: seen.frames, missed };
         let slack = SLACK + A_SECOND * lasted.as_secs();
         let expected = seen.frames.saturating_add(self.spare);

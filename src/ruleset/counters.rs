@@ -7,7 +7,7 @@ use crate::program::ir::observed::{Observed, ObservedChain, ObservedTable};
 use crate::program::ir::{Chain, Family, Name, Ruleset, Table};
 use crate::ruleset::from_kernel::recall;
 use crate::ruleset::layout::{self, DROPS, TRAFFIC_IN, TRAFFIC_OUT};
-use crate::ruleset::plan::{Change, Plan, Step};
+use crate::ruleset::plan::{Plan, Step, TableOperation};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -92,7 +92,7 @@ pub fn dropped_by(rules: &Ruleset, counted: &Observed) -> BTreeMap<u32, Vec<Drop
     dropped_of(rules, counted, known)
 }
 
-fn dropped_of(ruleset: &Ruleset, seen: &Observed, rules: Rules) -> BTreeMap<u32, Vec<Dropped>> {
+fn dropped_of(ruleset: &Ruleset, seen: &Observed, rules: CountingRules) -> BTreeMap<u32, Vec<Dropped>> {
     let mut all: BTreeMap<u32, Vec<Dropped>> = BTreeMap::new();
     each_table(ruleset, seen, |seen, table| {
         let wanted: BTreeSet<u32> = counts(seen, DROPS).filter_map(|(key, _)| Some(split(key)?.1)).collect();
@@ -167,7 +167,7 @@ pub fn forget_stale(rules: &Ruleset, counted: &Observed) -> Plan {
         let stale = |(index, id): (u32, u32)| !is_bound(table, index) || !known.contains(&id);
         let keys: Vec<_> = set.counts.keys().filter(|key| split(key).is_none_or(stale)).cloned().collect();
         if !keys.is_empty() {
-            let change = Change::DeleteElements(DROPS.into(), set.ty.clone(), keys);
+            let change = TableOperation::DeleteElements(DROPS.into(), set.ty.clone(), keys);
             plan.switch.push(Step { family: *family, change });
         }
     }
@@ -213,7 +213,7 @@ struct Counting<'a> {
 }
 
 /// The rules of a table that count.
-type Rules = for<'a> fn(&'a ObservedTable, &'a Table) -> Vec<Counting<'a>>;
+type CountingRules = for<'a> fn(&'a ObservedTable, &'a Table) -> Vec<Counting<'a>>;
 
 /// Those that the kernel reports.
 fn reported<'a>(seen: &'a ObservedTable, _: &'a Table) -> Vec<Counting<'a>> {

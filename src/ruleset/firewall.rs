@@ -44,7 +44,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Filters by name.
-type Filters = OrdMap<String, Arc<Filter>>;
+pub type Filters = OrdMap<String, Arc<Filter>>;
 
 /// All that is enforced, and what it is made of.
 #[derive(Clone, Debug)]
@@ -140,7 +140,7 @@ impl std::error::Error for Refused {}
 
 impl Policy {
     /// What suits a kernel with these features: small groups are folded, nothing counts.
-    pub fn new(features: impl Into<compile::Features>) -> Policy {
+    pub fn new(features: impl Into<compile::Capabilities>) -> Policy {
         let compile =
             compile::Options { features: features.into(), counters: false, host_to_guest: HostToGuest::Pass };
         Policy { fold_up_to: 64, compile, placement: Placement::default() }
@@ -183,7 +183,7 @@ impl Firewall {
     }
 
     /// All filters by name.
-    pub fn filters(&self) -> &OrdMap<String, Arc<Filter>> {
+    pub fn filters(&self) -> &Filters {
         &self.filters
     }
 

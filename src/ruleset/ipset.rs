@@ -6,13 +6,13 @@
 
 use crate::program::ir::observed::Observed;
 use crate::program::ir::{
-    Bytes, Data, Datum, Family, KeyType, Match, Name, Origin, Role, Ruleset, Set, SetRef,
+    Bytes, ElementValue, Family, KeyType, Match, Name, Origin, Ruleset, Set, SetRef, SetRole, ValueType,
 };
 use crate::program::name::SetName;
 use crate::ruleset::from_kernel::recall;
 use crate::ruleset::layout;
 use crate::ruleset::nft::reply::{self, Refusal};
-use crate::ruleset::plan::{Change, Plan, Step, plan};
+use crate::ruleset::plan::{Plan, Step, TableOperation, plan};
 use imbl::OrdMap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -33,7 +33,7 @@ pub enum IpsetVerb {
 /// Why a set was not changed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Fault {
+pub enum IpsetError {
     /// Not an address.
     #[error("{0:?} is no IPv4 or IPv6 address")]
     Address(String),
@@ -56,7 +56,7 @@ pub const TABLES: [Family; 3] = [Family::Bridge, Family::Inet, Family::Netdev];
 /// An empty set for addresses of this type.
 pub fn empty(kind: KeyType) -> Set {
     let (key, elements) = (vec![kind], OrdMap::new());
-    Set { key, data: Data::None, role: Role::Foreign, dynamic: false, counted: false, elements }
+    Set { key, data: ValueType::None, role: SetRole::Foreign, dynamic: false, counted: false, elements }
 }
 
 /// A change of a set, worked out.
@@ -74,16 +74,16 @@ pub fn plan_change(
     name: &str,
     verb: IpsetVerb,
     addresses: &[String],
-) -> Result<IpsetPlan, Fault> {
+) -> Result<IpsetPlan, IpsetError> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_.:+- ".contains(c);
     if name.is_empty() || name.len() > 31 || !name.chars().all(plain) {
-        return Err(Fault::Name(name.to_owned()));
+        return Err(IpsetError::Name(name.to_owned()));
     }
-    let parse = |text: &String| text.parse().map_err(|_| Fault::Address(text.clone()));
+    let parse = |text: &String| text.parse().map_err(|_| IpsetError::Address(text.clone()));
     let named: Vec<IpAddr> = addresses.iter().map(parse).collect::<Result<_, _>>()?;
     let observed = recall(observed, &Ruleset::default());
     if matches!(verb, IpsetVerb::List | IpsetVerb::Delete) && !is_made(&observed, name) {
-        return Err(Fault::Unknown(name.to_owned()));
+        return Err(IpsetError::Unknown(name.to_owned()));
     }
     let mut with_bridge = observed.clone();
     with_bridge.tables.entry(Family::Bridge).or_insert_with(layout::skeleton);
@@ -160,7 +160,7 @@ fn steps(plan: &Plan) -> impl Iterator<Item = &Step> {
 
 fn new_ipset(step: &Step) -> Option<String> {
     match &step.change {
-        Change::AddSet(name, kind) if layout::is_ipset(name, kind) => named(name),
+        TableOperation::AddSet(name, kind) if layout::is_ipset(name, kind) => named(name),
         _ => None,
     }
 }
@@ -176,7 +176,7 @@ fn named(set: &Name) -> Option<String> {
 fn reads(plan: &Plan) -> BTreeMap<String, Option<Origin>> {
     let mut read = BTreeMap::new();
     for step in steps(plan) {
-        let Change::AddRule(_, rule) = &step.change else { continue };
+        let TableOperation::AddRule(_, rule) = &step.change else { continue };
         for it in &rule.matches {
             if let Match::Lookup { set: SetRef::Named(set), .. } = it
                 && let Some(name) = named(set)
@@ -198,7 +198,7 @@ fn refusal(name: &str, origin: Option<Origin>, on_host: bool) -> Refusal {
         "put addresses into a set of ours with 'nwfilter ipset add {name} ADDRESS...', or make an empty one with \
          'nwfilter ipset flush {name}'"
     );
-    let fault = reply::Fault::Unencodable(format!("{why}; {way_out}"));
+    let fault = reply::RefusalCause::Unencodable(format!("{why}; {way_out}"));
     Refusal { step: None, what: format!("ipset '{name}'"), origin, fault }
 }
 
@@ -229,14 +229,15 @@ fn changes(
     make: Make,
     before: &BTreeSet<Bytes>,
     wanted: &BTreeSet<Bytes>,
-) -> Vec<Change> {
+) -> Vec<TableOperation> {
     let of = empty(kind).kind();
-    let add: Vec<(Bytes, Datum)> = wanted.difference(before).map(|key| (key.clone(), Datum::None)).collect();
+    let add: Vec<(Bytes, ElementValue)> =
+        wanted.difference(before).map(|key| (key.clone(), ElementValue::None)).collect();
     let delete: Vec<Bytes> = before.difference(wanted).cloned().collect();
     let makes = make == Make::Always || make == Make::WithAddresses && !add.is_empty();
-    let make = makes.then(|| Change::AddSet(set.clone(), of.clone()));
-    let add = (!add.is_empty()).then(|| Change::AddElements(set.clone(), of.clone(), add));
-    let delete = (!delete.is_empty()).then(|| Change::DeleteElements(set.clone(), of, delete));
+    let make = makes.then(|| TableOperation::AddSet(set.clone(), of.clone()));
+    let add = (!add.is_empty()).then(|| TableOperation::AddElements(set.clone(), of.clone(), add));
+    let delete = (!delete.is_empty()).then(|| TableOperation::DeleteElements(set.clone(), of, delete));
     [make, add, delete].into_iter().flatten().collect()
 }
 

@@ -28,11 +28,12 @@ pub use own::{HOST_LINKS, mark_host};
 
 use crate::program::ir::digest::digest;
 use crate::program::ir::{
-    Action, Bytes, Chain, Data, Datum, KeyType, Name, Role, Rule, Ruleset, Set, SetType, Table, concat,
+    Action, Bytes, Chain, ElementValue, KeyType, Name, Rule, Ruleset, Set, SetRole, SetType, Table,
+    ValueType, concat,
 };
 use crate::program::name::{ChainName, SetName};
 use crate::program::{IN, OUT, Program, printable};
-use directions::{BRIDGE_SIDES, DEVICE_SIDES, PACKET_SIDES, Side, refresh_dispatch, sides};
+use directions::{BRIDGE_SIDES, DEVICE_SIDES, Dispatch, PACKET_SIDES, refresh_dispatch, sides};
 use imbl::OrdMap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -74,7 +75,7 @@ pub enum DispatchTarget {
 /// A table of bridge ports with everything but programs and members.
 pub fn skeleton() -> Table {
     let mut table = Table::default();
-    table.sets.insert(RESERVED.into(), set(vec![KeyType::IfName], Data::None, Role::Dispatch));
+    table.sets.insert(RESERVED.into(), set(vec![KeyType::IfName], ValueType::None, SetRole::Dispatch));
     with_sides(table, &BRIDGE_SIDES)
 }
 
@@ -87,18 +88,18 @@ pub fn device_skeleton() -> Table {
 /// of a bridge's port the IP layer sees packets only where they came by its bridge unseen, or if it has left the bridge.
 pub fn packet_skeleton() -> Table {
     let mut table = Table::default();
-    table.sets.insert(RESERVED.into(), set(vec![KeyType::IfName], Data::None, Role::Dispatch));
+    table.sets.insert(RESERVED.into(), set(vec![KeyType::IfName], ValueType::None, SetRole::Dispatch));
     let accept = Rule::new(vec![], Action::Accept);
     table.chains.insert(ELSEWHERE.into(), Arc::new(Chain { hook: None, rules: vec![accept] }));
     own::with_output(&mut table);
     with_sides(table, &PACKET_SIDES)
 }
 
-fn with_sides(mut table: Table, sides: &[Side; 2]) -> Table {
+fn with_sides(mut table: Table, sides: &[Dispatch; 2]) -> Table {
     let interfaces = || vec![KeyType::IfIndex];
-    table.sets.insert(BOUND.into(), set(interfaces(), Data::None, Role::Dispatch));
+    table.sets.insert(BOUND.into(), set(interfaces(), ValueType::None, SetRole::Dispatch));
     for side in sides {
-        table.sets.insert(side.map.into(), set(interfaces(), Data::Verdict, Role::Dispatch));
+        table.sets.insert(side.map.into(), set(interfaces(), ValueType::Verdict, SetRole::Dispatch));
     }
     with_counts(&mut table);
     refresh_dispatch(&mut table);
@@ -106,7 +107,7 @@ fn with_sides(mut table: Table, sides: &[Side; 2]) -> Table {
 }
 
 /// An empty named set.
-pub fn set(key: Vec<KeyType>, data: Data, role: Role) -> Set {
+pub fn set(key: Vec<KeyType>, data: ValueType, role: SetRole) -> Set {
     Set { key, data, role, dynamic: false, counted: false, elements: OrdMap::new() }
 }
 
@@ -121,12 +122,12 @@ pub fn index_of(key: &[u8]) -> Option<u32> {
 }
 
 /// What the elements of a set decide that was found in the kernel, by its whole name and its type.
-pub fn role_of(name: &str, ty: &SetType) -> Role {
+pub fn role_of(name: &str, ty: &SetType) -> SetRole {
     match SetName::parse(name) {
-        _ if ty.dynamic || is_ipset(name, ty) => Role::Foreign,
-        Some(SetName::Members(_) | SetName::Reversed(_)) => Role::Dispatch,
-        Some(SetName::Table(name)) if DISPATCH.contains(&name) => Role::Dispatch,
-        _ => Role::Variable,
+        _ if ty.dynamic || is_ipset(name, ty) => SetRole::Foreign,
+        Some(SetName::Members(_) | SetName::Reversed(_)) => SetRole::Dispatch,
+        Some(SetName::Table(name)) if DISPATCH.contains(&name) => SetRole::Dispatch,
+        _ => SetRole::Variable,
     }
 }
 
@@ -159,7 +160,7 @@ fn is_ours(name: &str) -> bool {
 
 /// Whether a set of this name and type stands for an ipset.
 pub fn is_ipset(name: &str, ty: &SetType) -> bool {
-    matches!(SetName::parse(name), Some(SetName::Ipset(_, kind)) if ty.key == [kind] && ty.data == Data::None)
+    matches!(SetName::parse(name), Some(SetName::Ipset(_, kind)) if ty.key == [kind] && ty.data == ValueType::None)
 }
 
 /// Whether no interface is bound in these tables, no name is reserved, and no ipset is kept.
@@ -238,7 +239,7 @@ pub fn link_shared(table: &mut Table, shared: &str, prefix: &str, reversed: bool
     }
     let members = Name::from(if reversed { SetName::Reversed(shared) } else { SetName::Members(shared) });
     if !table.sets.contains_key(&members) {
-        table.sets.insert(members, set(vec![KeyType::IfIndex], Data::None, Role::Dispatch));
+        table.sets.insert(members, set(vec![KeyType::IfIndex], ValueType::None, SetRole::Dispatch));
         refresh_dispatch(table);
     }
 }
@@ -257,22 +258,22 @@ pub fn unlink_shared(table: &mut Table, shared: &str) {
 /// Binds an interface, or moves it to another program.
 pub fn dispatch_to(table: &mut Table, index: u32, dispatch_target: &DispatchTarget) {
     remove_interface(table, index);
-    insert(table, BOUND, index, Datum::None);
+    insert(table, BOUND, index, ElementValue::None);
     for side in sides(table).iter().filter(|side| table.sets.contains_key(side.traffic())).collect::<Vec<_>>()
     {
-        insert(table, side.traffic(), index, Datum::None);
+        insert(table, side.traffic(), index, ElementValue::None);
     }
     let (prefix, reversed) = match dispatch_target {
         DispatchTarget::Shared(name) => {
             let reversed = has_reversed(table, name);
             let members = if reversed { SetName::Reversed(name) } else { SetName::Members(name) };
-            return insert(table, &members.to_string(), index, Datum::None);
+            return insert(table, &members.to_string(), index, ElementValue::None);
         }
         DispatchTarget::Private(prefix) => (prefix, false),
         DispatchTarget::Reversed(prefix) => (prefix, true),
     };
     for side in sides(table) {
-        insert(table, side.map, index, Datum::Jump(chain(prefix, side.chain(reversed))));
+        insert(table, side.map, index, ElementValue::Jump(chain(prefix, side.chain(reversed))));
     }
 }
 
@@ -289,29 +290,29 @@ pub fn dispatch_guard(table: &mut Table, index: u32, dispatch_target: &DispatchT
 /// Keeps an interface from the programs of a table: nothing of it passes there.
 pub fn quarantine(table: &mut Table, index: u32) {
     remove_interface(table, index);
-    insert(table, BOUND, index, Datum::None);
+    insert(table, BOUND, index, ElementValue::None);
 }
 
 /// Lets an interface's packets pass in the host's IP layer, since its own hooks filter its frames.
 pub fn accept_elsewhere(table: &mut Table, index: u32) {
     quarantine(table, index);
     for side in &PACKET_SIDES {
-        insert(table, side.map, index, Datum::Jump(ELSEWHERE.into()));
+        insert(table, side.map, index, ElementValue::Jump(ELSEWHERE.into()));
     }
 }
 
 /// Whether an element of the host's IP layer lets packets pass whose frames are judged at their own hooks.
-pub fn is_elsewhere(datum: &Datum) -> bool {
-    matches!(datum, Datum::Jump(chain) if **chain == *ELSEWHERE)
+pub fn is_elsewhere(datum: &ElementValue) -> bool {
+    matches!(datum, ElementValue::Jump(chain) if **chain == *ELSEWHERE)
 }
 
 /// Lets a bridge's port through that has its program at its own hooks, as long as it has this name.
 pub fn bypass_bridge(table: &mut Table, index: u32, name: &str) {
     remove_interface(table, index);
-    insert(table, BOUND, index, Datum::None);
-    let empty = || set(vec![KeyType::IfIndex, KeyType::IfName], Data::None, Role::Dispatch);
+    insert(table, BOUND, index, ElementValue::None);
+    let empty = || set(vec![KeyType::IfIndex, KeyType::IfName], ValueType::None, SetRole::Dispatch);
     let by = table.sets.entry(AT_DEVICE.into()).or_insert_with(empty);
-    by.elements.insert(concat(&[&index_key(index), &name_key(name)]), Datum::None);
+    by.elements.insert(concat(&[&index_key(index), &name_key(name)]), ElementValue::None);
     refresh_dispatch(table);
 }
 
@@ -331,7 +332,7 @@ fn remove_bypass(table: &mut Table, index: u32) {
 pub fn remove_interface(table: &mut Table, index: u32) {
     remove_bypass(table, index);
     let key = index_key(index);
-    let holds = |set: &Set| set.role == Role::Dispatch && set.elements.contains_key(&key);
+    let holds = |set: &Set| set.role == SetRole::Dispatch && set.elements.contains_key(&key);
     for (name, _) in table.sets.clone().iter().filter(|(_, set)| holds(set)) {
         table.sets.get_mut(name).expect("listed above").elements.remove(&key);
     }
@@ -345,7 +346,7 @@ pub fn dispatch_target(table: &Table, index: u32) -> Option<DispatchTarget> {
         set.elements.contains_key(&key).then(|| DispatchTarget::Shared(shared.into()))
     });
     let private = || match first_map(table)?.elements.get(&key)? {
-        Datum::Jump(chain) => match ChainName::parse(chain)? {
+        ElementValue::Jump(chain) => match ChainName::parse(chain)? {
             ChainName::OfProgram(prefix, OUT) => Some(DispatchTarget::Private(prefix.into())),
             ChainName::OfProgram(prefix, _) => Some(DispatchTarget::Reversed(prefix.into())),
             _ => None,
@@ -370,7 +371,7 @@ pub fn programs(table: &Table) -> BTreeMap<u32, (Option<Name>, bool)> {
 
 fn private_at(table: &Table, key: &Bytes) -> Option<Name> {
     match first_map(table)?.elements.get(key)? {
-        Datum::Jump(chain) => prefix_of(chain).map(Name::from),
+        ElementValue::Jump(chain) => prefix_of(chain).map(Name::from),
         _ => None,
     }
 }
@@ -411,7 +412,7 @@ fn first_map(table: &Table) -> Option<&Set> {
 /// Where the private program of an interface is placed, if it has one.
 pub fn private(table: &Table, index: u32) -> Option<Name> {
     match first_map(table)?.elements.get(&index_key(index))? {
-        Datum::Jump(chain) => prefix_of(chain).map(Name::from),
+        ElementValue::Jump(chain) => prefix_of(chain).map(Name::from),
         _ => None,
     }
 }
@@ -481,7 +482,8 @@ pub fn has_users(table: &Table) -> bool {
 /// Takes away programs that nothing leads to any more.
 pub fn remove_unreferenced(table: &mut Table) {
     let private = first_map(table).into_iter().flat_map(|map| map.elements.values());
-    let private = private.filter_map(|datum| if let Datum::Jump(chain) = datum { Some(chain) } else { None });
+    let private =
+        private.filter_map(|datum| if let ElementValue::Jump(chain) = datum { Some(chain) } else { None });
     let entries = table.chains.iter().filter(|(name, _)| prefix_of(name).is_none());
     let entries = entries.flat_map(|(_, chain)| &chain.rules);
     let entries =
@@ -497,7 +499,7 @@ pub fn prefix_of(chain: &str) -> Option<&str> {
     ChainName::parse(chain)?.program()
 }
 
-fn insert(table: &mut Table, set: &str, index: u32, datum: Datum) {
+fn insert(table: &mut Table, set: &str, index: u32, datum: ElementValue) {
     let set = table.sets.get_mut(set).expect("the skeleton and `lead` make the sets of the dispatch");
     set.elements.insert(index_key(index), datum);
 }
@@ -509,7 +511,7 @@ fn chain(prefix: &str, side: &str) -> Name {
 /// Blocks every link of this name that is not bound.
 pub fn reserve(table: &mut Table, name: &str) {
     let reserved = table.sets.get_mut(RESERVED).expect("the skeleton has it");
-    reserved.elements.insert(name_key(name), Datum::None);
+    reserved.elements.insert(name_key(name), ElementValue::None);
 }
 
 /// Whether the name is one that a binding has.

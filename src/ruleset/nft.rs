@@ -23,7 +23,7 @@ use crate::ruleset::plan::Step;
 use message::{Message, NumberedMessage};
 use nftnl::{Batch, FinalizedBatch, MsgType};
 use object::Encoder;
-use reply::{Fault, Refusal};
+use reply::{Refusal, RefusalCause};
 
 /// Which promises our tables ask of the kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,7 +61,7 @@ pub fn encode(steps: &[Step], ownership: impl Fn(Family) -> Ownership) -> Result
             Ownership::Shared => 0,
         };
         if let Err(fault) = encoder.step(index, step, flags) {
-            refusals.push(Refusal::of(index, step, Fault::Unencodable(fault)));
+            refusals.push(Refusal::of(index, step, RefusalCause::Unencodable(fault)));
         }
     }
     if refusals.is_empty() { Ok(Encoded { messages: encoder.messages }) } else { Err(refusals) }

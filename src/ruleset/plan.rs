@@ -15,7 +15,7 @@ mod text;
 pub use pause::Pause;
 
 use crate::program::ir::{
-    Bytes, Chain, Datum, Family, Hook, Name, Role, Rule, Ruleset, Set, SetType, Table, concat,
+    Bytes, Chain, ElementValue, Family, Hook, Name, Rule, Ruleset, Set, SetRole, SetType, Table, concat,
 };
 use crate::ruleset::layout::{self, AT_DEVICE, AT_PREROUTING, BOUND, DROPS, index_key};
 use imbl::ordmap::DiffItem;
@@ -43,12 +43,12 @@ pub struct Step {
     /// In our table of this family.
     pub family: Family,
     /// What is done.
-    pub change: Change,
+    pub change: TableOperation,
 }
 
 /// What a step does.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Change {
+pub enum TableOperation {
     /// Make our table, or take it over if it is there.
     AddTable,
     /// Remove our table with all that is in it.
@@ -66,7 +66,7 @@ pub enum Change {
     /// Remove a set or map.
     DeleteSet(Name),
     /// Add elements to a set or map.
-    AddElements(Name, SetType, Vec<(Bytes, Datum)>),
+    AddElements(Name, SetType, Vec<(Bytes, ElementValue)>),
     /// Remove elements from a set or map.
     DeleteElements(Name, SetType, Vec<Bytes>),
     /// Remove those of these elements that are there.
@@ -92,12 +92,12 @@ fn differences(old: &Ruleset, new: &Ruleset) -> Plan {
         let empty = Table::default();
         let before = old.tables.get(&family);
         if before.is_none() {
-            plan.prepare.push(Step { family, change: Change::AddTable });
+            plan.prepare.push(Step { family, change: TableOperation::AddTable });
         }
         let before = before.unwrap_or(&empty);
         let stay = handed && family == Family::Netdev;
         let guards = stay && !exempts_ports(new) && leaves_guards(before, table);
-        let difference = Difference::of(&Bindings { old: before, new: table, stay, guards });
+        let difference = TableDiff::of(&Bindings { old: before, new: table, stay, guards });
         if before.unfit && !table.unfit || difference.replaces {
             plan.replace(family, table)
         } else {
@@ -106,7 +106,7 @@ fn differences(old: &Ruleset, new: &Ruleset) -> Plan {
     }
     for &family in old.tables.keys().filter(|family| !new.tables.contains_key(family)) {
         let last = if handed { &mut plan.retire } else { &mut plan.switch };
-        last.push(Step { family, change: Change::DeleteTable });
+        last.push(Step { family, change: TableOperation::DeleteTable });
     }
     plan
 }
@@ -136,37 +136,37 @@ fn leaves_guards(before: &Table, after: &Table) -> bool {
 
 /// The changes of one table, by what must come before what.
 #[derive(Default)]
-struct Difference {
-    add_chains: Vec<Change>,
-    add_sets: Vec<Change>,
-    add_rules: Vec<Change>,
+struct TableDiff {
+    add_chains: Vec<TableOperation>,
+    add_sets: Vec<TableOperation>,
+    add_rules: Vec<TableOperation>,
     /// Elements no packet reads before the switch.
-    add_unread: Vec<Change>,
+    add_unread: Vec<TableOperation>,
     /// Elements that packets read at once.
-    add_read: Vec<Change>,
+    add_read: Vec<TableOperation>,
     /// Exemptions of interfaces that are filtered at their own hooks, added after every packet that missed these hooks has left.
-    exempt: Vec<Change>,
+    exempt: Vec<TableOperation>,
     /// Whether a chain or set is to be of another kind under the same name.
     replaces: bool,
     /// What reduces the devices' own hooks to a guard, sent after every packet that the bridge exempted has left.
-    guard: Vec<Change>,
+    guard: Vec<TableOperation>,
     /// Whether an interface stays bound and is no longer dispatched: packets under way may be in its program.
     unbinds: bool,
     /// Elements of a map that lead elsewhere, and interfaces that are unbound.
-    redirect: Vec<Change>,
+    redirect: Vec<TableOperation>,
     /// Chains whose rules change where packets walk them.
-    refill: Vec<Change>,
-    delete_elements: Vec<Change>,
-    empty_chains: Vec<Change>,
-    delete_chains: Vec<Change>,
-    delete_sets: Vec<Change>,
-    forget: Vec<Change>,
+    refill: Vec<TableOperation>,
+    delete_elements: Vec<TableOperation>,
+    empty_chains: Vec<TableOperation>,
+    delete_chains: Vec<TableOperation>,
+    delete_sets: Vec<TableOperation>,
+    forget: Vec<TableOperation>,
 }
 
-impl Difference {
-    fn of(bindings: &Bindings) -> Difference {
+impl TableDiff {
+    fn of(bindings: &Bindings) -> TableDiff {
         let Bindings { old, new, .. } = bindings;
-        let mut difference = Difference::default();
+        let mut difference = TableDiff::default();
         for item in old.sets.diff(&new.sets) {
             match item {
                 DiffItem::Add(name, set) => difference.add_set(name, set),
@@ -200,9 +200,9 @@ impl Difference {
             || self.unbinds
             || !self.exempt.is_empty()
             || !self.refill.is_empty()
-            || self.redirect.iter().any(|change| matches!(change, Change::AddElements(..)))
+            || self.redirect.iter().any(|change| matches!(change, TableOperation::AddElements(..)))
             || self.delete_elements.iter().any(takes_from_dispatch);
-        let extend = |batch: &mut Vec<Step>, lists: Vec<Vec<Change>>| {
+        let extend = |batch: &mut Vec<Step>, lists: Vec<Vec<TableOperation>>| {
             batch.extend(lists.into_iter().flatten().map(|change| Step { family, change }));
         };
         // The kernel fills chains in the order in which they were made: those that others lead to come first.
@@ -233,38 +233,39 @@ impl Difference {
             let Some(index) = layout::index_of(key) else { continue };
             let ids = layout::tallies(old, index).into_iter();
             let keys = ids.map(|id| concat(&[key, &id.to_ne_bytes()])).collect();
-            self.forget.push(Change::DestroyElements(DROPS.into(), drops.kind(), keys));
+            self.forget.push(TableOperation::DestroyElements(DROPS.into(), drops.kind(), keys));
         }
     }
 
     fn add_set(&mut self, name: &Name, set: &Set) {
-        self.add_sets.push(Change::AddSet(name.clone(), set.kind()));
-        let elements: Vec<(Bytes, Datum)> =
+        self.add_sets.push(TableOperation::AddSet(name.clone(), set.kind()));
+        let elements: Vec<(Bytes, ElementValue)> =
             set.elements.iter().map(|(key, datum)| (key.clone(), datum.clone())).collect();
         let list = match set.role {
             _ if **name == *AT_DEVICE => &mut self.exempt,
-            Role::Dispatch => &mut self.redirect,
+            SetRole::Dispatch => &mut self.redirect,
             _ => &mut self.add_unread,
         };
         push_elements(list, name, set, elements);
     }
 
     fn delete_set(&mut self, name: &Name, set: &Set) {
-        if set.role == Role::Foreign && !set.dynamic {
+        if set.role == SetRole::Foreign && !set.dynamic {
             return; // What an administrator filled stays until it is deleted by hand.
         }
-        self.delete_sets.push(Change::DeleteSet(name.clone()));
+        self.delete_sets.push(TableOperation::DeleteSet(name.clone()));
     }
 
     fn add_chain(&mut self, name: &Name, chain: &Chain) {
-        self.add_chains.push(Change::AddChain(name.clone(), chain.hook.clone()));
-        self.add_rules.extend(chain.rules.iter().map(|rule| Change::AddRule(name.clone(), rule.clone())));
+        self.add_chains.push(TableOperation::AddChain(name.clone(), chain.hook.clone()));
+        self.add_rules
+            .extend(chain.rules.iter().map(|rule| TableOperation::AddRule(name.clone(), rule.clone())));
     }
 
     /// Its rules first, so that chains that lead to each other can be deleted in any order.
     fn delete_chain(&mut self, name: &Name) {
-        self.empty_chains.push(Change::FlushChain(name.clone()));
-        self.delete_chains.push(Change::DeleteChain(name.clone()));
+        self.empty_chains.push(TableOperation::FlushChain(name.clone()));
+        self.delete_chains.push(TableOperation::DeleteChain(name.clone()));
     }
 
     fn refill(&mut self, name: &Name, before: &Arc<Chain>, after: &Arc<Chain>, guards: bool) {
@@ -272,22 +273,22 @@ impl Difference {
             return;
         }
         let refill = if guards { &mut self.guard } else { &mut self.refill };
-        refill.push(Change::FlushChain(name.clone()));
-        refill.extend(after.rules.iter().map(|rule| Change::AddRule(name.clone(), rule.clone())));
+        refill.push(TableOperation::FlushChain(name.clone()));
+        refill.extend(after.rules.iter().map(|rule| TableOperation::AddRule(name.clone(), rule.clone())));
     }
 
     fn change_elements(&mut self, name: &Name, before: &Set, after: &Set, bindings: &Bindings) {
-        if after.role == Role::Foreign {
+        if after.role == SetRole::Foreign {
             return;
         }
-        let mut changes = Elements::default();
+        let mut changes = ElementChanges::default();
         for item in before.elements.diff(&after.elements) {
             match item {
                 DiffItem::Add(key, datum) => changes.add(key, datum, after.role, bindings),
                 DiffItem::Remove(key, _) => {
                     let keeps = bindings.keeps(name, key);
                     self.unbinds |=
-                        !keeps && after.role == Role::Dispatch && Bindings::bound(bindings.new, key);
+                        !keeps && after.role == SetRole::Dispatch && Bindings::bound(bindings.new, key);
                     changes.remove(key, after.role, keeps);
                 }
                 // An interface that is from now on filtered at its own hooks alone leaves the IP layer's program after those hooks have seen all packets.
@@ -305,8 +306,9 @@ impl Difference {
         push_elements(&mut self.add_unread, name, after, changes.unread);
         push_elements(&mut self.add_read, name, after, changes.read);
         push_removal(&mut self.redirect, name, after, changes.unbound);
-        let by =
-            |(key, _): &(Bytes, Datum)| **name == *AT_DEVICE || bindings.guards || bindings.was_shut(key);
+        let by = |(key, _): &(Bytes, ElementValue)| {
+            **name == *AT_DEVICE || bindings.guards || bindings.was_shut(key)
+        };
         let (by, dispatched) = changes.dispatched.into_iter().partition(by);
         push_elements(&mut self.redirect, name, after, dispatched);
         push_removal(
@@ -364,50 +366,55 @@ impl Bindings<'_> {
 
 /// The element changes of one set, sorted by when they may be seen.
 #[derive(Default)]
-struct Elements {
-    unread: Vec<(Bytes, Datum)>,
-    read: Vec<(Bytes, Datum)>,
+struct ElementChanges {
+    unread: Vec<(Bytes, ElementValue)>,
+    read: Vec<(Bytes, ElementValue)>,
     unbound: Vec<Bytes>,
-    dispatched: Vec<(Bytes, Datum)>,
+    dispatched: Vec<(Bytes, ElementValue)>,
     left: Vec<Bytes>,
     /// Elements that become exemptions in place of dispatch entries.
-    left_for: Vec<(Bytes, Datum)>,
+    left_for: Vec<(Bytes, ElementValue)>,
 }
 
-impl Elements {
-    fn add(&mut self, key: &Bytes, datum: &Datum, role: Role, bindings: &Bindings) {
+impl ElementChanges {
+    fn add(&mut self, key: &Bytes, datum: &ElementValue, role: SetRole, bindings: &Bindings) {
         let element = (key.clone(), datum.clone());
         match role {
-            Role::Dispatch => self.dispatched.push(element),
+            SetRole::Dispatch => self.dispatched.push(element),
             _ if Bindings::bound(bindings.old, key) => self.read.push(element),
             _ => self.unread.push(element),
         }
     }
 
     /// An interface that stays bound is dispatched twice before it is no longer dispatched the old way.
-    fn remove(&mut self, key: &Bytes, role: Role, keeps: bool) {
+    fn remove(&mut self, key: &Bytes, role: SetRole, keeps: bool) {
         match role {
-            Role::Dispatch if !keeps => self.unbound.push(key.clone()),
+            SetRole::Dispatch if !keeps => self.unbound.push(key.clone()),
             _ => self.left.push(key.clone()),
         }
     }
 }
 
-fn push_elements(list: &mut Vec<Change>, name: &Name, set: &Set, elements: Vec<(Bytes, Datum)>) {
+fn push_elements(
+    list: &mut Vec<TableOperation>,
+    name: &Name,
+    set: &Set,
+    elements: Vec<(Bytes, ElementValue)>,
+) {
     if !elements.is_empty() {
-        list.push(Change::AddElements(name.clone(), set.kind(), elements));
+        list.push(TableOperation::AddElements(name.clone(), set.kind(), elements));
     }
 }
 
-fn push_removal(list: &mut Vec<Change>, name: &Name, set: &Set, keys: Vec<Bytes>) {
+fn push_removal(list: &mut Vec<TableOperation>, name: &Name, set: &Set, keys: Vec<Bytes>) {
     if !keys.is_empty() {
-        list.push(Change::DeleteElements(name.clone(), set.kind(), keys));
+        list.push(TableOperation::DeleteElements(name.clone(), set.kind(), keys));
     }
 }
 
-fn takes_from_dispatch(change: &Change) -> bool {
+fn takes_from_dispatch(change: &TableOperation) -> bool {
     match change {
-        Change::DeleteElements(name, kind, _) => layout::role_of(name, kind) == Role::Dispatch,
+        TableOperation::DeleteElements(name, kind, _) => layout::role_of(name, kind) == SetRole::Dispatch,
         _ => false,
     }
 }
@@ -417,15 +424,16 @@ impl Plan {
     fn replace(&mut self, family: Family, table: &Table) {
         let (old, mut made) = (Table::default(), Plan::default());
         let bindings = Bindings { old: &old, new: table, stay: false, guards: false };
-        Difference::of(&bindings).append_to(&mut made, family, false);
-        let replace = [Change::DeleteTable, Change::AddTable].map(|change| Step { family, change });
+        TableDiff::of(&bindings).append_to(&mut made, family, false);
+        let replace =
+            [TableOperation::DeleteTable, TableOperation::AddTable].map(|change| Step { family, change });
         self.switch.extend([replace.into(), made.prepare, made.switch, made.retire].into_iter().flatten());
     }
 
     /// Whether an interface keeps its old rules until the retire is done, so that the retire belongs to the change.
     pub fn moves(&self) -> bool {
         let moves = |step: &Step| {
-            matches!(step.change, Change::AddElements(..) | Change::DeleteTable)
+            matches!(step.change, TableOperation::AddElements(..) | TableOperation::DeleteTable)
                 || takes_from_dispatch(&step.change)
         };
         self.retire.iter().any(moves)

@@ -394,7 +394,7 @@ impl Daemon {
                 let (change, fault) = self.state.reload([filter]);
                 faults.extend(fault);
                 if let Err(why) = self.commit(change).await {
-                    faults.push(engine::Fault { filter: name, why });
+                    faults.push(engine::FaultyFilter { filter: name, why });
                 }
             }
         }

@@ -9,8 +9,8 @@ use nwfilter::document::standard::STANDARD;
 use nwfilter::engine::api::Request;
 use nwfilter::engine::documents;
 use nwfilter::engine::{Context, State};
-use nwfilter::guest::link::{Kind, Link};
-use nwfilter::program::compile::Features;
+use nwfilter::guest::link::{Link, LinkKind};
+use nwfilter::program::compile::Capabilities;
 use nwfilter::ruleset::firewall::{Firewall, Policy};
 use std::fmt::Write;
 use std::time::Duration;
@@ -114,18 +114,19 @@ pub fn read_all(text: &str) -> usize {
 
 /// A host with so many guests' taps, of a bridge, and libvirt's standard filters.
 pub fn host(guests: u32) -> State {
-    let policy = Policy::new(Features::ALL);
+    let policy = Policy::new(Capabilities::ALL);
     let filters = STANDARD.iter().map(|(name, text)| {
         let mut filter = read::read(&Source::new(*name, *text)).expect("they are sound").0;
         filter.uuid = Some(Uuid::new_v4());
         std::sync::Arc::new(filter)
     });
     let firewall = Firewall::new(policy).define(filters).expect("they are sound");
-    let bridge = Link { index: 1, name: "br0".into(), kind: Kind::Bridge, master: None, mac: None, up: true };
+    let bridge =
+        Link { index: 1, name: "br0".into(), kind: LinkKind::Bridge, master: None, mac: None, up: true };
     let tap = |n| Link {
         index: 10 + n,
         name: format!("guest{n}"),
-        kind: Kind::Tap,
+        kind: LinkKind::Tap,
         master: Some(1),
         ..bridge.clone()
     };

@@ -488,7 +488,7 @@ fn a_vanished_interface_is_let_go_without_any_write() {
         learned(&network, &mut conn);
         let known = || {
             let (book, _) = file::read(&host.files("state")["addresses"], Duration::ZERO, 64);
-            book.0.values().map(nwfilter::guest::lease::Table::len).sum::<usize>()
+            book.0.values().map(nwfilter::guest::lease::GuestLeases::len).sum::<usize>()
         };
         assert_eq!(known(), 1);
         boundaries.at(1, Fate::FailsFromOn(libc::EROFS));

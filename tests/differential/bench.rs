@@ -6,7 +6,7 @@ use nwfilter::document::filter::{Filter, read::read};
 use nwfilter::document::span::Source;
 use nwfilter::document::vars::Vars;
 use nwfilter::kernel::apply::Kernel;
-use nwfilter::program::compile::{Features, HostToGuest, Options};
+use nwfilter::program::compile::{Capabilities, HostToGuest, Options};
 use nwfilter::program::eval::{self, End, Frame, Port};
 use nwfilter::program::ir::text::RuleText;
 use nwfilter::program::ir::{Family, Ruleset};
@@ -50,7 +50,7 @@ pub fn accepts(text: &str, vars: &Vars) -> bool {
     let Ok((filter, _)) = read(&Source::new("f.xml", text)) else { return false };
     let mut inner = vars.clone();
     inner.push("INNER", "10.0.0.1");
-    let compile = Options { features: Features::ALL, counters: false, host_to_guest: HostToGuest::Pass };
+    let compile = Options { features: Capabilities::ALL, counters: false, host_to_guest: HostToGuest::Pass };
     let firewall = Firewall::new(Policy { fold_up_to: 0, compile, placement: Default::default() })
         .define([Arc::new(filter)]);
     firewall.is_ok_and(|firewall| {
@@ -114,7 +114,7 @@ impl Bench {
         let rulesets = [self.ruleset(subject, 64)?, self.ruleset(subject, 0)?];
         let mut opinions: Vec<Opinion> = frames.iter().map(|_| Opinion::default()).collect();
         for (layout, ruleset) in rulesets.iter().enumerate() {
-            let rules = eval::Rules::of_table(Family::Bridge, &ruleset.tables[&Family::Bridge]);
+            let rules = eval::Evaluator::of_table(Family::Bridge, &ruleset.tables[&Family::Bridge]);
             self.enforce(ruleset, subject);
             for ((way, bytes), opinion) in frames.iter().zip(&mut opinions) {
                 let path = self.walk(&rules, *way, bytes);
@@ -127,7 +127,7 @@ impl Bench {
     }
 
     /// The verdicts at both hooks.
-    fn walk(&self, rules: &eval::Rules<'_>, way: Way, bytes: &[u8]) -> [Option<End>; 2] {
+    fn walk(&self, rules: &eval::Evaluator<'_>, way: Way, bytes: &[u8]) -> [Option<End>; 2] {
         ["prerouting", "postrouting"].map(|chain| rules.judge(chain, self.frame(way, bytes)))
     }
 
@@ -152,7 +152,7 @@ impl Bench {
             format!("{opinion:?} {way:?} {hex}\n{}\n{:?}\n", subject.texts.join("\n"), subject.vars.0);
         for fold_up_to in [64, 0] {
             let Some(ruleset) = self.ruleset(subject, fold_up_to) else { continue };
-            let rules = eval::Rules::of_table(Family::Bridge, &ruleset.tables[&Family::Bridge]);
+            let rules = eval::Evaluator::of_table(Family::Bridge, &ruleset.tables[&Family::Bridge]);
             for chain in ["prerouting", "postrouting"] {
                 for step in rules.trace(chain, self.frame(way, bytes)).path {
                     let text = RuleText(Family::Bridge, step.rule);

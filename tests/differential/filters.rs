@@ -2,7 +2,7 @@
 
 use crate::bench::{Subject, accepts};
 use crate::dice::Dice;
-use nwfilter::document::filter::schema::{Attribute, Kind, Layer, PROTOCOLS, Protocol, Role};
+use nwfilter::document::filter::schema::{Attribute, AttributeRole, Layer, PROTOCOLS, Protocol, ValueKind};
 use nwfilter::document::vars::Vars;
 
 const CHAINS: &[&str] = &[
@@ -84,7 +84,9 @@ fn body(dice: &mut Dice, protocol: &Protocol) -> String {
     let mut chosen: Vec<&str> = Vec::new();
     for attribute in attributes {
         let wanted = match attribute.role {
-            Role::MaskOf(base) | Role::EndOf(base) => chosen.contains(&base) && dice.chance(60),
+            AttributeRole::MaskOf(base) | AttributeRole::EndOf(base) => {
+                chosen.contains(&base) && dice.chance(60)
+            }
             _ => dice.chance(share),
         };
         if wanted {
@@ -100,7 +102,14 @@ fn body(dice: &mut Dice, protocol: &Protocol) -> String {
 }
 
 fn is_stateless(attribute: &Attribute) -> bool {
-    !matches!(attribute.role, Role::State | Role::ConnLimit | Role::Ipset | Role::IpsetFlags | Role::Comment)
+    !matches!(
+        attribute.role,
+        AttributeRole::State
+            | AttributeRole::ConnLimit
+            | AttributeRole::Ipset
+            | AttributeRole::IpsetFlags
+            | AttributeRole::Comment
+    )
 }
 
 const MACS: &[&str] = &[
@@ -127,7 +136,7 @@ const TYPES: &[&str] = &["arp", "ipv4", "ipv6", "vlan", "rarp", "0x88b5", "0x600
 const PROTOCOL_NUMBERS: &[&str] =
     &["1", "2", "6", "17", "58", "132", "136", "50", "51", "0", "43", "44", "59", "60", "255"];
 
-fn value(dice: &mut Dice, kind: Kind) -> String {
+fn value(dice: &mut Dice, kind: ValueKind) -> String {
     if let Some(name) = variable(kind).filter(|_| dice.chance(40)) {
         let index = dice.pick(&["", "", "", "[@1]", "[@2]", "[0]"]);
         return format!("${name}{index}");
@@ -135,41 +144,43 @@ fn value(dice: &mut Dice, kind: Kind) -> String {
     literal(dice, kind).to_owned()
 }
 
-fn literal(dice: &mut Dice, kind: Kind) -> &'static str {
+fn literal(dice: &mut Dice, kind: ValueKind) -> &'static str {
     match kind {
-        Kind::Mac => dice.skewed(MACS),
-        Kind::MacMask => dice.pick(MAC_MASKS),
-        Kind::Ipv4 => dice.skewed(IPV4),
-        Kind::Ipv6 => dice.skewed(IPV6),
-        Kind::Ipv4Mask => dice.pick(&["0", "1", "8", "16", "23", "24", "25", "31", "32"]),
-        Kind::Ipv6Mask => dice.pick(&["0", "10", "48", "61", "64", "127", "128"]),
-        Kind::EtherType(least) if least < 0x600 && dice.chance(20) => dice.pick(&["0x3c", "100"]),
-        Kind::EtherType(_) => dice.pick(TYPES),
-        Kind::U8 => dice.pick(&["0", "1", "2", "8", "3", "128", "135", "255"]),
-        Kind::U16 | Kind::Decimal16 => dice.skewed(&["80", "53", "1", "2", "0", "256", "32768", "65535"]),
-        Kind::U32 => dice.pick(&["0", "1", "100", "65536", "4294967295"]),
-        Kind::VlanId => dice.pick(&["0", "1", "5", "4095"]),
-        Kind::ArpOpcode => dice.pick(&["0", "1", "2", "3", "4", "65535"]),
-        Kind::IpProtocol => dice.pick(PROTOCOL_NUMBERS),
-        Kind::Dscp => dice.pick(&["0", "1", "10", "46", "63"]),
-        Kind::Bool => dice.pick(&["true", "false"]),
-        Kind::TcpFlags => {
+        ValueKind::Mac => dice.skewed(MACS),
+        ValueKind::MacMask => dice.pick(MAC_MASKS),
+        ValueKind::Ipv4 => dice.skewed(IPV4),
+        ValueKind::Ipv6 => dice.skewed(IPV6),
+        ValueKind::Ipv4Mask => dice.pick(&["0", "1", "8", "16", "23", "24", "25", "31", "32"]),
+        ValueKind::Ipv6Mask => dice.pick(&["0", "10", "48", "61", "64", "127", "128"]),
+        ValueKind::EtherType(least) if least < 0x600 && dice.chance(20) => dice.pick(&["0x3c", "100"]),
+        ValueKind::EtherType(_) => dice.pick(TYPES),
+        ValueKind::U8 => dice.pick(&["0", "1", "2", "8", "3", "128", "135", "255"]),
+        ValueKind::U16 | ValueKind::Decimal16 => {
+            dice.skewed(&["80", "53", "1", "2", "0", "256", "32768", "65535"])
+        }
+        ValueKind::U32 => dice.pick(&["0", "1", "100", "65536", "4294967295"]),
+        ValueKind::VlanId => dice.pick(&["0", "1", "5", "4095"]),
+        ValueKind::ArpOpcode => dice.pick(&["0", "1", "2", "3", "4", "65535"]),
+        ValueKind::IpProtocol => dice.pick(PROTOCOL_NUMBERS),
+        ValueKind::Dscp => dice.pick(&["0", "1", "10", "46", "63"]),
+        ValueKind::Bool => dice.pick(&["true", "false"]),
+        ValueKind::TcpFlags => {
             dice.pick(&["SYN/SYN", "SYN,ACK/SYN", "ALL/NONE", "FIN,RST/RST", "ALL/ALL", "NONE/NONE"])
         }
-        Kind::Comment | Kind::States | Kind::IpsetName | Kind::IpsetFlags => "",
+        ValueKind::Comment | ValueKind::States | ValueKind::IpsetName | ValueKind::IpsetFlags => "",
     }
 }
 
-fn variable(kind: Kind) -> Option<&'static str> {
+fn variable(kind: ValueKind) -> Option<&'static str> {
     Some(match kind {
-        Kind::Mac => "MAC",
-        Kind::Ipv4 => "IP",
-        Kind::Ipv6 => "IP6",
-        Kind::Ipv4Mask => "MASK",
-        Kind::EtherType(_) => "TYPE",
-        Kind::U8 => "SMALL",
-        Kind::U16 => "NUMBER",
-        Kind::IpProtocol => "PROTOCOL",
+        ValueKind::Mac => "MAC",
+        ValueKind::Ipv4 => "IP",
+        ValueKind::Ipv6 => "IP6",
+        ValueKind::Ipv4Mask => "MASK",
+        ValueKind::EtherType(_) => "TYPE",
+        ValueKind::U8 => "SMALL",
+        ValueKind::U16 => "NUMBER",
+        ValueKind::IpProtocol => "PROTOCOL",
         _ => return None,
     })
 }
@@ -179,14 +190,14 @@ fn vars(dice: &mut Dice) -> Vars {
     let mut vars = Vars::default();
     let length = 1 + dice.below(3);
     let kinds = [
-        Kind::Mac,
-        Kind::Ipv4,
-        Kind::Ipv6,
-        Kind::Ipv4Mask,
-        Kind::EtherType(0x600),
-        Kind::U8,
-        Kind::U16,
-        Kind::IpProtocol,
+        ValueKind::Mac,
+        ValueKind::Ipv4,
+        ValueKind::Ipv6,
+        ValueKind::Ipv4Mask,
+        ValueKind::EtherType(0x600),
+        ValueKind::U8,
+        ValueKind::U16,
+        ValueKind::IpProtocol,
     ];
     for kind in kinds {
         let name = variable(kind).unwrap();

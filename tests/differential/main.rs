@@ -15,9 +15,10 @@ mod lab;
 use bench::{Bench, Subject};
 use dice::Dice;
 use lab::Way;
+use nwfilter::program::Direction;
 use nwfilter::program::eval::Frame;
 use nwfilter::report::audit::audit;
-use nwfilter::report::explain::{self, Explainer};
+use nwfilter::report::explain::Explainer;
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 
@@ -121,7 +122,7 @@ fn rules_that_no_frame_is_left_for_match_no_frame() {
         let told: BTreeSet<String> = told.filter_map(|told| Some(told.place?.line_column())).collect();
         hidden += told.len();
         for (way, bytes) in frames.iter().filter(|_| !told.is_empty()) {
-            let way = if *way == Way::FromGuest { explain::Way::Out } else { explain::Way::In };
+            let way = if *way == Way::FromGuest { Direction::Out } else { Direction::In };
             let explanation = explainer.explain(way, Frame { bytes, ..Frame::default() });
             let matched =
                 explanation.chains.iter().flat_map(|chain| &chain.tried).filter(|tried| tried.matched);

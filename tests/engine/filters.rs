@@ -2,12 +2,17 @@
 
 use crate::world::*;
 use nwfilter::engine::api::{Reply, Request};
-use nwfilter::engine::error::Code;
+use nwfilter::engine::error::ErrorNumber;
 use nwfilter::engine::{State, Write};
 use uuid::Uuid;
 
 /// That a refusal has this code and text, and that nothing has changed.
-fn check_refused(world: &mut World, ask: impl FnOnce(&mut World) -> (i32, String), code: Code, text: &str) {
+fn check_refused(
+    world: &mut World,
+    ask: impl FnOnce(&mut World) -> (i32, String),
+    code: ErrorNumber,
+    text: &str,
+) {
     let before = world.state.clone();
     assert_eq!(ask(world), (code as i32, text.to_owned()));
     assert!(is_same(&before, &world.state), "a refusal of {text:?} changed something");
@@ -28,7 +33,7 @@ fn refused<T: std::fmt::Debug>(answer: Result<T, nwfilter::engine::error::Error>
 fn name_and_uuid_belong_together_and_cycles_are_refused() {
     let named = |name: &str, id: &str| format!("<filter name='{name}'><uuid>{}</uuid></filter>", uuid(id));
     let mut world = World::new(&[guard("a", 0), tree("b", &["a"]), tree("c", &["b", "missing"])]);
-    let failed = |text: &str| (Code::OperationFailed, format!("operation failed: {text}"));
+    let failed = |text: &str| (ErrorNumber::OperationFailed, format!("operation failed: {text}"));
     let cases = [
         (named("x", "a"), failed("filter with same UUID but different name ('a') already exists")),
         (named("a", "x"), failed(&format!("filter 'a' already exists with uuid {}", uuid("a")))),
@@ -38,7 +43,10 @@ fn name_and_uuid_belong_together_and_cycles_are_refused() {
         (tree("a", &["c"]), failed("filter would introduce a loop")),
         (tree("missing", &["c"]), failed("filter would introduce a loop")),
         (tree("new", &["new"]), failed("filter would introduce a loop")),
-        ("<x/>".into(), (Code::XmlError, "XML error: expecting root element of 'filter', not 'x'".into())),
+        (
+            "<x/>".into(),
+            (ErrorNumber::XmlError, "XML error: expecting root element of 'filter', not 'x'".into()),
+        ),
     ];
     for (xml, (code, text)) in cases {
         check_refused(&mut world, |world| refused(world.define(&xml)), code, &text);
@@ -49,7 +57,7 @@ fn name_and_uuid_belong_together_and_cycles_are_refused() {
 fn who_asks_for_what_is_not_there_hears_so() {
     let mut world = World::new(&[guard("a", 0)]);
     let no = |what: String| {
-        (Code::NoFilter, format!("Network filter not found: no nwfilter with matching {what}"))
+        (ErrorNumber::NoFilter, format!("Network filter not found: no nwfilter with matching {what}"))
     };
     let binding = "Network filter binding not found: no nwfilter binding for port dev 'vnet0'";
     let id = uuid("x");
@@ -59,10 +67,10 @@ fn who_asks_for_what_is_not_there_hears_so() {
         (Request::LookupFilterByUuid { uuid: id }, no(format!("uuid '{id}'"))),
         (Request::FilterXml { uuid: id, flags: 0 }, no(format!("uuid '{id}'"))),
         (Request::UndefineFilter { uuid: id }, no(format!("uuid '{id}'"))),
-        (Request::LookupBinding { portdev: port() }, (Code::NoBinding, binding.into())),
-        (Request::BindingXml { portdev: port(), flags: 0 }, (Code::NoBinding, binding.into())),
-        (Request::DeleteBinding { portdev: port() }, (Code::NoBinding, binding.into())),
-        (Request::Remove { portdev: port() }, (Code::NoBinding, binding.into())),
+        (Request::LookupBinding { portdev: port() }, (ErrorNumber::NoBinding, binding.into())),
+        (Request::BindingXml { portdev: port(), flags: 0 }, (ErrorNumber::NoBinding, binding.into())),
+        (Request::DeleteBinding { portdev: port() }, (ErrorNumber::NoBinding, binding.into())),
+        (Request::Remove { portdev: port() }, (ErrorNumber::NoBinding, binding.into())),
     ];
     for (request, (code, text)) in cases {
         check_refused(&mut world, |world| refused(world.ask(request)), code, &text);
@@ -118,7 +126,7 @@ fn a_member_that_cannot_take_a_redefinition_is_named() {
     world.create("vnet2", "b").unwrap();
     let before = world.state.clone();
     let (code, text) = refused(world.define(&needy("a")));
-    assert_eq!(code, Code::InternalError as i32);
+    assert_eq!(code, ErrorNumber::InternalError as i32);
     assert!(text.starts_with("internal error: vnet1: ") && text.contains("OTHER"), "{text}");
     assert!(is_same(&before, &world.state));
     assert!(world.xml_of("a").contains("0x9000"), "the old definition stays");
@@ -132,13 +140,18 @@ fn a_filter_in_use_stays_whatever_its_binding_waits_for() {
     world.create("vnet0", "b").unwrap();
     world.create("later", "c").unwrap();
     for name in ["a", "b", "c"] {
-        check_refused(&mut world, |world| refused(world.undefine(name)), Code::OperationInvalid, in_use);
+        check_refused(
+            &mut world,
+            |world| refused(world.undefine(name)),
+            ErrorNumber::OperationInvalid,
+            in_use,
+        );
     }
     // A closed port still has its binding.
     world.define(&needy("c")).unwrap();
     world.appears(&tap(6, "later"));
     assert!(world.state.blocked("later").is_some());
-    check_refused(&mut world, |world| refused(world.undefine("c")), Code::OperationInvalid, in_use);
+    check_refused(&mut world, |world| refused(world.undefine("c")), ErrorNumber::OperationInvalid, in_use);
     // Only references are left to it: those may dangle, as in libvirt.
     world.delete("vnet0").unwrap();
     world.time(GRACE);

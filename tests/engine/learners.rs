@@ -7,14 +7,14 @@ use nwfilter::document::span::Source;
 use nwfilter::engine::api::{Reply, Request};
 use nwfilter::engine::error::Error;
 use nwfilter::engine::{Change, Records, State, Write};
-use nwfilter::guest::frame::dhcp::{Dhcp, Kind};
-use nwfilter::guest::frame::{Frame, Sighting};
+use nwfilter::guest::frame::dhcp::{Dhcp, DhcpMessageType};
+use nwfilter::guest::frame::{SightedFrame, Sighting};
 use nwfilter::guest::learning::filters;
 use nwfilter::guest::lease::file;
 use nwfilter::guest::link::Link;
 use nwfilter::guest::link::LinkEvent::{Appeared, Changed, Gone};
 use nwfilter::guest::observation::Observation;
-use nwfilter::program::compile::Features;
+use nwfilter::program::compile::Capabilities;
 use nwfilter::ruleset::firewall::{Firewall, Policy, Rules};
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -72,8 +72,10 @@ fn has(addresses: &[Ipv4Addr]) -> (String, Vec<String>) {
 
 /// The lines that are written.
 fn hear(world: &mut World, guest: u32, source: Mac, sighting: Sighting) -> String {
-    let told =
-        Observation { guest, frame: Frame { source, destination: Mac::BROADCAST, tagged: false, sighting } };
+    let told = Observation {
+        guest,
+        frame: SightedFrame { source, destination: Mac::BROADCAST, tagged: false, sighting },
+    };
     let Some((_, change)) = world.state.observe(&told, world.now) else { return String::new() };
     let lines = change.next.journal_lines(&world.state);
     world.state = change.next;
@@ -84,7 +86,7 @@ fn arp(world: &mut World, guest: u32, address: Ipv4Addr) -> String {
     hear(world, guest, GUEST, Sighting::Arp { mac: GUEST, address })
 }
 
-fn dhcp(kind: Kind, address: Ipv4Addr, lease: Option<u32>) -> Sighting {
+fn dhcp(kind: DhcpMessageType, address: Ipv4Addr, lease: Option<u32>) -> Sighting {
     Sighting::Dhcp(Dhcp {
         kind,
         source: SERVER,
@@ -100,7 +102,7 @@ fn dhcp(kind: Kind, address: Ipv4Addr, lease: Option<u32>) -> Sighting {
 }
 
 fn ack(world: &mut World, address: Ipv4Addr, lease: u32) -> String {
-    hear(world, 7, Mac([2; 6]), dhcp(Kind::Ack, address, Some(lease)))
+    hear(world, 7, Mac([2; 6]), dhcp(DhcpMessageType::Ack, address, Some(lease)))
 }
 
 const DHCP: &[(&str, &str)] = &[("CTRL_IP_LEARNING", "dhcp")];
@@ -161,7 +163,7 @@ fn a_guest_waits_again_after_its_last_lease() {
     assert_eq!(world.state.deadline(), Some(Duration::from_secs(60)));
     world.state = world.state.expire(Duration::from_secs(60)).next;
     assert_eq!(rules(&world, 7), has(&[OTHER]));
-    let lines = hear(&mut world, 7, GUEST, dhcp(Kind::Release, OTHER, None));
+    let lines = hear(&mut world, 7, GUEST, dhcp(DhcpMessageType::Release, OTHER, None));
     assert!(lines.starts_with("0 "), "{lines}");
     assert_eq!(rules(&world, 7), waits(filters::DHCP));
     assert_eq!(world.state.posts().len(), 1);
@@ -172,10 +174,10 @@ fn a_question_changes_no_rule_and_its_refusal_ends_the_lease() {
     let mut world = learning(DHCP);
     ack(&mut world, ADDRESS, 60);
     let before = world.state.firewall().ruleset();
-    let question = dhcp(Kind::Request, ADDRESS, None);
+    let question = dhcp(DhcpMessageType::Request, ADDRESS, None);
     assert_eq!(hear(&mut world, 7, GUEST, question), "");
     assert_eq!(world.state.firewall().ruleset(), before);
-    let refusal = dhcp(Kind::Nak, Ipv4Addr::UNSPECIFIED, None);
+    let refusal = dhcp(DhcpMessageType::Nak, Ipv4Addr::UNSPECIFIED, None);
     let lines = hear(&mut world, 7, Mac([2; 6]), refusal);
     assert!(lines.starts_with("0 "), "{lines}");
     assert_eq!(rules(&world, 7), waits(filters::DHCP));
@@ -498,7 +500,7 @@ fn records(world: &mut World, change: Change) -> Records {
 fn an_address_is_recorded_before_and_its_end_after() {
     let mut world = learning(&[]);
     let frame = Sighting::Arp { mac: GUEST, address: ADDRESS };
-    let frame = Frame { source: GUEST, destination: Mac::BROADCAST, tagged: false, sighting: frame };
+    let frame = SightedFrame { source: GUEST, destination: Mac::BROADCAST, tagged: false, sighting: frame };
     let (_, change) = world.state.observe(&Observation { guest: 7, frame }, world.now).unwrap();
     let Records { documents, before, after } = records(&mut world, change);
     assert!(documents.is_empty() && after.is_empty());
@@ -535,7 +537,7 @@ fn a_lease_that_comes_back_with_its_guest_is_not_written_again() {
 #[test]
 fn a_guest_that_learns_or_waits_is_checked_where_it_is() {
     let stateful = honest("<rule action='accept' direction='out'><tcp state='NEW'/></rule>");
-    let features = Features { state: false, ..Features::ALL };
+    let features = Capabilities { state: false, ..Capabilities::ALL };
     let mut world = World::with(Policy::new(features), &[stateful]);
     create(&mut world, &[("IP", "10.0.0.1")]).unwrap();
     world.ask(Request::Remove { portdev: "vnet0".into() }).unwrap();

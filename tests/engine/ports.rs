@@ -4,12 +4,12 @@
 use crate::world::*;
 use nwfilter::document::mac::Mac;
 use nwfilter::engine::State;
-use nwfilter::engine::error::Code;
-use nwfilter::guest::link::{Kind, Link};
+use nwfilter::engine::error::ErrorNumber;
+use nwfilter::guest::link::{Link, LinkKind};
 use nwfilter::program::ir::{Bytes, Family, Name};
 use nwfilter::ruleset::firewall::{Firewall, Placement, Policy};
 use nwfilter::ruleset::layout;
-use nwfilter::ruleset::plan::Change;
+use nwfilter::ruleset::plan::TableOperation;
 use std::time::Duration;
 
 fn world() -> World {
@@ -34,7 +34,7 @@ fn an_impossible_binding_is_refused_with_and_without_a_link() {
     let mut world = World::new(&[guard("a", 0), needy("n"), tree("dangling", &["gone"])]);
     world.appears(&tap(5, "here"));
     world.create("taken", "a").unwrap();
-    let internal = |text: &str| (Code::InternalError as i32, format!("internal error: {text}"));
+    let internal = |text: &str| (ErrorNumber::InternalError as i32, format!("internal error: {text}"));
     let missing =
         "Cannot instantiate filter due to unresolvable variables or unavailable list elements: OTHER";
     for port in ["here", "absent"] {
@@ -50,7 +50,7 @@ fn an_impossible_binding_is_refused_with_and_without_a_link() {
         }
     }
     let error = world.create("taken", "a").unwrap_err();
-    let expected = (Code::OperationFailed, "operation failed: binding 'taken' already exists");
+    let expected = (ErrorNumber::OperationFailed, "operation failed: binding 'taken' already exists");
     assert_eq!((error.code, error.message.as_str()), expected);
 }
 
@@ -171,7 +171,7 @@ fn a_stateful_filter_is_refused_without_conntrack() {
     );
     // So it is where an interface belongs to another that is no bridge. One that comes to a bridge is open from then on.
     world.appears(&bridge(2, "br0"));
-    world.appears(&Link { kind: Kind::Other, ..tap(3, "bond0") });
+    world.appears(&Link { kind: LinkKind::Other, ..tap(3, "bond0") });
     world.create("vnet0", "s").unwrap();
     let slave = Link { master: Some(3), ..tap(7, "vnet0") };
     world.appears(&slave);
@@ -187,7 +187,7 @@ fn a_stateful_filter_is_refused_without_conntrack() {
 #[test]
 fn an_interface_without_seen_packets_is_refused_or_closed() {
     let mut world = world();
-    let headerless = |index, name| Link { kind: Kind::Headerless, ..tap(index, name) };
+    let headerless = |index, name| Link { kind: LinkKind::Headerless, ..tap(index, name) };
     world.appears(&headerless(5, "tun0"));
     let refused = world.create("tun0", "a").unwrap_err();
     assert!(refused.message.contains("'tun0' carries no Ethernet frames"), "{refused:?}");
@@ -202,7 +202,7 @@ fn an_interface_without_seen_packets_is_refused_or_closed() {
 #[test]
 fn an_interface_that_is_no_guests_is_refused() {
     let mut world = world();
-    let loopback = Link { kind: Kind::Loopback, ..tap(1, "lo") };
+    let loopback = Link { kind: LinkKind::Loopback, ..tap(1, "lo") };
     for (link, why) in
         [(loopback, "'lo' is the host's way to itself"), (bridge(2, "br0"), "'br0' is a bridge")]
     {
@@ -243,7 +243,9 @@ fn unbinds(world: &World, before: &nwfilter::engine::State) -> Vec<Name> {
     let plan = world.plan_from(before);
     let steps = plan.prepare.iter().chain(&plan.switch).chain(&plan.retire);
     let gone = steps.filter_map(|step| match &step.change {
-        Change::DeleteElements(name, ..) if &**name == nwfilter::ruleset::layout::BOUND => Some(name.clone()),
+        TableOperation::DeleteElements(name, ..) if &**name == nwfilter::ruleset::layout::BOUND => {
+            Some(name.clone())
+        }
         _ => None,
     });
     gone.collect()

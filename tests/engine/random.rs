@@ -2,7 +2,7 @@
 
 use crate::world::*;
 use nwfilter::engine::State;
-use nwfilter::guest::link::{Kind, Link, LinkEvent};
+use nwfilter::guest::link::{Link, LinkEvent, LinkKind};
 use nwfilter::program::ir::{Chain, Family, Name, Set, Table};
 use nwfilter::ruleset::firewall::{Firewall, Policy};
 use nwfilter::ruleset::layout;
@@ -72,7 +72,7 @@ impl Links {
         let taken = |name: &str| self.0.values().any(|link| link.name == name);
         match *act {
             Act::Appear(index, port) if !self.0.contains_key(&index) && !taken(PORTS[port as usize]) => {
-                let kind = if index % 2 == 0 { Kind::Tap } else { MACVTAP };
+                let kind = if index % 2 == 0 { LinkKind::Tap } else { MACVTAP };
                 let link = Link { kind, ..tap(index, PORTS[port as usize]) };
                 self.0.insert(index, link.clone());
                 Some(LinkEvent::Appeared(link))

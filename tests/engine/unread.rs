@@ -5,7 +5,7 @@ use nwfilter::document::binding;
 use nwfilter::document::span::Source;
 use nwfilter::engine::Write;
 use nwfilter::engine::api::Request;
-use nwfilter::engine::error::Code;
+use nwfilter::engine::error::ErrorNumber;
 
 fn document(name: &str, rule: &str) -> String {
     format!(
@@ -41,7 +41,7 @@ fn a_document_that_loses_meaning_is_kept_and_not_bound() {
         let [told, ..] = &defined.notices[..] else { panic!("{rule}: nothing is told") };
         assert!(told.message.starts_with("no interface can be bound to filter 'odd': "), "{told}");
         let refused = world.create("vnet0", "odd").unwrap_err();
-        assert_eq!(refused.code, Code::InternalError);
+        assert_eq!(refused.code, ErrorNumber::InternalError);
         assert!(refused.message.contains("filter 'odd' would mean more than it says"), "{}", refused.message);
         // What refers to it is not bound either.
         world.define(&tree("over", &["odd"])).unwrap();
@@ -160,7 +160,7 @@ fn misplaced_or_invalid_control_variables_are_refused() {
     assert!(refused.message.contains("'CTRL_IP_LEARNING' has no effect in a filter"), "{}", refused.message);
     let refused = create(&[("CTRL_IP_LEARNING", "off")]).unwrap_err();
     assert!(refused.message.contains("filter 'top' learning value 'off' invalid."), "{}", refused.message);
-    assert_eq!(refused.code, Code::ParseFailed);
+    assert_eq!(refused.code, ErrorNumber::ParseFailed);
     // Where an address is given, nothing depends on it.
     let told = create(&[("IP", "10.0.0.1")]).unwrap().notices;
     assert!(told.iter().any(|told| told.message.contains("has no effect in a filter")), "{told:?}");

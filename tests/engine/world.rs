@@ -7,7 +7,7 @@ use nwfilter::document::span::Source;
 use nwfilter::engine::api::{Reply, Request};
 use nwfilter::engine::error::Error;
 use nwfilter::engine::{Change, Context, State, Write};
-use nwfilter::guest::link::{Kind, Link, LinkEvent, MacvtapMode};
+use nwfilter::guest::link::{Link, LinkEvent, LinkKind, MacvtapMode};
 use nwfilter::program::compile;
 use nwfilter::program::ir::Family;
 use nwfilter::ruleset::firewall::{Firewall, Policy};
@@ -70,17 +70,18 @@ pub fn bind(port: &str, filter: &str) -> String {
 
 pub fn tap(index: u32, name: &str) -> Link {
     let mac = Some(Mac([0xfe, 0, 0, 0, 0, index as u8]));
-    Link { index, name: name.into(), kind: Kind::Tap, master: None, mac, up: true }
+    Link { index, name: name.into(), kind: LinkKind::Tap, master: None, mac, up: true }
 }
 
-pub const MACVTAP: Kind = Kind::Macvtap { mode: MacvtapMode::Bridge, lower: Some(1), lower_netns: None };
+pub const MACVTAP: LinkKind =
+    LinkKind::Macvtap { mode: MacvtapMode::Bridge, lower: Some(1), lower_netns: None };
 
 pub fn bridge(index: u32, name: &str) -> Link {
-    Link { kind: Kind::Bridge, ..tap(index, name) }
+    Link { kind: LinkKind::Bridge, ..tap(index, name) }
 }
 
 pub fn policy(fold_up_to: usize) -> Policy {
-    Policy { fold_up_to, ..Policy::new(compile::Features::ALL) }
+    Policy { fold_up_to, ..Policy::new(compile::Capabilities::ALL) }
 }
 
 pub fn filter(xml: &str) -> Filter {

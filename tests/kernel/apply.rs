@@ -8,7 +8,7 @@ use nwfilter::kernel::apply::{Kernel, Retire, Stage};
 use nwfilter::program::ir::SetType;
 use nwfilter::program::ir::*;
 use nwfilter::ruleset::nft::Ownership;
-use nwfilter::ruleset::plan::{Change, Plan};
+use nwfilter::ruleset::plan::{Plan, TableOperation};
 use std::collections::BTreeMap;
 
 #[test]
@@ -28,7 +28,7 @@ fn two_fields_are_compared_where_the_kernel_can() {
             Rule::new(vec![same(Field::Ip6Saddr, Field::Ip6Daddr, true)], Action::Drop),
         ];
         let digests: Vec<_> = rules.iter().map(|rule| Some(digest::rule(rule))).collect();
-        let chain = Chain { hook: Some(hook(Point::Prerouting, None)), rules };
+        let chain = Chain { hook: Some(hook(HookPoint::Prerouting, None)), rules };
         let mut table = Table::default();
         table.chains.insert(name("base"), chain.into());
         // nft 1.0.6 aborts when it is to list such a rule, so it is read back by us alone.
@@ -43,8 +43,8 @@ fn twenty_thousand_elements_arrive_and_leave() {
     in_namespace(|| {
         let kernel = Kernel::open(Ownership::Shared).unwrap();
         let key = |number: u32| element(&[&index(number), &MAC, &number.to_be_bytes()]);
-        let elements = (0..20_000).map(|number| (key(number), Datum::None));
-        let kind = set(&[KeyType::IfIndex, KeyType::Ether, KeyType::Ipv4], Data::None, &[]);
+        let elements = (0..20_000).map(|number| (key(number), ElementValue::None));
+        let kind = set(&[KeyType::IfIndex, KeyType::Ether, KeyType::Ipv4], ValueType::None, &[]);
         let mut table = Table::default();
         table.sets.insert(name("many"), Set { elements: elements.collect(), ..kind.clone() });
         kernel.apply(prepare(steps(&Ruleset { tables: BTreeMap::from([(Family::Bridge, table)]) }))).unwrap();
@@ -53,31 +53,31 @@ fn twenty_thousand_elements_arrive_and_leave() {
         assert_eq!(seen().len(), 20_000);
         assert!(seen().contains_key(&key(19_999)));
         let leave = (1..20_000).map(key).collect();
-        let delete = Change::DeleteElements(name("many"), set_type(&kind), leave);
+        let delete = TableOperation::DeleteElements(name("many"), set_type(&kind), leave);
         kernel.apply(prepare(vec![step(Family::Bridge, delete)])).unwrap();
         assert_eq!(seen().into_keys().collect::<Vec<_>>(), [key(0)]);
     });
 }
 
 /// A rule that jumps to a chain that is not there.
-fn lost_rule(number: u32) -> Change {
+fn lost_rule(number: u32) -> TableOperation {
     let rule = Rule { origin: origin("broken", number), ..Rule::new(vec![], Action::Jump(name("nowhere"))) };
-    Change::AddRule(name("base"), rule)
+    TableOperation::AddRule(name("base"), rule)
 }
 
 #[test]
 fn a_batch_with_three_faults_names_all_and_changes_nothing() {
     in_namespace(|| {
         let kernel = Kernel::open(Ownership::Shared).unwrap();
-        let table = table_of(rules(matches()), hook(Point::Prerouting, None));
+        let table = table_of(rules(matches()), hook(HookPoint::Prerouting, None));
         kernel.apply(prepare(steps(&Ruleset { tables: BTreeMap::from([(Family::Bridge, table)]) }))).unwrap();
         let before = listing();
         let bridge = |change| step(Family::Bridge, change);
         let plan = prepare(vec![
             bridge(lost_rule(1)),
-            bridge(Change::AddRule(name("base"), Rule::new(vec![], Action::Accept))),
+            bridge(TableOperation::AddRule(name("base"), Rule::new(vec![], Action::Accept))),
             bridge(lost_rule(2)),
-            bridge(Change::DeleteSet(name("no.such.set"))),
+            bridge(TableOperation::DeleteSet(name("no.such.set"))),
         ]);
         let refused = kernel.apply(plan).unwrap_err();
         assert_eq!(refused.stage, Stage::Prepare);
@@ -101,31 +101,31 @@ fn a_batch_with_three_faults_names_all_and_changes_nothing() {
 fn a_refused_switch_takes_back_what_prepare_made() {
     in_namespace(|| {
         let kernel = Kernel::open(Ownership::Shared).unwrap();
-        let table = table_of(rules(matches()), hook(Point::Prerouting, None));
+        let table = table_of(rules(matches()), hook(HookPoint::Prerouting, None));
         kernel.apply(prepare(steps(&Ruleset { tables: BTreeMap::from([(Family::Bridge, table)]) }))).unwrap();
         let before = listing();
         let bridge = |change| step(Family::Bridge, change);
         let kind =
-            SetType { key: vec![KeyType::IfIndex], data: Data::Verdict, dynamic: false, counted: false };
+            SetType { key: vec![KeyType::IfIndex], data: ValueType::Verdict, dynamic: false, counted: false };
         let jump = |to: &str| Rule::new(vec![], Action::Jump(name(to)));
         let plan = Plan {
             prepare: vec![
-                bridge(Change::AddChain(name("new/a"), None)),
-                bridge(Change::AddChain(name("new/b"), None)),
-                bridge(Change::AddSet(name("new.map"), kind.clone())),
-                bridge(Change::AddRule(
+                bridge(TableOperation::AddChain(name("new/a"), None)),
+                bridge(TableOperation::AddChain(name("new/b"), None)),
+                bridge(TableOperation::AddSet(name("new.map"), kind.clone())),
+                bridge(TableOperation::AddRule(
                     name("new/b"),
-                    Rule::new(vec![], Action::Dispatch(vec![Key::new(From::Iif)], name("new.map"))),
+                    Rule::new(vec![], Action::Vmap(vec![Key::new(KeySource::Iif)], name("new.map"))),
                 )),
-                bridge(Change::AddRule(name("new/a"), jump("new/b"))),
-                bridge(Change::AddElements(
+                bridge(TableOperation::AddRule(name("new/a"), jump("new/b"))),
+                bridge(TableOperation::AddElements(
                     name("new.map"),
                     kind,
-                    vec![(index(9).as_slice().into(), Datum::Jump(name("x/out")))],
+                    vec![(index(9).as_slice().into(), ElementValue::Jump(name("x/out")))],
                 )),
             ],
-            switch: vec![bridge(Change::AddRule(name("base"), jump("new/a"))), bridge(lost_rule(7))],
-            retire: vec![bridge(Change::DeleteChain(name("x/out")))],
+            switch: vec![bridge(TableOperation::AddRule(name("base"), jump("new/a"))), bridge(lost_rule(7))],
+            retire: vec![bridge(TableOperation::DeleteChain(name("x/out")))],
             ..Plan::default()
         };
         let refused = kernel.apply(plan).unwrap_err();
@@ -144,10 +144,10 @@ fn what_no_message_can_hold_is_refused_before_sending() {
         let kernel = Kernel::open(Ownership::Shared).unwrap();
         let check = |matches: Vec<Match>, said: &str| {
             let rule = Rule { origin: origin("long", 3), ..Rule::new(matches, Action::Accept) };
-            let change = Change::AddRule(name("base"), rule);
+            let change = TableOperation::AddRule(name("base"), rule);
             let plan = Plan {
                 switch: vec![step(Family::Bridge, change)],
-                ..prepare(vec![step(Family::Bridge, Change::AddTable)])
+                ..prepare(vec![step(Family::Bridge, TableOperation::AddTable)])
             };
             let refused = kernel.apply(plan).unwrap_err();
             assert!(refused.to_string().contains(said), "{said:?} in {refused}");
@@ -168,8 +168,8 @@ fn a_failing_retire_is_reported_and_is_no_failure() {
     in_namespace(|| {
         let kernel = Kernel::open(Ownership::Shared).unwrap();
         let plan = Plan {
-            switch: vec![step(Family::Bridge, Change::AddTable)],
-            retire: vec![step(Family::Bridge, Change::DeleteChain(name("nowhere")))],
+            switch: vec![step(Family::Bridge, TableOperation::AddTable)],
+            retire: vec![step(Family::Bridge, TableOperation::DeleteChain(name("nowhere")))],
             ..Plan::default()
         };
         assert_eq!(kernel.apply(plan.clone()).unwrap().retire_failures.len(), 1);
@@ -189,11 +189,17 @@ fn leads_to(there: &str, before: &str) -> Plan {
     let to = Rule::new(vec![], Action::Jump(name(there)));
     Plan {
         prepare: vec![
-            bridge(Change::AddChain(name(there), None)),
-            bridge(Change::AddRule(name(there), Rule::new(vec![], Action::Accept))),
+            bridge(TableOperation::AddChain(name(there), None)),
+            bridge(TableOperation::AddRule(name(there), Rule::new(vec![], Action::Accept))),
         ],
-        switch: vec![bridge(Change::FlushChain(name("base"))), bridge(Change::AddRule(name("base"), to))],
-        retire: vec![bridge(Change::FlushChain(name(before))), bridge(Change::DeleteChain(name(before)))],
+        switch: vec![
+            bridge(TableOperation::FlushChain(name("base"))),
+            bridge(TableOperation::AddRule(name("base"), to)),
+        ],
+        retire: vec![
+            bridge(TableOperation::FlushChain(name(before))),
+            bridge(TableOperation::DeleteChain(name(before))),
+        ],
         ..Plan::default()
     }
 }
@@ -201,7 +207,7 @@ fn leads_to(there: &str, before: &str) -> Plan {
 /// Changes one upon the other through these names; nothing may be left over.
 fn one_upon_the_other(names: &[String], retire: Retire) {
     let kernel = Kernel::open(Ownership::Shared).unwrap();
-    let table = table_of(vec![], hook(Point::Prerouting, None));
+    let table = table_of(vec![], hook(HookPoint::Prerouting, None));
     kernel.apply(prepare(steps(&Ruleset { tables: BTreeMap::from([(Family::Bridge, table)]) }))).unwrap();
     let first = Plan { retire: vec![], ..leads_to(&names[0], "nothing") };
     kernel.apply(first).unwrap();
@@ -238,7 +244,7 @@ fn what_is_read_back_is_what_was_sent() {
     in_namespace(|| {
         let kernel = Kernel::open(Ownership::Shared).unwrap();
         let mut ruleset = small();
-        let device = table_of(vec![], hook(Point::Egress, Some("lo")));
+        let device = table_of(vec![], hook(HookPoint::Egress, Some("lo")));
         ruleset.tables.insert(Family::Netdev, device);
         kernel.apply(prepare(steps(&ruleset))).unwrap();
         let observed = kernel.observe().unwrap();

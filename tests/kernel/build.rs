@@ -4,14 +4,14 @@ use nwfilter::document::field::Field;
 use nwfilter::document::span::{Place, Source, Span};
 use nwfilter::program::ir::SetType;
 use nwfilter::program::ir::*;
-use nwfilter::ruleset::plan::{Change, Plan, Step};
+use nwfilter::ruleset::plan::{Plan, Step, TableOperation};
 use std::collections::BTreeSet;
 
 pub fn name(text: &str) -> Name {
     text.into()
 }
 
-pub fn step(family: Family, change: Change) -> Step {
+pub fn step(family: Family, change: TableOperation) -> Step {
     Step { family, change }
 }
 
@@ -24,17 +24,17 @@ pub fn steps(ruleset: &Ruleset) -> Vec<Step> {
     let mut steps = Vec::new();
     for (family, table) in &ruleset.tables {
         let mut add = |change| steps.push(step(*family, change));
-        add(Change::AddTable);
-        table.sets.iter().for_each(|(name, set)| add(Change::AddSet(name.clone(), set_type(set))));
+        add(TableOperation::AddTable);
+        table.sets.iter().for_each(|(name, set)| add(TableOperation::AddSet(name.clone(), set_type(set))));
         for (name, chain) in &table.chains {
-            add(Change::AddChain(name.clone(), chain.hook.clone()));
+            add(TableOperation::AddChain(name.clone(), chain.hook.clone()));
         }
         for (name, set) in table.sets.iter().filter(|(_, set)| !set.elements.is_empty()) {
             let elements = set.elements.iter().map(|(key, datum)| (key.clone(), datum.clone())).collect();
-            add(Change::AddElements(name.clone(), set_type(set), elements));
+            add(TableOperation::AddElements(name.clone(), set_type(set), elements));
         }
         for (name, chain) in &table.chains {
-            chain.rules.iter().for_each(|rule| add(Change::AddRule(name.clone(), rule.clone())));
+            chain.rules.iter().for_each(|rule| add(TableOperation::AddRule(name.clone(), rule.clone())));
         }
     }
     steps
@@ -44,9 +44,9 @@ pub fn prepare(steps: Vec<Step>) -> Plan {
     Plan { prepare: steps, ..Plan::default() }
 }
 
-pub fn set(key: &[KeyType], data: Data, elements: &[(&[u8], Datum)]) -> Set {
+pub fn set(key: &[KeyType], data: ValueType, elements: &[(&[u8], ElementValue)]) -> Set {
     let elements = elements.iter().map(|(key, datum)| (Bytes::from(*key), datum.clone())).collect();
-    Set { key: key.to_vec(), data, role: Role::Variable, dynamic: false, counted: false, elements }
+    Set { key: key.to_vec(), data, role: SetRole::Variable, dynamic: false, counted: false, elements }
 }
 
 pub fn f(field: Field) -> Key {
@@ -78,7 +78,7 @@ pub fn within(keys: Vec<Key>, negated: bool, set: &str) -> Match {
     Match::Lookup { keys, negated, set: SetRef::Named(name(set)) }
 }
 
-pub fn is(from: From, value: &[u8]) -> Match {
+pub fn is(from: KeySource, value: &[u8]) -> Match {
     Match::equals(Key::new(from), value)
 }
 

@@ -24,8 +24,8 @@ pub fn ip6(last: u8) -> [u8; 16] {
 /// The matches that every family has words for, in a frame whose protocol is known to be IPv4 and so on.
 pub fn matches() -> Vec<Vec<Match>> {
     use Field::*;
-    let proto = |value: &[u8; 2]| is(From::Protocol, value);
-    let l4 = |number: u8| is(From::L4Proto, &[number]);
+    let proto = |value: &[u8; 2]| is(KeySource::Protocol, value);
+    let l4 = |number: u8| is(KeySource::L4Proto, &[number]);
     let ip4 = || eq(EtherType, &IPV4);
     let port = |number: u16| number.to_be_bytes();
     let mut all = vec![
@@ -146,37 +146,45 @@ pub fn matches() -> Vec<Vec<Match>> {
         ],
         vec![l4(99)],
         vec![one_of(
-            vec![Key::new(From::L4Proto)],
+            vec![Key::new(KeySource::L4Proto)],
             &[KeyType::IpProtocol],
             false,
             &[&[6], &[17], &[50], &[51], &[58], &[2], &[136], &[99]],
         )],
-        vec![one_of(vec![Key::new(From::Protocol)], &[KeyType::EtherType], true, &[&IPV4, &RARP])],
-        vec![is(From::Iif, &index(5)), is(From::Oif, &index(6))],
-        vec![Match::Compare { key: Key::new(From::Iif), negated: true, value: index(5).as_slice().into() }],
-        vec![one_of(vec![Key::new(From::Iif)], &[KeyType::IfIndex], false, &[&index(5), &index(600)])],
+        vec![one_of(vec![Key::new(KeySource::Protocol)], &[KeyType::EtherType], true, &[&IPV4, &RARP])],
+        vec![is(KeySource::Iif, &index(5)), is(KeySource::Oif, &index(6))],
+        vec![Match::Compare {
+            key: Key::new(KeySource::Iif),
+            negated: true,
+            value: index(5).as_slice().into(),
+        }],
+        vec![one_of(vec![Key::new(KeySource::Iif)], &[KeyType::IfIndex], false, &[&index(5), &index(600)])],
         vec![one_of(
-            vec![Key::new(From::Iif), f(ThDport)],
+            vec![Key::new(KeySource::Iif), f(ThDport)],
             &[KeyType::IfIndex, KeyType::Port],
             false,
             &[&element(&[&index(5), &port(80)]), &element(&[&index(6), &port(81)])],
         )],
         vec![one_of(
-            vec![Key::new(From::L4Proto), f(ThDport)],
+            vec![Key::new(KeySource::L4Proto), f(ThDport)],
             &[KeyType::IpProtocol, KeyType::Port],
             false,
             &[&element(&[&[6], &port(80)])],
         )],
-        vec![within(vec![Key::new(From::Iif)], false, "bound")],
-        vec![within(vec![Key::new(From::Oif)], true, "bound")],
+        vec![within(vec![Key::new(KeySource::Iif)], false, "bound")],
+        vec![within(vec![Key::new(KeySource::Oif)], true, "bound")],
         vec![proto(&IPV4), within(vec![f(IpSaddr)], false, "addresses")],
-        vec![proto(&IPV4), within(vec![Key::new(From::Oif), f(IpDaddr)], true, "IP.ipv4")],
+        vec![proto(&IPV4), within(vec![Key::new(KeySource::Oif), f(IpDaddr)], true, "IP.ipv4")],
         vec![
             proto(&IPV4),
-            within(vec![Key::new(From::Iif), Key::masked(IpSaddr, &[255, 255, 255, 0])], false, "IP.ipv4"),
+            within(
+                vec![Key::new(KeySource::Iif), Key::masked(IpSaddr, &[255, 255, 255, 0])],
+                false,
+                "IP.ipv4",
+            ),
         ],
-        vec![proto(&IPV6), within(vec![Key::new(From::Iif), f(Ip6Saddr)], false, "IP.ipv6")],
-        vec![within(vec![Key::new(From::Iif), f(ThDport)], false, "ports")],
+        vec![proto(&IPV6), within(vec![Key::new(KeySource::Iif), f(Ip6Saddr)], false, "IP.ipv6")],
+        vec![within(vec![Key::new(KeySource::Iif), f(ThDport)], false, "ports")],
     ];
     for bits in [1u32, 7, 8, 9, 16, 20, 24, 31, 32] {
         let mask = (!0u32 << (32 - bits)).to_be_bytes();
@@ -201,13 +209,13 @@ pub fn bridge_matches() -> Vec<Vec<Match>> {
         vec![
             eq(EtherType, &IPV4),
             one_of(
-                vec![Key::new(From::Iif), f(EtherSaddr), f(IpSaddr)],
+                vec![Key::new(KeySource::Iif), f(EtherSaddr), f(IpSaddr)],
                 &[KeyType::IfIndex, KeyType::Ether, KeyType::Ipv4],
                 false,
                 &[&element(&[&index(5), &MAC, &IP]), &element(&[&index(6), &OTHER, &IP2])],
             ),
         ],
-        vec![eq(EtherType, &IPV4), within(vec![Key::new(From::Iif), f(IpSaddr)], false, "IP.ipv4")],
+        vec![eq(EtherType, &IPV4), within(vec![Key::new(KeySource::Iif), f(IpSaddr)], false, "IP.ipv4")],
         vec![
             eq(EtherType, &IPV4),
             one_of(
@@ -217,15 +225,15 @@ pub fn bridge_matches() -> Vec<Vec<Match>> {
                 &[&element(&[&[10, 1, 0, 0], &[10, 0, 2, 0]])],
             ),
         ],
-        vec![within(vec![Key::new(From::Iif), f(EtherSaddr)], false, "MAC.ether")],
-        vec![within(vec![Key::new(From::Oif), f(EtherDaddr)], true, "MAC.ether")],
+        vec![within(vec![Key::new(KeySource::Iif), f(EtherSaddr)], false, "MAC.ether")],
+        vec![within(vec![Key::new(KeySource::Oif), f(EtherDaddr)], true, "MAC.ether")],
         vec![within(
-            vec![Key::new(From::Iif), Key::masked(EtherSaddr, &[255, 255, 255, 0, 0, 0])],
+            vec![Key::new(KeySource::Iif), Key::masked(EtherSaddr, &[255, 255, 255, 0, 0, 0])],
             false,
             "MAC.ether",
         )],
-        vec![eq(EtherType, &ARP), within(vec![Key::new(From::Iif), f(ArpSaddrIp)], true, "IP.ipv4")],
-        vec![eq(EtherType, &VLAN), is(From::Protocol, &IPV4), eq(IpSaddr, &IP)],
+        vec![eq(EtherType, &ARP), within(vec![Key::new(KeySource::Iif), f(ArpSaddrIp)], true, "IP.ipv4")],
+        vec![eq(EtherType, &VLAN), is(KeySource::Protocol, &IPV4), eq(IpSaddr, &IP)],
     ]
 }
 
@@ -239,10 +247,10 @@ pub fn actions() -> Vec<Action> {
         Action::Continue,
         Action::Jump(x()),
         Action::Goto(x()),
-        Action::Untracked,
+        Action::Notrack,
         Action::Trace,
-        Action::Dispatch(vec![Key::new(From::Iif)], name("from-guest")),
-        Action::Branch(
+        Action::Vmap(vec![Key::new(KeySource::Iif)], name("from-guest")),
+        Action::AnonymousVmap(
             f(Field::EtherType),
             BTreeMap::from([
                 (bytes(&IPV4), Verdict::Jump(x())),
@@ -251,9 +259,12 @@ pub fn actions() -> Vec<Action> {
                 (bytes(&IPV6), Verdict::Accept),
             ]),
         ),
-        Action::Branch(Key::new(From::L4Proto), BTreeMap::from([(bytes(&[6]), Verdict::Jump(x()))])),
-        Action::Branch(
-            Key::new(From::Iif),
+        Action::AnonymousVmap(
+            Key::new(KeySource::L4Proto),
+            BTreeMap::from([(bytes(&[6]), Verdict::Jump(x()))]),
+        ),
+        Action::AnonymousVmap(
+            Key::new(KeySource::Iif),
             BTreeMap::from([(bytes(&index(7)), Verdict::Accept), (bytes(&index(800)), Verdict::Drop)]),
         ),
     ]
@@ -261,26 +272,45 @@ pub fn actions() -> Vec<Action> {
 
 pub fn sets() -> Vec<(&'static str, Set)> {
     use KeyType::*;
-    let none = Datum::None;
+    let none = ElementValue::None;
     let port = 80u16.to_be_bytes();
     vec![
-        ("bound", set(&[IfIndex], Data::None, &[(&index(5), none.clone()), (&index(600), none.clone())])),
-        ("addresses", set(&[Ipv4], Data::None, &[(&IP, none.clone())])),
-        ("MAC.ether", set(&[IfIndex, Ether], Data::None, &[(&element(&[&index(5), &MAC]), none.clone())])),
-        ("IP.ipv4", set(&[IfIndex, Ipv4], Data::None, &[(&element(&[&index(5), &IP]), none.clone())])),
-        ("IP.ipv6", set(&[IfIndex, Ipv6], Data::None, &[(&element(&[&index(5), &ip6(1)]), none.clone())])),
-        ("ports", set(&[IfIndex, Port], Data::None, &[(&element(&[&index(5), &port]), none.clone())])),
+        (
+            "bound",
+            set(&[IfIndex], ValueType::None, &[(&index(5), none.clone()), (&index(600), none.clone())]),
+        ),
+        ("addresses", set(&[Ipv4], ValueType::None, &[(&IP, none.clone())])),
+        (
+            "MAC.ether",
+            set(&[IfIndex, Ether], ValueType::None, &[(&element(&[&index(5), &MAC]), none.clone())]),
+        ),
+        ("IP.ipv4", set(&[IfIndex, Ipv4], ValueType::None, &[(&element(&[&index(5), &IP]), none.clone())])),
+        (
+            "IP.ipv6",
+            set(&[IfIndex, Ipv6], ValueType::None, &[(&element(&[&index(5), &ip6(1)]), none.clone())]),
+        ),
+        ("ports", set(&[IfIndex, Port], ValueType::None, &[(&element(&[&index(5), &port]), none.clone())])),
         (
             "all.kinds",
             set(
                 &[IfName, EtherType, IpProtocol],
-                Data::None,
+                ValueType::None,
                 &[(&element(&[b"br0\0\0\0\0\0\0\0\0\0\0\0\0\0", &ARP, &[6]]), none)],
             ),
         ),
-        ("empty", set(&[IfName], Data::None, &[])),
-        ("from-guest", set(&[IfIndex], Data::Verdict, &[(&index(5), Datum::Jump(name("x/out")))])),
-        ("zones", set(&[IfIndex], Data::Zone, &[(&index(5), Datum::Zone(7)), (&index(6), Datum::Zone(900))])),
+        ("empty", set(&[IfName], ValueType::None, &[])),
+        (
+            "from-guest",
+            set(&[IfIndex], ValueType::Verdict, &[(&index(5), ElementValue::Jump(name("x/out")))]),
+        ),
+        (
+            "zones",
+            set(
+                &[IfIndex],
+                ValueType::Zone,
+                &[(&index(5), ElementValue::Zone(7)), (&index(6), ElementValue::Zone(900))],
+            ),
+        ),
     ]
 }
 
@@ -306,7 +336,7 @@ pub fn rules(matches: Vec<Vec<Match>>) -> Vec<Rule> {
     matches.into_iter().enumerate().map(one).chain(acting).collect()
 }
 
-pub fn hook(point: Point, device: Option<&str>) -> Hook {
+pub fn hook(point: HookPoint, device: Option<&str>) -> Hook {
     Hook { point, priority: -150, device: device.map(str::to_string) }
 }
 
@@ -316,11 +346,11 @@ pub fn inet_rules() -> Vec<Rule> {
     let state = |states, negated| Match::CtState { states, negated };
     let limit = |above, negated| Match::ConnLimit {
         set: name("counted"),
-        keys: vec![Key::new(From::Iif), f(IpSaddr)],
+        keys: vec![Key::new(KeySource::Iif), f(IpSaddr)],
         above,
         negated,
     };
-    let ip4 = || is(From::Protocol, &IPV4);
+    let ip4 = || is(KeySource::Protocol, &IPV4);
     let mut rules: Vec<Rule> = [
         vec![state(1, false)],
         vec![state(2 | 4, false)],
@@ -334,9 +364,9 @@ pub fn inet_rules() -> Vec<Rule> {
     ]
     .map(|matches| Rule::new(matches, Action::Drop))
     .into();
-    rules.push(Rule::new(vec![is(From::L4Proto, &[6])], Action::Reject(Reject::TcpReset)));
+    rules.push(Rule::new(vec![is(KeySource::L4Proto, &[6])], Action::Reject(Reject::TcpReset)));
     rules.push(Rule::new(vec![], Action::Reject(Reject::PortUnreachable)));
-    rules.push(Rule::new(vec![], Action::SetZone(vec![Key::new(From::Iif)], name("zones"))));
+    rules.push(Rule::new(vec![], Action::SetZone(vec![Key::new(KeySource::Iif)], name("zones"))));
     rules.push(Rule::new(vec![], Action::Zone(7)));
     rules
 }
@@ -348,6 +378,6 @@ pub fn small() -> Ruleset {
         origin: origin("clean-traffic", 1),
         ..Rule::new(vec![eq(Field::EtherSaddr, &MAC)], Action::Accept)
     };
-    let table = table_of(vec![rule, Rule::new(vec![], Action::Drop)], hook(Point::Prerouting, None));
+    let table = table_of(vec![rule, Rule::new(vec![], Action::Drop)], hook(HookPoint::Prerouting, None));
     Ruleset { tables: BTreeMap::from([(Family::Bridge, table)]) }
 }

@@ -7,8 +7,8 @@ use nwfilter::document::filter::{Filter, read::read};
 use nwfilter::document::span::Source;
 use nwfilter::document::vars::Vars;
 use nwfilter::kernel::apply::{Kernel, Refused};
-use nwfilter::program::compile::{Features, HostToGuest, Options, Part, compile_part};
-use nwfilter::program::ir::{Chain, Data, Family, Role, Ruleset, Set, Table};
+use nwfilter::program::compile::{Capabilities, HostToGuest, Options, Part, compile_part};
+use nwfilter::program::ir::{Chain, Family, Ruleset, Set, SetRole, Table, ValueType};
 use nwfilter::program::resolve::{Mode, resolve};
 use nwfilter::program::{Program, printable};
 use nwfilter::ruleset::nft::Ownership;
@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 /// nft 1.0.6 aborts when it is to list a comparison of two registers.
 const OPTIONS: Options = Options {
-    features: Features { xor_registers: false, reject: false, ..Features::ALL },
+    features: Capabilities { xor_registers: false, reject: false, ..Capabilities::ALL },
     counters: true,
     host_to_guest: HostToGuest::Pass,
 };
@@ -71,7 +71,7 @@ fn alone(family: Family, program: &Program) -> Ruleset {
     let (chains, sets) = program.placed(&printable(&program.filter));
     let slot = |key| {
         let elements = Default::default();
-        Set { key, data: Data::None, role: Role::Variable, dynamic: false, counted: false, elements }
+        Set { key, data: ValueType::None, role: SetRole::Variable, dynamic: false, counted: false, elements }
     };
     let slots = program.slots.iter().map(|part| (part.set_name(), slot(part.key())));
     let sets = sets.into_iter().chain(program.foreign.clone()).chain(slots).collect();

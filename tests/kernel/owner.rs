@@ -9,7 +9,7 @@ use nwfilter::program::ir::*;
 use nwfilter::ruleset::nft::Ownership;
 use nwfilter::ruleset::nft::announcement::Event;
 use nwfilter::ruleset::nft::probe::Support;
-use nwfilter::ruleset::plan::Change;
+use nwfilter::ruleset::plan::TableOperation;
 
 #[test]
 fn an_owned_table_outlives_its_owner_and_is_adopted() {
@@ -28,9 +28,12 @@ fn an_owned_table_outlives_its_owner_and_is_adopted() {
 
         // Another of us may not touch it as long as we live, and is told so.
         let other = Kernel::open(Ownership::OwnedAndKept).unwrap();
-        let chain = Change::AddChain(name("intruder"), None);
+        let chain = TableOperation::AddChain(name("intruder"), None);
         let refused = other
-            .apply(prepare(vec![step(Family::Bridge, Change::AddTable), step(Family::Bridge, chain.clone())]))
+            .apply(prepare(vec![
+                step(Family::Bridge, TableOperation::AddTable),
+                step(Family::Bridge, chain.clone()),
+            ]))
             .unwrap_err();
         assert_eq!(refused.refusals[0].errno(), Some(libc::EPERM), "{refused}");
         assert!(refused.to_string().contains("another process may own the table"), "{refused}");
@@ -46,7 +49,7 @@ fn an_owned_table_outlives_its_owner_and_is_adopted() {
         };
         assert_eq!(unowned(&listing()), unowned(&before), "our end");
         other
-            .apply(prepare(vec![step(Family::Bridge, Change::AddTable), step(Family::Bridge, chain)]))
+            .apply(prepare(vec![step(Family::Bridge, TableOperation::AddTable), step(Family::Bridge, chain)]))
             .unwrap();
         let adopted = other.observe().unwrap();
         assert_eq!(adopted.families[&Family::Bridge].port, Some(other.port()));
@@ -63,8 +66,8 @@ fn a_shared_table_that_is_there_is_used_as_it_is() {
         let kernel = Kernel::open(Ownership::OwnedAndKept).unwrap();
         kernel
             .apply(prepare(vec![
-                step(Family::Bridge, Change::AddTable),
-                step(Family::Bridge, Change::AddChain(name("new"), None)),
+                step(Family::Bridge, TableOperation::AddTable),
+                step(Family::Bridge, TableOperation::AddChain(name("new"), None)),
             ]))
             .unwrap();
         let table = &kernel.observe().unwrap().families[&Family::Bridge];
@@ -128,9 +131,9 @@ fn a_large_commit_leaves_room_for_those_of_others() {
         let kernel = Kernel::open(Ownership::Shared).unwrap();
         let mut watch = Watch::open(Some(kernel.port())).unwrap();
         let chain = || name("long");
-        let rule = || step(Family::Bridge, Change::AddRule(chain(), Rule::new(vec![], Action::Drop)));
-        let made =
-            [Change::AddTable, Change::AddChain(chain(), None)].map(|change| step(Family::Bridge, change));
+        let rule = || step(Family::Bridge, TableOperation::AddRule(chain(), Rule::new(vec![], Action::Drop)));
+        let made = [TableOperation::AddTable, TableOperation::AddChain(chain(), None)]
+            .map(|change| step(Family::Bridge, change));
         let rules = std::iter::repeat_with(rule).take(60_000);
         kernel.apply(prepare(made.into_iter().chain(rules).collect())).unwrap();
         nft("-f -", "add chain bridge nwfilter intruder\n");
@@ -145,7 +148,8 @@ fn without_cap_net_admin_the_refusal_says_so() {
         caps::drop(None, caps::CapSet::Effective, caps::Capability::CAP_NET_ADMIN).unwrap();
         let kernel = Kernel::open(Ownership::OwnedAndKept).unwrap();
         assert_eq!(kernel.features().tcp_option, Support::Inconclusive);
-        let refused = kernel.apply(prepare(vec![step(Family::Bridge, Change::AddTable)])).unwrap_err();
+        let refused =
+            kernel.apply(prepare(vec![step(Family::Bridge, TableOperation::AddTable)])).unwrap_err();
         assert!(refused.to_string().contains("the right to administer networks is missing"), "{refused}");
     });
 }

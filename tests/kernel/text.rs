@@ -36,7 +36,7 @@ fn a_bridge_rule_is_what_nft_makes_of_its_text() {
     in_namespace(|| {
         let kernel = Kernel::open(Ownership::Shared).unwrap();
         let rules = rules([matches(), bridge_matches()].concat());
-        let table = table_of(rules, hook(Point::Prerouting, None));
+        let table = table_of(rules, hook(HookPoint::Prerouting, None));
         check(&kernel, &Ruleset { tables: BTreeMap::from([(Family::Bridge, table)]) });
     });
 }
@@ -45,7 +45,7 @@ fn a_bridge_rule_is_what_nft_makes_of_its_text() {
 fn a_netdev_rule_is_what_nft_makes_of_its_text() {
     in_namespace(|| {
         let kernel = Kernel::open(Ownership::Shared).unwrap();
-        for point in [Point::Ingress, Point::Egress] {
+        for point in [HookPoint::Ingress, HookPoint::Egress] {
             let table = table_of(rules(matches()), hook(point, Some("lo")));
             check(&kernel, &Ruleset { tables: BTreeMap::from([(Family::Netdev, table)]) });
         }
@@ -57,9 +57,9 @@ fn an_inet_rule_is_what_nft_makes_of_its_text() {
     in_namespace(|| {
         let kernel = Kernel::open(Ownership::Shared).unwrap();
         let rules = [rules(matches()), inet_rules()].concat();
-        let mut table = table_of(rules, hook(Point::Input, None));
-        let counted = set(&[KeyType::IfIndex, KeyType::Ipv4], Data::None, &[]);
-        table.sets.insert(name("counted"), Set { dynamic: true, role: Role::Foreign, ..counted });
+        let mut table = table_of(rules, hook(HookPoint::Input, None));
+        let counted = set(&[KeyType::IfIndex, KeyType::Ipv4], ValueType::None, &[]);
+        table.sets.insert(name("counted"), Set { dynamic: true, role: SetRole::Foreign, ..counted });
         check(&kernel, &Ruleset { tables: BTreeMap::from([(Family::Inet, table)]) });
     });
 }
@@ -76,7 +76,7 @@ fn what_counts_is_what_nft_makes_of_its_text() {
             layout::count_traffic(&mut table, true);
             layout::dispatch_to(&mut table, 7, &DispatchTarget::Private(prefix));
             let drop = Rule::new(vec![eq(Field::EtherSaddr, &MAC)], Action::Drop);
-            let tally = Some(Tally { by: Interface::Out, id: 0x01020304 });
+            let tally = Some(Tally { by: MetaInterface::Out, id: 0x01020304 });
             let chain = Chain { hook: None, rules: vec![Rule { tally, ..drop }] };
             table.chains.insert(name("counting"), chain.into());
             check(&kernel, &Ruleset { tables: BTreeMap::from([(family, table)]) });
@@ -91,8 +91,8 @@ fn a_constant_set_may_be_longer_than_a_message() {
         let values: BTreeSet<Bytes> = (0..5000u32).map(|n| Bytes::from(n.to_be_bytes().as_slice())).collect();
         let set = SetRef::Anonymous(vec![KeyType::Ipv4], values);
         let lookup = Match::Lookup { keys: vec![f(Field::IpSaddr)], negated: false, set };
-        let rule = Rule::new(vec![is(From::Protocol, &IPV4), lookup], Action::Drop);
-        let table = table_of(vec![rule], hook(Point::Prerouting, None));
+        let rule = Rule::new(vec![is(KeySource::Protocol, &IPV4), lookup], Action::Drop);
+        let table = table_of(vec![rule], hook(HookPoint::Prerouting, None));
         check(&kernel, &Ruleset { tables: BTreeMap::from([(Family::Bridge, table)]) });
     });
 }

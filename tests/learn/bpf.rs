@@ -3,7 +3,7 @@
 use crate::lab::corpus::corpus;
 use crate::lab::frames::*;
 use nwfilter::document::mac::Mac;
-use nwfilter::guest::bpf::{self, Instruction, LONGEST, Side};
+use nwfilter::guest::bpf::{self, Instruction, LONGEST, WireEnd};
 
 /// What the kernel knows of a frame besides its bytes.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -67,8 +67,8 @@ fn heard(frame: &[u8], from_guest: bool) -> (bool, bool) {
         assert!([any, dhcp].iter().all(|kept| [0, LONGEST].contains(kept)));
         (any > 0, dhcp > 0)
     };
-    let host = on(Side::Host, !from_guest);
-    assert_eq!(host, on(Side::Guest, from_guest));
+    let host = on(WireEnd::Host, !from_guest);
+    assert_eq!(host, on(WireEnd::Guest, from_guest));
     host
 }
 
@@ -138,7 +138,7 @@ fn no_frame_of_the_corpus_breaks_a_program_however_long_it_is() {
 
 #[test]
 fn every_jump_stays_inside_and_every_instruction_is_reached() {
-    for program in [&bpf::any(GUEST, Side::Host)[..], &bpf::dhcp(GUEST, Side::Guest)] {
+    for program in [&bpf::any(GUEST, WireEnd::Host)[..], &bpf::dhcp(GUEST, WireEnd::Guest)] {
         let mut reached = vec![false; program.len()];
         reached[0] = true;
         for (at, instruction) in program.iter().enumerate() {

@@ -6,12 +6,12 @@ use crate::lab::corpus::{Case, corpus};
 use crate::lab::frames::{Dhcp, *};
 use expect_test::{Expect, expect};
 use nwfilter::document::vars::Vars;
-use nwfilter::guest::bpf::{self, Side};
+use nwfilter::guest::bpf::{self, WireEnd};
 use nwfilter::guest::frame::read;
 use nwfilter::guest::learning::{
-    InvalidControlVariable, LearnOutcome, Learner, Mode, Wanted, filters, is_usable,
+    InvalidControlVariable, LearnOutcome, Learner, LearningMode, Wanted, filters, is_usable,
 };
-use nwfilter::guest::lease::Table;
+use nwfilter::guest::lease::GuestLeases;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -28,15 +28,15 @@ struct Ear(Learner);
 
 impl Ear {
     fn new(pairs: &[(&str, &str)]) -> Ear {
-        Ear(Learner::new(GUEST, wanted(pairs).expect("the variables are right"), Table::default()))
+        Ear(Learner::new(GUEST, wanted(pairs).expect("the variables are right"), GuestLeases::default()))
     }
 
     fn hear(&mut self, way: Way, frame: impl Into<Vec<u8>>, seconds: u64) -> LearnOutcome {
         let bytes: Vec<u8> = frame.into();
         let packet = Packet { bytes: &bytes, outgoing: way == Way::ToGuest, tag_taken_out: false };
         let kept = match self.0.wanted().mode {
-            Mode::Dhcp => run(&bpf::dhcp(GUEST, Side::Host), packet),
-            _ => run(&bpf::any(GUEST, Side::Host), packet),
+            LearningMode::Dhcp => run(&bpf::dhcp(GUEST, WireEnd::Host), packet),
+            _ => run(&bpf::any(GUEST, WireEnd::Host), packet),
         };
         let frame = read(&bytes).filter(|_| kept > 0);
         frame.map_or(LearnOutcome::Nothing, |frame| self.0.hear(&frame, START + Duration::from_secs(seconds)))
@@ -441,10 +441,12 @@ fn an_oversized_reply_is_read() {
 #[test]
 fn control_variables_say_what_is_wanted_or_are_refused() {
     let mode = |text| wanted(&[("CTRL_IP_LEARNING", text)]).map(|wanted| wanted.mode);
-    for (text, expected) in [("any", Mode::Any), ("Dhcp", Mode::Dhcp), ("NONE", Mode::None)] {
+    for (text, expected) in
+        [("any", LearningMode::Any), ("Dhcp", LearningMode::Dhcp), ("NONE", LearningMode::None)]
+    {
         assert_eq!(mode(text), Ok(expected));
     }
-    assert_eq!(wanted(&[]).map(|wanted| (wanted.mode, wanted.limit)), Ok((Mode::Any, 1)));
+    assert_eq!(wanted(&[]).map(|wanted| (wanted.mode, wanted.limit)), Ok((LearningMode::Any, 1)));
     assert_eq!(mode("some").unwrap_err().to_string(), "CTRL_IP_LEARNING cannot be 'some'");
     for text in ["0", "65", "-1", "many"] {
         assert!(wanted(&[("CTRL_IP_LEARNING_LIMIT", text)]).is_err(), "{text}");

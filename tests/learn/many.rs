@@ -6,9 +6,9 @@ use crate::lab::frames::*;
 use crate::lab::{Network, PortOption, Tap, Verdict, in_fresh_netns, verdict};
 use crate::wire::in_world;
 use nwfilter::document::mac::Mac;
-use nwfilter::guest::bpf::Side;
+use nwfilter::guest::bpf::WireEnd;
 use nwfilter::guest::frame::Sighting;
-use nwfilter::guest::learning::Mode;
+use nwfilter::guest::learning::LearningMode;
 use nwfilter::guest::observation::CaptureSpec;
 use nwfilter::kernel::capture::{Capture, listen};
 use nwfilter::report::status::Status;
@@ -39,7 +39,13 @@ fn guest(number: u32, to: mpsc::Sender<nwfilter::guest::observation::Observation
     let tap = Tap::new(&format!("vnet{number}"));
     tap.link.up();
     let index = tap.link.index();
-    let post = CaptureSpec { guest: index, link: index, side: Side::Host, mac: Mac(mac), mode: Mode::Any };
+    let post = CaptureSpec {
+        guest: index,
+        link: index,
+        side: WireEnd::Host,
+        mac: Mac(mac),
+        mode: LearningMode::Any,
+    };
     Guest { tap, address: address(number), ear: listen(post, to).unwrap() }
 }
 

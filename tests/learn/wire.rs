@@ -4,9 +4,9 @@ use crate::bpf::{GUEST, Packet, run};
 use crate::lab::corpus::{Case, corpus};
 use crate::lab::frames::*;
 use crate::lab::{Link, Network, Tap, Way, Wire, in_fresh_netns, macvtap, veth};
-use nwfilter::guest::bpf::{self, Side};
-use nwfilter::guest::frame::{Frame, read};
-use nwfilter::guest::learning::Mode;
+use nwfilter::guest::bpf::{self, WireEnd};
+use nwfilter::guest::frame::{SightedFrame, read};
+use nwfilter::guest::learning::LearningMode;
 use nwfilter::guest::observation::{CaptureSpec, Observation};
 use nwfilter::kernel::capture::{Capture, listen};
 use std::time::{Duration, Instant};
@@ -30,22 +30,27 @@ pub fn in_world<T: Send>(case: impl AsyncFnOnce() -> T + Send) -> T {
     })
 }
 
-fn ear_at(guest: Link, link: Link, side: Side, mode: Mode) -> (Capture, mpsc::Receiver<Observation>) {
+fn ear_at(
+    guest: Link,
+    link: Link,
+    side: WireEnd,
+    mode: LearningMode,
+) -> (Capture, mpsc::Receiver<Observation>) {
     let (to, told) = mpsc::channel(64);
     let post = CaptureSpec { guest: guest.index(), link: link.index(), side, mac: GUEST, mode };
     (listen(post, to).expect("root may listen"), told)
 }
 
 impl World {
-    fn new(mode: Mode) -> World {
+    fn new(mode: LearningMode) -> World {
         let network = Network::new();
-        let (ear, told) = ear_at(network.guest.link, network.guest.link, Side::Host, mode);
+        let (ear, told) = ear_at(network.guest.link, network.guest.link, WireEnd::Host, mode);
         World { network, ear, told }
     }
 }
 
 /// The next that is told.
-async fn next(told: &mut mpsc::Receiver<Observation>) -> Option<Frame> {
+async fn next(told: &mut mpsc::Receiver<Observation>) -> Option<SightedFrame> {
     timeout(PATIENCE, told.recv()).await.expect("an ear tells in time").map(|told| told.frame)
 }
 
@@ -55,7 +60,7 @@ fn marker() -> Vec<u8> {
 }
 
 /// What is told before the marker that is sent now.
-async fn until_marker(guest: &Tap, told: &mut mpsc::Receiver<Observation>) -> Vec<Frame> {
+async fn until_marker(guest: &Tap, told: &mut mpsc::Receiver<Observation>) -> Vec<SightedFrame> {
     guest.send(&marker()).unwrap();
     let mut before = Vec::new();
     loop {
@@ -68,11 +73,11 @@ async fn until_marker(guest: &Tap, told: &mut mpsc::Receiver<Observation>) -> Ve
 }
 
 /// What a model of the kernel lets by.
-fn expected(case: &Case, mode: Mode) -> Vec<Frame> {
+fn expected(case: &Case, mode: LearningMode) -> Vec<SightedFrame> {
     let packet = Packet { bytes: &case.frame, outgoing: case.way == Way::ToGuest, tag_taken_out: false };
     let kept = match mode {
-        Mode::Dhcp => run(&bpf::dhcp(GUEST, Side::Host), packet),
-        _ => run(&bpf::any(GUEST, Side::Host), packet),
+        LearningMode::Dhcp => run(&bpf::dhcp(GUEST, WireEnd::Host), packet),
+        _ => run(&bpf::any(GUEST, WireEnd::Host), packet),
     };
     let arrives = case.way == Way::FromGuest || !case.eaten_by_bridge;
     let cut = case.frame.len().min(bpf::LONGEST as usize);
@@ -83,10 +88,10 @@ fn expected(case: &Case, mode: Mode) -> Vec<Frame> {
 fn the_kernel_lets_by_what_the_model_does() {
     in_world(async || {
         let network = Network::new();
-        for mode in [Mode::Any, Mode::Dhcp] {
+        for mode in [LearningMode::Any, LearningMode::Dhcp] {
             for case in corpus() {
                 let guest = network.guest.link;
-                let (_ear, mut told) = ear_at(guest, guest, Side::Host, mode);
+                let (_ear, mut told) = ear_at(guest, guest, WireEnd::Host, mode);
                 let (sender, _) = network.ends(case.way);
                 sender.send(&case.frame).unwrap();
                 let heard = until_marker(&network.guest, &mut told).await;
@@ -100,7 +105,7 @@ fn the_kernel_lets_by_what_the_model_does() {
 #[test]
 fn what_is_sent_right_after_listening_began_is_heard() {
     in_world(async || {
-        let mut world = World::new(Mode::Any);
+        let mut world = World::new(LearningMode::Any);
         let frame = Vec::from(arp_request(GUEST_IP, PEER_IP).frame());
         world.network.guest.send(&frame).unwrap();
         assert_eq!(next(&mut world.told).await, read(&frame));
@@ -110,7 +115,7 @@ fn what_is_sent_right_after_listening_began_is_heard() {
 #[test]
 fn a_link_that_is_down_for_a_while_is_heard_after() {
     in_world(async || {
-        let mut world = World::new(Mode::Any);
+        let mut world = World::new(LearningMode::Any);
         for _ in 0..3 {
             world.network.guest.link.down();
             tokio::task::yield_now().await;
@@ -124,7 +129,7 @@ fn a_link_that_is_down_for_a_while_is_heard_after() {
 #[test]
 fn an_ear_ends_with_its_link_and_a_reused_name_is_not_heard() {
     in_world(async || {
-        let World { network, ear, mut told } = World::new(Mode::Any);
+        let World { network, ear, mut told } = World::new(LearningMode::Any);
         let Network { bridge, guest, peer: _peer } = network;
         drop(guest);
         let again = Tap::new("vnet0");
@@ -139,7 +144,7 @@ fn an_ear_ends_with_its_link_and_a_reused_name_is_not_heard() {
 #[test]
 fn a_dropped_ear_hears_no_more() {
     in_world(async || {
-        let World { network, ear, mut told } = World::new(Mode::Any);
+        let World { network, ear, mut told } = World::new(LearningMode::Any);
         assert_eq!(until_marker(&network.guest, &mut told).await, []);
         drop(ear);
         network.guest.send(&marker()).unwrap();
@@ -153,7 +158,7 @@ fn closing_sockets_delays_no_caller() {
     in_world(async || {
         let guest = Tap::new("vnet0");
         guest.link.up();
-        let ears = || (0..EARS).map(|_| ear_at(guest.link, guest.link, Side::Host, Mode::Any));
+        let ears = || (0..EARS).map(|_| ear_at(guest.link, guest.link, WireEnd::Host, LearningMode::Any));
         let began = Instant::now();
         drop(Wire::open(&guest.link));
         let one = began.elapsed();
@@ -171,7 +176,7 @@ fn closing_sockets_delays_no_caller() {
 #[test]
 fn another_guests_frames_are_not_heard() {
     in_world(async || {
-        let mut world = World::new(Mode::Any);
+        let mut world = World::new(LearningMode::Any);
         let other = world.network.add_port("vnet1");
         other.send(&marker()).unwrap();
         other.send(&Vec::from(arp_request(FOREIGN_IP, PEER_IP).frame())).unwrap();
@@ -185,7 +190,7 @@ fn another_guests_frames_are_not_heard() {
 #[test]
 fn a_flooding_guest_is_read_no_faster_than_its_budget() {
     in_world(async || {
-        let mut world = World::new(Mode::Any);
+        let mut world = World::new(LearningMode::Any);
         let flood = Vec::from(udp(ip(GUEST_IP, PEER_IP), 1, 2));
         let end = tokio::time::Instant::now() + Duration::from_millis(600);
         let mut heard = 0;
@@ -221,7 +226,7 @@ fn a_macvtap_is_heard_at_itself_and_below() {
     in_world(async || {
         let Some((guest, lower, far)) = macvtap_world() else { return };
         for link in [guest.link, lower] {
-            let (_ear, mut told) = ear_at(guest.link, link, Side::Guest, Mode::Any);
+            let (_ear, mut told) = ear_at(guest.link, link, WireEnd::Guest, LearningMode::Any);
             let own = Vec::from(arp_request(GUEST_IP, PEER_IP).frame());
             guest.send(&own).unwrap();
             assert_eq!(next(&mut told).await, read(&own), "at {}", link.name());
@@ -240,7 +245,7 @@ fn a_macvtap_is_heard_at_itself_and_below() {
 fn an_ear_at_a_macvtap_ends_with_it() {
     in_world(async || {
         let Some((guest, ..)) = macvtap_world() else { return };
-        let (ear, mut told) = ear_at(guest.link, guest.link, Side::Guest, Mode::Any);
+        let (ear, mut told) = ear_at(guest.link, guest.link, WireEnd::Guest, LearningMode::Any);
         guest.link.delete();
         assert_eq!(next(&mut told).await, None);
         assert!(ear.has_ended());

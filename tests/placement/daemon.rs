@@ -7,7 +7,7 @@ use crate::tool::InTime;
 use crate::{hooks_last, where_hooks_last};
 use nwfilter::kernel::apply::Kernel;
 use nwfilter::program::ir::Family;
-use nwfilter::report::status::{Interface, Seat, Status};
+use nwfilter::report::status::{Interface, ProgramLocation, Status};
 use nwfilter::ruleset::nft::Ownership;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::time::{Duration, Instant};
@@ -99,7 +99,7 @@ fn a_macvtap_is_filtered_both_ways_over_a_restart_and_let_go() {
         };
         check("bound");
         let shown = interface(&daemon, "macvtap0");
-        assert_eq!((shown.seat, shown.unseen), (Some(Seat::Device(Some("bridge".into()))), false));
+        assert_eq!((shown.seat, shown.unseen), (Some(ProgramLocation::Device(Some("bridge".into()))), false));
         daemon.kill();
         check("without a daemon");
         let daemon = host.start();
@@ -256,7 +256,7 @@ fn over_a_restart_a_routed_guest_gets_its_answers_alone() {
         let daemon = host.start();
         check("adopted");
         let shown = interface(&daemon, "vnet0");
-        assert_eq!((shown.seat, shown.unseen), (Some(Seat::Device(None)), false));
+        assert_eq!((shown.seat, shown.unseen), (Some(ProgramLocation::Device(None)), false));
         assert!(
             shown
                 .packets
@@ -285,7 +285,7 @@ fn a_tap_without_a_bridge_is_filtered_both_ways() {
             guest.recv() == Some(frame)
         };
         assert!(reaches(udp(ip(GUEST_IP, PEER_IP), 1, 2).inbound().into()) && !reaches(unwanted()));
-        assert_eq!(interface(&daemon, "vnet0").seat, Some(Seat::Device(None)));
+        assert_eq!(interface(&daemon, "vnet0").seat, Some(ProgramLocation::Device(None)));
     });
 }
 
@@ -298,7 +298,7 @@ fn a_port_that_leaves_its_bridge_and_comes_back_stays_filtered() {
         let ear = Ear::at(guest);
         let (_host, daemon) = guarded();
         daemon.connect().create("vnet0", "g").unwrap();
-        assert_eq!(interface(&daemon, "vnet0").seat, Some(Seat::Bridge(Some("br0".into()))));
+        assert_eq!(interface(&daemon, "vnet0").seat, Some(ProgramLocation::Bridge(Some("br0".into()))));
         let mut gaps = Vec::new();
         for round in 0..10 {
             guest.link.set_master(None);
@@ -311,7 +311,7 @@ fn a_port_that_leaves_its_bridge_and_comes_back_stays_filtered() {
             gaps.push(left.elapsed());
             eventually("the guest is heard", || ear.hears(guest, GUEST_MAC));
             assert!(!ear.hears(guest, FOREIGN_MAC));
-            assert_eq!(interface(&daemon, "vnet0").seat, Some(Seat::Device(None)));
+            assert_eq!(interface(&daemon, "vnet0").seat, Some(ProgramLocation::Device(None)));
             network.bridge.add(guest.link);
             let joined = Instant::now();
             while !network.passes(Way::FromGuest, honest()) {
@@ -319,7 +319,7 @@ fn a_port_that_leaves_its_bridge_and_comes_back_stays_filtered() {
                 assert!(joined.elapsed() < PATIENCE, "round {round}");
             }
             assert!(!network.passes(Way::FromGuest, forged()), "round {round}");
-            assert_eq!(interface(&daemon, "vnet0").seat, Some(Seat::Bridge(Some("br0".into()))));
+            assert_eq!(interface(&daemon, "vnet0").seat, Some(ProgramLocation::Bridge(Some("br0".into()))));
         }
         gaps.sort();
         println!("ARP is filtered again after leaving a bridge, packets at once: {gaps:?}");

@@ -5,7 +5,7 @@ use crate::lab::frames::*;
 use crate::lab::{Network, Way};
 use crate::where_hooks_last;
 use nwfilter::kernel::apply::Kernel;
-use nwfilter::report::status::{Seat, Status};
+use nwfilter::report::status::{ProgramLocation, Status};
 use nwfilter::ruleset::nft::Ownership;
 
 fn honest() -> Vec<u8> {
@@ -27,7 +27,7 @@ fn rejecting() -> String {
     guard("g", 0).replace("</filter>", rule)
 }
 
-fn seats(daemon: &Daemon) -> Vec<Option<Seat>> {
+fn seats(daemon: &Daemon) -> Vec<Option<ProgramLocation>> {
     let status: Status = serde_json::from_str(&daemon.connect().0.status().unwrap()).unwrap();
     assert!(status.interfaces.iter().all(|interface| !interface.unseen));
     status.interfaces.into_iter().map(|interface| interface.seat).collect()
@@ -47,7 +47,7 @@ fn world(work: impl FnOnce(&Network, &Host, &Daemon) + Send) {
 #[test]
 fn a_port_is_filtered_at_its_own_hooks_and_let_go() {
     world(|network, _, daemon| {
-        assert_eq!(seats(daemon), [Some(Seat::Device(None))]);
+        assert_eq!(seats(daemon), [Some(ProgramLocation::Device(None))]);
         assert!(network.passes(Way::FromGuest, honest()) && !network.passes(Way::FromGuest, forged()));
         let answer = udp(ip(GUEST_IP, PEER_IP), 1, 2).inbound();
         assert!(network.passes(Way::ToGuest, answer) && !network.passes(Way::ToGuest, unwanted()));
@@ -70,9 +70,9 @@ fn a_program_that_changes_its_place_leaks_nothing() {
             let (flood, ()) = network.flood(way, honest, forbidden, || {
                 for _ in 0..rounds {
                     daemon.connect().define(&rejecting()).unwrap();
-                    assert_eq!(seats(daemon), [Some(Seat::Bridge(Some("br0".into())))]);
+                    assert_eq!(seats(daemon), [Some(ProgramLocation::Bridge(Some("br0".into())))]);
                     daemon.connect().define(&guard("g", 0)).unwrap();
-                    assert_eq!(seats(daemon), [Some(Seat::Device(None))]);
+                    assert_eq!(seats(daemon), [Some(ProgramLocation::Device(None))]);
                 }
             });
             assert_eq!((flood.forbidden_arrived, flood.strange), (0, 0), "{way:?}: {flood:?}");

@@ -5,7 +5,7 @@ use crate::lab::{Bridge, Link, Tap, address};
 use crate::pump::{HOST, Pump, TAP_MAC};
 use crate::refuser::Refuser;
 use crate::where_hooks_last;
-use nwfilter::report::status::{Interface, Seat, Status};
+use nwfilter::report::status::{Interface, ProgramLocation, Status};
 use std::process::Command;
 use std::thread;
 
@@ -18,7 +18,7 @@ struct World<'a> {
 }
 
 /// Its seat, and whether a part of it is in the host's IP layer.
-type Attachment = (Option<Seat>, bool);
+type Attachment = (Option<ProgramLocation>, bool);
 
 /// Takes the guest from one place to another.
 type Move = fn(&World);
@@ -71,7 +71,7 @@ const CASES: &[Case] = &[
         configuration: "",
         to_the_start: |world| {
             world.pump.guest().link.set_master(None);
-            eventually("it is routed", || world.interface().seat == Some(Seat::Device(None)));
+            eventually("it is routed", || world.interface().seat == Some(ProgramLocation::Device(None)));
             define(world, &rejecting("udp"));
         },
         moves: |world| define(world, &guard("g", 0)),
@@ -223,7 +223,10 @@ fn a_moved_guest_that_cannot_be_closed_is_set_down() {
         world.refuser.refuse(0);
         link.up();
         world.is_let_through();
-        assert_eq!((world.place(), world.interface().closed), ((Some(Seat::Device(None)), false), None));
+        assert_eq!(
+            (world.place(), world.interface().closed),
+            ((Some(ProgramLocation::Device(None)), false), None)
+        );
         world.waits_for_the_pump();
         assert_eq!(world.pump.take().ip, 0);
         let turns = world.pump.turns();

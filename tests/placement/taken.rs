@@ -5,7 +5,7 @@ use crate::lab::frames::*;
 use crate::lab::{Bridge, Network, PortOption, Way, address, sysctl};
 use crate::tool::InTime;
 use crate::where_hooks_last;
-use nwfilter::report::status::{Seat, Status};
+use nwfilter::report::status::{ProgramLocation, Status};
 use std::net::Ipv4Addr;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -205,7 +205,7 @@ fn what_a_bridge_forwards_and_the_host_says_is_as_before() {
         let status: Status = serde_json::from_str(&daemon.connect().0.status().unwrap()).unwrap();
         let seats: Vec<_> =
             status.interfaces.iter().map(|interface| (interface.seat.clone(), interface.unseen)).collect();
-        assert_eq!(seats, [(Some(Seat::Bridge(Some("br0".into()))), false)]);
+        assert_eq!(seats, [(Some(ProgramLocation::Bridge(Some("br0".into()))), false)]);
     });
 }
 

@@ -3,7 +3,7 @@
 use crate::engine::{BINDING, Engine, XML};
 use crate::served::{Raw, Served, body, eventually, filter, limits, opening, text, word};
 use nwfilter::engine::api::{Reply, Request};
-use nwfilter::engine::error::{Code, Error};
+use nwfilter::engine::error::{Error, ErrorNumber};
 use nwfilter::ruleset::ipset::IpsetVerb;
 use nwfilter::service::rpc::Limits;
 use nwfilter::service::rpc::client::{Client, Failure};
@@ -39,7 +39,7 @@ fn the_command_is_served_on_one_socket_and_looks_on_the_other() {
     assert_eq!(read_only.status().unwrap(), "{\"bindings\":0}");
     let refused = |result: Result<(), Failure>| {
         let Err(Failure::Refused(error)) = result else { panic!("{result:?}") };
-        assert_eq!(error.code, Code::OperationDenied);
+        assert_eq!(error.code, ErrorNumber::OperationDenied);
     };
     refused(read_only.apply(BINDING));
     refused(read_only.remove("tap7"));
@@ -256,10 +256,10 @@ fn an_overlong_frame_is_refused_and_the_next_is_read() {
     }
     let mut raw = Raw::open(&served.path(NAME));
     let named = |length| raw_name_error(&mut raw, length);
-    assert_eq!([STRING_MAX, STRING_MAX + 1].map(named), [Code::NoFilter, Code::Rpc]);
+    assert_eq!([STRING_MAX, STRING_MAX + 1].map(named), [ErrorNumber::NoFilter, ErrorNumber::Rpc]);
 }
 
-fn raw_name_error(raw: &mut Raw, length: usize) -> Code {
+fn raw_name_error(raw: &mut Raw, length: usize) -> ErrorNumber {
     raw.ask(175, &text(&"x".repeat(length))).unwrap_err().code
 }
 

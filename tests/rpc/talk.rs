@@ -2,7 +2,7 @@
 
 use crate::served::{answered, body, check_answer, filter, opening, text, word};
 use nwfilter::engine::api::{BindingId, FilterId, Reply};
-use nwfilter::engine::error::{Code, Domain, Error};
+use nwfilter::engine::error::{Domain, Error, ErrorNumber};
 use nwfilter::service::rpc::proto::{
     self, COMMAND, HEADER, Header, KEEPALIVE, LIST_MAX, REMOTE, STRING_MAX, kind,
 };
@@ -31,7 +31,7 @@ fn ask(session: &mut Session, procedure: i32, body: &[u8]) -> Result<Vec<u8>, Er
             answered(&head, frame[HEADER..].to_vec())
         }
         Step::Ask(head, _) => {
-            Err(Error::new(Code::SystemError, Domain::None, format!("asked {}", head.procedure)))
+            Err(Error::new(ErrorNumber::SystemError, Domain::None, format!("asked {}", head.procedure)))
         }
         step => panic!("{step:?}"),
     }
@@ -337,7 +337,7 @@ fn frames_that_are_no_calls_are_dropped_and_odd_calls_refused() {
     for (head, text) in texts {
         let Step::Send(frame) = step(head) else { panic!("{text}") };
         let error = wire_error::read(&mut Reader::new(&frame[HEADER..])).unwrap();
-        assert_eq!((error.code, error.domain, error.message.as_str()), (Code::Rpc, Domain::Rpc, text));
+        assert_eq!((error.code, error.domain, error.message.as_str()), (ErrorNumber::Rpc, Domain::Rpc, text));
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::served::{body, check_answer, text, word};
 use crate::talk::session;
 use nwfilter::engine::api::Request;
-use nwfilter::engine::error::{Code, Domain, Error};
+use nwfilter::engine::error::{Domain, Error, ErrorNumber};
 use nwfilter::service::rpc::frames::{BadLength, Frames};
 use nwfilter::service::rpc::proto::{self, COMMAND, FRAME_MAX, Header, KEEPALIVE, REMOTE, STRING_MAX};
 use nwfilter::service::rpc::session::{Access, Step};
@@ -132,7 +132,7 @@ proptest! {
 
     #[test]
     fn errors_come_back_as_they_went(detail in "[^\0]{0,60}", code in 0..120i32, domain in 0..70i32) {
-        let (Some(code), Some(domain)) = (Code::from_number(code), Domain::from_number(domain)) else { return Ok(()) };
+        let (Some(code), Some(domain)) = (ErrorNumber::from_number(code), Domain::from_number(domain)) else { return Ok(()) };
         let error = Error::new(code, domain, detail);
         let mut to = Writer::default();
         wire_error::write(&error, &mut to);

@@ -6,8 +6,8 @@ use nwfilter::document::filter::{Filter, read::read};
 use nwfilter::document::span::Source;
 use nwfilter::document::vars::Vars;
 use nwfilter::program::Program;
-use nwfilter::program::compile::{Features, HostToGuest, Options, Part, compile_part};
-use nwfilter::program::eval::{Connection, End, Frame, Port, Rules};
+use nwfilter::program::compile::{Capabilities, HostToGuest, Options, Part, compile_part};
+use nwfilter::program::eval::{Connection, End, Evaluator, Frame, Port};
 use nwfilter::program::ir::{Bytes, Name, concat};
 use nwfilter::program::resolve::{Mode, Resolved, resolve, slot_values};
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +17,7 @@ use std::sync::Arc;
 const INDEX: u32 = 7;
 
 pub const ABLE: Options =
-    Options { features: Features::ALL, counters: false, host_to_guest: HostToGuest::Filter };
+    Options { features: Capabilities::ALL, counters: false, host_to_guest: HostToGuest::Filter };
 
 pub struct Guest {
     pub program: Program,
@@ -104,7 +104,7 @@ impl Guest {
     }
 
     pub fn judge(&self) -> Judge<'_> {
-        Judge(Rules::of_program(&self.program, &self.sets))
+        Judge(Evaluator::of_program(&self.program, &self.sets))
     }
 
     pub fn passes(&self, way: &str, bytes: &[u8]) -> bool {
@@ -113,7 +113,7 @@ impl Guest {
 }
 
 /// The evaluator, ready for a guest's frames.
-pub struct Judge<'a>(pub Rules<'a>);
+pub struct Judge<'a>(pub Evaluator<'a>);
 
 impl Judge<'_> {
     pub fn end(&self, way: &str, bytes: &[u8], connection: Option<Connection>) -> Option<End> {

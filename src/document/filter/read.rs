@@ -13,12 +13,12 @@ mod unknown;
 pub use unknown::{unknown_attributes, unknown_element};
 
 use super::schema::Layer;
-use super::{Entry, Filter, Include, Rule};
+use super::{Entry, Filter, FilterRule, Include};
 use crate::document::diag::{Code, Diagnostic, Faults, Severity};
 use crate::document::span::{Source, Span};
 use crate::document::strtoul;
 use crate::document::vars::{self, Vars};
-use crate::document::xml::{Attribute, Document, Element};
+use crate::document::xml::{Document, Element, XmlAttribute};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -194,14 +194,14 @@ pub(super) fn default_priority(chain: &str) -> Option<i32> {
     if chain == "root" { Some(0) } else { kind.map(|(_, default)| *default) }
 }
 
-fn rules(entries: &[Entry]) -> impl Iterator<Item = &Rule> {
+fn rules(entries: &[Entry]) -> impl Iterator<Item = &FilterRule> {
     entries.iter().filter_map(|entry| match entry {
         Entry::Rule(rule) => Some(&**rule),
         Entry::Include(_) => None,
     })
 }
 
-fn layer(rule: &Rule) -> Option<Layer> {
+fn layer(rule: &FilterRule) -> Option<Layer> {
     rule.protocol.map(|protocol| protocol.layer)
 }
 
@@ -211,7 +211,7 @@ fn bare_rule(root: Element<'_>, entries: &[Entry]) -> Option<Diagnostic> {
         |rule: &Element<'_>| rule.attribute("action").is_some_and(|action| action.value == "accept");
     let is_bare = |rule: &Element<'_>| rule.name() == "rule" && rule.children().next().is_none();
     let bare = root.children().filter(is_bare).find(accepts)?;
-    let in_ip_layer = |rule: &Rule| layer(rule).is_some_and(|layer| layer != Layer::Ethernet);
+    let in_ip_layer = |rule: &FilterRule| layer(rule).is_some_and(|layer| layer != Layer::Ethernet);
     rules(entries).any(in_ip_layer).then(|| {
         Diagnostic::warning(
             "a rule without a protocol takes every frame of its chain, before any rule of the IP layer",
@@ -333,7 +333,7 @@ pub fn read_params(element: Element<'_>, faults: &mut Faults) -> Params {
 
 fn dropped_parameter(
     child: Element<'_>,
-    (name, value): (Option<Attribute<'_>>, Option<Attribute<'_>>),
+    (name, value): (Option<XmlAttribute<'_>>, Option<XmlAttribute<'_>>),
 ) -> Diagnostic {
     let bad_name = name.filter(|name| !vars::is_name(name.value));
     let (span, label) = match (bad_name, value) {
@@ -364,7 +364,7 @@ fn instead(value: &str) -> Option<&'static str> {
 }
 
 /// The attribute, unless it is empty, which for some is as good as absent.
-fn filled<'a>(element: Element<'a>, name: &str) -> Option<Attribute<'a>> {
+fn filled<'a>(element: Element<'a>, name: &str) -> Option<XmlAttribute<'a>> {
     element.attribute(name).filter(|attribute| !attribute.value.is_empty())
 }
 

@@ -4,7 +4,7 @@
 //! [`schema`](super::schema) turns into rows; the book and the man page print them, each in its own markup. It promises that
 //! every attribute of the table has a row. It knows no markup.
 
-use super::schema::{Attribute, Layer, Protocol, Role};
+use super::schema::{Attribute, AttributeRole, Layer, Protocol};
 use super::value;
 use crate::document::field::Field;
 
@@ -53,27 +53,27 @@ fn row(protocol: &'static Protocol, attribute: &'static Attribute) -> Row {
     }
 }
 
-fn base_of(role: Role) -> Option<&'static str> {
+fn base_of(role: AttributeRole) -> Option<&'static str> {
     match role {
-        Role::MaskOf(base) | Role::EndOf(base) => Some(base),
+        AttributeRole::MaskOf(base) | AttributeRole::EndOf(base) => Some(base),
         _ => None,
     }
 }
 
-fn matches(role: Role) -> String {
+fn matches(role: AttributeRole) -> String {
     let words = match role {
-        Role::Is(field) => words(field),
-        Role::MaskOf(base) => return format!("which bits of {base} count"),
-        Role::EndOf(base) => return format!("the last value of a range that {base} begins"),
-        Role::UpperProtocol => "IP protocol; IPv6 extension headers are skipped",
-        Role::Gratuitous => "whether the ARP sender's and target's IP address are the same",
-        Role::TcpOption => "the TCP option of this kind is present",
-        Role::TcpFlags => "of the TCP flags in the mask, exactly those after the slash are set",
-        Role::State => "state of the connection",
-        Role::ConnLimit => "the source has more connections than this",
-        Role::Ipset => "the addresses are in the set of this name",
-        Role::IpsetFlags => "which address is looked up in the set",
-        Role::Comment => "nothing; it is for people",
+        AttributeRole::Is(field) => words(field),
+        AttributeRole::MaskOf(base) => return format!("which bits of {base} count"),
+        AttributeRole::EndOf(base) => return format!("the last value of a range that {base} begins"),
+        AttributeRole::UpperProtocol => "IP protocol; IPv6 extension headers are skipped",
+        AttributeRole::Gratuitous => "whether the ARP sender's and target's IP address are the same",
+        AttributeRole::TcpOption => "the TCP option of this kind is present",
+        AttributeRole::TcpFlags => "of the TCP flags in the mask, exactly those after the slash are set",
+        AttributeRole::State => "state of the connection",
+        AttributeRole::ConnLimit => "the source has more connections than this",
+        AttributeRole::Ipset => "the addresses are in the set of this name",
+        AttributeRole::IpsetFlags => "which address is looked up in the set",
+        AttributeRole::Comment => "nothing; it is for people",
     };
     words.to_owned()
 }

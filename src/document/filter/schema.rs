@@ -39,14 +39,14 @@ pub struct Attribute {
     /// Its name.
     pub name: &'static str,
     /// Which values it takes and how they print.
-    pub kind: Kind,
+    pub kind: ValueKind,
     /// What it says about a frame.
-    pub role: Role,
+    pub role: AttributeRole,
 }
 
 /// The type of an attribute's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
+pub enum ValueKind {
     /// 8 bits, decimal or hexadecimal.
     U8,
     /// 16 bits, decimal or hexadecimal.
@@ -94,8 +94,8 @@ pub enum Kind {
 /// What an attribute says about a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
-pub enum Role {
-    /// The field has this value, or one of the range that a [`Role::EndOf`] closes.
+pub enum AttributeRole {
+    /// The field has this value, or one of the range that a [`AttributeRole::EndOf`] closes.
     Is(Field),
     /// The upper protocol is this one. IPv6 extension headers are skipped.
     UpperProtocol,
@@ -121,136 +121,143 @@ pub enum Role {
     Comment,
 }
 
-const fn is(name: &'static str, kind: Kind, field: Field) -> Attribute {
-    Attribute { name, kind, role: Role::Is(field) }
+const fn is(name: &'static str, kind: ValueKind, field: Field) -> Attribute {
+    Attribute { name, kind, role: AttributeRole::Is(field) }
 }
 
-const fn mask(name: &'static str, kind: Kind, of: &'static str) -> Attribute {
-    Attribute { name, kind, role: Role::MaskOf(of) }
+const fn mask(name: &'static str, kind: ValueKind, of: &'static str) -> Attribute {
+    Attribute { name, kind, role: AttributeRole::MaskOf(of) }
 }
 
-const fn end(name: &'static str, kind: Kind, of: &'static str) -> Attribute {
-    Attribute { name, kind, role: Role::EndOf(of) }
+const fn end(name: &'static str, kind: ValueKind, of: &'static str) -> Attribute {
+    Attribute { name, kind, role: AttributeRole::EndOf(of) }
 }
 
-const fn special(name: &'static str, kind: Kind, role: Role) -> Attribute {
+const fn special(name: &'static str, kind: ValueKind, role: AttributeRole) -> Attribute {
     Attribute { name, kind, role }
 }
 
-const SOURCE_MAC: &[Attribute] = &[is("srcmacaddr", Kind::Mac, Field::EtherSaddr)];
+const SOURCE_MAC: &[Attribute] = &[is("srcmacaddr", ValueKind::Mac, Field::EtherSaddr)];
 
-const SOURCE_MAC_MASKED: &[Attribute] =
-    &[is("srcmacaddr", Kind::Mac, Field::EtherSaddr), mask("srcmacmask", Kind::MacMask, "srcmacaddr")];
+const SOURCE_MAC_MASKED: &[Attribute] = &[
+    is("srcmacaddr", ValueKind::Mac, Field::EtherSaddr),
+    mask("srcmacmask", ValueKind::MacMask, "srcmacaddr"),
+];
 
-const DESTINATION_MAC_MASKED: &[Attribute] =
-    &[is("dstmacaddr", Kind::Mac, Field::EtherDaddr), mask("dstmacmask", Kind::MacMask, "dstmacaddr")];
+const DESTINATION_MAC_MASKED: &[Attribute] = &[
+    is("dstmacaddr", ValueKind::Mac, Field::EtherDaddr),
+    mask("dstmacmask", ValueKind::MacMask, "dstmacaddr"),
+];
 
-const MAC: &[Attribute] = &[is("protocolid", Kind::EtherType(0x600), Field::EtherType)];
+const MAC: &[Attribute] = &[is("protocolid", ValueKind::EtherType(0x600), Field::EtherType)];
 
 const VLAN: &[Attribute] = &[
-    is("vlanid", Kind::VlanId, Field::VlanId),
-    is("encap-protocol", Kind::EtherType(0x3c), Field::VlanType),
+    is("vlanid", ValueKind::VlanId, Field::VlanId),
+    is("encap-protocol", ValueKind::EtherType(0x3c), Field::VlanType),
 ];
 
 const STP: &[Attribute] = &[
-    is("type", Kind::U8, Field::StpType),
-    is("flags", Kind::U8, Field::StpFlags),
-    is("root-priority", Kind::U16, Field::StpRootPriority),
-    end("root-priority-hi", Kind::U16, "root-priority"),
-    is("root-address", Kind::Mac, Field::StpRootAddress),
-    mask("root-address-mask", Kind::MacMask, "root-address"),
-    is("root-cost", Kind::U32, Field::StpRootCost),
-    end("root-cost-hi", Kind::U32, "root-cost"),
-    is("sender-priority", Kind::U16, Field::StpSenderPriority),
-    end("sender-priority-hi", Kind::U16, "sender-priority"),
-    is("sender-address", Kind::Mac, Field::StpSenderAddress),
-    mask("sender-address-mask", Kind::MacMask, "sender-address"),
-    is("port", Kind::U16, Field::StpPort),
-    end("port-hi", Kind::U16, "port"),
-    is("age", Kind::U16, Field::StpAge),
-    end("age-hi", Kind::U16, "age"),
-    is("max-age", Kind::U16, Field::StpMaxAge),
-    end("max-age-hi", Kind::U16, "max-age"),
-    is("hello-time", Kind::U16, Field::StpHelloTime),
-    end("hello-time-hi", Kind::U16, "hello-time"),
-    is("forward-delay", Kind::U16, Field::StpForwardDelay),
-    end("forward-delay-hi", Kind::U16, "forward-delay"),
+    is("type", ValueKind::U8, Field::StpType),
+    is("flags", ValueKind::U8, Field::StpFlags),
+    is("root-priority", ValueKind::U16, Field::StpRootPriority),
+    end("root-priority-hi", ValueKind::U16, "root-priority"),
+    is("root-address", ValueKind::Mac, Field::StpRootAddress),
+    mask("root-address-mask", ValueKind::MacMask, "root-address"),
+    is("root-cost", ValueKind::U32, Field::StpRootCost),
+    end("root-cost-hi", ValueKind::U32, "root-cost"),
+    is("sender-priority", ValueKind::U16, Field::StpSenderPriority),
+    end("sender-priority-hi", ValueKind::U16, "sender-priority"),
+    is("sender-address", ValueKind::Mac, Field::StpSenderAddress),
+    mask("sender-address-mask", ValueKind::MacMask, "sender-address"),
+    is("port", ValueKind::U16, Field::StpPort),
+    end("port-hi", ValueKind::U16, "port"),
+    is("age", ValueKind::U16, Field::StpAge),
+    end("age-hi", ValueKind::U16, "age"),
+    is("max-age", ValueKind::U16, Field::StpMaxAge),
+    end("max-age-hi", ValueKind::U16, "max-age"),
+    is("hello-time", ValueKind::U16, Field::StpHelloTime),
+    end("hello-time-hi", ValueKind::U16, "hello-time"),
+    is("forward-delay", ValueKind::U16, Field::StpForwardDelay),
+    end("forward-delay-hi", ValueKind::U16, "forward-delay"),
 ];
 
 const ARP: &[Attribute] = &[
-    is("hwtype", Kind::U16, Field::ArpHtype),
-    is("protocoltype", Kind::U16, Field::ArpPtype),
-    is("opcode", Kind::ArpOpcode, Field::ArpOperation),
-    is("arpsrcmacaddr", Kind::Mac, Field::ArpSaddrEther),
-    is("arpdstmacaddr", Kind::Mac, Field::ArpDaddrEther),
-    is("arpsrcipaddr", Kind::Ipv4, Field::ArpSaddrIp),
-    mask("arpsrcipmask", Kind::Ipv4Mask, "arpsrcipaddr"),
-    is("arpdstipaddr", Kind::Ipv4, Field::ArpDaddrIp),
-    mask("arpdstipmask", Kind::Ipv4Mask, "arpdstipaddr"),
-    special("gratuitous", Kind::Bool, Role::Gratuitous),
+    is("hwtype", ValueKind::U16, Field::ArpHtype),
+    is("protocoltype", ValueKind::U16, Field::ArpPtype),
+    is("opcode", ValueKind::ArpOpcode, Field::ArpOperation),
+    is("arpsrcmacaddr", ValueKind::Mac, Field::ArpSaddrEther),
+    is("arpdstmacaddr", ValueKind::Mac, Field::ArpDaddrEther),
+    is("arpsrcipaddr", ValueKind::Ipv4, Field::ArpSaddrIp),
+    mask("arpsrcipmask", ValueKind::Ipv4Mask, "arpsrcipaddr"),
+    is("arpdstipaddr", ValueKind::Ipv4, Field::ArpDaddrIp),
+    mask("arpdstipmask", ValueKind::Ipv4Mask, "arpdstipaddr"),
+    special("gratuitous", ValueKind::Bool, AttributeRole::Gratuitous),
 ];
 
 const IPV4: &[Attribute] = &[
-    is("srcipaddr", Kind::Ipv4, Field::IpSaddr),
-    mask("srcipmask", Kind::Ipv4Mask, "srcipaddr"),
-    is("dstipaddr", Kind::Ipv4, Field::IpDaddr),
-    mask("dstipmask", Kind::Ipv4Mask, "dstipaddr"),
+    is("srcipaddr", ValueKind::Ipv4, Field::IpSaddr),
+    mask("srcipmask", ValueKind::Ipv4Mask, "srcipaddr"),
+    is("dstipaddr", ValueKind::Ipv4, Field::IpDaddr),
+    mask("dstipmask", ValueKind::Ipv4Mask, "dstipaddr"),
 ];
 
 const IPV6: &[Attribute] = &[
-    is("srcipaddr", Kind::Ipv6, Field::Ip6Saddr),
-    mask("srcipmask", Kind::Ipv6Mask, "srcipaddr"),
-    is("dstipaddr", Kind::Ipv6, Field::Ip6Daddr),
-    mask("dstipmask", Kind::Ipv6Mask, "dstipaddr"),
+    is("srcipaddr", ValueKind::Ipv6, Field::Ip6Saddr),
+    mask("srcipmask", ValueKind::Ipv6Mask, "srcipaddr"),
+    is("dstipaddr", ValueKind::Ipv6, Field::Ip6Daddr),
+    mask("dstipmask", ValueKind::Ipv6Mask, "dstipaddr"),
 ];
 
 const IPV4_RANGES: &[Attribute] = &[
-    is("srcipfrom", Kind::Ipv4, Field::IpSaddr),
-    end("srcipto", Kind::Ipv4, "srcipfrom"),
-    is("dstipfrom", Kind::Ipv4, Field::IpDaddr),
-    end("dstipto", Kind::Ipv4, "dstipfrom"),
+    is("srcipfrom", ValueKind::Ipv4, Field::IpSaddr),
+    end("srcipto", ValueKind::Ipv4, "srcipfrom"),
+    is("dstipfrom", ValueKind::Ipv4, Field::IpDaddr),
+    end("dstipto", ValueKind::Ipv4, "dstipfrom"),
 ];
 
 const IPV6_RANGES: &[Attribute] = &[
-    is("srcipfrom", Kind::Ipv6, Field::Ip6Saddr),
-    end("srcipto", Kind::Ipv6, "srcipfrom"),
-    is("dstipfrom", Kind::Ipv6, Field::Ip6Daddr),
-    end("dstipto", Kind::Ipv6, "dstipfrom"),
+    is("srcipfrom", ValueKind::Ipv6, Field::Ip6Saddr),
+    end("srcipto", ValueKind::Ipv6, "srcipfrom"),
+    is("dstipfrom", ValueKind::Ipv6, Field::Ip6Daddr),
+    end("dstipto", ValueKind::Ipv6, "dstipfrom"),
 ];
 
-const UPPER_PROTOCOL: &[Attribute] = &[special("protocol", Kind::IpProtocol, Role::UpperProtocol)];
+const UPPER_PROTOCOL: &[Attribute] =
+    &[special("protocol", ValueKind::IpProtocol, AttributeRole::UpperProtocol)];
 
 const PORTS: &[Attribute] = &[
-    is("srcportstart", Kind::U16, Field::ThSport),
-    end("srcportend", Kind::U16, "srcportstart"),
-    is("dstportstart", Kind::U16, Field::ThDport),
-    end("dstportend", Kind::U16, "dstportstart"),
+    is("srcportstart", ValueKind::U16, Field::ThSport),
+    end("srcportend", ValueKind::U16, "srcportstart"),
+    is("dstportstart", ValueKind::U16, Field::ThDport),
+    end("dstportend", ValueKind::U16, "dstportstart"),
 ];
 
-const DSCP: &[Attribute] = &[is("dscp", Kind::Dscp, Field::IpDscp)];
-const DSCP6: &[Attribute] = &[is("dscp", Kind::Dscp, Field::Ip6Dscp)];
+const DSCP: &[Attribute] = &[is("dscp", ValueKind::Dscp, Field::IpDscp)];
+const DSCP6: &[Attribute] = &[is("dscp", ValueKind::Dscp, Field::Ip6Dscp)];
 
 const ICMP6_RANGES: &[Attribute] = &[
-    is("type", Kind::U8, Field::Icmp6Type),
-    end("typeend", Kind::U8, "type"),
-    is("code", Kind::U8, Field::Icmp6Code),
-    end("codeend", Kind::U8, "code"),
+    is("type", ValueKind::U8, Field::Icmp6Type),
+    end("typeend", ValueKind::U8, "type"),
+    is("code", ValueKind::U8, Field::Icmp6Code),
+    end("codeend", ValueKind::U8, "code"),
 ];
 
 const CONNECTION: &[Attribute] = &[
-    special("connlimit-above", Kind::Decimal16, Role::ConnLimit),
-    special("state", Kind::States, Role::State),
-    special("ipset", Kind::IpsetName, Role::Ipset),
-    special("ipsetflags", Kind::IpsetFlags, Role::IpsetFlags),
+    special("connlimit-above", ValueKind::Decimal16, AttributeRole::ConnLimit),
+    special("state", ValueKind::States, AttributeRole::State),
+    special("ipset", ValueKind::IpsetName, AttributeRole::Ipset),
+    special("ipsetflags", ValueKind::IpsetFlags, AttributeRole::IpsetFlags),
 ];
 
-const TCP_OPTION: &[Attribute] = &[special("option", Kind::U8, Role::TcpOption)];
-const TCP_FLAGS: &[Attribute] = &[special("flags", Kind::TcpFlags, Role::TcpFlags)];
+const TCP_OPTION: &[Attribute] = &[special("option", ValueKind::U8, AttributeRole::TcpOption)];
+const TCP_FLAGS: &[Attribute] = &[special("flags", ValueKind::TcpFlags, AttributeRole::TcpFlags)];
 
-const ICMP: &[Attribute] = &[is("type", Kind::U8, Field::IcmpType), is("code", Kind::U8, Field::IcmpCode)];
-const ICMP6: &[Attribute] = &[is("type", Kind::U8, Field::Icmp6Type), is("code", Kind::U8, Field::Icmp6Code)];
+const ICMP: &[Attribute] =
+    &[is("type", ValueKind::U8, Field::IcmpType), is("code", ValueKind::U8, Field::IcmpCode)];
+const ICMP6: &[Attribute] =
+    &[is("type", ValueKind::U8, Field::Icmp6Type), is("code", ValueKind::U8, Field::Icmp6Code)];
 
-const COMMENT: &[Attribute] = &[special("comment", Kind::Comment, Role::Comment)];
+const COMMENT: &[Attribute] = &[special("comment", ValueKind::Comment, AttributeRole::Comment)];
 
 const fn ethernet(
     name: &'static str,

@@ -1,9 +1,9 @@
-//! The values that the schema allows, each by its [`Kind`]: what people should write.
+//! The values that the schema allows, each by its [`ValueKind`]: what people should write.
 //!
 //! Reading takes more, since libvirt's parser does: old forms of addresses, names in any case, numbers
 //! in hexadecimal without a prefix. `schema/nwfilterparams.rng` says the same in RELAX NG.
 
-use super::schema::Kind;
+use super::schema::ValueKind;
 use super::value::{bounds, names};
 
 const MASK_OCTETS: &[&str] = &["255", "254", "252", "248", "240", "224", "192", "128", "0"];
@@ -11,7 +11,7 @@ const STATES: &[&str] = &["NEW", "ESTABLISHED", "RELATED", "INVALID"];
 const TCP_FLAGS: &[&str] = &["FIN", "SYN", "RST", "PSH", "ACK", "URG"];
 
 /// Whether the schema allows this value.
-pub fn allows(kind: Kind, text: &str) -> bool {
+pub fn allows(kind: ValueKind, text: &str) -> bool {
     is_variable(text) || is_literal(kind, text)
 }
 
@@ -51,29 +51,31 @@ fn is_index(text: &str) -> bool {
     (1..=10).contains(&number.len()) && number.bytes().all(|b| b.is_ascii_digit())
 }
 
-fn is_literal(kind: Kind, text: &str) -> bool {
+fn is_literal(kind: ValueKind, text: &str) -> bool {
     match kind {
-        Kind::Decimal16 => is_decimal(text, 0, 0xffff),
-        Kind::Mac => is_mac(text),
-        Kind::MacMask => text.parse().is_ok_and(crate::document::mac::Mac::is_contiguous),
-        Kind::Ipv4 => is_dotted(text),
-        Kind::Ipv6 => is_colons(text),
-        Kind::Ipv4Mask => is_decimal(text, 0, 32) || is_dotted_mask(text),
-        Kind::Ipv6Mask => is_decimal(text, 0, 128) || is_colons(text),
-        Kind::Bool => ["true", "false", "yes", "no", "1", "0"].contains(&text),
-        Kind::Comment => text.chars().count() <= super::value::COMMENT_BYTES,
-        Kind::States => text == "NONE" || is_list(text, STATES),
-        Kind::TcpFlags => text.split_once('/').is_some_and(|(mask, flags)| is_flags(mask) && is_flags(flags)),
-        Kind::IpsetName => !text.is_empty() && super::value::literal(kind, text).is_some(),
-        Kind::IpsetFlags => super::value::literal(kind, text).is_some(),
-        Kind::ArpOpcode => {
+        ValueKind::Decimal16 => is_decimal(text, 0, 0xffff),
+        ValueKind::Mac => is_mac(text),
+        ValueKind::MacMask => text.parse().is_ok_and(crate::document::mac::Mac::is_contiguous),
+        ValueKind::Ipv4 => is_dotted(text),
+        ValueKind::Ipv6 => is_colons(text),
+        ValueKind::Ipv4Mask => is_decimal(text, 0, 32) || is_dotted_mask(text),
+        ValueKind::Ipv6Mask => is_decimal(text, 0, 128) || is_colons(text),
+        ValueKind::Bool => ["true", "false", "yes", "no", "1", "0"].contains(&text),
+        ValueKind::Comment => text.chars().count() <= super::value::COMMENT_BYTES,
+        ValueKind::States => text == "NONE" || is_list(text, STATES),
+        ValueKind::TcpFlags => {
+            text.split_once('/').is_some_and(|(mask, flags)| is_flags(mask) && is_flags(flags))
+        }
+        ValueKind::IpsetName => !text.is_empty() && super::value::literal(kind, text).is_some(),
+        ValueKind::IpsetFlags => super::value::literal(kind, text).is_some(),
+        ValueKind::ArpOpcode => {
             is_number(kind, text) || names(kind).iter().any(|(name, _)| name.eq_ignore_ascii_case(text))
         }
         _ => is_number(kind, text) || names(kind).iter().any(|(name, _)| *name == text),
     }
 }
 
-fn is_number(kind: Kind, text: &str) -> bool {
+fn is_number(kind: ValueKind, text: &str) -> bool {
     let Some((least, greatest)) = bounds(kind) else {
         return false;
     };

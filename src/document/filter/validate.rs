@@ -4,7 +4,7 @@
 //! or with `check`. It accepts what the schema accepts and nothing else, and needs no schema file.
 
 use super::read::{CHAIN_BYTES, CHAINS, NAME_BYTES};
-use super::schema::{Attribute, Kind, Protocol, Role};
+use super::schema::{Attribute, AttributeRole, Protocol, ValueKind};
 use super::{ACTIONS, DIRECTIONS, strict, value};
 use crate::document::diag::{Code, Diagnostic, Faults, abridged};
 use crate::document::span::Source;
@@ -16,7 +16,7 @@ use std::sync::Arc;
 pub(crate) type Check = (fn(&str) -> bool, &'static str);
 
 /// An attribute of an element: name, whether it must be there, values.
-pub(crate) type Slot = (&'static str, bool, Check);
+pub(crate) type AttributeCheck = (&'static str, bool, Check);
 
 /// The names of filters.
 pub(crate) const NAME: Check = (is_name, "a filter's name");
@@ -73,7 +73,7 @@ pub(crate) fn filterref(element: Element<'_>, faults: &mut Faults) {
 }
 
 /// Checks the attributes of an element against its slots.
-pub(crate) fn attributes(element: Element<'_>, slots: &[Slot], faults: &mut Faults) {
+pub(crate) fn attributes(element: Element<'_>, slots: &[AttributeCheck], faults: &mut Faults) {
     foreign(element, faults);
     for attribute in element.attributes() {
         match slots.iter().find(|(name, _, _)| *name == attribute.name) {
@@ -155,18 +155,18 @@ pub(crate) fn invalid(message: String) -> Diagnostic {
     Diagnostic::error(Code::INVALID_SCHEMA, message)
 }
 
-fn bad_value(element: Element<'_>, attribute: xml::Attribute<'_>, expected: &str) -> Diagnostic {
+fn bad_value(element: Element<'_>, attribute: xml::XmlAttribute<'_>, expected: &str) -> Diagnostic {
     invalid(format!("'{}' cannot be '{}'", attribute.name, attribute.value))
         .at(element.place(attribute.span), format!("expected {expected}"))
 }
 
-fn unknown_attribute(element: Element<'_>, attribute: xml::Attribute<'_>) -> Diagnostic {
+fn unknown_attribute(element: Element<'_>, attribute: xml::XmlAttribute<'_>) -> Diagnostic {
     invalid(format!("<{}> has no attribute '{}' in the schema", element.name(), attribute.name))
         .at(element.place(attribute.name_span), "not expected")
 }
 
 fn rule(element: Element<'_>, faults: &mut Faults) {
-    let slots: &[Slot] = &[
+    let slots: &[AttributeCheck] = &[
         ("action", true, ACTION),
         ("direction", true, DIRECTION),
         ("priority", false, PRIORITY),
@@ -209,7 +209,7 @@ fn without_its_base(
     element: Element<'_>,
     protocol: &'static Protocol,
     row: &Attribute,
-    attribute: xml::Attribute<'_>,
+    attribute: xml::XmlAttribute<'_>,
 ) -> Option<Diagnostic> {
     let base = needed(protocol, row).filter(|base| element.attribute(base).is_none())?;
     Some(
@@ -221,9 +221,9 @@ fn without_its_base(
 /// The attribute without which another one says nothing.
 pub fn needed(protocol: &'static Protocol, row: &Attribute) -> Option<&'static str> {
     let kind = match row.role {
-        Role::MaskOf(base) | Role::EndOf(base) => return Some(base),
-        Role::Ipset => Kind::IpsetFlags,
-        Role::IpsetFlags => Kind::IpsetName,
+        AttributeRole::MaskOf(base) | AttributeRole::EndOf(base) => return Some(base),
+        AttributeRole::Ipset => ValueKind::IpsetFlags,
+        AttributeRole::IpsetFlags => ValueKind::IpsetName,
         _ => return None,
     };
     protocol.attributes().find(|other| other.kind == kind).map(|other| other.name)

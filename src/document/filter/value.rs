@@ -1,11 +1,11 @@
-//! The value of an attribute: text to [`Value`] and back, by the [`Kind`] of the table.
+//! The value of an attribute: text to [`Value`] and back, by the [`ValueKind`] of the table.
 //!
 //! Reads exactly what libvirt reads (old forms of addresses and hexadecimal numbers without a prefix
 //! among them) and prints as it prints. The values of variables go through the same door. It does not
 //! know which rule a value belongs to.
 
-use super::schema::Kind;
-use super::{Side, Value, state};
+use super::schema::ValueKind;
+use super::{AddressEnd, Value, state};
 use crate::document::strtoul;
 use crate::document::vars::Access;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -66,30 +66,30 @@ const TCP_FLAGS: &[(&str, u8)] = &[
 ];
 
 /// The names that stand for numbers of this kind.
-pub fn names(kind: Kind) -> &'static [(&'static str, u32)] {
+pub fn names(kind: ValueKind) -> &'static [(&'static str, u32)] {
     match kind {
-        Kind::EtherType(_) => ETHER_TYPES,
-        Kind::ArpOpcode => ARP_OPCODES,
-        Kind::IpProtocol => IP_PROTOCOLS,
+        ValueKind::EtherType(_) => ETHER_TYPES,
+        ValueKind::ArpOpcode => ARP_OPCODES,
+        ValueKind::IpProtocol => IP_PROTOCOLS,
         _ => &[],
     }
 }
 
 /// The least and the greatest number of this kind; none where it is no number.
-pub fn bounds(kind: Kind) -> Option<(u32, u32)> {
+pub fn bounds(kind: ValueKind) -> Option<(u32, u32)> {
     match kind {
-        Kind::U8 | Kind::IpProtocol => Some((0, 0xff)),
-        Kind::U16 | Kind::Decimal16 | Kind::ArpOpcode => Some((0, 0xffff)),
-        Kind::U32 => Some((0, u32::MAX)),
-        Kind::EtherType(least) => Some((u32::from(least), 0xffff)),
-        Kind::VlanId => Some((0, 4095)),
-        Kind::Dscp => Some((0, 63)),
+        ValueKind::U8 | ValueKind::IpProtocol => Some((0, 0xff)),
+        ValueKind::U16 | ValueKind::Decimal16 | ValueKind::ArpOpcode => Some((0, 0xffff)),
+        ValueKind::U32 => Some((0, u32::MAX)),
+        ValueKind::EtherType(least) => Some((u32::from(least), 0xffff)),
+        ValueKind::VlanId => Some((0, 4095)),
+        ValueKind::Dscp => Some((0, 63)),
         _ => None,
     }
 }
 
 /// What an attribute's text says; none where it has no value of this kind.
-pub fn parse(kind: Kind, text: &str) -> Option<Value> {
+pub fn parse(kind: ValueKind, text: &str) -> Option<Value> {
     if text.starts_with('$') {
         return Access::parse(text).map(|(access, _)| Value::Variable(access));
     }
@@ -97,29 +97,31 @@ pub fn parse(kind: Kind, text: &str) -> Option<Value> {
 }
 
 /// What a text says that can be no variable, such as a variable's own value.
-pub fn literal(kind: Kind, text: &str) -> Option<Value> {
+pub fn literal(kind: ValueKind, text: &str) -> Option<Value> {
     match kind {
-        Kind::Decimal16 => decimal(text, 0xffff).map(|value| Value::Number { value, hex: false }),
-        Kind::Mac => text.parse().ok().map(Value::Mac),
-        Kind::MacMask => {
+        ValueKind::Decimal16 => decimal(text, 0xffff).map(|value| Value::Number { value, hex: false }),
+        ValueKind::Mac => text.parse().ok().map(Value::Mac),
+        ValueKind::MacMask => {
             text.parse().ok().filter(|mask: &crate::document::mac::Mac| mask.is_contiguous()).map(Value::Mac)
         }
-        Kind::Ipv4 => ipv4(text).map(Value::Ipv4),
-        Kind::Ipv6 => ipv6(text).map(|(address, zone)| Value::Ipv6(address, zone)),
-        Kind::Ipv4Mask => prefix(text, 32, |text| ipv4(text).map(|mask| u128::from(mask.to_bits()) << 96)),
-        Kind::Ipv6Mask => prefix(text, 128, |text| ipv6(text).map(|(mask, _)| mask.to_bits())),
-        Kind::Bool => Some(Value::Bool(is_true(text))),
-        Kind::Comment => Some(Value::Text(cut(text, COMMENT_BYTES).to_owned())),
-        Kind::States => list(text, STATES).map(|bits| Value::States(only_none(bits))),
-        Kind::TcpFlags => tcp_flags(text),
-        Kind::IpsetName => is_ipset_name(text).then(|| Value::Text(text.to_owned())),
-        Kind::IpsetFlags => sides(text).map(Value::Sides),
+        ValueKind::Ipv4 => ipv4(text).map(Value::Ipv4),
+        ValueKind::Ipv6 => ipv6(text).map(|(address, zone)| Value::Ipv6(address, zone)),
+        ValueKind::Ipv4Mask => {
+            prefix(text, 32, |text| ipv4(text).map(|mask| u128::from(mask.to_bits()) << 96))
+        }
+        ValueKind::Ipv6Mask => prefix(text, 128, |text| ipv6(text).map(|(mask, _)| mask.to_bits())),
+        ValueKind::Bool => Some(Value::Bool(is_true(text))),
+        ValueKind::Comment => Some(Value::Text(cut(text, COMMENT_BYTES).to_owned())),
+        ValueKind::States => list(text, STATES).map(|bits| Value::States(only_none(bits))),
+        ValueKind::TcpFlags => tcp_flags(text),
+        ValueKind::IpsetName => is_ipset_name(text).then(|| Value::Text(text.to_owned())),
+        ValueKind::IpsetFlags => sides(text).map(Value::Sides),
         _ => numbered(kind, text),
     }
 }
 
 /// How a value of this kind prints, not yet escaped.
-pub fn print(kind: Kind, value: &Value) -> String {
+pub fn print(kind: ValueKind, value: &Value) -> String {
     match value {
         Value::Variable(access) => access.to_string(),
         Value::Number { value, hex } => print_number(kind, *value, *hex),
@@ -140,12 +142,12 @@ pub fn is_true(text: &str) -> bool {
     matches!(text, "true" | "1" | "yes")
 }
 
-impl Side {
+impl AddressEnd {
     /// `src` or `dst`.
     pub fn name(self) -> &'static str {
         match self {
-            Side::Source => "src",
-            Side::Destination => "dst",
+            AddressEnd::Source => "src",
+            AddressEnd::Destination => "dst",
         }
     }
 }
@@ -156,7 +158,7 @@ fn decimal(text: &str, greatest: u32) -> Option<u32> {
 
 /// A number, decimal if it can be, hexadecimal else, or a name. A decimal number out of bounds is not tried
 /// again as a hexadecimal one.
-fn numbered(kind: Kind, text: &str) -> Option<Value> {
+fn numbered(kind: ValueKind, text: &str) -> Option<Value> {
     let (least, greatest) = bounds(kind)?;
     let whole = |radix| strtoul::unsigned(text, radix).filter(|(_, rest)| rest.is_empty());
     let named = || names(kind).iter().find(|(name, _)| name.eq_ignore_ascii_case(text));
@@ -266,21 +268,21 @@ fn is_ipset_name(text: &str) -> bool {
     text.len() <= IPSET_BYTES && text.bytes().all(allowed)
 }
 
-fn sides(text: &str) -> Option<Vec<Side>> {
+fn sides(text: &str) -> Option<Vec<AddressEnd>> {
     let side = |word: &str| match word {
-        _ if word.eq_ignore_ascii_case("src") => Some(Side::Source),
-        _ if word.eq_ignore_ascii_case("dst") => Some(Side::Destination),
+        _ if word.eq_ignore_ascii_case("src") => Some(AddressEnd::Source),
+        _ if word.eq_ignore_ascii_case("dst") => Some(AddressEnd::Destination),
         _ => None,
     };
-    let sides: Option<Vec<Side>> = text.split(',').map(side).collect();
+    let sides: Option<Vec<AddressEnd>> = text.split(',').map(side).collect();
     sides.filter(|sides| sides.len() <= IPSET_SIDES)
 }
 
-fn print_number(kind: Kind, value: u32, hex: bool) -> String {
+fn print_number(kind: ValueKind, value: u32, hex: bool) -> String {
     match names(kind).iter().find(|(_, number)| *number == value) {
         Some((name, _)) => (*name).to_owned(),
         // libvirt forgets the base of an ARP operation.
-        None if hex && kind != Kind::ArpOpcode => format!("{value:#x}"),
+        None if hex && kind != ValueKind::ArpOpcode => format!("{value:#x}"),
         None => value.to_string(),
     }
 }
@@ -308,29 +310,31 @@ fn print_flags(bits: u8) -> String {
 }
 
 /// What a value of this kind looks like, for people.
-pub fn expected(kind: Kind) -> String {
+pub fn expected(kind: ValueKind) -> String {
     let text = match kind {
-        Kind::Mac => "a MAC address such as 52:54:00:12:34:56",
-        Kind::MacMask => "a MAC mask of ones first and zeros after, such as ff:ff:ff:00:00:00",
-        Kind::Ipv4 => "an IPv4 address such as 192.0.2.1",
-        Kind::Ipv6 => "an IPv6 address such as 2001:db8::1",
-        Kind::Ipv4Mask => "a prefix length from 0 to 32, or a mask such as 255.255.255.0",
-        Kind::Ipv6Mask => "a prefix length from 0 to 128, or a mask such as ffff:ffff::",
-        Kind::Bool => "true or false",
-        Kind::Comment => "a text of up to 256 bytes",
-        Kind::States => "some of NEW, ESTABLISHED, RELATED, INVALID, or NONE",
-        Kind::TcpFlags => "a mask and flags such as SYN,ACK/SYN, of FIN, SYN, RST, PSH, ACK, URG, ALL, NONE",
-        Kind::IpsetName => "the name of a set: up to 31 letters, digits, or _ . : + - and spaces",
-        Kind::IpsetFlags => "one to six of src and dst, separated by commas",
+        ValueKind::Mac => "a MAC address such as 52:54:00:12:34:56",
+        ValueKind::MacMask => "a MAC mask of ones first and zeros after, such as ff:ff:ff:00:00:00",
+        ValueKind::Ipv4 => "an IPv4 address such as 192.0.2.1",
+        ValueKind::Ipv6 => "an IPv6 address such as 2001:db8::1",
+        ValueKind::Ipv4Mask => "a prefix length from 0 to 32, or a mask such as 255.255.255.0",
+        ValueKind::Ipv6Mask => "a prefix length from 0 to 128, or a mask such as ffff:ffff::",
+        ValueKind::Bool => "true or false",
+        ValueKind::Comment => "a text of up to 256 bytes",
+        ValueKind::States => "some of NEW, ESTABLISHED, RELATED, INVALID, or NONE",
+        ValueKind::TcpFlags => {
+            "a mask and flags such as SYN,ACK/SYN, of FIN, SYN, RST, PSH, ACK, URG, ALL, NONE"
+        }
+        ValueKind::IpsetName => "the name of a set: up to 31 letters, digits, or _ . : + - and spaces",
+        ValueKind::IpsetFlags => "one to six of src and dst, separated by commas",
         _ => return expected_number(kind),
     };
     text.to_owned()
 }
 
-fn expected_number(kind: Kind) -> String {
+fn expected_number(kind: ValueKind) -> String {
     let (least, greatest) = bounds(kind).expect("what has no text of its own is a number");
     let names: Vec<&str> = names(kind).iter().map(|(name, _)| *name).collect();
-    let base = if kind == Kind::Decimal16 { "a decimal number" } else { "a number" };
+    let base = if kind == ValueKind::Decimal16 { "a decimal number" } else { "a number" };
     let mut text = match least {
         0 => format!("{base} from 0 to {greatest}"),
         _ => format!("{base} from {least:#x} to {greatest:#x}"),

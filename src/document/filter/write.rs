@@ -6,7 +6,7 @@
 
 use super::read::default_priority;
 use super::value;
-use super::{Entry, Filter, Include, Match, Rule};
+use super::{AttributeTest, Entry, Filter, FilterRule, Include};
 use crate::document::vars::Vars;
 use crate::document::xml::Document;
 use crate::document::xml::print::{add, element, print, print_below, set, text};
@@ -100,11 +100,11 @@ pub(crate) fn add_parameters(parent: &mut Element, params: &Vars) {
 }
 
 /// A rule as it stands in the document; equal for rules that mean the same in the same words.
-pub(crate) fn rule(rule: &Rule) -> String {
+pub(crate) fn rule(rule: &FilterRule) -> String {
     print(&rule_element(rule), 1)
 }
 
-fn rule_element(rule: &Rule) -> Element {
+fn rule_element(rule: &FilterRule) -> Element {
     let mut made = element("rule", &[("action", rule.action.name()), ("direction", rule.direction.name())]);
     set(&mut made, "priority", &rule.priority.to_string());
     if !rule.statematch {
@@ -117,8 +117,9 @@ fn rule_element(rule: &Rule) -> Element {
 }
 
 /// What a rule matches, the positive attributes in one element and the negated ones in another.
-fn protocol_elements(protocol: &str, matches: &[Match]) -> Vec<Element> {
-    let (negated, positive): (Vec<&Match>, Vec<&Match>) = matches.iter().partition(|found| found.negated);
+fn protocol_elements(protocol: &str, matches: &[AttributeTest]) -> Vec<Element> {
+    let (negated, positive): (Vec<&AttributeTest>, Vec<&AttributeTest>) =
+        matches.iter().partition(|found| found.negated);
     let mut made = Vec::new();
     if !positive.is_empty() || negated.is_empty() {
         made.push(with_matches(element(protocol, &[]), &positive));
@@ -129,8 +130,8 @@ fn protocol_elements(protocol: &str, matches: &[Match]) -> Vec<Element> {
     made
 }
 
-fn with_matches(mut made: Element, matches: &[&Match]) -> Element {
-    for Match { attribute, value, .. } in matches {
+fn with_matches(mut made: Element, matches: &[&AttributeTest]) -> Element {
+    for AttributeTest { attribute, value, .. } in matches {
         set(&mut made, attribute.name, &value::print(attribute.kind, value));
     }
     made

@@ -6,7 +6,7 @@ use crate::document::span::Source;
 /// What is recorded of one filter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "service", derive(serde::Serialize, serde::Deserialize))]
-pub struct Entry {
+pub struct ChoiceRecord {
     /// What the administrator wants.
     pub choice: Choice,
     /// Whether libvirt's packaged copy was there at the last look.
@@ -63,10 +63,10 @@ pub enum Taken {
 
 /// What is in force, and what to record from now on, given the packaged copy where there is one.
 pub(super) fn settle(
-    entry: Option<&Entry>,
+    entry: Option<&ChoiceRecord>,
     found: Found<'_>,
     packaged: Option<&str>,
-) -> (Taken, Option<Entry>) {
+) -> (Taken, Option<ChoiceRecord>) {
     let (choice, passed_over) = match (found, entry) {
         (Found::Unreadable, _) => return (Taken::File, entry.cloned()),
         (Found::Text(text), Some(entry)) => with_file(text, entry, packaged),
@@ -78,11 +78,11 @@ pub(super) fn settle(
     let came = passed_over.is_some() && passed_over == packaged.map(meaning);
     let file_due =
         packaged.is_some() && !came && entry.is_some_and(|entry| entry.may_still_get_its_file(&choice));
-    (Taken::of(&choice), Some(Entry { choice, packaged: packaged.is_some(), file_due, passed_over }))
+    (Taken::of(&choice), Some(ChoiceRecord { choice, packaged: packaged.is_some(), file_due, passed_over }))
 }
 
 /// A file is the administrator's, unless it came with libvirt's package and says something else than what is in force.
-fn with_file(text: &str, entry: &Entry, packaged: Option<&str>) -> (Choice, Option<String>) {
+fn with_file(text: &str, entry: &ChoiceRecord, packaged: Option<&str>) -> (Choice, Option<String>) {
     let found = meaning(text);
     let came_with_package = match packaged {
         Some(_) if !entry.packaged => true,
@@ -97,7 +97,7 @@ fn with_file(text: &str, entry: &Entry, packaged: Option<&str>) -> (Choice, Opti
 }
 
 /// A file that is gone was deleted, unless libvirt's package went with it.
-fn without_file(entry: &Entry, packaged: bool) -> Choice {
+fn without_file(entry: &ChoiceRecord, packaged: bool) -> Choice {
     match &entry.choice {
         Choice::File(text) if entry.packaged && !packaged => Choice::Kept(text.clone()),
         Choice::File(_) => Choice::Deleted,
@@ -116,15 +116,15 @@ fn meaning(text: &str) -> String {
     }
 }
 
-impl Entry {
+impl ChoiceRecord {
     /// Whether the package's script has yet to write the file, as far as this choice shows: dpkg may have us look before it does.
     fn may_still_get_its_file(&self, choice: &Choice) -> bool {
         !self.packaged || (self.file_due && self.choice.meaning() == choice.meaning())
     }
 
     /// What an administrator should know of what became of a filter since it was recorded before.
-    pub fn change_since(&self, before: Option<&Entry>) -> Option<&'static str> {
-        let is_new = |was: fn(&Entry) -> bool| was(self) && !before.is_some_and(was);
+    pub fn change_since(&self, before: Option<&ChoiceRecord>) -> Option<&'static str> {
+        let is_new = |was: fn(&ChoiceRecord) -> bool| was(self) && !before.is_some_and(was);
         if is_new(|entry| entry.passed_over.is_some()) {
             return Some(match self.choice {
                 Choice::Deleted => {

@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dhcp {
     /// What it is.
-    pub kind: Kind,
+    pub kind: DhcpMessageType,
     /// The source of the packet it came in.
     pub source: Ipv4Addr,
     /// The transaction.
@@ -35,7 +35,7 @@ pub const FOREVER: u32 = u32::MAX;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names are those of RFC 2131")]
 #[non_exhaustive]
-pub enum Kind {
+pub enum DhcpMessageType {
     Discover,
     Offer,
     Request,
@@ -46,10 +46,10 @@ pub enum Kind {
     Inform,
 }
 
-impl Kind {
+impl DhcpMessageType {
     /// Whether only a server says this.
     pub fn is_from_server(self) -> bool {
-        matches!(self, Kind::Offer | Kind::Ack | Kind::Nak)
+        matches!(self, DhcpMessageType::Offer | DhcpMessageType::Ack | DhcpMessageType::Nak)
     }
 }
 

@@ -6,7 +6,7 @@ use std::net::Ipv6Addr;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dhcp6 {
     /// What it is.
-    pub kind: Kind,
+    pub kind: Dhcp6MessageType,
     /// The source of the packet it came in.
     pub source: Ipv6Addr,
     /// The first address of the first association that has one.
@@ -18,7 +18,7 @@ pub struct Dhcp6 {
 /// The kinds of messages that change what a client may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Kind {
+pub enum Dhcp6MessageType {
     /// From a server: the addresses are the client's.
     Reply,
     /// From a client: it uses them no longer.

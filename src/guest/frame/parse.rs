@@ -1,4 +1,4 @@
-//! Bytes of a frame → [`Frame`]. The bytes are an enemy's.
+//! Bytes of a frame → [`SightedFrame`]. The bytes are an enemy's.
 //!
 //! [`read`] never panics, allocates nothing, looks at each byte a fixed number of times, and names no address that is not in the
 //! frame. What it cannot read whole it does not read at all: a header that lies about lengths, an option twice, a later
@@ -7,7 +7,7 @@
 mod dhcp;
 mod dhcp6;
 
-use super::{Frame, Sighting};
+use super::{SightedFrame, Sighting};
 use crate::document::mac::Mac;
 use pnet_packet::Packet;
 use pnet_packet::arp::{ArpHardwareTypes, ArpOperations, ArpPacket};
@@ -28,7 +28,7 @@ const TAGS: usize = 2;
 const TAG_TYPES: [u16; 3] = [0x8100, 0x88a8, 0x9100];
 
 /// Reads a frame from its destination address on; none where it tells nothing.
-pub fn read(bytes: &[u8]) -> Option<Frame> {
+pub fn read(bytes: &[u8]) -> Option<SightedFrame> {
     let ethernet = EthernetPacket::new(bytes)?;
     let (kind, tags, payload) = untag(ethernet.get_ethertype(), ethernet.packet().get(14..)?)?;
     let sighting = match kind {
@@ -37,7 +37,7 @@ pub fn read(bytes: &[u8]) -> Option<Frame> {
         EtherTypes::Ipv6 => ipv6(payload),
         _ => None,
     };
-    Some(Frame {
+    Some(SightedFrame {
         source: Mac(ethernet.get_source().octets()),
         destination: Mac(ethernet.get_destination().octets()),
         tagged: tags > 0,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 /// What a guest has left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Budget {
+pub struct RateLimit {
     /// The moment from which all that was spent is earned again.
     paid_at: Duration,
 }
@@ -17,10 +17,10 @@ const EACH: Duration = Duration::from_millis(50);
 /// So many can be saved up.
 const BURST: u32 = 50;
 
-impl Budget {
+impl RateLimit {
     /// A full budget.
-    pub fn new(now: Duration) -> Budget {
-        Budget { paid_at: now }
+    pub fn new(now: Duration) -> RateLimit {
+        RateLimit { paid_at: now }
     }
 
     /// Spends one frame, or tells how long to wait for it.
@@ -42,9 +42,9 @@ mod tests {
     #[test]
     fn a_burst_passes_and_then_so_many_a_second() {
         let start = Duration::from_secs(9);
-        let mut budget = Budget::new(start);
+        let mut budget = RateLimit::new(start);
         let passed =
-            |budget: &mut Budget, now: Duration| (0..1000).filter(|_| budget.spend(now).is_ok()).count();
+            |budget: &mut RateLimit, now: Duration| (0..1000).filter(|_| budget.spend(now).is_ok()).count();
         assert_eq!(passed(&mut budget, start), 50);
         assert_eq!(budget.spend(start), Err(EACH));
         assert_eq!(passed(&mut budget, start + Duration::from_secs(1)), 20);
@@ -54,7 +54,7 @@ mod tests {
     #[test]
     fn the_wait_it_names_is_enough() {
         let mut now = Duration::from_secs(9);
-        let mut budget = Budget::new(now);
+        let mut budget = RateLimit::new(now);
         for _ in 0..200 {
             if let Err(wait) = budget.spend(now) {
                 now += wait;

@@ -4,7 +4,7 @@
 //! ended; 0.0.0.0 where no server gave it. The last line about an address counts. libvirt's own file, the first four
 //! fields, reads as leases. A line that cannot be read is skipped with a warning, the rest counts.
 
-use super::{How, Learned, Table};
+use super::{AddressSource, GuestLeases, Learned};
 use crate::document::mac::Mac;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 /// Whose an address is: the guest's own identity, whatever its interface is called today.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Guest {
+pub struct GuestId {
     /// The owner's UUID.
     pub owner: Uuid,
     /// The interface's MAC.
@@ -23,7 +23,7 @@ pub struct Guest {
 /// All that a file tells, by guest and by the index of the link at which it was learned. A lease is not tied to a link
 /// and counts wherever the guest comes back.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Book(pub BTreeMap<(Guest, u32), Table>);
+pub struct Book(pub BTreeMap<(GuestId, u32), GuestLeases>);
 
 /// A line that was skipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -34,7 +34,7 @@ pub struct Skipped {
 }
 
 /// The line that tells an address.
-pub fn known(guest: Guest, index: u32, address: Ipv4Addr, learned: &Learned) -> String {
+pub fn known(guest: GuestId, index: u32, address: Ipv4Addr, learned: &Learned) -> String {
     let ends = learned.ends.map_or("never".into(), |ends| whole(ends).to_string());
     let server = learned.server.unwrap_or(Ipv4Addr::UNSPECIFIED);
     let (how, since) = (learned.how.word(), whole(learned.since));
@@ -42,7 +42,7 @@ pub fn known(guest: Guest, index: u32, address: Ipv4Addr, learned: &Learned) -> 
 }
 
 /// The line that tells its end.
-pub fn ended(guest: Guest, index: u32, address: Ipv4Addr, how: How) -> String {
+pub fn ended(guest: GuestId, index: u32, address: Ipv4Addr, how: AddressSource) -> String {
     format!("0 {guest} {address} 0.0.0.0 {} 0 {index}\n", how.word())
 }
 
@@ -71,7 +71,7 @@ pub fn read(text: &str, now: Duration, limit: usize) -> (Book, Vec<Skipped>) {
     let mut book = Book::default();
     let mut skipped = Vec::new();
     for (at, line) in text.split_inclusive('\n').enumerate() {
-        match line.strip_suffix('\n').and_then(Line::parse) {
+        match line.strip_suffix('\n').and_then(LeaseLine::parse) {
             Some(line) => book.take(line, limit),
             None => skipped.push(Skipped { line: at + 1 }),
         }
@@ -87,21 +87,21 @@ pub fn read(text: &str, now: Duration, limit: usize) -> (Book, Vec<Skipped>) {
 /// What libvirt writes for a lease without end.
 const LIBVIRT_NEVER: &str = "4294967295";
 
-struct Line {
-    guest: Guest,
+struct LeaseLine {
+    guest: GuestId,
     index: u32,
     address: Ipv4Addr,
     /// None for an address that ended.
     learned: Option<Learned>,
 }
 
-impl Line {
-    fn parse(line: &str) -> Option<Line> {
+impl LeaseLine {
+    fn parse(line: &str) -> Option<LeaseLine> {
         let fields: Vec<&str> = line.split(' ').collect();
         let ([ends, guest, address, server], rest) = fields.split_first_chunk()?;
         let (how, since, index) = match rest {
-            [] => (How::Lease, 0, 0),
-            [how, since, index] => (How::of(how)?, since.parse().ok()?, index.parse().ok()?),
+            [] => (AddressSource::Lease, 0, 0),
+            [how, since, index] => (AddressSource::of(how)?, since.parse().ok()?, index.parse().ok()?),
             _ => return None,
         };
         let ends = match *ends {
@@ -110,9 +110,9 @@ impl Line {
         };
         let server = Some(server.parse().ok()?).filter(|server: &Ipv4Addr| !server.is_unspecified());
         let learned = Learned { how, server, since: Duration::from_secs(since), ends };
-        Some(Line {
+        Some(LeaseLine {
             guest: guest.parse().ok()?,
-            index: if how == How::Lease { 0 } else { index },
+            index: if how == AddressSource::Lease { 0 } else { index },
             address: address.parse().ok()?,
             learned: (ends != Some(Duration::ZERO)).then_some(learned),
         })
@@ -128,13 +128,13 @@ impl Learned {
 
 impl Book {
     /// The addresses of a guest at a link: its leases, and what was learned at this very link.
-    pub fn of(&self, guest: Guest, index: u32) -> Table {
+    pub fn of(&self, guest: GuestId, index: u32) -> GuestLeases {
         let mut all = self.0.get(&(guest, 0)).cloned().unwrap_or_default();
         all.0.extend(self.0.get(&(guest, index)).into_iter().flat_map(|table| table.0.clone()));
         all
     }
 
-    fn take(&mut self, line: Line, limit: usize) {
+    fn take(&mut self, line: LeaseLine, limit: usize) {
         let table = self.0.entry((line.guest, line.index)).or_default();
         if let Some(learned) = line.learned {
             table.grant(line.address, learned, limit);
@@ -144,18 +144,18 @@ impl Book {
     }
 }
 
-impl std::fmt::Display for Guest {
+impl std::fmt::Display for GuestId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}-{}", self.owner, self.mac)
     }
 }
 
-impl std::str::FromStr for Guest {
+impl std::str::FromStr for GuestId {
     type Err = ();
 
-    fn from_str(text: &str) -> Result<Guest, ()> {
+    fn from_str(text: &str) -> Result<GuestId, ()> {
         let (owner, mac) = text.rsplit_once('-').ok_or(())?;
-        Ok(Guest { owner: owner.parse().map_err(drop)?, mac: mac.parse().map_err(drop)? })
+        Ok(GuestId { owner: owner.parse().map_err(drop)?, mac: mac.parse().map_err(drop)? })
     }
 }
 
@@ -167,13 +167,13 @@ mod tests {
     const NOW: Duration = Duration::from_secs(1000);
     const A: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 
-    fn guest() -> Guest {
+    fn guest() -> GuestId {
         format!("{OWNER}-52:54:00:00:00:01").parse().unwrap()
     }
 
     fn addresses(text: &str) -> (Vec<String>, Vec<usize>) {
         let (book, skipped) = read(text, NOW, 4);
-        let all = book.0.values().flat_map(Table::iter).map(|(address, _)| address.to_string());
+        let all = book.0.values().flat_map(GuestLeases::iter).map(|(address, _)| address.to_string());
         (all.collect(), skipped.iter().map(|skipped| skipped.line).collect())
     }
 
@@ -181,17 +181,17 @@ mod tests {
     fn what_is_written_reads_back() {
         let server = Some(Ipv4Addr::new(10, 0, 0, 254));
         for (how, server, ends) in [
-            (How::Lease, server, Some(Duration::from_secs(2000))),
-            (How::Lease, None, None),
-            (How::Arp, None, None),
-            (How::Ack, server, None),
+            (AddressSource::Lease, server, Some(Duration::from_secs(2000))),
+            (AddressSource::Lease, None, None),
+            (AddressSource::Arp, None, None),
+            (AddressSource::Ack, server, None),
         ] {
             let learned = Learned { how, server, since: Duration::from_secs(7), ends };
             let line = known(guest(), 17, A, &learned);
             let (book, skipped) = read(&line, NOW, 1);
             assert_eq!(skipped, []);
             assert_eq!(book.of(guest(), 17).get(A), Some(&learned), "{line}");
-            assert_eq!(book.of(guest(), 18).get(A).is_some(), how == How::Lease, "{line}");
+            assert_eq!(book.of(guest(), 18).get(A).is_some(), how == AddressSource::Lease, "{line}");
             assert_eq!(read(&write(&book), NOW, 1).0, book);
             let (book, _) = read(&(line + &ended(guest(), 17, A, how)), NOW, 1);
             assert_eq!(book, Book::default());
@@ -201,7 +201,7 @@ mod tests {
     #[test]
     fn a_lease_is_never_written_shorter_than_it_is() {
         let learned = Learned {
-            how: How::Lease,
+            how: AddressSource::Lease,
             server: None,
             since: NOW,
             ends: Some(Duration::from_millis(2_000_001)),
@@ -214,7 +214,7 @@ mod tests {
         let server = Some(Ipv4Addr::new(10, 0, 0, 254));
         for (since, ends, expected) in [(5000, 5060, 1060), (1000, 1060, 1060), (900, 1060, 1060)] {
             let [since, ends, expected] = [since, ends, expected].map(Duration::from_secs);
-            let learned = Learned { how: How::Lease, server, since, ends: Some(ends) };
+            let learned = Learned { how: AddressSource::Lease, server, since, ends: Some(ends) };
             let (book, _) = read(&known(guest(), 1, A, &learned), NOW, 1);
             assert_eq!(book.of(guest(), 1).get(A).unwrap().ends, Some(expected));
         }

@@ -5,7 +5,7 @@
 
 use super::socket::wait_for_packets_under_way;
 use crate::program::ir::{Family, Name};
-use crate::ruleset::plan::{Change, Plan, Step};
+use crate::ruleset::plan::{Plan, Step, TableOperation};
 use std::collections::BTreeSet;
 use std::io;
 use std::mem::take;
@@ -55,7 +55,10 @@ impl Grace {
     /// Defers steps. Those that cannot be deferred are returned.
     pub(super) fn defer(&mut self, steps: Vec<Step>) -> Vec<Step> {
         let unreachable = |step: &Step| {
-            matches!(step.change, Change::FlushChain(_) | Change::DeleteChain(_) | Change::DeleteSet(_))
+            matches!(
+                step.change,
+                TableOperation::FlushChain(_) | TableOperation::DeleteChain(_) | TableOperation::DeleteSet(_)
+            )
         };
         if !steps.iter().all(unreachable) {
             return steps;
@@ -75,7 +78,10 @@ impl Grace {
         let put_off: BTreeSet<_> = self.waiting.iter().chain(&self.later).filter_map(name).collect();
         let at_once = || plan.prepare.iter().chain(&plan.switch);
         let deletes = |step: &Step| {
-            matches!(step.change, Change::DeleteTable | Change::DeleteChain(_) | Change::DeleteSet(_))
+            matches!(
+                step.change,
+                TableOperation::DeleteTable | TableOperation::DeleteChain(_) | TableOperation::DeleteSet(_)
+            )
         };
         let named = |step: &Step| name(step).is_some_and(|name| put_off.contains(&name));
         self.has_steps() && (at_once().any(deletes) || at_once().chain(&plan.retire).any(named))
@@ -112,16 +118,16 @@ impl Grace {
 /// The chain or set that a step is about.
 fn name(step: &Step) -> Option<(Family, bool, Name)> {
     let (is_chain, name) = match &step.change {
-        Change::AddTable | Change::DeleteTable => return None,
-        Change::AddChain(name, _)
-        | Change::DeleteChain(name)
-        | Change::FlushChain(name)
-        | Change::AddRule(name, _) => (true, name),
-        Change::AddSet(name, _)
-        | Change::DeleteSet(name)
-        | Change::AddElements(name, ..)
-        | Change::DeleteElements(name, ..)
-        | Change::DestroyElements(name, ..) => (false, name),
+        TableOperation::AddTable | TableOperation::DeleteTable => return None,
+        TableOperation::AddChain(name, _)
+        | TableOperation::DeleteChain(name)
+        | TableOperation::FlushChain(name)
+        | TableOperation::AddRule(name, _) => (true, name),
+        TableOperation::AddSet(name, _)
+        | TableOperation::DeleteSet(name)
+        | TableOperation::AddElements(name, ..)
+        | TableOperation::DeleteElements(name, ..)
+        | TableOperation::DestroyElements(name, ..) => (false, name),
     };
     Some((step.family, is_chain, name.clone()))
 }

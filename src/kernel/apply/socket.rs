@@ -4,8 +4,8 @@
 //! after sending, what is there is read without waiting, and nothing there is success.
 #![allow(unsafe_code, reason = "socket options, the descriptor of mnl's socket, membarrier")]
 
-use crate::ruleset::nft::read::{Dump, Request};
-use crate::ruleset::nft::reply::{self, Fault, Received, Refusal};
+use crate::ruleset::nft::read::{Dump, DumpRequest};
+use crate::ruleset::nft::reply::{self, Received, Refusal, RefusalCause};
 use crate::ruleset::nft::{Encoded, EncodedBatch};
 use crate::ruleset::plan::Step;
 use rustix::net::{RecvFlags, recv, sockopt};
@@ -151,7 +151,7 @@ impl Link {
     }
 
     /// Asks and collects the datagrams of the answer; none where the answer is not of one moment.
-    fn ask(&mut self, request: &Request) -> io::Result<Option<Vec<Vec<u8>>>> {
+    fn ask(&mut self, request: &DumpRequest) -> io::Result<Option<Vec<Vec<u8>>>> {
         self.sequence = self.sequence.wrapping_add(1).max(1);
         self.socket.send(&request.bytes(self.sequence))?;
         let mut answer = Vec::new();
@@ -166,7 +166,9 @@ impl Link {
             for message in reply::messages(&datagram).filter(mine) {
                 torn |= message.flags & libc::NLM_F_DUMP_INTR as u16 != 0;
                 ended |= matches!(i32::from(message.kind), libc::NLMSG_DONE | libc::NLMSG_ERROR);
-                if let Some(Fault::Kernel { errno, .. }) = reply::error(&message).map(|error| error.fault) {
+                if let Some(RefusalCause::Kernel { errno, .. }) =
+                    reply::error(&message).map(|error| error.fault)
+                {
                     return Err(io::Error::from_raw_os_error(errno));
                 }
             }
@@ -179,7 +181,7 @@ impl Link {
 }
 
 impl Dump for Link {
-    fn dump(&mut self, request: &Request, each: &mut dyn FnMut(&Received<'_>)) -> io::Result<()> {
+    fn dump(&mut self, request: &DumpRequest, each: &mut dyn FnMut(&Received<'_>)) -> io::Result<()> {
         for _ in 0..ATTEMPTS {
             match self.ask(request) {
                 Ok(Some(answer)) => {
@@ -205,7 +207,7 @@ fn unsent(bytes: usize, error: &io::Error) -> Refusal {
         libc::EMSGSIZE => Some("the batch is larger than the send buffer of the socket may be".into()),
         _ => None,
     };
-    let fault = Fault::Kernel { errno, text, offset: None };
+    let fault = RefusalCause::Kernel { errno, text, offset: None };
     Refusal { step: None, what: format!("a batch of {bytes} bytes"), origin: None, fault }
 }
 

@@ -8,7 +8,7 @@
 
 use super::Links;
 use crate::document::mac::Mac;
-use crate::guest::link::{Kind, Link, LinkEvent, MacvtapMode};
+use crate::guest::link::{Link, LinkEvent, LinkKind, MacvtapMode};
 use netlink_packet_route::link::{LinkExtentMask, LinkFlags, LinkHeader, LinkLayerType, LinkMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage, link::LinkAttribute};
 use rtnetlink::packet_core::{
@@ -344,24 +344,24 @@ fn link(payload: &[u8]) -> Option<Link> {
 /// Length of the header before the attributes.
 pub(super) const LINK_HEADER: usize = 16;
 
-fn kind(info: &[u8], layer: LinkLayerType, lower: Option<u32>, lower_netns: Option<i32>) -> Kind {
+fn kind(info: &[u8], layer: LinkLayerType, lower: Option<u32>, lower_netns: Option<i32>) -> LinkKind {
     let data = find(IFLA_INFO_DATA, info).unwrap_or_default();
     match find(IFLA_INFO_KIND, info).and_then(|kind| parse_string(kind).ok()).as_deref() {
         Some("tun") => match find(IFLA_TUN_TYPE, data).and_then(|value| value.first()) {
-            Some(&IFF_TAP) => Kind::Tap,
-            None if layer == LinkLayerType::Ether => Kind::Tap,
-            _ => Kind::Headerless,
+            Some(&IFF_TAP) => LinkKind::Tap,
+            None if layer == LinkLayerType::Ether => LinkKind::Tap,
+            _ => LinkKind::Headerless,
         },
         Some("macvtap") => {
             let mode = find(IFLA_MACVLAN_MODE, data).and_then(number).map_or(MacvtapMode::Unknown, mode);
-            Kind::Macvtap { mode, lower, lower_netns }
+            LinkKind::Macvtap { mode, lower, lower_netns }
         }
-        Some("veth") => Kind::Veth,
-        Some("bridge") => Kind::Bridge,
+        Some("veth") => LinkKind::Veth,
+        Some("bridge") => LinkKind::Bridge,
         _ => match layer {
-            LinkLayerType::Ether => Kind::Other,
-            LinkLayerType::Loopback => Kind::Loopback,
-            _ => Kind::Headerless,
+            LinkLayerType::Ether => LinkKind::Other,
+            LinkLayerType::Loopback => LinkKind::Loopback,
+            _ => LinkKind::Headerless,
         },
     }
 }
@@ -428,7 +428,8 @@ mod tests {
             [attribute(IFLA_INFO_KIND, b"tun\0"), attribute(IFLA_INFO_DATA, &attribute(3, &[IFF_TAP]))];
         let odd = attribute(IFLA_ADDRESS, &[1, 2]);
         let bytes = message(RTM_NEWLINK, 0, &[odd, attribute(IFLA_LINKINFO, &info.concat()), name]);
-        let tap = Link { index: 7, name: "tap0".into(), kind: Kind::Tap, master: None, mac: None, up: true };
+        let tap =
+            Link { index: 7, name: "tap0".into(), kind: LinkKind::Tap, master: None, mac: None, up: true };
         assert_eq!(read(&bytes).unwrap(), [Notice::New(tap)]);
     }
 

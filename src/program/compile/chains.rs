@@ -6,146 +6,153 @@
 
 use super::ethernet::{BRIDGE_GROUP, ChainContext, IPV4, IPV6, ether_type, looks_at};
 use super::matches::equals;
-use super::{Build, Part, Way};
+use super::{Build, Direction, Part};
 use crate::document::field::Field;
 use crate::document::filter::schema::Layer;
-use crate::program::ir::{Action, Bytes, From, Key, Match, Name, Rule, Verdict};
+use crate::program::ir::{Action, Bytes, Key, KeySource, Match, Name, Rule, Verdict};
 use crate::program::printable;
-use crate::program::resolve::{self, Step};
+use crate::program::resolve::{self, RootItem};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Which frames a place of the root chain is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Guard {
+enum EtherTypeFilter {
     Type(u16),
     Bpdu,
     All,
 }
 
 /// A place of the root chain: rules with their guards, or a jump that still wants one.
-enum Place {
+enum RootBlock {
     Rules(Vec<Rule>),
     Jump(Name),
 }
 
 /// Chain names begin with the frames they are for, the longer beginnings first.
-const GUARDS: &[(&str, Guard)] = &[
-    ("rarp", Guard::Type(0x8035)),
-    ("arp", Guard::Type(0x0806)),
-    ("ipv4", Guard::Type(IPV4)),
-    ("ipv6", Guard::Type(IPV6)),
-    ("vlan", Guard::Type(0x8100)),
-    ("stp", Guard::Bpdu),
+const GUARDS: &[(&str, EtherTypeFilter)] = &[
+    ("rarp", EtherTypeFilter::Type(0x8035)),
+    ("arp", EtherTypeFilter::Type(0x0806)),
+    ("ipv4", EtherTypeFilter::Type(IPV4)),
+    ("ipv6", EtherTypeFilter::Type(IPV6)),
+    ("vlan", EtherTypeFilter::Type(0x8100)),
+    ("stp", EtherTypeFilter::Bpdu),
 ];
 
 /// Both families of the IP layer: the Ethernet type and the chain.
 const FAMILIES: [(Layer, u16, &str); 2] = [(Layer::Ipv4, IPV4, "ip/v4"), (Layer::Ipv6, IPV6, "ip/v6")];
 const IP: &str = "ip";
 
-fn guard(chain: &str) -> Guard {
-    GUARDS.iter().find(|(prefix, _)| chain.starts_with(prefix)).map_or(Guard::All, |(_, guard)| *guard)
+fn guard(chain: &str) -> EtherTypeFilter {
+    GUARDS
+        .iter()
+        .find(|(prefix, _)| chain.starts_with(prefix))
+        .map_or(EtherTypeFilter::All, |(_, guard)| *guard)
 }
 
-impl Guard {
+impl EtherTypeFilter {
     fn known(self) -> Option<u16> {
         match self {
-            Guard::Type(ether_type) => Some(ether_type),
+            EtherTypeFilter::Type(ether_type) => Some(ether_type),
             _ => None,
         }
     }
 
     fn matches(self) -> Vec<Match> {
         match self {
-            Guard::Type(ether_type) => vec![Match::ether_type(ether_type)],
-            Guard::Bpdu => vec![equals(Field::EtherDaddr, &BRIDGE_GROUP)],
-            Guard::All => Vec::new(),
+            EtherTypeFilter::Type(ether_type) => vec![Match::ether_type(ether_type)],
+            EtherTypeFilter::Bpdu => vec![equals(Field::EtherDaddr, &BRIDGE_GROUP)],
+            EtherTypeFilter::All => Vec::new(),
         }
     }
 }
 
 impl Build<'_> {
     /// All chains that frames of one way walk.
-    pub(super) fn add_way(&mut self, way: Way) {
-        let families = if self.part == Part::Link { BTreeMap::new() } else { self.add_ip_layer(way) };
+    pub(super) fn add_direction(&mut self, direction: Direction) {
+        let families = if self.part == Part::Link { BTreeMap::new() } else { self.add_ip_layer(direction) };
         if self.part == Part::Ip {
-            return self.add_packets(way, families);
+            return self.add_packets(direction, families);
         }
         if !families.is_empty() {
-            self.add_chain(way.name(IP), vec![by_type(families, Action::Goto, Verdict::Goto), accept()]);
+            self.add_chain(
+                direction.name(IP),
+                vec![by_type(families, Action::Goto, Verdict::Goto), accept()],
+            );
         }
-        let places = self.places(way);
+        let places = self.places(direction);
         let mut root = in_order(places);
-        root.push(Rule::new(Vec::new(), self.onward(way, None)));
+        root.push(Rule::new(Vec::new(), self.onward(direction, None)));
         cut_off(&mut root);
-        self.add_chain(way.chain().into(), root);
-        self.splice(way);
+        self.add_chain(direction.chain().into(), root);
+        self.splice(direction);
     }
 
     /// Where a frame goes that the Ethernet layer lets through.
-    pub(super) fn onward(&self, way: Way, ether_type: Option<u16>) -> Action {
+    pub(super) fn onward(&self, direction: Direction, ether_type: Option<u16>) -> Action {
         let chain = match ether_type {
             Some(ether_type) => {
                 FAMILIES.iter().find(|(_, family, _)| *family == ether_type).map(|(.., c)| *c)
             }
             None => Some(IP),
         };
-        let chain = chain.map(|chain| way.name(chain));
+        let chain = chain.map(|chain| direction.name(chain));
         chain.filter(|chain| self.program.chains.contains_key(chain)).map_or(Action::Accept, Action::Goto)
     }
 
     /// The chain that takes packets of the IP layer, where no Ethernet type can be read.
-    fn add_packets(&mut self, way: Way, families: BTreeMap<u16, Name>) {
-        let family = |ether_type: u16| Match::equals(Key::new(From::Protocol), &ether_type.to_be_bytes());
+    fn add_packets(&mut self, direction: Direction, families: BTreeMap<u16, Name>) {
+        let family =
+            |ether_type: u16| Match::equals(Key::new(KeySource::Protocol), &ether_type.to_be_bytes());
         let goto = families.into_iter().map(|(of, chain)| Rule::new(vec![family(of)], Action::Goto(chain)));
-        self.add_chain(way.chain().into(), goto.chain([accept()]).collect());
+        self.add_chain(direction.chain().into(), goto.chain([accept()]).collect());
     }
 
     /// The IP layer's chains, each ending in a verdict, by Ethernet type.
-    fn add_ip_layer(&mut self, way: Way) -> BTreeMap<u16, Name> {
+    fn add_ip_layer(&mut self, direction: Direction) -> BTreeMap<u16, Name> {
         let mut targets = BTreeMap::new();
         for (layer, ether_type, chain) in FAMILIES {
-            let mut rules = self.flow_rules(layer, way);
+            let mut rules = self.flow_rules(layer, direction);
             if rules.is_empty() {
                 continue;
             }
             rules.push(Rule::new(Vec::new(), Action::Accept));
             cut_off(&mut rules);
             if !is_open(&rules) {
-                rules.splice(0..0, self.host_rule(way));
+                rules.splice(0..0, self.host_rule(direction));
             }
-            self.add_chain(way.name(chain), rules);
-            targets.insert(ether_type, way.name(chain));
+            self.add_chain(direction.name(chain), rules);
+            targets.insert(ether_type, direction.name(chain));
         }
         targets
     }
 
-    fn places(&mut self, way: Way) -> Vec<(Guard, Place)> {
+    fn places(&mut self, direction: Direction) -> Vec<(EtherTypeFilter, RootBlock)> {
         let resolved = self.resolved;
         let mut places = Vec::new();
         for step in &resolved.root {
             match step {
-                Step::Rule(rule) => {
-                    let standing = ChainContext { way, known: None, in_chain: false };
-                    let guard = ether_type(rule).map_or(Guard::All, Guard::Type);
-                    places.push((guard, Place::Rules(self.link_rule(rule, standing))));
+                RootItem::Rule(rule) => {
+                    let standing = ChainContext { direction, known: None, in_chain: false };
+                    let guard = ether_type(rule).map_or(EtherTypeFilter::All, EtherTypeFilter::Type);
+                    places.push((guard, RootBlock::Rules(self.link_rule(rule, standing))));
                 }
-                Step::Chain(name) => {
+                RootItem::Chain(name) => {
                     let guard = guard(name);
-                    places.extend(self.subchain(way, name, guard).map(|place| (guard, place)));
+                    places.extend(self.subchain(direction, name, guard).map(|place| (guard, place)));
                 }
             }
         }
-        places.retain(|(_, place)| !matches!(place, Place::Rules(rules) if rules.is_empty()));
+        places.retain(|(_, place)| !matches!(place, RootBlock::Rules(rules) if rules.is_empty()));
         places
     }
 
     /// A chain of the Ethernet layer, or its one rule.
-    fn subchain(&mut self, way: Way, name: &str, guard: Guard) -> Option<Place> {
+    fn subchain(&mut self, direction: Direction, name: &str, guard: EtherTypeFilter) -> Option<RootBlock> {
         let resolved = self.resolved;
-        let standing = ChainContext { way, known: guard.known(), in_chain: true };
-        let mine = resolved.chains[name].iter().filter(|rule| looks_at(rule.direction, way));
+        let standing = ChainContext { direction, known: guard.known(), in_chain: true };
+        let mine = resolved.chains[name].iter().filter(|rule| looks_at(rule.direction, direction));
         let mut rules: Vec<Rule> =
-            mine.flat_map(|rule: &resolve::Rule| self.link_rule(rule, standing)).collect();
+            mine.flat_map(|rule: &resolve::ResolvedRule| self.link_rule(rule, standing)).collect();
         cut_off(&mut rules);
         if !self.options.counters {
             drop_returns(&mut rules);
@@ -153,29 +160,31 @@ impl Build<'_> {
         }
         match &*rules {
             [] => None,
-            [single] if single.action != Action::Return => Some(Place::Rules(vec![inline(single, guard)])),
-            all if guard == Guard::All && !returns(all) => Some(Place::Rules(rules)),
+            [single] if single.action != Action::Return => {
+                Some(RootBlock::Rules(vec![inline(single, guard)]))
+            }
+            all if guard == EtherTypeFilter::All && !returns(all) => Some(RootBlock::Rules(rules)),
             _ => {
-                let name = way.name(&printable(name));
+                let name = direction.name(&printable(name));
                 self.add_chain(name.clone(), rules);
-                Some(Place::Jump(name))
+                Some(RootBlock::Jump(name))
             }
         }
     }
 
     /// Puts the chain that tells the families apart where it is gone to, if that is one place only.
-    fn splice(&mut self, way: Way) {
-        let chain = way.name(IP);
+    fn splice(&mut self, direction: Direction) {
+        let chain = direction.name(IP);
         let all = self.program.chains.values().flatten();
         let uses = all.filter(|rule| rule.action == Action::Goto(chain.clone())).count();
-        let root = self.program.chains.get(way.chain()).and_then(|rules| rules.last());
+        let root = self.program.chains.get(direction.chain()).and_then(|rules| rules.last());
         let ends_with =
             root.is_some_and(|rule| is_unconditional(rule) && rule.action == Action::Goto(chain.clone()));
         if uses == 0 {
             self.program.chains.remove(&chain);
         } else if uses == 1 && ends_with {
             let rules = self.program.chains.remove(&chain).expect("it is gone to, so it exists");
-            let root = self.program.chains.get_mut(way.chain()).expect("it was made just before");
+            let root = self.program.chains.get_mut(direction.chain()).expect("it was made just before");
             root.pop();
             root.extend(rules);
         }
@@ -187,7 +196,8 @@ fn accept() -> Rule {
 }
 
 fn is_unconditional(rule: &Rule) -> bool {
-    rule.matches.is_empty() && !matches!(rule.action, Action::Continue | Action::Jump(_) | Action::Branch(..))
+    rule.matches.is_empty()
+        && !matches!(rule.action, Action::Continue | Action::Jump(_) | Action::AnonymousVmap(..))
 }
 
 /// Nothing behind a rule that takes every frame is ever reached, nor a rule that asks for what an earlier one took.
@@ -202,7 +212,7 @@ fn cut_off(rules: &mut Vec<Rule>) {
 /// Whether no frame that matches gets behind the rule. (A limit of connections can match now and not then.)
 fn takes(rule: &Rule) -> bool {
     let limited = rule.matches.iter().any(|part| matches!(part, Match::ConnLimit { .. }));
-    !limited && !matches!(rule.action, Action::Continue | Action::Jump(_) | Action::Branch(..))
+    !limited && !matches!(rule.action, Action::Continue | Action::Jump(_) | Action::AnonymousVmap(..))
 }
 
 /// The end of a chain returns by itself.
@@ -234,8 +244,8 @@ fn unless(rules: &mut Vec<Rule>) {
 fn opposite(part: &Match) -> Option<Match> {
     let always_there = |key: &&Key| {
         let fields = [Field::EtherSaddr, Field::EtherDaddr, Field::EtherType];
-        matches!(key.from, From::Iif | From::Oif)
-            || fields.iter().any(|field| key.from == From::Field(*field))
+        matches!(key.from, KeySource::Iif | KeySource::Oif)
+            || fields.iter().any(|field| key.from == KeySource::Field(*field))
     };
     if !part.keys().iter().all(always_there) {
         return None;
@@ -251,19 +261,20 @@ fn opposite(part: &Match) -> Option<Match> {
 }
 
 /// The one rule of a chain with the guard of the jump to it, which makes the chain's own context needless.
-fn inline(rule: &Rule, guard: Guard) -> Rule {
-    let own = rule.matches.iter().filter(|part| !part.keys().iter().any(|key| key.from == From::Protocol));
+fn inline(rule: &Rule, guard: EtherTypeFilter) -> Rule {
+    let own =
+        rule.matches.iter().filter(|part| !part.keys().iter().any(|key| key.from == KeySource::Protocol));
     let own = own.filter(|part| !guard.matches().contains(part));
     Rule { matches: guard.matches().into_iter().chain(own.cloned()).collect(), ..rule.clone() }
 }
 
 /// The root chain's rules. Among neighbours that each look at one Ethernet type, those of different types may
 /// change places, so that their jumps come together.
-fn in_order(places: Vec<(Guard, Place)>) -> Vec<Rule> {
+fn in_order(places: Vec<(EtherTypeFilter, RootBlock)>) -> Vec<Rule> {
     let mut rules = Vec::new();
-    let mut run: Vec<(u16, VecDeque<Place>)> = Vec::new();
+    let mut run: Vec<(u16, VecDeque<RootBlock>)> = Vec::new();
     for (guard, place) in places {
-        let Guard::Type(ether_type) = guard else {
+        let EtherTypeFilter::Type(ether_type) = guard else {
             rules.extend(by_turns(std::mem::take(&mut run)));
             rules.extend(plain(guard, place));
             continue;
@@ -278,15 +289,15 @@ fn in_order(places: Vec<(Guard, Place)>) -> Vec<Rule> {
 }
 
 /// Of each type its rules up to a jump, then all of these jumps at once, and so on.
-fn by_turns(mut run: Vec<(u16, VecDeque<Place>)>) -> Vec<Rule> {
+fn by_turns(mut run: Vec<(u16, VecDeque<RootBlock>)>) -> Vec<Rule> {
     let mut rules = Vec::new();
     while run.iter().any(|(_, places)| !places.is_empty()) {
         let mut jumps = BTreeMap::new();
         for (ether_type, places) in &mut run {
             while let Some(place) = places.pop_front() {
                 match place {
-                    Place::Rules(own) => rules.extend(own),
-                    Place::Jump(chain) => {
+                    RootBlock::Rules(own) => rules.extend(own),
+                    RootBlock::Jump(chain) => {
                         jumps.insert(*ether_type, chain);
                         break;
                     }
@@ -300,10 +311,10 @@ fn by_turns(mut run: Vec<(u16, VecDeque<Place>)>) -> Vec<Rule> {
     rules
 }
 
-fn plain(guard: Guard, place: Place) -> Vec<Rule> {
+fn plain(guard: EtherTypeFilter, place: RootBlock) -> Vec<Rule> {
     match place {
-        Place::Rules(rules) => rules,
-        Place::Jump(chain) => vec![Rule::new(guard.matches(), Action::Jump(chain))],
+        RootBlock::Rules(rules) => rules,
+        RootBlock::Jump(chain) => vec![Rule::new(guard.matches(), Action::Jump(chain))],
     }
 }
 
@@ -314,7 +325,7 @@ fn by_type(targets: BTreeMap<u16, Name>, single: fn(Name) -> Action, verdict: fn
     }
     let bytes = |ether_type: u16| -> Bytes { ether_type.to_be_bytes().into() };
     let map = targets.into_iter().map(|(ether_type, chain)| (bytes(ether_type), verdict(chain)));
-    Rule::new(Vec::new(), Action::Branch(Key::field(Field::EtherType), map.collect()))
+    Rule::new(Vec::new(), Action::AnonymousVmap(Key::field(Field::EtherType), map.collect()))
 }
 
 /// Whether rules let every frame pass.

@@ -5,12 +5,12 @@
 //! the Ethernet type in the frame, so that a tagged frame is never taken for what it carries.
 
 use super::matches::{Matches, View, equals, ordered, turn, turn_of};
-use super::{Build, Way};
+use super::{Build, Direction};
 use crate::document::diag::{Code, Diagnostic};
 use crate::document::field::{Base, Field};
-use crate::document::filter::{Action, Direction};
-use crate::program::ir::{self, From, Key, KeyType, Match};
-use crate::program::resolve::{Condition, Predicate, Rule};
+use crate::document::filter::{RuleAction, RuleDirection};
+use crate::program::ir::{self, Key, KeySource, KeyType, Match};
+use crate::program::resolve::{Condition, Predicate, ResolvedRule};
 
 /// Where 802.1D sends its BPDUs.
 pub(super) const BRIDGE_GROUP: [u8; 6] = [0x01, 0x80, 0xc2, 0, 0, 0];
@@ -27,7 +27,7 @@ const EXPRESSIONS: usize = 120;
 /// Where a rule stands.
 #[derive(Clone, Copy)]
 pub(super) struct ChainContext {
-    pub(super) way: Way,
+    pub(super) direction: Direction,
     /// The Ethernet type of all frames that get there, if it is one.
     pub(super) known: Option<u16>,
     /// Whether the chain was jumped to.
@@ -35,16 +35,16 @@ pub(super) struct ChainContext {
 }
 
 /// Whether a rule looks at frames that go this way.
-pub(super) fn looks_at(direction: Direction, way: Way) -> bool {
-    match direction {
-        Direction::Out => way == Way::FromGuest,
-        Direction::In => way == Way::ToGuest,
-        Direction::InOut => true,
+pub(super) fn looks_at(rule: RuleDirection, direction: Direction) -> bool {
+    match rule {
+        RuleDirection::Out => direction == Direction::Out,
+        RuleDirection::In => direction == Direction::In,
+        RuleDirection::InOut => true,
     }
 }
 
 /// The Ethernet type of all frames that a rule can match, if it is one.
-pub(super) fn ether_type(rule: &Rule) -> Option<u16> {
+pub(super) fn ether_type(rule: &ResolvedRule) -> Option<u16> {
     let asked = rule.conditions.iter().find_map(|condition| match condition {
         Condition::Is(Predicate::Equals { field: Field::EtherType, mask: None, value }) => {
             Some(u16::from_be_bytes([value[0], value[1]]))
@@ -56,11 +56,11 @@ pub(super) fn ether_type(rule: &Rule) -> Option<u16> {
 
 impl Build<'_> {
     /// A rule of the Ethernet layer as rules of a chain; none where it can match no frame there.
-    pub(super) fn link_rule(&mut self, rule: &Rule, standing: ChainContext) -> Vec<ir::Rule> {
-        let ChainContext { way, known, .. } = standing;
+    pub(super) fn link_rule(&mut self, rule: &ResolvedRule, standing: ChainContext) -> Vec<ir::Rule> {
+        let ChainContext { direction, known, .. } = standing;
         let wanted = ether_type(rule);
-        let silent = rule.action == Action::Continue && !self.options.counters;
-        if silent || !looks_at(rule.direction, way) || !can_match(rule, known) {
+        let silent = rule.action == RuleAction::Continue && !self.options.counters;
+        if silent || !looks_at(rule.direction, direction) || !can_match(rule, known) {
             return Vec::new();
         }
         let mut guards = guards(rule, known, wanted);
@@ -69,7 +69,7 @@ impl Build<'_> {
         let decided = |condition: &Condition| {
             condition.is_about(Field::EtherType) && (known.is_some() || matches!(condition, Condition::Is(_)))
         };
-        let alternatives = self.alternatives(rule, view(rule, way), &|condition| !decided(condition));
+        let alternatives = self.alternatives(rule, view(rule, direction), &|condition| !decided(condition));
         let finish = |mut found: Matches| {
             found.extend(guards.iter().cloned());
             found.extend(not_later(rule, &found));
@@ -78,21 +78,31 @@ impl Build<'_> {
         alternatives.into_iter().map(finish).collect()
     }
 
-    fn link_action(&mut self, action: Action, standing: ChainContext, ether_type: Option<u16>) -> ir::Action {
+    fn link_action(
+        &mut self,
+        action: RuleAction,
+        standing: ChainContext,
+        ether_type: Option<u16>,
+    ) -> ir::Action {
         match action {
-            Action::Drop => ir::Action::Drop,
-            Action::Accept => self.onward(standing.way, ether_type),
-            Action::Reject => self.rejection(standing.way, ether_type, None),
-            Action::Return if standing.in_chain => ir::Action::Return,
-            Action::Return => self.onward(standing.way, ether_type),
-            Action::Continue => ir::Action::Continue,
+            RuleAction::Drop => ir::Action::Drop,
+            RuleAction::Accept => self.onward(standing.direction, ether_type),
+            RuleAction::Reject => self.rejection(standing.direction, ether_type, None),
+            RuleAction::Return if standing.in_chain => ir::Action::Return,
+            RuleAction::Return => self.onward(standing.direction, ether_type),
+            RuleAction::Continue => ir::Action::Continue,
         }
     }
 
     /// An answer where the hook can give one and the frame is one that can be answered.
-    pub(super) fn rejection(&self, way: Way, ether_type: Option<u16>, ip_protocol: Option<u8>) -> ir::Action {
+    pub(super) fn rejection(
+        &self,
+        direction: Direction,
+        ether_type: Option<u16>,
+        ip_protocol: Option<u8>,
+    ) -> ir::Action {
         let answerable = ether_type.is_none_or(|ether_type| matches!(ether_type, IPV4 | IPV6));
-        if !self.options.features.reject || way == Way::ToGuest || !answerable {
+        if !self.options.features.reject || direction == Direction::In || !answerable {
             return ir::Action::Drop;
         }
         let tcp = ip_protocol == Some(6);
@@ -100,7 +110,12 @@ impl Build<'_> {
     }
 
     /// A rule of the program that comes from a rule of a filter.
-    pub(super) fn ir_rule(&mut self, rule: &Rule, matches: Vec<Match>, action: ir::Action) -> ir::Rule {
+    pub(super) fn ir_rule(
+        &mut self,
+        rule: &ResolvedRule,
+        matches: Vec<Match>,
+        action: ir::Action,
+    ) -> ir::Rule {
         // A load, a mask and a comparison for each key at the most.
         let expressions: usize = matches.iter().map(|part| 1 + 2 * part.keys().len().max(1)).sum();
         if expressions > EXPRESSIONS {
@@ -115,19 +130,19 @@ impl Build<'_> {
     }
 }
 
-fn view(rule: &Rule, way: Way) -> View {
+fn view(rule: &ResolvedRule, direction: Direction) -> View {
     let protocol = rule.protocol.map_or("", |protocol| protocol.name);
     View {
-        way,
-        mirrored: rule.direction == Direction::InOut && way == Way::FromGuest,
+        direction,
+        ends_swapped: rule.direction == RuleDirection::InOut && direction == Direction::Out,
         ip_layer: false,
-        upper: if protocol == "ip" { From::Field(Field::IpProtocol) } else { From::L4Proto },
+        upper: if protocol == "ip" { KeySource::Field(Field::IpProtocol) } else { KeySource::L4Proto },
         address: if protocol == "ipv6" { KeyType::Ipv6 } else { KeyType::Ipv4 },
     }
 }
 
 /// Whether a frame of the known type can match at all.
-fn can_match(rule: &Rule, known: Option<u16>) -> bool {
+fn can_match(rule: &ResolvedRule, known: Option<u16>) -> bool {
     let Some(known) = known else { return true };
     let bytes = known.to_be_bytes();
     let excluded = |test: &Predicate| match test {
@@ -144,7 +159,7 @@ fn can_match(rule: &Rule, known: Option<u16>) -> bool {
 }
 
 /// What tells the frames of a protocol from others.
-fn guards(rule: &Rule, known: Option<u16>, wanted: Option<u16>) -> Matches {
+fn guards(rule: &ResolvedRule, known: Option<u16>, wanted: Option<u16>) -> Matches {
     let mut guards = Matches::new();
     // nft wants a match on the tag before it reads one.
     if let Some(ether_type) = wanted.filter(|wanted| known.is_none() || *wanted == VLAN) {
@@ -157,7 +172,7 @@ fn guards(rule: &Rule, known: Option<u16>, wanted: Option<u16>) -> Matches {
 }
 
 /// What a header must be for its fields to sit where they are read.
-fn shape(rule: &Rule) -> Matches {
+fn shape(rule: &ResolvedRule) -> Matches {
     use Field::*;
     let fields: Vec<Field> = rule.conditions.iter().flat_map(Condition::fields).collect();
     let reads = |wanted: &[Field]| fields.iter().any(|field| wanted.contains(field));
@@ -191,7 +206,7 @@ fn is_bpdu(field: Field) -> bool {
 
 /// What keeps a match on a transport header off later fragments, whose content the kernel takes for such a header. Of
 /// IPv4 the place of the fragment tells; of IPv6 a load that fails without a transport header.
-pub(super) fn not_later(rule: &Rule, matches: &Matches) -> Option<(u8, Match)> {
+pub(super) fn not_later(rule: &ResolvedRule, matches: &Matches) -> Option<(u8, Match)> {
     let reads_transport = matches.iter().any(|(turn, _)| *turn == turn::TRANSPORT);
     let part = match rule.protocol.filter(|_| reads_transport)?.ether_type? {
         IPV4 => Match::equals(Key::masked(Field::IpFragment, &[0x1f, 0xff]), &[0, 0]),
@@ -210,7 +225,7 @@ pub(super) fn with_context(mut matches: Matches, known: Option<u16>) -> Vec<Matc
     if let Some(ether_type) = known.filter(|known| NAMED.contains(known))
         && matches.iter().any(|(_, part)| needs_protocol(part))
     {
-        let key = Key::new(From::Protocol);
+        let key = Key::new(KeySource::Protocol);
         matches.push((turn::PROTOCOL, Match::equals(key, &ether_type.to_be_bytes())));
     }
     ordered(matches)
@@ -218,8 +233,8 @@ pub(super) fn with_context(mut matches: Matches, known: Option<u16>) -> Vec<Matc
 
 fn needs_protocol(part: &Match) -> bool {
     part.keys().iter().any(|key| match key.from {
-        From::Field(Field::IcmpType | Field::IcmpCode | Field::Icmp6Type | Field::Icmp6Code) => true,
-        From::Field(field) => (turn::SHAPE..=turn::UPPER).contains(&turn_of(field)),
+        KeySource::Field(Field::IcmpType | Field::IcmpCode | Field::Icmp6Type | Field::Icmp6Code) => true,
+        KeySource::Field(field) => (turn::SHAPE..=turn::UPPER).contains(&turn_of(field)),
         _ => false,
     })
 }

@@ -6,72 +6,72 @@
 
 use super::ethernet::{not_later, with_context};
 use super::matches::{Matches, View, turn};
-use super::{AttachPoint, Build, Features, Part, Way};
+use super::{AttachPoint, Build, Capabilities, Direction, Part};
 use crate::document::diag::{Code, Diagnostic};
 use crate::document::field::Field;
 use crate::document::filter::schema::Layer;
-use crate::document::filter::{Action, Direction, state};
-use crate::program::ir::{self, CtDirection, From, Key, KeyType, Match, SetRef};
-use crate::program::resolve::{Condition, Predicate, Resolved, Rule, Step};
+use crate::document::filter::{RuleAction, RuleDirection, state};
+use crate::program::ir::{self, CtDirection, Key, KeySource, KeyType, Match, SetRef};
+use crate::program::resolve::{Condition, Predicate, Resolved, ResolvedRule, RootItem};
 
 /// One chain that a rule stands in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Placement {
-    pub(super) way: Way,
+pub(super) struct RulePlacement {
+    pub(super) direction: Direction,
     /// Whether both ends are exchanged.
-    pub(super) mirrored: bool,
+    pub(super) ends_swapped: bool,
     /// States of connections it asks for on its own account.
     pub(super) states: Option<u8>,
     /// The direction within the connection it asks for.
-    pub(super) direction: Option<CtDirection>,
+    pub(super) ct_direction: Option<CtDirection>,
 }
 
 /// All chains that a rule stands in.
-pub(super) fn placements(rule: &Rule) -> Vec<Placement> {
-    let stateful = rule.action == Action::Accept
+pub(super) fn placements(rule: &ResolvedRule) -> Vec<RulePlacement> {
+    let stateful = rule.action == RuleAction::Accept
         && rule.statematch
-        && rule.direction != Direction::InOut
+        && rule.direction != RuleDirection::InOut
         && !has_state(rule)
         && !has_limit(rule);
-    let both_ways = rule.direction == Direction::InOut || !has_state(rule) && !has_icmp_type(rule);
-    let straight = |way, mirrored| Placement {
-        way,
-        mirrored,
+    let both_ways = rule.direction == RuleDirection::InOut || !has_state(rule) && !has_icmp_type(rule);
+    let straight = |direction, mirrored| RulePlacement {
+        direction,
+        ends_swapped: mirrored,
         states: stateful.then_some(state::NEW | state::ESTABLISHED),
-        direction: (stateful && !has_icmp_type(rule)).then_some(CtDirection::Original),
+        ct_direction: (stateful && !has_icmp_type(rule)).then_some(CtDirection::Original),
     };
-    let reverse = |way| Placement {
-        way,
-        mirrored: true,
+    let reverse = |direction| RulePlacement {
+        direction,
+        ends_swapped: true,
         states: stateful.then_some(state::ESTABLISHED),
-        direction: stateful.then_some(CtDirection::Reply),
+        ct_direction: stateful.then_some(CtDirection::Reply),
     };
     let mut all = match rule.direction {
-        Direction::Out => vec![straight(Way::FromGuest, false), reverse(Way::ToGuest)],
-        Direction::In => vec![straight(Way::ToGuest, false), reverse(Way::FromGuest)],
-        Direction::InOut => vec![straight(Way::ToGuest, false), reverse(Way::FromGuest)],
+        RuleDirection::Out => vec![straight(Direction::Out, false), reverse(Direction::In)],
+        RuleDirection::In => vec![straight(Direction::In, false), reverse(Direction::Out)],
+        RuleDirection::InOut => vec![straight(Direction::In, false), reverse(Direction::Out)],
     };
     all.truncate(if both_ways { 2 } else { 1 });
-    all.retain(|place| !place.mirrored || !has_limit(rule) && says_more_than_its_sender(rule));
+    all.retain(|place| !place.ends_swapped || !has_limit(rule) && says_more_than_its_sender(rule));
     all
 }
 
 /// Whether the rule asks for states in so many words. Where `statematch` turns tracking off they mean nothing.
-fn has_state(rule: &Rule) -> bool {
+fn has_state(rule: &ResolvedRule) -> bool {
     rule.statematch && rule.tests().any(|test| matches!(test, Predicate::State(_)))
 }
 
-fn has_limit(rule: &Rule) -> bool {
+fn has_limit(rule: &ResolvedRule) -> bool {
     rule.tests().any(|test| matches!(test, Predicate::ConnLimit(_)))
 }
 
-fn has_icmp_type(rule: &Rule) -> bool {
+fn has_icmp_type(rule: &ResolvedRule) -> bool {
     let types = [Field::IcmpType, Field::Icmp6Type];
     rule.tests().any(|test| test.fields().iter().any(|field| types.contains(field)))
 }
 
 /// False where a rule names a source MAC address and nothing else that a mirrored rule keeps before its state.
-fn says_more_than_its_sender(rule: &Rule) -> bool {
+fn says_more_than_its_sender(rule: &ResolvedRule) -> bool {
     let sender = |condition: &Condition| condition.fields().contains(&Field::EtherSaddr);
     let more = |condition: &Condition| match condition {
         Condition::Is(Predicate::State(_) | Predicate::Ipset(..)) => false,
@@ -87,42 +87,47 @@ fn says_more_than_its_sender(rule: &Rule) -> bool {
 
 impl Build<'_> {
     /// The rules of the IP layer for frames of one family that go one way.
-    pub(super) fn flow_rules(&mut self, layer: Layer, way: Way) -> Vec<ir::Rule> {
-        let of_layer = |rule: &&Rule| rule.protocol.is_some_and(|protocol| protocol.layer == layer);
+    pub(super) fn flow_rules(&mut self, layer: Layer, direction: Direction) -> Vec<ir::Rule> {
+        let of_layer = |rule: &&ResolvedRule| rule.protocol.is_some_and(|protocol| protocol.layer == layer);
         let resolved = self.resolved;
         let mut rules = Vec::new();
         for rule in resolved.ip.iter().filter(of_layer) {
-            for fault in faults(rule, way, self.part, self.options.features) {
+            for fault in faults(rule, direction, self.part, self.options.features) {
                 if !self.diagnostics.contains(&fault) {
                     self.diagnostics.push(fault);
                 }
             }
-            for place in placements(rule).into_iter().filter(|place| place.way == way) {
+            for place in placements(rule).into_iter().filter(|place| place.direction == direction) {
                 rules.extend(self.flow_rule(rule, place));
             }
         }
         rules
     }
 
-    fn flow_rule(&mut self, rule: &Rule, place: Placement) -> Vec<ir::Rule> {
+    fn flow_rule(&mut self, rule: &ResolvedRule, place: RulePlacement) -> Vec<ir::Rule> {
         let Some(protocol) = rule.protocol else { return Vec::new() };
-        if rule.action == Action::Continue && !self.options.counters {
+        if rule.action == RuleAction::Continue && !self.options.counters {
             return Vec::new();
         }
         let address = if protocol.layer == Layer::Ipv6 { KeyType::Ipv6 } else { KeyType::Ipv4 };
-        let view =
-            View { way: place.way, mirrored: place.mirrored, ip_layer: true, upper: From::L4Proto, address };
+        let view = View {
+            direction: place.direction,
+            ends_swapped: place.ends_swapped,
+            ip_layer: true,
+            upper: KeySource::L4Proto,
+            address,
+        };
         let wanted = |condition: &Condition| {
-            let sender = view.mirrored && condition.is_about(Field::EtherSaddr);
+            let sender = view.ends_swapped && condition.is_about(Field::EtherSaddr);
             !sender && (rule.statematch || !is_state(condition))
         };
         let mut fixed = Matches::new();
         if let Some(number) = protocol.ip_protocol {
-            fixed.push((turn::UPPER, Match::equals(Key::new(From::L4Proto), &[number])));
+            fixed.push((turn::UPPER, Match::equals(Key::new(KeySource::L4Proto), &[number])));
         }
         fixed.extend(place.states.map(|states| (turn::STATE, Match::CtState { states, negated: false })));
-        fixed.extend(place.direction.map(|direction| (turn::DIRECTION, Match::CtDirection(direction))));
-        let action = self.flow_action(rule, place.way);
+        fixed.extend(place.ct_direction.map(|direction| (turn::DIRECTION, Match::CtDirection(direction))));
+        let action = self.flow_action(rule, place.direction);
         let alternatives = self.alternatives(rule, view, &wanted);
         let finish = |mut found: Matches| {
             found.extend(fixed.iter().cloned());
@@ -134,14 +139,14 @@ impl Build<'_> {
     }
 
     /// Nothing comes after the IP layer, so that to return is to accept.
-    fn flow_action(&self, rule: &Rule, way: Way) -> ir::Action {
+    fn flow_action(&self, rule: &ResolvedRule, direction: Direction) -> ir::Action {
         let ether_type = rule.protocol.and_then(|protocol| protocol.ether_type);
         let protocol = rule.protocol.and_then(|protocol| protocol.ip_protocol);
         match rule.action {
-            Action::Drop => ir::Action::Drop,
-            Action::Accept | Action::Return => ir::Action::Accept,
-            Action::Reject => self.rejection(way, ether_type, protocol),
-            Action::Continue => ir::Action::Continue,
+            RuleAction::Drop => ir::Action::Drop,
+            RuleAction::Accept | RuleAction::Return => ir::Action::Accept,
+            RuleAction::Reject => self.rejection(direction, ether_type, protocol),
+            RuleAction::Continue => ir::Action::Continue,
         }
     }
 }
@@ -160,41 +165,48 @@ fn uncounted(rule: &ir::Rule) -> Option<ir::Rule> {
 
 /// Whether some rule asks for the state of connections or counts them.
 pub(super) fn asks_for_connections(resolved: &Resolved) -> bool {
-    let asks =
-        |rule: &Rule| has_limit(rule) || placements(rule).into_iter().any(|place| asks_state(rule, place));
+    let asks = |rule: &ResolvedRule| {
+        has_limit(rule) || placements(rule).into_iter().any(|place| asks_state(rule, place))
+    };
     resolved.ip.iter().any(asks)
 }
 
 /// Whether the filter wants what a port's own hooks cannot do: connections, or answers.
 pub fn needs_bridge(resolved: &Resolved) -> bool {
     let root = resolved.root.iter().filter_map(|step| match step {
-        Step::Rule(rule) => Some(rule),
-        Step::Chain(_) => None,
+        RootItem::Rule(rule) => Some(rule),
+        RootItem::Chain(_) => None,
     });
     let mut all = root.chain(resolved.chains.values().flatten()).chain(&resolved.ip);
-    asks_for_connections(resolved) || all.any(|rule| rule.action == Action::Reject)
+    asks_for_connections(resolved) || all.any(|rule| rule.action == RuleAction::Reject)
 }
 
 /// Whether the IP layer refuses packets to the guest.
 pub fn refuses_to_guest(resolved: &Resolved) -> bool {
-    let refuses = |rule: &Rule| matches!(rule.action, Action::Drop | Action::Reject);
-    let to_guest = |rule: &Rule| placements(rule).iter().any(|place| place.way == Way::ToGuest);
+    let refuses = |rule: &ResolvedRule| matches!(rule.action, RuleAction::Drop | RuleAction::Reject);
+    let to_guest =
+        |rule: &ResolvedRule| placements(rule).iter().any(|place| place.direction == Direction::In);
     resolved.ip.iter().any(|rule| refuses(rule) && to_guest(rule))
 }
 
 /// Whether some rule of the IP layer answers what it refuses.
 pub(super) fn rejects_packets(resolved: &Resolved) -> bool {
-    resolved.ip.iter().any(|rule| rule.action == Action::Reject)
+    resolved.ip.iter().any(|rule| rule.action == RuleAction::Reject)
 }
 
-fn asks_state(rule: &Rule, place: Placement) -> bool {
+fn asks_state(rule: &ResolvedRule, place: RulePlacement) -> bool {
     let named = |test: &Predicate| matches!(test, Predicate::State(states) if states & state::NONE == 0);
     place.states.is_some() || has_state(rule) && rule.tests().any(named)
 }
 
 /// What keeps the rule from being enforced for frames of one way.
-fn faults(rule: &Rule, way: Way, part: Part, features: Features) -> impl Iterator<Item = Diagnostic> {
-    let mine = placements(rule).into_iter().find(|place| place.way == way);
+fn faults(
+    rule: &ResolvedRule,
+    direction: Direction,
+    part: Part,
+    features: Capabilities,
+) -> impl Iterator<Item = Diagnostic> {
+    let mine = placements(rule).into_iter().find(|place| place.direction == direction);
     let found = mine.map(|place| [lacking(rule, place, part, features), unreadable(rule, place, part)]);
     found.into_iter().flatten().flatten()
 }
@@ -203,7 +215,12 @@ fn faults(rule: &Rule, way: Way, part: Part, features: Features) -> impl Iterato
 const BY_ITSELF: &str = "; statematch='false' has the rule judge each frame by itself, but then either side may begin what it accepts";
 
 /// What this kernel lacks there.
-fn lacking(rule: &Rule, place: Placement, part: Part, features: Features) -> Option<Diagnostic> {
+fn lacking(
+    rule: &ResolvedRule,
+    place: RulePlacement,
+    part: Part,
+    features: Capabilities,
+) -> Option<Diagnostic> {
     let asks_state = asks_state(rule, place);
     let hooks = features.hooks;
     let (message, help) = if !asks_state && !has_limit(rule) {
@@ -228,7 +245,7 @@ fn lacking(rule: &Rule, place: Placement, part: Part, features: Features) -> Opt
 }
 
 /// A device's own hooks come before its connections are known.
-fn untracked(rule: &Rule, hooks: AttachPoint) -> Diagnostic {
+fn untracked(rule: &ResolvedRule, hooks: AttachPoint) -> Diagnostic {
     let interface = match hooks {
         AttachPoint::Macvtap => "a macvtap",
         _ => "an interface that belongs to another, which is no bridge,",
@@ -245,7 +262,7 @@ fn untracked(rule: &Rule, hooks: AttachPoint) -> Diagnostic {
 }
 
 /// A packet on its way to the guest has no Ethernet header in the IP layer, or still that of the link it came in by.
-fn unreadable(rule: &Rule, place: Placement, part: Part) -> Option<Diagnostic> {
+fn unreadable(rule: &ResolvedRule, place: RulePlacement, part: Part) -> Option<Diagnostic> {
     let sender = rule.conditions.iter().any(|condition| condition.is_about(Field::EtherSaddr));
     let (number, filter) = (rule.origin.rule, &rule.origin.filter);
     let message = format!(
@@ -257,7 +274,7 @@ fn unreadable(rule: &Rule, place: Placement, part: Part) -> Option<Diagnostic> {
         let place = rule.origin.place.clone();
         Diagnostic::error(Code::OPERATION_FAILED, message).at(place, "in this rule").help(help)
     };
-    (part == Part::Ip && place.way == Way::ToGuest && !place.mirrored && sender).then(fault)
+    (part == Part::Ip && place.direction == Direction::In && !place.ends_swapped && sender).then(fault)
 }
 
 fn is_state(condition: &Condition) -> bool {

@@ -4,13 +4,13 @@
 //! A match that must not hold is one negated match where nftables has it. Where it has none, the rule is several rules, so
 //! that the answer is a list of alternatives.
 
-use super::{Build, Way};
+use super::{Build, Direction};
 use crate::document::diag::{Code, Diagnostic};
 use crate::document::field::{Base, Field};
-use crate::document::filter::{Side, state};
+use crate::document::filter::{AddressEnd, state};
 use crate::program::Slot;
-use crate::program::ir::{Bytes, From, Key, KeyType, Match, SetRef, concat};
-use crate::program::resolve::{Condition, Members, Part, Predicate, Rule, leading_ones};
+use crate::program::ir::{Bytes, Key, KeySource, KeyType, Match, SetRef, concat};
+use crate::program::resolve::{Condition, MemberField, Members, Predicate, ResolvedRule, leading_ones};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Alternatives that one rule may come to.
@@ -19,13 +19,13 @@ const ALTERNATIVES: usize = 256;
 /// How a rule is looked at.
 #[derive(Clone, Copy)]
 pub(super) struct View {
-    pub(super) way: Way,
+    pub(super) direction: Direction,
     /// Whether both ends of the conversation are exchanged.
-    pub(super) mirrored: bool,
+    pub(super) ends_swapped: bool,
     /// Whether the rule is one of the IP layer.
     pub(super) ip_layer: bool,
     /// Where the upper protocol of the rule's frames is read.
-    pub(super) upper: From,
+    pub(super) upper: KeySource,
     /// The type of addresses in sets.
     pub(super) address: KeyType,
 }
@@ -64,7 +64,7 @@ impl Build<'_> {
     /// All ways in which the conditions of a rule that are asked for can hold.
     pub(super) fn alternatives(
         &mut self,
-        rule: &Rule,
+        rule: &ResolvedRule,
         view: View,
         wanted: &dyn Fn(&Condition) -> bool,
     ) -> Vec<Matches> {
@@ -89,7 +89,7 @@ impl Build<'_> {
             Condition::NoneOf(tests) => self.none_holds(tests, view),
             Condition::Member(parts, members) => vec![self.member(parts, members, view)],
             Condition::NoMember(part, slot) => {
-                let keys = vec![Key::new(view.way.index()), view.key(part)];
+                let keys = vec![Key::new(view.direction.index()), view.key(part)];
                 let set = self.slot_set(slot.clone());
                 vec![vec![(turn_of(view.field(part.field)), Match::Lookup { keys, negated: true, set })]]
             }
@@ -117,7 +117,7 @@ impl Build<'_> {
         for test in rest {
             let ways = self.fails(test, view);
             if all.len() * ways.len() > ALTERNATIVES
-                || all.first().is_some_and(|way| way.len() > ALTERNATIVES)
+                || all.first().is_some_and(|direction| direction.len() > ALTERNATIVES)
             {
                 // Too many anyway, which is reported where the condition is used.
                 return vec![Matches::new(); ALTERNATIVES + 1];
@@ -145,7 +145,7 @@ impl Build<'_> {
         Some(match test {
             Predicate::Equals { field, mask, value } => {
                 let field = view.field(*field);
-                let key = Key { from: From::Field(field), mask: mask.clone() };
+                let key = Key { from: KeySource::Field(field), mask: mask.clone() };
                 (turn_of(field), Match::Compare { key, negated, value: value.clone() })
             }
             Predicate::Between { field, from, to } => {
@@ -169,22 +169,22 @@ impl Build<'_> {
             Predicate::State(states) if states & state::NONE != 0 => return None,
             Predicate::State(states) => (turn::STATE, Match::CtState { states: *states, negated }),
             Predicate::Ipset(name, sides) => {
-                let keys = vec![Key::field(view.side(sides.first().copied().unwrap_or(Side::Source)))];
+                let keys = vec![Key::field(view.side(sides.first().copied().unwrap_or(AddressEnd::Source)))];
                 let set = self.ipset(name, view.address);
                 (turn::IPSET, Match::Lookup { keys, negated, set })
             }
             Predicate::ConnLimit(above) => {
-                let set = self.connections(view.way, view.address);
-                let keys = vec![Key::new(view.way.index()), Key::field(view.side(Side::Source))];
+                let set = self.connections(view.direction, view.address);
+                let keys = vec![Key::new(view.direction.index()), Key::field(view.side(AddressEnd::Source))];
                 (turn::LIMIT, Match::ConnLimit { set, keys, above: *above, negated })
             }
             Predicate::All(_) => unreachable!("several matches are taken apart before"),
         })
     }
 
-    fn member(&mut self, parts: &[Part], members: &Members, view: View) -> Matches {
+    fn member(&mut self, parts: &[MemberField], members: &Members, view: View) -> Matches {
         // A value of which no bit counts asks for nothing, in a set as little as in a constant.
-        let asks = |part: &Part| !view.mirrored_source_mac(part.field) && part.prefix != Some(0);
+        let asks = |part: &MemberField| !view.mirrored_source_mac(part.field) && part.prefix != Some(0);
         let kept: Vec<usize> = (0..parts.len()).filter(|at| asks(&parts[*at])).collect();
         let keys: Vec<Key> = kept.iter().map(|at| view.key(&parts[*at])).collect();
         let turn = kept.iter().map(|at| turn_of(view.field(parts[*at].field))).max();
@@ -193,7 +193,7 @@ impl Build<'_> {
             Members::Slot(slot) => {
                 let slot = Slot { parts: kept.iter().map(|at| slot.parts[*at].clone()).collect() };
                 let set = self.slot_set(slot);
-                let keys = std::iter::once(Key::new(view.way.index())).chain(keys).collect();
+                let keys = std::iter::once(Key::new(view.direction.index())).chain(keys).collect();
                 vec![(turn, Match::Lookup { keys, negated: false, set })]
             }
             Members::Values(values) => {
@@ -231,7 +231,10 @@ fn unlisted(view: View, field: Field, mask: Option<Bytes>, values: &BTreeSet<Byt
     let kind = kind_of(field).expect("only fields that can be elements are listed");
     let field = view.field(field);
     let set = SetRef::Anonymous(vec![kind], values.clone());
-    (turn_of(field), Match::Lookup { keys: vec![Key { from: From::Field(field), mask }], negated: true, set })
+    (
+        turn_of(field),
+        Match::Lookup { keys: vec![Key { from: KeySource::Field(field), mask }], negated: true, set },
+    )
 }
 
 /// The type of a set of values of a field; none where nftables has no set for them.
@@ -299,31 +302,31 @@ pub(super) fn turn_of(field: Field) -> u8 {
 
 fn turn_of_key(key: &Key) -> u8 {
     match key.from {
-        From::Field(field) => turn_of(field),
+        KeySource::Field(field) => turn_of(field),
         _ => turn::LINK,
     }
 }
 
 impl View {
     pub(super) fn field(self, field: Field) -> Field {
-        if self.mirrored { field.mirrored() } else { field }
+        if self.ends_swapped { field.mirrored() } else { field }
     }
 
     /// A source MAC address of an IP-layer rule says nothing in the mirrored rule.
     pub(super) fn mirrored_source_mac(self, field: Field) -> bool {
-        self.mirrored && self.ip_layer && field == Field::EtherSaddr
+        self.ends_swapped && self.ip_layer && field == Field::EtherSaddr
     }
 
-    fn key(self, part: &Part) -> Key {
+    fn key(self, part: &MemberField) -> Key {
         let mask = part.prefix.map(|prefix| leading_ones(prefix, part.kind.length()));
-        Key { from: From::Field(self.field(part.field)), mask }
+        Key { from: KeySource::Field(self.field(part.field)), mask }
     }
 
-    fn side(self, side: Side) -> Field {
+    fn side(self, side: AddressEnd) -> Field {
         let (source, destination) = match self.address {
             KeyType::Ipv6 => (Field::Ip6Saddr, Field::Ip6Daddr),
             _ => (Field::IpSaddr, Field::IpDaddr),
         };
-        self.field(if side == Side::Source { source } else { destination })
+        self.field(if side == AddressEnd::Source { source } else { destination })
     }
 }

@@ -1,13 +1,13 @@
 //! What a filter's author should know of a program that is right as it is.
 
 use super::ip::placements;
-use super::{Features, Options, Way};
+use super::{Capabilities, Direction, Options};
 use crate::document::diag::Diagnostic;
 use crate::document::field::Field;
 use crate::document::filter::schema::Layer;
-use crate::document::filter::{Action, Direction};
+use crate::document::filter::{RuleAction, RuleDirection};
 use crate::program::compile::ethernet::{VLAN, looks_at};
-use crate::program::resolve::{Condition, Predicate, Resolved, Rule};
+use crate::program::resolve::{Condition, Predicate, Resolved, ResolvedRule};
 use std::collections::BTreeSet;
 
 /// Whether a filter is bound itself, or only referred to by others, which decide what it leaves open.
@@ -32,11 +32,11 @@ pub fn warnings(resolved: &Resolved, options: &Options, used: Use) -> Vec<Diagno
 }
 
 /// Rules whose answer reaches no sender where the kernel can do as much as this.
-pub fn silenced(resolved: &Resolved, features: Features) -> Vec<Diagnostic> {
-    let rejecting = resolved.rules().filter(|rule| rule.action == Action::Reject);
+pub fn silenced(resolved: &Resolved, features: Capabilities) -> Vec<Diagnostic> {
+    let rejecting = resolved.rules().filter(|rule| rule.action == RuleAction::Reject);
     let silenced = rejecting.filter_map(|rule| match (features.reject, rule.direction) {
         (false, _) => Some(at(rule, "this kernel cannot answer a rejected frame; it is dropped in silence")),
-        (true, Direction::In) => {
+        (true, RuleDirection::In) => {
             Some(at(rule, "a frame to the guest cannot be answered; it is dropped in silence"))
         }
         (true, _) => None,
@@ -45,7 +45,7 @@ pub fn silenced(resolved: &Resolved, features: Features) -> Vec<Diagnostic> {
     once.into_iter().collect()
 }
 
-fn at(rule: &Rule, message: &str) -> Diagnostic {
+fn at(rule: &ResolvedRule, message: &str) -> Diagnostic {
     let label = format!("in this rule of filter '{}'", rule.origin.filter);
     Diagnostic::warning(message).at(rule.origin.place.clone(), label)
 }
@@ -53,21 +53,21 @@ fn at(rule: &Rule, message: &str) -> Diagnostic {
 /// Rules that accept both ways because they do not look at connections, though a later rule refuses what the other side
 /// begins.
 fn both_ways(resolved: &Resolved) -> Vec<Diagnostic> {
-    let refused_later = |at: usize, way: Way, layer: Layer| {
+    let refused_later = |at: usize, direction: Direction, layer: Layer| {
         let mut later = resolved.ip[at + 1..].iter().filter(|rule| layer_of(rule) == Some(layer));
-        later.any(|rule| refuses(rule) && looks_at(rule.direction, way))
+        later.any(|rule| refuses(rule) && looks_at(rule.direction, direction))
     };
     let mut found = Vec::new();
     for (number, rule) in resolved.ip.iter().enumerate() {
-        let (Some(layer), false, Action::Accept) = (layer_of(rule), rule.statematch, rule.action) else {
+        let (Some(layer), false, RuleAction::Accept) = (layer_of(rule), rule.statematch, rule.action) else {
             continue;
         };
         let (other, comes) = match rule.direction {
-            Direction::Out => (Way::ToGuest, "comes to the guest"),
-            Direction::In => (Way::FromGuest, "the guest sends"),
-            Direction::InOut => continue,
+            RuleDirection::Out => (Direction::In, "comes to the guest"),
+            RuleDirection::In => (Direction::Out, "the guest sends"),
+            RuleDirection::InOut => continue,
         };
-        let mirrored = placements(rule).iter().any(|place| place.way == other);
+        let mirrored = placements(rule).iter().any(|place| place.direction == other);
         if mirrored && refused_later(number, other, layer) {
             let message =
                 format!("with statematch='false' this rule also accepts what {comes}, as if in answer");
@@ -83,11 +83,11 @@ fn accepted_in_vain(resolved: &Resolved) -> Option<Diagnostic> {
     let last = resolved.ip.iter().find(|rule| refuses(rule) && is_all(rule))?;
     let layer = layer_of(last);
     let family = if layer == Some(Layer::Ipv6) { "ipv6" } else { "ip" };
-    let accepts_some = |rule: &Rule| rule.action == Action::Accept && layer_of(rule) == layer;
+    let accepts_some = |rule: &ResolvedRule| rule.action == RuleAction::Accept && layer_of(rule) == layer;
     let mut ethernet = resolved.root_rules().chain(resolved.chains.values().flatten());
     let accepted = ethernet.find(|rule| {
         let own = rule.origin.filter == last.origin.filter && speaks_of(rule, family);
-        own && rule.action == Action::Accept && overlaps(rule.direction, last.direction)
+        own && rule.action == RuleAction::Accept && overlaps(rule.direction, last.direction)
     })?;
     if resolved.ip.iter().any(accepts_some) {
         return None;
@@ -100,22 +100,22 @@ fn accepted_in_vain(resolved: &Resolved) -> Option<Diagnostic> {
     )
 }
 
-fn overlaps(one: Direction, other: Direction) -> bool {
-    one == other || one == Direction::InOut || other == Direction::InOut
+fn overlaps(one: RuleDirection, other: RuleDirection) -> bool {
+    one == other || one == RuleDirection::InOut || other == RuleDirection::InOut
 }
 
-fn layer_of(rule: &Rule) -> Option<Layer> {
+fn layer_of(rule: &ResolvedRule) -> Option<Layer> {
     rule.protocol.map(|protocol| protocol.layer)
 }
 
-fn refuses(rule: &Rule) -> bool {
-    matches!(rule.action, Action::Drop | Action::Reject)
+fn refuses(rule: &ResolvedRule) -> bool {
+    matches!(rule.action, RuleAction::Drop | RuleAction::Reject)
 }
 
 /// What a rule that refuses the rest of a family leaves: all that is not of that family.
 fn left_over(resolved: &Resolved) -> Option<Diagnostic> {
     let last = resolved.ip.iter().find(|rule| refuses(rule) && is_all(rule))?;
-    let way = if looks_at(last.direction, Way::FromGuest) { Way::FromGuest } else { Way::ToGuest };
+    let direction = if looks_at(last.direction, Direction::Out) { Direction::Out } else { Direction::In };
     let refused = |name: &str, layer: Option<Layer>| {
         let mut ethernet = resolved.root_rules().chain(resolved.chains.values().flatten());
         let mut ip = resolved.ip.iter().filter(|rule| refuses(rule) && is_all(rule));
@@ -126,10 +126,10 @@ fn left_over(resolved: &Resolved) -> Option<Diagnostic> {
         (!refused("ip", Some(Layer::Ipv4))).then_some("IPv4"),
         (!refused("ipv6", Some(Layer::Ipv6))).then_some("IPv6"),
         (!refused("arp", None)).then_some("ARP"),
-        (!closes_tags(resolved, way)).then_some("tagged frames"),
+        (!closes_tags(resolved, direction)).then_some("tagged frames"),
     ];
     let left: Vec<&str> = left.into_iter().flatten().collect();
-    if left.is_empty() || closes_all(resolved, way) {
+    if left.is_empty() || closes_all(resolved, direction) {
         return None;
     }
     let name = last.protocol.map_or("", |protocol| protocol.name);
@@ -142,17 +142,19 @@ fn left_over(resolved: &Resolved) -> Option<Diagnostic> {
 /// A rule that refuses every frame where nothing is accepted before.
 fn refuses_every_frame(resolved: &Resolved) -> Option<Diagnostic> {
     let refusal = resolved.root_rules().find(|rule| takes_all(rule) && refuses(rule))?;
-    let accepts = |way: Way| {
-        let mut accepting = resolved.rules().filter(|rule| rule.action == Action::Accept);
-        accepting.any(|rule| looks_at(rule.direction, way))
+    let accepts = |direction: Direction| {
+        let mut accepting = resolved.rules().filter(|rule| rule.action == RuleAction::Accept);
+        accepting.any(|rule| looks_at(rule.direction, direction))
     };
     let words = match refusal.direction {
-        Direction::Out => "from the guest",
-        Direction::In => "to the guest",
-        Direction::InOut => "to and from the guest",
+        RuleDirection::Out => "from the guest",
+        RuleDirection::In => "to the guest",
+        RuleDirection::InOut => "to and from the guest",
     };
-    let ways = [Way::FromGuest, Way::ToGuest].into_iter().filter(|way| looks_at(refusal.direction, *way));
-    if ways.into_iter().any(accepts) {
+    let directions = [Direction::Out, Direction::In]
+        .into_iter()
+        .filter(|direction| looks_at(refusal.direction, *direction));
+    if directions.into_iter().any(accepts) {
         return None;
     }
     let message = format!("filter '{}' refuses every frame {words}, ARP and DHCP included", resolved.filter);
@@ -165,21 +167,21 @@ fn refuses_every_frame(resolved: &Resolved) -> Option<Diagnostic> {
 }
 
 /// Whether a rule of the root chain is about every frame.
-fn takes_all(rule: &Rule) -> bool {
+fn takes_all(rule: &ResolvedRule) -> bool {
     rule.protocol.is_none_or(|protocol| protocol.name == "mac") && rule.conditions.is_empty()
 }
 
-fn speaks_of(rule: &Rule, name: &str) -> bool {
+fn speaks_of(rule: &ResolvedRule, name: &str) -> bool {
     rule.protocol.is_some_and(|protocol| protocol.name == name)
 }
 
 /// Whether some rule of the root chain refuses what no earlier one accepts.
-fn closes_all(resolved: &Resolved, way: Way) -> bool {
-    resolved.root_rules().any(|rule| takes_all(rule) && refuses(rule) && looks_at(rule.direction, way))
+fn closes_all(resolved: &Resolved, direction: Direction) -> bool {
+    resolved.root_rules().any(|rule| takes_all(rule) && refuses(rule) && looks_at(rule.direction, direction))
 }
 
 /// Whether a rule of the IP layer is about all packets of its family.
-fn is_all(rule: &Rule) -> bool {
+fn is_all(rule: &ResolvedRule) -> bool {
     rule.protocol.is_some_and(|protocol| matches!(protocol.name, "all" | "all-ipv6"))
         && rule.conditions.is_empty()
 }
@@ -191,9 +193,11 @@ fn tagged(resolved: &Resolved) -> Option<Diagnostic> {
     });
     let untagged = |chain: &str| ["ipv4", "ipv6", "arp", "rarp"].iter().any(|kind| chain.starts_with(kind));
     let in_chains = resolved.chains.iter().filter(|(chain, _)| untagged(chain)).flat_map(|(_, rules)| rules);
-    let open = |rule: &&Rule| {
-        let ways = [Way::FromGuest, Way::ToGuest];
-        ways.into_iter().any(|way| looks_at(rule.direction, way) && !closes_tags(resolved, way))
+    let open = |rule: &&ResolvedRule| {
+        let directions = [Direction::Out, Direction::In];
+        directions
+            .into_iter()
+            .any(|direction| looks_at(rule.direction, direction) && !closes_tags(resolved, direction))
     };
     let rule = in_root.chain(in_chains).filter(|rule| refuses(rule)).find(open)?;
     let message = format!("filter '{}' lets all tagged frames by", resolved.filter);
@@ -204,7 +208,7 @@ fn tagged(resolved: &Resolved) -> Option<Diagnostic> {
 }
 
 /// Whether some rule refuses frames for nothing but their tag, or for nothing at all.
-fn closes_tags(resolved: &Resolved, way: Way) -> bool {
+fn closes_tags(resolved: &Resolved, direction: Direction) -> bool {
     let on_tags = |condition: &Condition| {
         match condition {
         Condition::Is(Predicate::Equals { field: Field::EtherType, value, .. }) => **value == VLAN.to_be_bytes(),
@@ -214,14 +218,14 @@ fn closes_tags(resolved: &Resolved, way: Way) -> bool {
         _ => false,
     }
     };
-    let on_all = |rule: &Rule| match rule.protocol {
+    let on_all = |rule: &ResolvedRule| match rule.protocol {
         None => true,
         Some(protocol) => protocol.layer == Layer::Ethernet && matches!(protocol.name, "mac" | "vlan"),
     };
     let chains =
         resolved.chains.iter().filter(|(name, _)| name.starts_with("mac") || name.starts_with("vlan"));
     resolved.root_rules().chain(chains.flat_map(|(_, rules)| rules)).any(|rule| {
-        let refuses = matches!(rule.action, Action::Drop | Action::Reject);
-        refuses && looks_at(rule.direction, way) && on_all(rule) && rule.conditions.iter().all(on_tags)
+        let refuses = matches!(rule.action, RuleAction::Drop | RuleAction::Reject);
+        refuses && looks_at(rule.direction, direction) && on_all(rule) && rule.conditions.iter().all(on_tags)
     })
 }

@@ -5,7 +5,7 @@
 
 use super::{Frame, Headers};
 use crate::document::field::Base;
-use crate::program::ir::operand::{Meta, Operand, Source};
+use crate::program::ir::operand::{LoadSource, Meta, Operand};
 
 /// The kernel's registers, as far as they are filled.
 #[derive(Clone, Copy, Debug)]
@@ -45,8 +45,8 @@ impl Register {
 /// What an operand reads; none where the frame does not have it.
 pub(super) fn load(operand: &Operand, frame: &Frame<'_>, headers: &Headers) -> Option<Register> {
     let mut value = match operand.source {
-        Source::Payload { base, offset, length } => payload(frame, headers, base, offset, length)?,
-        Source::Meta(meta) => property(meta, frame, headers)?,
+        LoadSource::Payload { base, offset, length } => payload(frame, headers, base, offset, length)?,
+        LoadSource::Meta(meta) => property(meta, frame, headers)?,
     };
     if let Some(mask) = &operand.mask {
         value.bytes.iter_mut().zip(&**mask).for_each(|(byte, mask)| *byte &= mask);

@@ -6,7 +6,9 @@
 
 use crate::document::field::Base;
 use crate::document::filter::state;
-use crate::program::ir::operand::{Context, IPV4, IPV6, Meta, Operand, Source, Style, operand, operands};
+use crate::program::ir::operand::{
+    IPV4, IPV6, LoadSource, Meta, Operand, ProtocolContext, Style, operand, operands,
+};
 use crate::program::ir::{Action, Bytes, CtDirection, Family, Key, Match, Name, Rule, SetRef};
 
 /// A rule, resolved for the tables of one family.
@@ -52,7 +54,7 @@ pub(crate) enum Op {
 
 /// Resolves a rule for the tables of a family.
 pub(crate) fn lower(family: Family, rule: &Rule) -> LoweredRule {
-    let mut context = Context::default();
+    let mut context = ProtocolContext::default();
     let mut terms: Vec<Term> = Vec::with_capacity(rule.matches.len());
     for part in &rule.matches {
         let test = resolve(family, context, part);
@@ -70,14 +72,14 @@ pub(crate) fn lower(family: Family, rule: &Rule) -> LoweredRule {
     }
     spread_negations(&mut terms);
     let keys = match &rule.action {
-        Action::Dispatch(keys, _) | Action::SetZone(keys, _) | Action::Count(keys, _) => keys.as_slice(),
-        Action::Branch(key, _) => std::slice::from_ref(key),
+        Action::Vmap(keys, _) | Action::SetZone(keys, _) | Action::Count(keys, _) => keys.as_slice(),
+        Action::AnonymousVmap(key, _) => std::slice::from_ref(key),
         _ => &[],
     };
     LoweredRule { terms, keys: operands(family, context, keys) }
 }
 
-fn resolve(family: Family, context: Context, part: &Match) -> Op {
+fn resolve(family: Family, context: ProtocolContext, part: &Match) -> Op {
     let one = |key: &Key| operand(family, context, key);
     match part {
         Match::Compare { key, negated, value } => compare(family, one(key), *negated, value.clone()),
@@ -113,7 +115,7 @@ fn resolve(family: Family, context: Context, part: &Match) -> Op {
 
 fn compare(family: Family, left: Operand, negated: bool, value: Bytes) -> Op {
     if family == Family::Inet
-        && left.source == Source::Meta(Meta::Protocol)
+        && left.source == LoadSource::Meta(Meta::Protocol)
         && let Some(number) = nfproto(&value)
     {
         let left = Operand::meta(Meta::NfProto, "meta nfproto", Style::NfProto);
@@ -152,7 +154,7 @@ pub(crate) fn kernel_states(states: u8) -> u32 {
     bits.iter().filter(|(ours, _)| states & ours != 0).map(|(_, kernel)| kernel).sum()
 }
 
-impl Context {
+impl ProtocolContext {
     fn learn(&mut self, test: &Op) {
         let Op::Compare { left, negated: false, value } = test else { return };
         if left.mask.is_some() || left.name.is_none() {
@@ -160,7 +162,7 @@ impl Context {
         }
         let two = || <[u8; 2]>::try_from(&value[..]).ok().map(u16::from_be_bytes);
         match left.style {
-            Style::EtherType if left.source == Source::Meta(Meta::Protocol) => self.network = two(),
+            Style::EtherType if left.source == LoadSource::Meta(Meta::Protocol) => self.network = two(),
             Style::EtherType if left.name == Some("ether type") => {
                 self.link = two();
                 self.network = two();
@@ -177,9 +179,9 @@ impl Op {
     fn network(&self) -> Option<u16> {
         let Op::Compare { left, negated: false, value } = self else { return None };
         match (left.source, &value[..], &left.mask) {
-            (Source::Meta(Meta::Protocol), [high, low], None) => Some(u16::from_be_bytes([*high, *low])),
-            (Source::Meta(Meta::NfProto), [2], None) => Some(IPV4),
-            (Source::Meta(Meta::NfProto), [10], None) => Some(IPV6),
+            (LoadSource::Meta(Meta::Protocol), [high, low], None) => Some(u16::from_be_bytes([*high, *low])),
+            (LoadSource::Meta(Meta::NfProto), [2], None) => Some(IPV4),
+            (LoadSource::Meta(Meta::NfProto), [10], None) => Some(IPV6),
             _ => None,
         }
     }
@@ -201,7 +203,7 @@ impl Op {
             return None;
         };
         match *source {
-            Source::Payload { base, offset, length }
+            LoadSource::Payload { base, offset, length }
                 if *negated == negation && value.len() == length as usize =>
             {
                 Some((base, offset, length))

@@ -4,7 +4,7 @@
 //! anybody can copy it. What a rule is, its [`Form`] says. Constant sets belong to their rules and do not appear.
 
 use crate::program::ir::SetType;
-use crate::program::ir::{Bytes, Datum, Family, Hook, Name};
+use crate::program::ir::{Bytes, ElementValue, Family, Hook, Name};
 use std::collections::BTreeMap;
 use std::fmt::{self, Debug, Formatter};
 
@@ -72,7 +72,7 @@ pub struct ObservedSet {
     /// It, or an element of it, is made in a way in which we make none: with a time, for ranges, for all other keys.
     pub strange: bool,
     /// Its elements; none of a set that rules fill.
-    pub elements: BTreeMap<Bytes, Datum>,
+    pub elements: BTreeMap<Bytes, ElementValue>,
     /// Packets and bytes that its elements counted, those of a set that rules fill included, where that is ours to read.
     pub counts: BTreeMap<Bytes, (u64, u64)>,
 }

@@ -5,13 +5,13 @@
 //! its raw bytes (`@nh,96,32`) elsewhere.
 
 use crate::document::field::{Base, Field};
-use crate::program::ir::{Bytes, Family, From, Key};
+use crate::program::ir::{Bytes, Family, Key, KeySource};
 
 /// Something that is loaded into a register, and how its values read.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Operand {
     /// Where it comes from.
-    pub(crate) source: Source,
+    pub(crate) source: LoadSource,
     /// The bits that count, where not all do.
     pub(crate) mask: Option<Bytes>,
     /// Whether nft's name alone implies the mask.
@@ -30,7 +30,7 @@ pub(crate) struct Operand {
 
 /// From where something is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Source {
+pub(crate) enum LoadSource {
     /// Bytes of a header.
     Payload { base: Base, offset: u32, length: u32 },
     /// A property of the packet.
@@ -85,13 +85,13 @@ pub(crate) const IPV6: u16 = 0x86dd;
 
 /// What the matches so far have established, as nft keeps track of it.
 #[derive(Clone, Copy, Default)]
-pub(crate) struct Context {
+pub(crate) struct ProtocolContext {
     pub(crate) link: Option<u16>,
     pub(crate) network: Option<u16>,
     pub(crate) transport: Option<u8>,
 }
 
-pub(crate) fn operands(family: Family, context: Context, keys: &[Key]) -> Vec<Operand> {
+pub(crate) fn operands(family: Family, context: ProtocolContext, keys: &[Key]) -> Vec<Operand> {
     let mut operands: Vec<Operand> = keys.iter().map(|key| operand(family, context, key)).collect();
     if operands.len() > 1 {
         // In a concatenation nft would shift such a field down; by its raw name it stays in place.
@@ -100,18 +100,18 @@ pub(crate) fn operands(family: Family, context: Context, keys: &[Key]) -> Vec<Op
     operands
 }
 
-pub(crate) fn operand(family: Family, context: Context, key: &Key) -> Operand {
+pub(crate) fn operand(family: Family, context: ProtocolContext, key: &Key) -> Operand {
     let mut operand = match key.from {
-        From::Field(field) => header_field(family, context, field),
-        From::Iif => Operand::meta(Meta::Iif, "iif", Style::Index),
-        From::Oif => Operand::meta(Meta::Oif, "oif", Style::Index),
-        From::Protocol => Operand::meta(Meta::Protocol, "meta protocol", Style::EtherType),
-        From::L4Proto => Operand::meta(Meta::L4Proto, "meta l4proto", Style::Protocol),
-        From::IifName => Operand::meta(Meta::IifName, "iifname", Style::Name),
-        From::OifName => Operand::meta(Meta::OifName, "oifname", Style::Name),
-        From::BridgeName => Operand::meta(Meta::BridgeName, "meta ibrname", Style::Name),
-        From::Mark => Operand::meta(Meta::Mark, "meta mark", Style::Mark),
-        From::PacketType => Operand::meta(Meta::PacketType, "meta pkttype", Style::PacketType),
+        KeySource::Field(field) => header_field(family, context, field),
+        KeySource::Iif => Operand::meta(Meta::Iif, "iif", Style::Index),
+        KeySource::Oif => Operand::meta(Meta::Oif, "oif", Style::Index),
+        KeySource::Protocol => Operand::meta(Meta::Protocol, "meta protocol", Style::EtherType),
+        KeySource::L4Proto => Operand::meta(Meta::L4Proto, "meta l4proto", Style::Protocol),
+        KeySource::IifName => Operand::meta(Meta::IifName, "iifname", Style::Name),
+        KeySource::OifName => Operand::meta(Meta::OifName, "oifname", Style::Name),
+        KeySource::BridgeName => Operand::meta(Meta::BridgeName, "meta ibrname", Style::Name),
+        KeySource::Mark => Operand::meta(Meta::Mark, "meta mark", Style::Mark),
+        KeySource::PacketType => Operand::meta(Meta::PacketType, "meta pkttype", Style::PacketType),
     };
     let all_ones = |mask: &Bytes| mask.len() == operand.length() && mask.iter().all(|byte| *byte == 0xff);
     let mask = key.mask.as_ref().filter(|mask| !all_ones(mask));
@@ -127,11 +127,11 @@ pub(crate) fn operand(family: Family, context: Context, key: &Key) -> Operand {
     operand
 }
 
-fn header_field(family: Family, context: Context, field: Field) -> Operand {
+fn header_field(family: Family, context: ProtocolContext, field: Field) -> Operand {
     let layout = field.layout();
     let network = network_of(field);
     let mut operand = Operand {
-        source: Source::Payload { base: layout.base, offset: layout.offset, length: layout.length },
+        source: LoadSource::Payload { base: layout.base, offset: layout.offset, length: layout.length },
         mask: layout.mask.map(Bytes::from),
         mask_in_name: layout.mask.is_some(),
         shift: layout.shift,
@@ -146,7 +146,7 @@ fn header_field(family: Family, context: Context, field: Field) -> Operand {
     operand
 }
 
-impl Context {
+impl ProtocolContext {
     /// Whether nft takes the field's name without adding a match on the protocol around it.
     ///
     /// Outside of the bridge family it checks `meta iiftype` before any link-layer field, which at an
@@ -170,7 +170,7 @@ impl Context {
 impl Operand {
     pub(crate) fn meta(meta: Meta, name: &'static str, style: Style) -> Operand {
         Operand {
-            source: Source::Meta(meta),
+            source: LoadSource::Meta(meta),
             mask: None,
             mask_in_name: false,
             shift: 0,
@@ -192,11 +192,11 @@ impl Operand {
     /// Bytes of a value.
     pub(crate) fn length(&self) -> usize {
         match self.source {
-            Source::Payload { length, .. } => length as usize,
-            Source::Meta(Meta::Iif | Meta::Oif | Meta::Mark) => 4,
-            Source::Meta(Meta::Protocol) => 2,
-            Source::Meta(Meta::NfProto | Meta::L4Proto | Meta::PacketType) => 1,
-            Source::Meta(Meta::BridgeName | Meta::IifName | Meta::OifName) => 16,
+            LoadSource::Payload { length, .. } => length as usize,
+            LoadSource::Meta(Meta::Iif | Meta::Oif | Meta::Mark) => 4,
+            LoadSource::Meta(Meta::Protocol) => 2,
+            LoadSource::Meta(Meta::NfProto | Meta::L4Proto | Meta::PacketType) => 1,
+            LoadSource::Meta(Meta::BridgeName | Meta::IifName | Meta::OifName) => 16,
         }
     }
 }

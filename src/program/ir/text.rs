@@ -9,11 +9,11 @@
 
 use crate::document::field::Base;
 use crate::program::ir::lower::{LoweredRule, Op, lower};
-use crate::program::ir::operand::{Operand, Source, Style};
+use crate::program::ir::operand::{LoadSource, Operand, Style};
 use crate::program::ir::value::{split, style_of, value};
 use crate::program::ir::{
-    Action, Bytes, Chain, CtDirection, Data, Datum, Family, Hook, KeyType, Origin, Point, Reject, Rule,
-    Ruleset, Set, SetRef, TABLE, Table, Verdict,
+    Action, Bytes, Chain, CtDirection, ElementValue, Family, Hook, HookPoint, KeyType, Origin, Reject, Rule,
+    Ruleset, Set, SetRef, TABLE, Table, ValueType, Verdict,
 };
 use std::fmt::{self, Display, Formatter};
 
@@ -65,7 +65,7 @@ impl Display for TableText<'_> {
 impl Display for SetText<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let SetText(name, set) = self;
-        let kind = if set.data == Data::None { "set" } else { "map" };
+        let kind = if set.data == ValueType::None { "set" } else { "map" };
         writeln!(f, "\t{kind} {name} {{")?;
         writeln!(f, "\t\t{}", set_type(&set.key, set.data))?;
         if set.dynamic {
@@ -82,13 +82,13 @@ impl Display for SetText<'_> {
     }
 }
 
-fn set_type(key: &[KeyType], data: Data) -> String {
+fn set_type(key: &[KeyType], data: ValueType) -> String {
     let types = |name: fn(KeyType) -> &'static str| joined(key.iter().map(|part| name(*part)), " . ");
     match data {
-        Data::None => format!("type {}", types(type_name)),
-        Data::Verdict => format!("type {} : verdict", types(type_name)),
+        ValueType::None => format!("type {}", types(type_name)),
+        ValueType::Verdict => format!("type {} : verdict", types(type_name)),
         // The type of a zone has no name, only an expression has it.
-        Data::Zone => format!("typeof {} : ct zone", types(type_example)),
+        ValueType::Zone => format!("typeof {} : ct zone", types(type_example)),
     }
 }
 
@@ -120,14 +120,14 @@ fn type_example(part: KeyType) -> &'static str {
     }
 }
 
-fn element(types: &[KeyType], key: &[u8], datum: &Datum) -> String {
+fn element(types: &[KeyType], key: &[u8], datum: &ElementValue) -> String {
     let lengths = types.iter().map(|part| part.length());
     let parts = split(key, lengths).zip(types).map(|(bytes, part)| value(style_of(*part), 0, bytes));
     let key = joined(parts, " . ");
     match datum {
-        Datum::None => key,
-        Datum::Jump(chain) => format!("{key} : jump {chain}"),
-        Datum::Zone(zone) => format!("{key} : {zone}"),
+        ElementValue::None => key,
+        ElementValue::Jump(chain) => format!("{key} : jump {chain}"),
+        ElementValue::Zone(zone) => format!("{key} : {zone}"),
     }
 }
 
@@ -155,16 +155,16 @@ impl Display for Hook {
     }
 }
 
-impl Display for Point {
+impl Display for HookPoint {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Point::Prerouting => "prerouting",
-            Point::Input => "input",
-            Point::Forward => "forward",
-            Point::Output => "output",
-            Point::Postrouting => "postrouting",
-            Point::Ingress => "ingress",
-            Point::Egress => "egress",
+            HookPoint::Prerouting => "prerouting",
+            HookPoint::Input => "input",
+            HookPoint::Forward => "forward",
+            HookPoint::Output => "output",
+            HookPoint::Postrouting => "postrouting",
+            HookPoint::Ingress => "ingress",
+            HookPoint::Egress => "egress",
         })
     }
 }
@@ -280,7 +280,7 @@ fn name(operand: &Operand) -> String {
 fn bare_name(operand: &Operand) -> String {
     match (operand.name, operand.source) {
         (Some(name), _) => name.into(),
-        (None, Source::Payload { base, offset, length }) => {
+        (None, LoadSource::Payload { base, offset, length }) => {
             let base = match base {
                 Base::Link => "ll",
                 Base::Network => "nh",
@@ -288,7 +288,7 @@ fn bare_name(operand: &Operand) -> String {
             };
             format!("@{base},{},{}", offset * 8, length * 8)
         }
-        (None, Source::Meta(_)) => unreachable!("what is no header field always has its name"),
+        (None, LoadSource::Meta(_)) => unreachable!("what is no header field always has its name"),
     }
 }
 
@@ -322,9 +322,9 @@ fn action(action: &Action, keys: &[Operand]) -> Option<String> {
         Action::Continue => return None,
         Action::Jump(chain) => format!("jump {chain}"),
         Action::Goto(chain) => format!("goto {chain}"),
-        Action::Dispatch(_, map) => format!("{} vmap @{map}", names(keys)),
-        Action::Branch(_, targets) if targets.is_empty() => return None,
-        Action::Branch(_, targets) => {
+        Action::Vmap(_, map) => format!("{} vmap @{map}", names(keys)),
+        Action::AnonymousVmap(_, targets) if targets.is_empty() => return None,
+        Action::AnonymousVmap(_, targets) => {
             let target = |(value, target): (&Bytes, &Verdict)| {
                 format!("{} : {}", concatenated(keys, value), verdict(target))
             };
@@ -332,7 +332,7 @@ fn action(action: &Action, keys: &[Operand]) -> Option<String> {
         }
         Action::SetZone(_, map) => format!("ct zone set {} map @{map}", names(keys)),
         Action::Zone(zone) => format!("ct zone set {zone}"),
-        Action::Untracked => "notrack".into(),
+        Action::Notrack => "notrack".into(),
         Action::Mark(mark) => format!("meta mark set {mark:#010x}"),
         Action::Trace => "meta nftrace set 1".into(),
         Action::Count(_, set) => format!("update @{set} {{ {} counter }}", names(keys)),
@@ -362,7 +362,7 @@ mod tests {
     use super::*;
     use crate::document::field::Field;
     use crate::document::span::{Place, Source, Span};
-    use crate::program::ir::{From, Key, Match};
+    use crate::program::ir::{Key, KeySource, Match};
 
     fn check(family: Family, matches: Vec<Match>, expected: &str) {
         assert_eq!(RuleText(family, &Rule::new(matches, Action::Accept)).to_string(), expected);
@@ -376,7 +376,7 @@ mod tests {
     fn a_field_has_its_name_where_nft_would_add_nothing() {
         let (ip, rarp) = (Match::ether_type(0x0800), Match::ether_type(0x8035));
         let saddr = || eq(Field::IpSaddr, &[10, 0, 0, 1]);
-        let protocol = Match::equals(Key::new(From::Protocol), &[8, 0]);
+        let protocol = Match::equals(Key::new(KeySource::Protocol), &[8, 0]);
         check(Family::Bridge, vec![ip.clone(), saddr()], "ether type ip ip saddr 10.0.0.1 accept");
         check(Family::Bridge, vec![protocol.clone(), saddr()], "ip saddr 10.0.0.1 accept");
         check(
@@ -405,7 +405,7 @@ mod tests {
         ] {
             check(Family::Bridge, vec![ip(), masked(Field::IpSaddr, &mask, &[10, 0, 0, 0])], text);
         }
-        let tcp = Match::equals(Key::new(From::L4Proto), &[6]);
+        let tcp = Match::equals(Key::new(KeySource::L4Proto), &[6]);
         let flags = masked(Field::TcpFlags, &[0x12], &[2]);
         check(Family::Bridge, vec![tcp, flags], "meta l4proto tcp tcp flags & (syn | ack) == syn accept");
     }

@@ -3,14 +3,14 @@
 //! Where a list can be looked up as a set it is one condition; a negated list is one condition that holds when no value
 //! matches. Only what is left multiplies the rule, in libvirt's order, each combination once.
 
-use super::groups::{Group, access, groups, prefix};
+use super::groups::{Statement, access, groups, prefix};
 use super::members::{slot_values, unequal, unreadable};
 use super::walk::Instance;
-use super::{Condition, Members, Part, Rule, faults};
+use super::{Condition, MemberField, Members, ResolvedRule, faults};
 use crate::document::diag::{Code, Diagnostic};
-use crate::document::filter::schema::Role;
+use crate::document::filter::schema::AttributeRole;
 use crate::document::filter::value::literal;
-use crate::document::filter::{Match, Value};
+use crate::document::filter::{AttributeTest, Value};
 use crate::document::vars::{Index, Lookup, Vars};
 use crate::program::{Slot, SlotPart};
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,7 +36,7 @@ pub(super) fn expand(
     instance: &Instance,
     binding: Option<&Vars>,
     budget: &mut Budget,
-) -> Result<Vec<Rule>, Vec<Diagnostic>> {
+) -> Result<Vec<ResolvedRule>, Vec<Diagnostic>> {
     let groups = groups(instance)?;
     let one = |fault: Diagnostic| vec![at_rule(instance, fault)];
     check_lengths(instance).map_err(one)?;
@@ -59,9 +59,9 @@ fn take(left: &mut usize, count: usize) -> Result<(), Diagnostic> {
 }
 
 /// How many values one rule looks up, or compares with.
-fn looked_up(instance: &Instance, groups: &[Group<'_>]) -> usize {
+fn looked_up(instance: &Instance, groups: &[Statement<'_>]) -> usize {
     let length = |iterator| lists(instance, iterator).first().map_or(0, |list| list.len());
-    let values = |group: &Group<'_>| {
+    let values = |group: &Statement<'_>| {
         let iterators = iterators(&group.entries().collect::<Vec<_>>());
         iterators.into_iter().map(length).fold(1, usize::saturating_mul)
     };
@@ -80,9 +80,9 @@ fn at_rule(instance: &Instance, fault: Diagnostic) -> Diagnostic {
     fault.at(instance.place(instance.rule.span), label)
 }
 
-fn rule(instance: &Instance, conditions: Vec<Condition>) -> Rule {
+fn rule(instance: &Instance, conditions: Vec<Condition>) -> ResolvedRule {
     let rule = &instance.rule;
-    Rule {
+    ResolvedRule {
         action: rule.action,
         direction: rule.direction,
         statematch: rule.statematch,
@@ -112,7 +112,7 @@ fn check_lengths(instance: &Instance) -> Result<(), Diagnostic> {
 }
 
 /// The iterators of some attributes, in the order in which they spin, the fastest first.
-fn iterators(entries: &[&Match]) -> Vec<u16> {
+fn iterators(entries: &[&AttributeTest]) -> Vec<u16> {
     let mut found: Vec<u16> = Vec::new();
     for entry in entries {
         if let Some(Index::Iterator(iterator)) = access(entry).map(|access| access.index)
@@ -126,31 +126,31 @@ fn iterators(entries: &[&Match]) -> Vec<u16> {
 }
 
 /// The iterators that multiply the rule, because a positive statement reads them in a way no set can.
-fn folded(groups: &[Group<'_>]) -> Vec<u16> {
+fn folded(groups: &[Statement<'_>]) -> Vec<u16> {
     let others = groups.iter().filter(|group| !group.negated && (!is_set(group) || is_wide(group, groups)));
-    iterators(&others.flat_map(Group::entries).collect::<Vec<_>>())
+    iterators(&others.flat_map(Statement::entries).collect::<Vec<_>>())
 }
 
 /// Whether the fields that share a group's iterator do not fit into one key, with the interface's index.
-fn is_wide(group: &Group<'_>, groups: &[Group<'_>]) -> bool {
-    let iterator = |group: &Group<'_>| iterators(&[group.parts[0].base]);
+fn is_wide(group: &Statement<'_>, groups: &[Statement<'_>]) -> bool {
+    let iterator = |group: &Statement<'_>| iterators(&[group.parts[0].base]);
     let together = groups.iter().filter(|other| is_set(other) && iterator(other) == iterator(group));
     let kinds = together.filter_map(|group| group.parts[0].element());
     kinds.map(|(_, kind)| kind.length().next_multiple_of(4)).sum::<usize>() > KEY - 4
 }
 
 /// Whether a group says that a field, perhaps under a constant mask, is one of a variable's values.
-fn is_set(group: &Group<'_>) -> bool {
+fn is_set(group: &Statement<'_>) -> bool {
     !group.negated && is_listable(group)
 }
 
 /// Whether a group compares a field, perhaps under a constant mask, with the values of a list.
-fn is_listable(group: &Group<'_>) -> bool {
+fn is_listable(group: &Statement<'_>) -> bool {
     let [part] = &*group.parts else { return false };
     let walks = matches!(access(part.base), Some(access) if matches!(access.index, Index::Iterator(_)));
-    let constant_mask = part
-        .companion
-        .is_none_or(|entry| matches!(entry.attribute.role, Role::MaskOf(_)) && access(entry).is_none());
+    let constant_mask = part.companion.is_none_or(|entry| {
+        matches!(entry.attribute.role, AttributeRole::MaskOf(_)) && access(entry).is_none()
+    });
     walks && constant_mask && part.element().is_some()
 }
 
@@ -184,7 +184,7 @@ fn distinct(lists: &[&[String]]) -> Vec<usize> {
 
 fn conditions(
     instance: &Instance,
-    groups: &[Group<'_>],
+    groups: &[Statement<'_>],
     steps: &Steps,
     binding: Option<&Vars>,
 ) -> Result<Vec<Condition>, Diagnostic> {
@@ -199,7 +199,7 @@ fn conditions(
             Some(_) => {}
             None if group.negated => conditions.extend(none_of(instance, group, binding)?),
             None => {
-                let values = |entry: &Match| value(instance, entry, steps);
+                let values = |entry: &AttributeTest| value(instance, entry, steps);
                 conditions.extend(group.test(instance, &values)?.map(Condition::Is));
             }
         }
@@ -210,7 +210,7 @@ fn conditions(
 /// All fields that an iterator gives values to, as one lookup.
 fn member(
     instance: &Instance,
-    groups: &[Group<'_>],
+    groups: &[Statement<'_>],
     iterator: u16,
     binding: Option<&Vars>,
 ) -> Result<Condition, Diagnostic> {
@@ -231,11 +231,12 @@ fn is_own(slot: &Slot, binding: Option<&Vars>) -> bool {
 }
 
 /// The field that a group gives a variable's values to.
-fn element(group: &Group<'_>) -> Option<(Part, SlotPart)> {
+fn element(group: &Statement<'_>) -> Option<(MemberField, SlotPart)> {
     let joined = &group.parts[0];
     let (field, kind) = joined.element()?;
     let bits = joined.companion.map(|entry| prefix(&entry.value));
-    let part = Part { field, kind, prefix: bits.filter(|bits| usize::from(*bits) < 8 * kind.length()) };
+    let part =
+        MemberField { field, kind, prefix: bits.filter(|bits| usize::from(*bits) < 8 * kind.length()) };
     let variable = access(joined.base)?.name.clone();
     let slot_part = SlotPart { variable, kind, prefix: part.prefix };
     Some((part, slot_part))
@@ -244,7 +245,7 @@ fn element(group: &Group<'_>) -> Option<(Part, SlotPart)> {
 /// A negated statement holds when it holds for no value of its variables.
 fn none_of(
     instance: &Instance,
-    group: &Group<'_>,
+    group: &Statement<'_>,
     binding: Option<&Vars>,
 ) -> Result<Option<Condition>, Diagnostic> {
     if let Some((part, slot_part)) = Some(group).filter(|group| is_listable(group)).and_then(element) {
@@ -263,7 +264,7 @@ fn none_of(
     Ok((!tests.is_empty()).then_some(Condition::NoneOf(tests)))
 }
 
-fn value(instance: &Instance, entry: &Match, steps: &Steps) -> Result<Value, Diagnostic> {
+fn value(instance: &Instance, entry: &AttributeTest, steps: &Steps) -> Result<Value, Diagnostic> {
     let Some(access) = access(entry) else { return Ok(entry.value.clone()) };
     let step = match access.index {
         Index::Element(index) => index as usize,

@@ -4,7 +4,7 @@
 //! libvirt overlooks all of it, and a guest whose address is misspelled learns one instead: that opens a rule. The rest loses
 //! what was written, or changes nothing. The caller chooses what it refuses.
 
-use super::{Library, missing};
+use super::{FilterLookup, missing};
 use crate::document::binding::Binding;
 use crate::document::diag::{Code, Diagnostic, Severity, similar};
 use crate::document::filter::read::Params;
@@ -109,7 +109,7 @@ impl Unread {
 }
 
 /// All that an interface with this binding would be refused for, and what of its parameters comes to nothing.
-pub fn faults(library: Library<'_>, root: &str, given: &Given) -> Vec<Diagnostic> {
+pub fn faults(library: FilterLookup<'_>, root: &str, given: &Given) -> Vec<Diagnostic> {
     let lacking = match missing(library, root, &given.params.vars) {
         Ok(lacking) => lacking,
         Err(faults) => return faults,
@@ -135,7 +135,7 @@ fn of_value(given: &Given, fault: Diagnostic) -> Diagnostic {
 }
 
 /// The parameters of a binding that come to nothing, and those of the references below its filter.
-pub fn unread(library: Library<'_>, root: &str, given: &Given) -> Vec<Unread> {
+pub fn unread(library: FilterLookup<'_>, root: &str, given: &Given) -> Vec<Unread> {
     let Ok(lacking) = missing(library, root, &given.params.vars) else { return Vec::new() };
     let mut tree = Tree { library, reads: BTreeMap::new() };
     let reads = tree.reads(root);
@@ -162,7 +162,7 @@ pub fn unread(library: Library<'_>, root: &str, given: &Given) -> Vec<Unread> {
 }
 
 /// The parameters of references below a filter that come to nothing, whatever its binding.
-pub fn unread_references(library: Library<'_>, root: &str) -> Vec<Unread> {
+pub fn unread_references(library: FilterLookup<'_>, root: &str) -> Vec<Unread> {
     if missing(library, root, &Vars::default()).is_err() {
         return Vec::new();
     }
@@ -177,7 +177,7 @@ fn is_address(lacking: &[Access]) -> bool {
 
 /// Whether an address would be found out, if control variables say how.
 fn is_learned(lacking: &[Access], vars: &Vars) -> bool {
-    is_address(lacking) && Wanted::of(vars).map_or(true, |wanted| wanted.mode != learning::Mode::None)
+    is_address(lacking) && Wanted::of(vars).map_or(true, |wanted| wanted.mode != learning::LearningMode::None)
 }
 
 /// Whether a variable is about learning and was looked at as that.
@@ -260,7 +260,7 @@ fn meant<'a>(name: &str, names: &[&'a str]) -> Option<&'a str> {
 
 /// The filters below a root, and the variables that each reads with all below it. The tree has no loops.
 struct Tree<'a> {
-    library: Library<'a>,
+    library: FilterLookup<'a>,
     reads: BTreeMap<String, BTreeSet<String>>,
 }
 

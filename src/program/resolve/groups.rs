@@ -7,13 +7,13 @@ use super::Predicate;
 use super::walk::Instance;
 use crate::document::diag::{Code, Diagnostic};
 use crate::document::field::Field;
-use crate::document::filter::schema::{Kind, Role};
-use crate::document::filter::{Match, Rule, Value};
+use crate::document::filter::schema::{AttributeRole, ValueKind};
+use crate::document::filter::{AttributeTest, FilterRule, Value};
 use crate::document::vars::Access;
 use crate::program::ir::{Bytes, KeyType};
 
 /// What one statement of a rule consists of.
-pub(super) struct Group<'a> {
+pub(super) struct Statement<'a> {
     pub(super) parts: Vec<Joined<'a>>,
     pub(super) negated: bool,
 }
@@ -21,15 +21,15 @@ pub(super) struct Group<'a> {
 /// An attribute and the one that completes it.
 #[derive(Clone, Copy)]
 pub(super) struct Joined<'a> {
-    pub(super) base: &'a Match,
-    pub(super) companion: Option<&'a Match>,
+    pub(super) base: &'a AttributeTest,
+    pub(super) companion: Option<&'a AttributeTest>,
 }
 
 /// Gives an attribute its value, reading the variable where it is one.
-pub(super) type Values<'a> = &'a dyn Fn(&Match) -> Result<Value, Diagnostic>;
+pub(super) type ValueReader<'a> = &'a dyn Fn(&AttributeTest) -> Result<Value, Diagnostic>;
 
 /// The variable that is an attribute's value.
-pub(super) fn access(entry: &Match) -> Option<&Access> {
+pub(super) fn access(entry: &AttributeTest) -> Option<&Access> {
     match &entry.value {
         Value::Variable(access) => Some(access),
         _ => None,
@@ -37,7 +37,7 @@ pub(super) fn access(entry: &Match) -> Option<&Access> {
 }
 
 /// The statements of a rule in the order of its attributes.
-pub(super) fn groups(instance: &Instance) -> Result<Vec<Group<'_>>, Vec<Diagnostic>> {
+pub(super) fn groups(instance: &Instance) -> Result<Vec<Statement<'_>>, Vec<Diagnostic>> {
     let rule = &*instance.rule;
     let lonely: Vec<Diagnostic> =
         rule.matches.iter().filter_map(|entry| is_lonely(rule, entry, instance)).collect();
@@ -45,32 +45,38 @@ pub(super) fn groups(instance: &Instance) -> Result<Vec<Group<'_>>, Vec<Diagnost
         return Err(lonely);
     }
     let bases = rule.matches.iter().filter(|entry| !is_companion(entry.attribute.role));
-    let mut groups: Vec<Group<'_>> = Vec::new();
+    let mut groups: Vec<Statement<'_>> = Vec::new();
     for base in bases {
         let joined = Joined { base, companion: companion(rule, base) };
         match groups.last_mut() {
             Some(last) if is_pair(last, base) => last.parts.push(joined),
-            _ => groups.push(Group { parts: vec![joined], negated: base.negated }),
+            _ => groups.push(Statement { parts: vec![joined], negated: base.negated }),
         }
     }
     Ok(groups)
 }
 
-fn is_companion(role: Role) -> bool {
-    matches!(role, Role::MaskOf(_) | Role::EndOf(_) | Role::IpsetFlags | Role::Comment)
+fn is_companion(role: AttributeRole) -> bool {
+    matches!(
+        role,
+        AttributeRole::MaskOf(_)
+            | AttributeRole::EndOf(_)
+            | AttributeRole::IpsetFlags
+            | AttributeRole::Comment
+    )
 }
 
 /// The attribute that this one needs beside it.
-fn needs(role: Role) -> Option<&'static str> {
+fn needs(role: AttributeRole) -> Option<&'static str> {
     match role {
-        Role::MaskOf(base) | Role::EndOf(base) => Some(base),
-        Role::IpsetFlags => Some("ipset"),
-        Role::Ipset => Some("ipsetflags"),
+        AttributeRole::MaskOf(base) | AttributeRole::EndOf(base) => Some(base),
+        AttributeRole::IpsetFlags => Some("ipset"),
+        AttributeRole::Ipset => Some("ipsetflags"),
         _ => None,
     }
 }
 
-fn is_lonely(rule: &Rule, entry: &Match, instance: &Instance) -> Option<Diagnostic> {
+fn is_lonely(rule: &FilterRule, entry: &AttributeTest, instance: &Instance) -> Option<Diagnostic> {
     let other = needs(entry.attribute.role)?;
     if rule.matches.iter().any(|entry| entry.attribute.name == other) {
         return None;
@@ -81,23 +87,25 @@ fn is_lonely(rule: &Rule, entry: &Match, instance: &Instance) -> Option<Diagnost
     Some(fault.help(format!("give '{other}' as well, or leave '{name}' out")))
 }
 
-fn companion<'a>(rule: &'a Rule, base: &Match) -> Option<&'a Match> {
+fn companion<'a>(rule: &'a FilterRule, base: &AttributeTest) -> Option<&'a AttributeTest> {
     rule.matches.iter().find(|entry| {
         is_companion(entry.attribute.role) && needs(entry.attribute.role) == Some(base.attribute.name)
     })
 }
 
 /// Type and code that are negated together are one statement: not this type with this code.
-fn is_pair(last: &Group<'_>, base: &Match) -> bool {
+fn is_pair(last: &Statement<'_>, base: &AttributeTest) -> bool {
     let first = last.parts[0].base.attribute.role;
     let types = [(Field::IcmpType, Field::IcmpCode), (Field::Icmp6Type, Field::Icmp6Code)];
-    let pair = types.iter().any(|(t, c)| first == Role::Is(*t) && base.attribute.role == Role::Is(*c));
+    let pair = types
+        .iter()
+        .any(|(t, c)| first == AttributeRole::Is(*t) && base.attribute.role == AttributeRole::Is(*c));
     pair && last.negated && base.negated
 }
 
-impl Group<'_> {
+impl Statement<'_> {
     /// The attributes it consists of.
-    pub(super) fn entries(&self) -> impl Iterator<Item = &Match> {
+    pub(super) fn entries(&self) -> impl Iterator<Item = &AttributeTest> {
         self.parts.iter().flat_map(|part| std::iter::once(part.base).chain(part.companion))
     }
 
@@ -105,7 +113,7 @@ impl Group<'_> {
     pub(super) fn test(
         &self,
         instance: &Instance,
-        values: Values<'_>,
+        values: ValueReader<'_>,
     ) -> Result<Option<Predicate>, Diagnostic> {
         let tests: Result<Vec<Option<Predicate>>, Diagnostic> =
             self.parts.iter().map(|part| part.test(instance, values)).collect();
@@ -117,29 +125,37 @@ impl Group<'_> {
 impl Joined<'_> {
     /// The field and the type of its set, if the attribute is one whose values can be elements.
     pub(super) fn element(&self) -> Option<(Field, KeyType)> {
-        let Role::Is(field) = self.base.attribute.role else { return None };
+        let AttributeRole::Is(field) = self.base.attribute.role else { return None };
         let kind = match self.base.attribute.kind {
-            Kind::Mac => KeyType::Ether,
-            Kind::Ipv4 => KeyType::Ipv4,
-            Kind::Ipv6 => KeyType::Ipv6,
-            Kind::U16 if matches!(field, Field::ThSport | Field::ThDport) => KeyType::Port,
+            ValueKind::Mac => KeyType::Ether,
+            ValueKind::Ipv4 => KeyType::Ipv4,
+            ValueKind::Ipv6 => KeyType::Ipv6,
+            ValueKind::U16 if matches!(field, Field::ThSport | Field::ThDport) => KeyType::Port,
             _ => return None,
         };
         Some((field, kind))
     }
 
-    fn test(&self, instance: &Instance, values: Values<'_>) -> Result<Option<Predicate>, Diagnostic> {
+    fn test(&self, instance: &Instance, values: ValueReader<'_>) -> Result<Option<Predicate>, Diagnostic> {
         let value = values(self.base)?;
         let companion = self.companion.map(|entry| Ok((entry, values(entry)?))).transpose()?;
         Ok(match (self.base.attribute.role, value) {
-            (Role::Is(field), value) => Some(self.field_test(instance, field, &value, companion)?),
-            (Role::UpperProtocol, Value::Number { value, .. }) => Some(Predicate::UpperProtocol(value as u8)),
-            (Role::Gratuitous, Value::Bool(asked)) => asked.then_some(Predicate::Gratuitous),
-            (Role::TcpOption, Value::Number { value, .. }) => Some(Predicate::TcpOption(value as u8)),
-            (Role::TcpFlags, Value::TcpFlags { mask, flags }) => Some(Predicate::TcpFlags { mask, flags }),
-            (Role::State, Value::States(states)) => (states != 0).then_some(Predicate::State(states)),
-            (Role::ConnLimit, Value::Number { value, .. }) => Some(Predicate::ConnLimit(value)),
-            (Role::Ipset, Value::Text(name)) => companion.and_then(|(_, sides)| match sides {
+            (AttributeRole::Is(field), value) => Some(self.field_test(instance, field, &value, companion)?),
+            (AttributeRole::UpperProtocol, Value::Number { value, .. }) => {
+                Some(Predicate::UpperProtocol(value as u8))
+            }
+            (AttributeRole::Gratuitous, Value::Bool(asked)) => asked.then_some(Predicate::Gratuitous),
+            (AttributeRole::TcpOption, Value::Number { value, .. }) => {
+                Some(Predicate::TcpOption(value as u8))
+            }
+            (AttributeRole::TcpFlags, Value::TcpFlags { mask, flags }) => {
+                Some(Predicate::TcpFlags { mask, flags })
+            }
+            (AttributeRole::State, Value::States(states)) => {
+                (states != 0).then_some(Predicate::State(states))
+            }
+            (AttributeRole::ConnLimit, Value::Number { value, .. }) => Some(Predicate::ConnLimit(value)),
+            (AttributeRole::Ipset, Value::Text(name)) => companion.and_then(|(_, sides)| match sides {
                 Value::Sides(sides) => Some(Predicate::Ipset(name, sides)),
                 _ => None,
             }),
@@ -152,13 +168,13 @@ impl Joined<'_> {
         instance: &Instance,
         field: Field,
         value: &Value,
-        companion: Option<(&Match, Value)>,
+        companion: Option<(&AttributeTest, Value)>,
     ) -> Result<Predicate, Diagnostic> {
         let first = encode(field, value);
         let Some((entry, second)) = companion else {
             return Ok(Predicate::Equals { field, mask: None, value: first });
         };
-        if matches!(entry.attribute.role, Role::MaskOf(_)) {
+        if matches!(entry.attribute.role, AttributeRole::MaskOf(_)) {
             let mask = leading_ones(prefix(&second), first.len());
             let value = masked(&first, &mask);
             let whole = mask.iter().all(|byte| *byte == 0xff);

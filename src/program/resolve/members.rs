@@ -6,7 +6,7 @@
 use super::groups::{address, leading_ones, masked};
 use crate::document::diag::{Code, Diagnostic};
 use crate::document::filter::Value;
-use crate::document::filter::schema::Kind;
+use crate::document::filter::schema::ValueKind;
 use crate::document::filter::value::literal;
 use crate::document::vars::Lookup;
 use crate::program::ir::{Bytes, KeyType};
@@ -32,7 +32,7 @@ pub(super) fn unequal() -> Diagnostic {
 }
 
 /// A variable whose value cannot be read as what the attribute wants.
-pub(super) fn unreadable(variable: &str, text: &str, wanted: Kind) -> Diagnostic {
+pub(super) fn unreadable(variable: &str, text: &str, wanted: ValueKind) -> Diagnostic {
     let message = format!("variable '{variable}' has the value '{text}', which is not {}", words(wanted));
     Diagnostic::error(Code::INTERNAL, message)
 }
@@ -56,36 +56,36 @@ fn element(part: &SlotPart, value: &Value) -> Bytes {
     part.prefix.map(mask).unwrap_or_else(|| bytes.clone())
 }
 
-fn value_kind(kind: KeyType) -> Kind {
+fn value_kind(kind: KeyType) -> ValueKind {
     match kind {
-        KeyType::Ether => Kind::Mac,
-        KeyType::Ipv4 => Kind::Ipv4,
-        KeyType::Ipv6 => Kind::Ipv6,
-        KeyType::Port => Kind::U16,
+        KeyType::Ether => ValueKind::Mac,
+        KeyType::Ipv4 => ValueKind::Ipv4,
+        KeyType::Ipv6 => ValueKind::Ipv6,
+        KeyType::Port => ValueKind::U16,
         other => unreachable!("no slot holds values of type {other:?}"),
     }
 }
 
-fn words(kind: Kind) -> &'static str {
+fn words(kind: ValueKind) -> &'static str {
     match kind {
-        Kind::Mac => "a MAC address",
-        Kind::MacMask => "a MAC mask",
-        Kind::Ipv4 => "an IPv4 address",
-        Kind::Ipv6 => "an IPv6 address",
-        Kind::Ipv4Mask | Kind::Ipv6Mask => "a mask",
-        Kind::Bool => "true or false",
-        Kind::Comment => "a comment",
-        Kind::States => "a list of connection states",
-        Kind::TcpFlags => "a pair of TCP flag lists",
-        Kind::IpsetName => "the name of an ipset",
-        Kind::IpsetFlags => "a list of src and dst",
-        Kind::EtherType(_) => "an Ethernet type",
-        Kind::VlanId => "a VLAN id",
-        Kind::ArpOpcode => "an ARP operation",
-        Kind::IpProtocol => "an IP protocol",
-        Kind::Dscp => "a DSCP",
-        Kind::U8 => "a number of 8 bits",
-        Kind::U16 | Kind::Decimal16 => "a number of 16 bits",
-        Kind::U32 => "a number of 32 bits",
+        ValueKind::Mac => "a MAC address",
+        ValueKind::MacMask => "a MAC mask",
+        ValueKind::Ipv4 => "an IPv4 address",
+        ValueKind::Ipv6 => "an IPv6 address",
+        ValueKind::Ipv4Mask | ValueKind::Ipv6Mask => "a mask",
+        ValueKind::Bool => "true or false",
+        ValueKind::Comment => "a comment",
+        ValueKind::States => "a list of connection states",
+        ValueKind::TcpFlags => "a pair of TCP flag lists",
+        ValueKind::IpsetName => "the name of an ipset",
+        ValueKind::IpsetFlags => "a list of src and dst",
+        ValueKind::EtherType(_) => "an Ethernet type",
+        ValueKind::VlanId => "a VLAN id",
+        ValueKind::ArpOpcode => "an ARP operation",
+        ValueKind::IpProtocol => "an IP protocol",
+        ValueKind::Dscp => "a DSCP",
+        ValueKind::U8 => "a number of 8 bits",
+        ValueKind::U16 | ValueKind::Decimal16 => "a number of 16 bits",
+        ValueKind::U32 => "a number of 32 bits",
     }
 }

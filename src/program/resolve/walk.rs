@@ -3,10 +3,10 @@
 //! A variable of the referring side wins over a parameter of the reference. Loops and missing filters are reported; the
 //! size of what comes out is bounded, however filters refer to each other.
 
-use super::Library;
+use super::FilterLookup;
 use super::groups::access;
 use crate::document::diag::{Code, Diagnostic, Severity};
-use crate::document::filter::{Action, Entry, Filter, Include, Rule, write};
+use crate::document::filter::{Entry, Filter, FilterRule, Include, RuleAction, write};
 use crate::document::span::{Place, Span};
 use crate::document::vars::{Scope, Vars};
 use crate::program::ir::digest::short;
@@ -29,14 +29,14 @@ const DEPTH: usize = 64;
 /// A rule where the walk met it.
 pub(super) struct Instance {
     pub(super) filter: Arc<Filter>,
-    pub(super) rule: Arc<Rule>,
+    pub(super) rule: Arc<FilterRule>,
     pub(super) vars: Arc<Scope>,
     /// Which of the filter's rules, from 1.
     pub(super) number: u32,
 }
 
-struct Walk<'a> {
-    library: Library<'a>,
+struct TreeWalk<'a> {
+    library: FilterLookup<'a>,
     path: Vec<String>,
     references: usize,
     instances: Vec<Instance>,
@@ -44,8 +44,12 @@ struct Walk<'a> {
 }
 
 /// All rules below the filter `root`, depth first.
-pub(super) fn walk(library: Library<'_>, root: &str, vars: &Vars) -> Result<Vec<Instance>, Vec<Diagnostic>> {
-    let mut walk = Walk {
+pub(super) fn walk(
+    library: FilterLookup<'_>,
+    root: &str,
+    vars: &Vars,
+) -> Result<Vec<Instance>, Vec<Diagnostic>> {
+    let mut walk = TreeWalk {
         library,
         path: Vec::new(),
         references: 0,
@@ -61,18 +65,18 @@ pub(super) fn walk(library: Library<'_>, root: &str, vars: &Vars) -> Result<Vec<
 
 /// Whether the references of a new definition lead back to the filter itself. Each filter is looked at once;
 /// references to filters that are not there lead nowhere.
-pub fn introduces_loop(library: Library<'_>, new: &Filter) -> bool {
+pub fn introduces_loop(library: FilterLookup<'_>, new: &Filter) -> bool {
     leads_back(library, new, &mut BTreeMap::new())
 }
 
 /// Whether references run in a circle below any of these filters. Each is looked at once, however many refer to it.
-pub fn has_loop<'a>(library: Library<'_>, filters: impl IntoIterator<Item = &'a Filter>) -> bool {
+pub fn has_loop<'a>(library: FilterLookup<'_>, filters: impl IntoIterator<Item = &'a Filter>) -> bool {
     let mut visits = BTreeMap::new();
     let mut filters = filters.into_iter();
     filters.any(|filter| !visits.contains_key(&filter.name) && leads_back(library, filter, &mut visits))
 }
 
-fn leads_back(library: Library<'_>, from: &Filter, visits: &mut BTreeMap<String, Visit>) -> bool {
+fn leads_back(library: FilterLookup<'_>, from: &Filter, visits: &mut BTreeMap<String, Visit>) -> bool {
     visits.insert(from.name.clone(), Visit::Open);
     let mut open: Vec<(String, Vec<String>)> = vec![(from.name.clone(), names(from))];
     while let Some((name, references)) = open.last_mut() {
@@ -107,7 +111,7 @@ fn absent(name: &str) -> Diagnostic {
     Diagnostic::error(Code::INTERNAL, format!("referenced filter '{name}' is missing"))
 }
 
-impl Walk<'_> {
+impl TreeWalk<'_> {
     fn enter(&mut self, filter: &Arc<Filter>, vars: Arc<Scope>) {
         self.diagnostics.extend(filter.unenforced.iter().map(|fault| not_as_written(filter, fault)));
         self.path.push(filter.name.clone());
@@ -181,7 +185,7 @@ impl Instance {
 
     pub(super) fn origin(&self) -> Origin {
         let filter: Name = self.filter.name.as_str().into();
-        let drops = matches!(self.rule.action, Action::Drop | Action::Reject);
+        let drops = matches!(self.rule.action, RuleAction::Drop | RuleAction::Reject);
         let id = if drops { short(&(self.filter.name.clone() + &write::rule(&self.rule))) } else { 0 };
         Origin { filter, rule: self.number, id, place: self.place(self.rule.span) }
     }

@@ -5,17 +5,17 @@
 
 use crate::document::diag::Diagnostic;
 use crate::document::field::Field;
-use crate::document::filter::schema::{Kind, Layer, Role};
-use crate::document::filter::{Action, Direction, Entry, Filter, Match, Rule, Value};
+use crate::document::filter::schema::{AttributeRole, Layer, ValueKind};
+use crate::document::filter::{AttributeTest, Entry, Filter, FilterRule, RuleAction, RuleDirection, Value};
 use crate::document::span::Place;
 use crate::program::compile::refuses_to_guest;
 use crate::program::ir::Origin;
-use crate::program::resolve::{self, Library, Resolved, Step};
+use crate::program::resolve::{self, FilterLookup, Resolved, RootItem};
 use std::collections::BTreeSet;
 
 /// One difference: of which rules, what we do, what libvirt does, and where PROMISES.md says so.
 struct Difference {
-    of: fn(&Filter, &Rule) -> bool,
+    of: fn(&Filter, &FilterRule) -> bool,
     here: &'static str,
     there: &'static str,
     departure: u8,
@@ -23,13 +23,13 @@ struct Difference {
 
 const DIFFERENCES: &[Difference] = &[
     Difference {
-        of: |_, rule| rule.action == Action::Reject && is_ethernet(rule),
+        of: |_, rule| rule.action == RuleAction::Reject && is_ethernet(rule),
         here: "a rejected frame from the guest is answered where the kernel can",
         there: "libvirt drops it in silence at the Ethernet layer",
         departure: 3,
     },
     Difference {
-        of: |_, rule| rule.direction == Direction::InOut && is_icmp(rule) && says(rule, "type"),
+        of: |_, rule| rule.direction == RuleDirection::InOut && is_icmp(rule) && says(rule, "type"),
         here: "the type counts both ways",
         there: "libvirt makes no rule at all of an ICMP type with inout",
         departure: 2,
@@ -115,7 +115,7 @@ const DIFFERENCES: &[Difference] = &[
 ];
 
 /// All that libvirt would do in another way.
-pub(super) fn differences(library: Library<'_>, root: &str, resolved: &Resolved) -> Vec<Diagnostic> {
+pub(super) fn differences(library: FilterLookup<'_>, root: &str, resolved: &Resolved) -> Vec<Diagnostic> {
     let filters: BTreeSet<&str> = resolved.rules().map(|rule| &*rule.origin.filter).collect();
     let filters = filters.into_iter().filter_map(library);
     let mut found: Vec<Diagnostic> = filters.flat_map(|filter| of_filter(&filter)).collect();
@@ -132,7 +132,7 @@ fn of_filter(filter: &Filter) -> Vec<Diagnostic> {
     rules.flat_map(|rule| of_rule(filter, rule)).collect()
 }
 
-fn of_rule(filter: &Filter, rule: &Rule) -> Vec<Diagnostic> {
+fn of_rule(filter: &Filter, rule: &FilterRule) -> Vec<Diagnostic> {
     let row = |row: &Difference| {
         let place = Place { source: filter.source.clone(), span: rule.span };
         let message = format!("libvirt enforces this rule of filter '{}' in another way", filter.name);
@@ -149,12 +149,12 @@ fn cited(what: &str, departure: u8) -> String {
 /// Chains whose frames can come back to the root chain, where something waits for them.
 pub(super) fn open_ends(root: &str, resolved: &Resolved) -> Vec<Diagnostic> {
     let ends = resolved.root.iter().enumerate().filter_map(|(at, step)| match step {
-        Step::Chain(name) if !resolved.root[at + 1..].is_empty() => Some(name),
+        RootItem::Chain(name) if !resolved.root[at + 1..].is_empty() => Some(name),
         _ => None,
     });
     let open = ends.filter(|name| {
         let rules = &resolved.chains[*name];
-        [Direction::Out, Direction::In].into_iter().any(|way| {
+        [RuleDirection::Out, RuleDirection::In].into_iter().any(|way| {
             let mut mine = rules.iter().filter(|rule| goes(rule.direction, way)).peekable();
             mine.peek().is_some() && !mine.any(|rule| ends_every_walk(name, rule))
         })
@@ -167,18 +167,18 @@ pub(super) fn open_ends(root: &str, resolved: &Resolved) -> Vec<Diagnostic> {
     .collect()
 }
 
-fn goes(direction: Direction, way: Direction) -> bool {
-    direction == way || direction == Direction::InOut
+fn goes(direction: RuleDirection, way: RuleDirection) -> bool {
+    direction == way || direction == RuleDirection::InOut
 }
 
 /// A verdict for all frames that the chain gets: the prefix of its name says which.
-fn ends_every_walk(chain: &str, rule: &resolve::Rule) -> bool {
+fn ends_every_walk(chain: &str, rule: &resolve::ResolvedRule) -> bool {
     const OF: [(&str, &str); 4] = [("ipv4", "ip"), ("ipv6", "ipv6"), ("arp", "arp"), ("rarp", "rarp")];
     let all = match rule.protocol.map(|protocol| protocol.name) {
         None | Some("mac") => true,
         Some(name) => OF.iter().any(|(prefix, of)| chain.starts_with(prefix) && name == *of),
     };
-    let ends = matches!(rule.action, Action::Accept | Action::Drop | Action::Reject);
+    let ends = matches!(rule.action, RuleAction::Accept | RuleAction::Drop | RuleAction::Reject);
     all && ends && rule.conditions.is_empty()
 }
 
@@ -200,7 +200,7 @@ pub(super) fn both_ways(resolved: &Resolved) -> Option<Diagnostic> {
     let others: BTreeSet<&Origin> =
         both.map(|(_, other)| &other.origin).filter(|other| **other != rule.origin).collect();
     let (direction, comes) = match rule.direction {
-        Direction::In => ("in", "what the guest sends there"),
+        RuleDirection::In => ("in", "what the guest sends there"),
         _ => ("out", "what comes to the guest from there"),
     };
     let filter = &rule.origin.filter;
@@ -217,25 +217,25 @@ pub(super) fn both_ways(resolved: &Resolved) -> Option<Diagnostic> {
 }
 
 /// Whether a rule that refuses has a reverse.
-fn is_mirrored(rule: &resolve::Rule) -> bool {
+fn is_mirrored(rule: &resolve::ResolvedRule) -> bool {
     let one_way = |test: &resolve::Predicate| match test {
         resolve::Predicate::State(_) => rule.statematch,
         resolve::Predicate::ConnLimit(_) => true,
         _ => false,
     };
-    matches!(rule.action, Action::Drop | Action::Reject)
-        && rule.direction != Direction::InOut
+    matches!(rule.action, RuleAction::Drop | RuleAction::Reject)
+        && rule.direction != RuleDirection::InOut
         && !rule.tests().any(one_way)
         && !rule.conditions.iter().any(|condition| condition.fields().iter().any(is_icmp_type))
 }
 
 /// Whether an earlier rule has accepted all that the reverse of a rule would refuse.
-fn is_settled(rule: &resolve::Rule, earlier: &[resolve::Rule]) -> bool {
-    let other = if rule.direction == Direction::In { Direction::Out } else { Direction::In };
-    let layer = |rule: &resolve::Rule| rule.protocol.map(|protocol| protocol.layer);
+fn is_settled(rule: &resolve::ResolvedRule, earlier: &[resolve::ResolvedRule]) -> bool {
+    let other = if rule.direction == RuleDirection::In { RuleDirection::Out } else { RuleDirection::In };
+    let layer = |rule: &resolve::ResolvedRule| rule.protocol.map(|protocol| protocol.layer);
     earlier.iter().any(|accepts| {
         let all = accepts.protocol.is_some_and(|protocol| protocol.ip_protocol.is_none());
-        all && accepts.action == Action::Accept
+        all && accepts.action == RuleAction::Accept
             && layer(accepts) == layer(rule)
             && goes(accepts.direction, other)
             && accepts
@@ -249,55 +249,59 @@ fn is_icmp_type(field: &Field) -> bool {
     matches!(field, Field::IcmpType | Field::Icmp6Type)
 }
 
-fn is_ethernet(rule: &Rule) -> bool {
+fn is_ethernet(rule: &FilterRule) -> bool {
     rule.protocol.is_none_or(|protocol| protocol.layer == Layer::Ethernet)
 }
 
-fn speaks_of(rule: &Rule, protocol: &str) -> bool {
+fn speaks_of(rule: &FilterRule, protocol: &str) -> bool {
     rule.protocol.is_some_and(|own| own.name == protocol)
 }
 
-fn is_icmp(rule: &Rule) -> bool {
+fn is_icmp(rule: &FilterRule) -> bool {
     speaks_of(rule, "icmp") || speaks_of(rule, "icmpv6")
 }
 
-fn is_of_any_protocol(rule: &Rule) -> bool {
+fn is_of_any_protocol(rule: &FilterRule) -> bool {
     speaks_of(rule, "all") || speaks_of(rule, "all-ipv6")
 }
 
-fn entry<'a>(rule: &'a Rule, name: &str) -> Option<&'a Match> {
+fn entry<'a>(rule: &'a FilterRule, name: &str) -> Option<&'a AttributeTest> {
     rule.matches.iter().find(|entry| entry.attribute.name == name)
 }
 
-fn says(rule: &Rule, name: &str) -> bool {
+fn says(rule: &FilterRule, name: &str) -> bool {
     entry(rule, name).is_some()
 }
 
-fn negates(rule: &Rule, name: &str) -> bool {
+fn negates(rule: &FilterRule, name: &str) -> bool {
     entry(rule, name).is_some_and(|entry| entry.negated)
 }
 
-fn affirms(rule: &Rule, name: &str) -> bool {
+fn affirms(rule: &FilterRule, name: &str) -> bool {
     entry(rule, name).is_some_and(|entry| !entry.negated)
 }
 
-fn is_variable_in_an_odd_place(entry: &Match) -> bool {
+fn is_variable_in_an_odd_place(entry: &AttributeTest) -> bool {
     let odd = matches!(
         entry.attribute.kind,
-        Kind::States | Kind::TcpFlags | Kind::Bool | Kind::IpsetFlags | Kind::Comment
+        ValueKind::States
+            | ValueKind::TcpFlags
+            | ValueKind::Bool
+            | ValueKind::IpsetFlags
+            | ValueKind::Comment
     );
     odd && matches!(entry.value, Value::Variable(_))
 }
 
 /// Whether a mask hides bits of this MAC address that are set.
-fn hides_bits(rule: &Rule, base: &Match) -> bool {
-    let (Role::Is(Field::EtherSaddr | Field::EtherDaddr), Value::Mac(address)) =
+fn hides_bits(rule: &FilterRule, base: &AttributeTest) -> bool {
+    let (AttributeRole::Is(Field::EtherSaddr | Field::EtherDaddr), Value::Mac(address)) =
         (base.attribute.role, &base.value)
     else {
         return false;
     };
     rule.matches.iter().any(|entry| match (entry.attribute.role, &entry.value) {
-        (Role::MaskOf(name), Value::Mac(mask)) if name == base.attribute.name => {
+        (AttributeRole::MaskOf(name), Value::Mac(mask)) if name == base.attribute.name => {
             address.0.iter().zip(mask.0).any(|(byte, mask)| byte & !mask != 0)
         }
         _ => false,

@@ -5,11 +5,11 @@
 //! other. What is found is so for every guest; a rule that several others hide together is not found.
 
 use crate::document::filter::schema::Layer;
-use crate::document::filter::{self, Direction, Entry, Value};
+use crate::document::filter::{self, Entry, RuleDirection, Value};
 use crate::document::vars::Access;
 use crate::program::Program;
 use crate::program::ir::{Action, Bytes, Key, Match, Origin, Rule, SetRef};
-use crate::program::resolve::{self, Library, Resolved};
+use crate::program::resolve::{self, FilterLookup, Resolved};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -38,18 +38,18 @@ pub(super) fn taken_by(by: &Origin) -> String {
 
 /// Rules that are nowhere in the program, in the order of the filter, each with what takes its frames.
 pub(super) fn unreached(
-    library: Library<'_>,
+    library: FilterLookup<'_>,
     resolved: &Resolved,
     program: &Program,
 ) -> BTreeMap<Origin, Taker> {
     let reached: BTreeSet<&Origin> =
         program.chains.values().flatten().filter_map(|rule| rule.origin.as_ref()).collect();
     let behind = behind_all(resolved);
-    let reads = |rule: &resolve::Rule| !variables(library, &rule.origin).is_empty();
+    let reads = |rule: &resolve::ResolvedRule| !variables(library, &rule.origin).is_empty();
     let plain = resolved.rules().all(|rule| variables(library, &rule.origin).iter().all(is_address));
     // What was made up for a variable can say what another rule says; for one that is no address, anything.
-    let sure = |rule: &&resolve::Rule| {
-        let same = |other: &resolve::Rule| {
+    let sure = |rule: &&resolve::ResolvedRule| {
+        let same = |other: &resolve::ResolvedRule| {
             other.origin != rule.origin
                 && (other.protocol, &other.conditions) == (rule.protocol, &rule.conditions)
         };
@@ -57,7 +57,7 @@ pub(super) fn unreached(
             || plain && !reads(rule) && !resolved.rules().any(|other| same(other) && reads(other))
     };
     let absent = resolved.rules().filter(|rule| !reached.contains(&rule.origin));
-    let taker = |rule: &resolve::Rule| match behind.get(&rule.origin) {
+    let taker = |rule: &resolve::ResolvedRule| match behind.get(&rule.origin) {
         Some(by) => Taker { rule: Some((*by).clone()), in_other_layer: false },
         None => match twin(resolved, rule) {
             Some(by) => Taker { rule: Some(by.clone()), in_other_layer: false },
@@ -69,18 +69,18 @@ pub(super) fn unreached(
 }
 
 /// An earlier rule of the IP layer that asks for the same, or takes whatever it is.
-fn twin<'a>(resolved: &'a Resolved, rule: &resolve::Rule) -> Option<&'a Origin> {
+fn twin<'a>(resolved: &'a Resolved, rule: &resolve::ResolvedRule) -> Option<&'a Origin> {
     let earlier = resolved.ip.iter().take_while(|earlier| earlier.origin != rule.origin);
-    let same = |earlier: &&resolve::Rule| {
+    let same = |earlier: &&resolve::ResolvedRule| {
         (earlier.protocol, &earlier.conditions) == (rule.protocol, &rule.conditions)
-            && (earlier.direction == rule.direction || earlier.direction == Direction::InOut)
+            && (earlier.direction == rule.direction || earlier.direction == RuleDirection::InOut)
     };
-    let takes = |earlier: &&resolve::Rule| same(earlier) || takes_its_kind(earlier, rule);
+    let takes = |earlier: &&resolve::ResolvedRule| same(earlier) || takes_its_kind(earlier, rule);
     earlier.into_iter().find(takes).map(|earlier| &earlier.origin)
 }
 
 /// Whether a rule of the IP layer decides about all packets of another's kind, both ways, whatever their connection.
-fn takes_its_kind(earlier: &resolve::Rule, rule: &resolve::Rule) -> bool {
+fn takes_its_kind(earlier: &resolve::ResolvedRule, rule: &resolve::ResolvedRule) -> bool {
     let kind = earlier.protocol.zip(rule.protocol).is_some_and(|(earlier, own)| {
         earlier.layer == own.layer && (earlier.ip_protocol.is_none() || earlier == own)
     });
@@ -88,34 +88,34 @@ fn takes_its_kind(earlier: &resolve::Rule, rule: &resolve::Rule) -> bool {
         matches!(condition, resolve::Condition::Is(resolve::Predicate::State(_))) && !earlier.statematch
     };
     let decides = match earlier.action {
-        filter::Action::Drop | filter::Action::Reject => true,
-        filter::Action::Accept => !earlier.statematch,
-        filter::Action::Return | filter::Action::Continue => false,
+        filter::RuleAction::Drop | filter::RuleAction::Reject => true,
+        filter::RuleAction::Accept => !earlier.statematch,
+        filter::RuleAction::Return | filter::RuleAction::Continue => false,
     };
     kind && decides && earlier.conditions.iter().all(state)
 }
 
 /// Whether frames reach the IP layer that this rule belongs to, the same way.
-fn lets_through(resolved: &Resolved, reached: &BTreeSet<&Origin>, rule: &resolve::Rule) -> bool {
-    let layer = |rule: &resolve::Rule| rule.protocol.map(|protocol| protocol.layer);
+fn lets_through(resolved: &Resolved, reached: &BTreeSet<&Origin>, rule: &resolve::ResolvedRule) -> bool {
+    let layer = |rule: &resolve::ResolvedRule| rule.protocol.map(|protocol| protocol.layer);
     resolved.ip.iter().any(|other| {
         layer(other) == layer(rule) && other.direction == rule.direction && reached.contains(&other.origin)
     })
 }
 
 /// The rule of the Ethernet layer that refuses whatever a rule of the IP layer asks for.
-fn in_ethernet_layer(resolved: &Resolved, rule: &resolve::Rule) -> Taker {
+fn in_ethernet_layer(resolved: &Resolved, rule: &resolve::ResolvedRule) -> Taker {
     let layer = rule.protocol.map(|protocol| protocol.layer);
     let own = match layer {
         Some(Layer::Ipv4) => "ip",
         Some(Layer::Ipv6) => "ipv6",
         Some(Layer::Ethernet) | None => return Taker { rule: None, in_other_layer: false },
     };
-    let takes = |earlier: &&resolve::Rule| {
-        let refuses = matches!(earlier.action, filter::Action::Drop | filter::Action::Reject);
+    let takes = |earlier: &&resolve::ResolvedRule| {
+        let refuses = matches!(earlier.action, filter::RuleAction::Drop | filter::RuleAction::Reject);
         let kind =
             earlier.protocol.is_none_or(|protocol| matches!(protocol.name, "mac") || protocol.name == own);
-        let way = earlier.direction == Direction::InOut || earlier.direction == rule.direction;
+        let way = earlier.direction == RuleDirection::InOut || earlier.direction == rule.direction;
         refuses && kind && way && earlier.conditions.is_empty()
     };
     let by = resolved.root_rules().chain(resolved.chains.values().flatten()).find(takes);
@@ -124,7 +124,7 @@ fn in_ethernet_layer(resolved: &Resolved, rule: &resolve::Rule) -> Taker {
 
 /// Rules that stand nowhere but behind one that takes every frame, and that one.
 fn behind_all(resolved: &Resolved) -> BTreeMap<&Origin, &Origin> {
-    let root: Vec<&resolve::Rule> = resolved.root_rules().collect();
+    let root: Vec<&resolve::ResolvedRule> = resolved.root_rules().collect();
     let chains = resolved.chains.values().map(|rules| rules.iter().collect());
     let lists = chains.chain([root, resolved.ip.iter().collect::<Vec<_>>()]);
     let (mut behind, mut open) = (BTreeMap::new(), BTreeSet::new());
@@ -140,19 +140,19 @@ fn behind_all(resolved: &Resolved) -> BTreeMap<&Origin, &Origin> {
     behind
 }
 
-fn takes_all(earlier: &resolve::Rule, rule: &resolve::Rule) -> bool {
+fn takes_all(earlier: &resolve::ResolvedRule, rule: &resolve::ResolvedRule) -> bool {
     let kind = earlier.protocol.is_none() || earlier.protocol == rule.protocol;
-    let way = earlier.direction == Direction::InOut || earlier.direction == rule.direction;
+    let way = earlier.direction == RuleDirection::InOut || earlier.direction == rule.direction;
     // What a rule of the IP layer accepts may depend on the connection.
     let ends = match rule.protocol.map(|protocol| protocol.layer) {
-        None | Some(Layer::Ethernet) => earlier.action != filter::Action::Continue,
-        Some(_) => matches!(earlier.action, filter::Action::Drop | filter::Action::Reject),
+        None | Some(Layer::Ethernet) => earlier.action != filter::RuleAction::Continue,
+        Some(_) => matches!(earlier.action, filter::RuleAction::Drop | filter::RuleAction::Reject),
     };
     kind && way && ends && earlier.conditions.is_empty()
 }
 
 /// The rules of which nothing is left, each with the rule that hides it.
-pub(super) fn shadowed(library: Library<'_>, program: &Program) -> BTreeMap<Origin, Origin> {
+pub(super) fn shadowed(library: FilterLookup<'_>, program: &Program) -> BTreeMap<Origin, Origin> {
     let mut hidden: BTreeMap<Origin, Origin> = BTreeMap::new();
     let mut open: BTreeSet<&Origin> = BTreeSet::new();
     for rules in program.chains.values() {
@@ -172,7 +172,7 @@ pub(super) fn shadowed(library: Library<'_>, program: &Program) -> BTreeMap<Orig
 
 /// Values of variables are made up here. Where both rules read the same ones, and those are the same for all rules of a
 /// guest, what is made up is not the reason.
-fn is_so_for_all_guests(library: Library<'_>, origin: &Origin, by: &Origin) -> bool {
+fn is_so_for_all_guests(library: FilterLookup<'_>, origin: &Origin, by: &Origin) -> bool {
     let (read, earlier) = (variables(library, origin), variables(library, by));
     read == earlier && read.iter().all(is_address)
 }
@@ -186,7 +186,7 @@ fn is_address((_, access): &Read) -> bool {
 type Read = (&'static str, Access);
 
 /// What a rule reads.
-fn variables(library: Library<'_>, origin: &Origin) -> BTreeSet<Read> {
+fn variables(library: FilterLookup<'_>, origin: &Origin) -> BTreeSet<Read> {
     let rule = document(library, origin);
     let read = rule.iter().flat_map(|rule| &rule.matches).filter_map(|entry| match &entry.value {
         Value::Variable(access) => Some((entry.attribute.name, access.clone())),
@@ -195,7 +195,7 @@ fn variables(library: Library<'_>, origin: &Origin) -> BTreeSet<Read> {
     read.collect()
 }
 
-fn document(library: Library<'_>, origin: &Origin) -> Option<Arc<filter::Rule>> {
+fn document(library: FilterLookup<'_>, origin: &Origin) -> Option<Arc<filter::FilterRule>> {
     let filter = library(&origin.filter)?;
     let mut rules = filter.entries.iter().filter_map(|entry| match entry {
         Entry::Rule(rule) => Some(rule),
@@ -240,27 +240,27 @@ fn follows(said: &Match, asked: &Match) -> bool {
 }
 
 /// What a match lets a single key be.
-enum Values<'a> {
+enum KeyValues<'a> {
     These(&'a Key, Vec<&'a Bytes>),
     Between(&'a Key, &'a Bytes, &'a Bytes),
 }
 
-fn values(said: &Match) -> Option<Values<'_>> {
+fn values(said: &Match) -> Option<KeyValues<'_>> {
     match said {
-        Match::Compare { key, negated: false, value } => Some(Values::These(key, vec![value])),
-        Match::Range { key, negated: false, from, to } => Some(Values::Between(key, from, to)),
+        Match::Compare { key, negated: false, value } => Some(KeyValues::These(key, vec![value])),
+        Match::Range { key, negated: false, from, to } => Some(KeyValues::Between(key, from, to)),
         Match::Lookup { keys, negated: false, set: SetRef::Anonymous(_, elements) } => match &keys[..] {
-            [key] => Some(Values::These(key, elements.iter().collect())),
+            [key] => Some(KeyValues::These(key, elements.iter().collect())),
             _ => None,
         },
         _ => None,
     }
 }
 
-impl Values<'_> {
+impl KeyValues<'_> {
     /// Whether all values are such, seen through the mask of another key of the same place.
     fn all_masked(&self, asked: &Key, such: impl Fn(&[u8]) -> bool) -> bool {
-        let Values::These(key, values) = self else { return false };
+        let KeyValues::These(key, values) = self else { return false };
         if key.from != asked.from {
             return false;
         }
@@ -281,6 +281,6 @@ impl Values<'_> {
     }
 
     fn within(&self, asked: &Key, from: &Bytes, to: &Bytes) -> bool {
-        matches!(self, Values::Between(key, low, high) if *key == asked && from <= *low && *high <= to)
+        matches!(self, KeyValues::Between(key, low, high) if *key == asked && from <= *low && *high <= to)
     }
 }

@@ -1,55 +1,61 @@
 //! Matches in words: what a match is about, what it asks for, and what a frame has instead.
 
-use super::Missed;
+use super::FailedMatch;
 use crate::document::field::Field;
 use crate::document::filter::state;
 use crate::program::ir::operand::{Style, style_of as style_of_field};
 use crate::program::ir::value::{split, style_of, value};
-use crate::program::ir::{Bytes, CtDirection, From, Key, Match, SetRef};
+use crate::program::ir::{Bytes, CtDirection, Key, KeySource, Match, SetRef};
 
 /// Values of a list that are printed.
 const VALUES: usize = 4;
 
 /// What a match asks for, beside what was seen for each of its keys.
-pub(super) fn missed(part: &Match, seen: Vec<Option<Vec<u8>>>) -> Missed {
+pub(super) fn missed(part: &Match, seen: Vec<Option<Vec<u8>>>) -> FailedMatch {
     let keys = part.keys();
     let what = keys.iter().map(|key| name(key)).collect::<Vec<_>>().join(" and ");
     let seen: Option<Vec<String>> =
         keys.iter().zip(&seen).map(|(key, bytes)| Some(text(key, bytes.as_ref()?))).collect();
     let seen = seen.map(|values| values.join(" and "));
-    let missed = |what: &str, wanted: String| Missed { what: what.into(), wanted, seen: None };
+    let missed = |what: &str, wanted: String| FailedMatch { what: what.into(), wanted, seen: None };
     match part {
         Match::Compare { key, negated, value } => {
-            Missed { what, wanted: but(*negated, wanted(key, value)), seen }
+            FailedMatch { what, wanted: but(*negated, wanted(key, value)), seen }
         }
         Match::Range { key, negated, from, to } => {
             let wanted = but(*negated, format!("{} to {}", text(key, from), text(key, to)));
-            Missed { what, wanted, seen }
+            FailedMatch { what, wanted, seen }
         }
         Match::Lookup { keys, negated, set } => {
-            Missed { what, wanted: but(*negated, listed(keys, set)), seen }
+            FailedMatch { what, wanted: but(*negated, listed(keys, set)), seen }
         }
         Match::Same { negated, .. } => {
-            Missed { what, wanted: if *negated { "different" } else { "the same" }.into(), seen }
+            FailedMatch { what, wanted: if *negated { "different" } else { "the same" }.into(), seen }
         }
         Match::TcpOption { kind, negated } => {
             let wanted = if *negated { "absent" } else { "present" };
-            Missed {
+            FailedMatch {
                 seen: Some(if *negated { "present" } else { "absent" }.into()),
                 ..missed(&format!("TCP option {kind}"), wanted.into())
             }
         }
-        Match::CtState { states, negated } => Missed {
+        Match::CtState { states, negated } => FailedMatch {
             seen: Some("another".into()),
             ..missed("state of the connection", but(*negated, names_of(*states)))
         },
         Match::CtDirection(direction) => {
             let wanted = if *direction == CtDirection::Original { "as it was opened" } else { "in reply" };
-            Missed { seen: Some("another".into()), ..missed("direction in the connection", wanted.into()) }
+            FailedMatch {
+                seen: Some("another".into()),
+                ..missed("direction in the connection", wanted.into())
+            }
         }
         Match::ConnLimit { above, negated, .. } => {
             let wanted = if *negated { format!("at most {above}") } else { format!("more than {above}") };
-            Missed { seen: Some("another number".into()), ..missed("connections of this source", wanted) }
+            FailedMatch {
+                seen: Some("another number".into()),
+                ..missed("connections of this source", wanted)
+            }
         }
     }
 }
@@ -68,7 +74,7 @@ fn wanted(key: &Key, bytes: &[u8]) -> String {
         false => (count, false),
     });
     match key.from {
-        From::Field(field)
+        KeySource::Field(field)
             if leading.0 == ones && matches!(style_of_field(field), Style::Ipv4 | Style::Ipv6) =>
         {
             format!("{plain}/{ones}")
@@ -105,17 +111,17 @@ fn names_of(states: u8) -> String {
 
 fn text(key: &Key, bytes: &[u8]) -> String {
     let (style, shift) = match key.from {
-        From::Field(Field::StpRootAddress | Field::StpSenderAddress) => (Style::Ether, 0),
-        From::Field(field) => match style_of_field(field) {
+        KeySource::Field(Field::StpRootAddress | Field::StpSenderAddress) => (Style::Ether, 0),
+        KeySource::Field(field) => match style_of_field(field) {
             Style::Raw => (Style::Number, 0),
             style => (style, field.layout().shift),
         },
-        From::Iif | From::Oif => (Style::Index, 0),
-        From::Mark => (Style::Mark, 0),
-        From::PacketType => (Style::PacketType, 0),
-        From::IifName | From::OifName | From::BridgeName => (Style::Name, 0),
-        From::Protocol => (Style::EtherType, 0),
-        From::L4Proto => (Style::Protocol, 0),
+        KeySource::Iif | KeySource::Oif => (Style::Index, 0),
+        KeySource::Mark => (Style::Mark, 0),
+        KeySource::PacketType => (Style::PacketType, 0),
+        KeySource::IifName | KeySource::OifName | KeySource::BridgeName => (Style::Name, 0),
+        KeySource::Protocol => (Style::EtherType, 0),
+        KeySource::L4Proto => (Style::Protocol, 0),
     };
     value(style, shift, bytes)
 }
@@ -123,14 +129,14 @@ fn text(key: &Key, bytes: &[u8]) -> String {
 fn name(key: &Key) -> &'static str {
     use Field::*;
     match key.from {
-        From::Iif | From::IifName => "interface it came in by",
-        From::Oif | From::OifName => "interface it goes out by",
-        From::BridgeName => "bridge",
-        From::Mark => "mark",
-        From::PacketType => "packet type",
-        From::Protocol => "protocol",
-        From::L4Proto => "IP protocol",
-        From::Field(field) => match field {
+        KeySource::Iif | KeySource::IifName => "interface it came in by",
+        KeySource::Oif | KeySource::OifName => "interface it goes out by",
+        KeySource::BridgeName => "bridge",
+        KeySource::Mark => "mark",
+        KeySource::PacketType => "packet type",
+        KeySource::Protocol => "protocol",
+        KeySource::L4Proto => "IP protocol",
+        KeySource::Field(field) => match field {
             EtherDaddr => "destination MAC address",
             EtherSaddr => "source MAC address",
             EtherType => "Ethernet type",

@@ -6,7 +6,7 @@ use std::fmt;
 
 /// The frames of a capture in order.
 #[derive(Clone, Debug)]
-pub struct Packets<'a> {
+pub struct PcapFrames<'a> {
     frames: Vec<&'a [u8]>,
 }
 
@@ -24,9 +24,9 @@ pub enum Unreadable {
 
 const ETHERNET: u32 = 1;
 
-impl<'a> Packets<'a> {
+impl<'a> PcapFrames<'a> {
     /// Reads a whole file.
-    pub fn read(file: &'a [u8]) -> Result<Packets<'a>, Unreadable> {
+    pub fn read(file: &'a [u8]) -> Result<PcapFrames<'a>, Unreadable> {
         match file.get(..4) {
             Some([0xd4 | 0x4d, 0xc3 | 0x3c, 0xb2, 0xa1]) => pcap(file, u32::from_le_bytes),
             Some([0xa1, 0xb2, 0xc3 | 0x3c, 0xd4 | 0x4d]) => pcap(file, u32::from_be_bytes),
@@ -62,7 +62,7 @@ fn ethernet(link: u32) -> Result<(), Unreadable> {
     if link == ETHERNET { Ok(()) } else { Err(Unreadable::OtherLink(link)) }
 }
 
-fn pcap(file: &[u8], order: Order) -> Result<Packets<'_>, Unreadable> {
+fn pcap(file: &[u8], order: Order) -> Result<PcapFrames<'_>, Unreadable> {
     ethernet(number(file, 20, order)? & 0xffff)?;
     let (mut frames, mut at) = (Vec::new(), 24);
     while at < file.len() {
@@ -70,10 +70,10 @@ fn pcap(file: &[u8], order: Order) -> Result<Packets<'_>, Unreadable> {
         at += 16 + frame.len();
         frames.push(frame);
     }
-    Ok(Packets { frames })
+    Ok(PcapFrames { frames })
 }
 
-fn pcapng(file: &[u8]) -> Result<Packets<'_>, Unreadable> {
+fn pcapng(file: &[u8]) -> Result<PcapFrames<'_>, Unreadable> {
     const SECTION: u32 = 0x0a0d_0d0a;
     let (mut order, mut links): (Order, Vec<u32>) = (u32::from_le_bytes, Vec::new());
     let (mut frames, mut at) = (Vec::new(), 0);
@@ -105,7 +105,7 @@ fn pcapng(file: &[u8]) -> Result<Packets<'_>, Unreadable> {
         }
         at += block.len();
     }
-    Ok(Packets { frames })
+    Ok(PcapFrames { frames })
 }
 
 /// The first half of its word.

@@ -5,11 +5,11 @@
 
 use super::group::Compiled;
 use super::grouping::Changed;
-use super::tables::{Packets, Seat};
+use super::tables::{AttachSpec, PacketPolicy};
 use super::{BoundInterface, Firewall, Group, Placed, Refused, Rules};
 use crate::document::diag::Diagnostic;
 use crate::program::compile::AttachPoint;
-use crate::program::ir::{Bytes, Data, Datum, Family, Name, Role, Table, concat};
+use crate::program::ir::{Bytes, ElementValue, Family, Name, SetRole, Table, ValueType, concat};
 use crate::program::resolve::{Mode, slot_values};
 use crate::program::{Program, Slot};
 use crate::ruleset::layout::{self, DispatchTarget, Tracked};
@@ -116,7 +116,7 @@ impl Firewall {
             layout::link_shared(self.table_mut(hooks), name, &prefix, hooks == AttachPoint::Macvtap);
             self.count(hooks, &prefix, true);
             for slot in &program.slots {
-                let empty = || layout::set(slot.key(), Data::None, Role::Variable);
+                let empty = || layout::set(slot.key(), ValueType::None, SetRole::Variable);
                 self.table_mut(hooks).sets.entry(slot.set_name()).or_insert_with(empty);
             }
             places.push(prefix);
@@ -154,8 +154,8 @@ impl Firewall {
         // Of a member whose frames are judged elsewhere the host's IP layer sees packets that were let in, or it must not
         // see any.
         let passes = hooks != AttachPoint::Bridge && member.rules != Rules::Blocked;
-        let packets = if passes { Packets::Pass } else { Packets::Blocked };
-        let seat = Seat { hooks, device: member.place.device(hooks), packets };
+        let packets = if passes { PacketPolicy::Pass } else { PacketPolicy::Blocked };
+        let seat = AttachSpec { hooks, device: member.place.device(hooks), packets };
         let left = self.tables.dispatch(index, seat, &dispatch_targets);
         for (hooks, dispatch_target) in &dispatch_targets {
             dispatch_target.own_program().into_iter().for_each(|prefix| self.count(*hooks, prefix, true));
@@ -206,7 +206,7 @@ impl Firewall {
         self.clear_slots(index, hooks);
         for (name, keys) in wanted {
             let set = self.table_mut(hooks).sets.get_mut(&name).expect("a shared group has its sets");
-            set.elements.extend(keys.into_iter().map(|key| (key, Datum::None)));
+            set.elements.extend(keys.into_iter().map(|key| (key, ElementValue::None)));
         }
         Ok(())
     }
@@ -295,7 +295,7 @@ impl Firewall {
 }
 
 fn variable_sets(table: &Table) -> Vec<Name> {
-    let variable = table.sets.iter().filter(|(_, set)| set.role == Role::Variable);
+    let variable = table.sets.iter().filter(|(_, set)| set.role == SetRole::Variable);
     variable.map(|(name, _)| name.clone()).collect()
 }
 

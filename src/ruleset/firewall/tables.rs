@@ -5,7 +5,7 @@
 
 use super::attachment::{Attachment, BridgePort};
 use crate::program::Program;
-use crate::program::compile::{AttachPoint, Features, Programs};
+use crate::program::compile::{AttachPoint, Capabilities, Programs};
 use crate::program::ir::{Action, Family, Name, Ruleset, Table};
 use crate::ruleset::layout::{self, DispatchTarget, Tracked};
 
@@ -24,18 +24,18 @@ pub struct Tables {
 
 /// Where an interface's frames are judged.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Seat<'a> {
+pub(super) struct AttachSpec<'a> {
     /// By what hooks.
     pub(super) hooks: AttachPoint,
     /// The device that they are of.
     pub(super) device: Option<&'a str>,
     /// What becomes of its packets in the host's IP layer where no program of it is there.
-    pub(super) packets: Packets,
+    pub(super) packets: PacketPolicy,
 }
 
 /// What becomes of packets that no program of the host's IP layer judges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Packets {
+pub(super) enum PacketPolicy {
     /// They pass: their frames have been judged.
     Pass,
     /// They are blocked.
@@ -44,7 +44,7 @@ pub(super) enum Packets {
 
 impl Tables {
     /// With no interface bound, for a kernel with these features.
-    pub fn new(features: &Features) -> Tables {
+    pub fn new(features: &Capabilities) -> Tables {
         let seen = features.packets.seen;
         let (bridge, netdev) = (layout::skeleton(), layout::device_skeleton());
         let mut tables = Tables { bridge, netdev, inet: layout::packet_skeleton(), seen };
@@ -54,7 +54,7 @@ impl Tables {
 
     /// What the kernel holds: its interfaces and their programs as they are, and everything else as it must be, whatever
     /// others have made of it.
-    pub fn from_kernel(recalled: &Ruleset, features: &Features) -> Tables {
+    pub fn from_kernel(recalled: &Ruleset, features: &Capabilities) -> Tables {
         let mut tables = Tables::new(features);
         for (family, found) in &recalled.tables {
             let table = tables.of_mut(*family);
@@ -64,7 +64,7 @@ impl Tables {
     }
 
     /// With chains for rules that reject, on a kernel that can.
-    pub(super) fn with_answers(&mut self, features: &Features) {
+    pub(super) fn with_answers(&mut self, features: &Capabilities) {
         if features.reject {
             layout::with_answers(&mut self.bridge);
         }
@@ -116,8 +116,8 @@ impl Tables {
             })
             .collect();
         self.detach(index);
-        let packets = if hooks == AttachPoint::Bridge { Packets::Blocked } else { Packets::Pass };
-        self.dispatch(index, Seat { hooks, device: place.device(hooks), packets }, &dispatch_targets);
+        let packets = if hooks == AttachPoint::Bridge { PacketPolicy::Blocked } else { PacketPolicy::Pass };
+        self.dispatch(index, AttachSpec { hooks, device: place.device(hooks), packets }, &dispatch_targets);
         self.reserve(name);
         match (place.device(hooks), &programs.guard) {
             (Some(device), _) => layout::hook(&mut self.netdev, device, false),
@@ -216,15 +216,15 @@ impl Tables {
     pub(super) fn dispatch(
         &mut self,
         index: u32,
-        seat: Seat<'_>,
+        seat: AttachSpec<'_>,
         dispatch_targets: &[(AttachPoint, DispatchTarget)],
     ) -> Vec<(AttachPoint, Name)> {
         let mut left = Vec::new();
         if !dispatch_targets.iter().any(|(hooks, _)| *hooks == AttachPoint::Packets) {
             left.extend(layout::private(&self.inet, index).map(|prefix| (AttachPoint::Packets, prefix)));
             match seat.packets {
-                Packets::Pass => layout::accept_elsewhere(&mut self.inet, index),
-                Packets::Blocked => layout::quarantine(&mut self.inet, index),
+                PacketPolicy::Pass => layout::accept_elsewhere(&mut self.inet, index),
+                PacketPolicy::Blocked => layout::quarantine(&mut self.inet, index),
             }
         }
         if !matches!(seat.hooks, AttachPoint::Bridge | AttachPoint::Port) {

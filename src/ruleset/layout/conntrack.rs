@@ -5,8 +5,8 @@ use super::{name_key, set};
 use crate::document::field::Field;
 use crate::document::mac::Mac;
 use crate::program::ir::{
-    Action, Bytes, Chain, Data, Datum, From, Hook, Key, KeyType, Match, Point, Role, Rule, SetRef, Table,
-    concat,
+    Action, Bytes, Chain, ElementValue, Hook, HookPoint, Key, KeySource, KeyType, Match, Rule, SetRef,
+    SetRole, Table, ValueType, concat,
 };
 use std::sync::Arc;
 
@@ -49,25 +49,25 @@ pub fn track(table: &mut Table, bridges: &[Tracked]) {
         [TRACKED, ZONES, HOSTS].iter().for_each(|set| drop(table.sets.remove(*set)));
         return;
     }
-    let mut tracked = set(vec![KeyType::IfName], Data::None, Role::Dispatch);
-    let mut zones = set(vec![KeyType::IfName], Data::Zone, Role::Dispatch);
-    let mut hosts = set(vec![KeyType::IfName, KeyType::Ether], Data::None, Role::Dispatch);
+    let mut tracked = set(vec![KeyType::IfName], ValueType::None, SetRole::Dispatch);
+    let mut zones = set(vec![KeyType::IfName], ValueType::Zone, SetRole::Dispatch);
+    let mut hosts = set(vec![KeyType::IfName, KeyType::Ether], ValueType::None, SetRole::Dispatch);
     for Tracked { bridge, zone, host } in bridges {
-        tracked.elements.insert(name_key(bridge), Datum::None);
-        zones.elements.insert(name_key(bridge), Datum::Zone(*zone));
+        tracked.elements.insert(name_key(bridge), ElementValue::None);
+        zones.elements.insert(name_key(bridge), ElementValue::Zone(*zone));
         let host = host.map(|host| concat(&[&name_key(bridge), &host.0]));
-        hosts.elements.extend(host.map(|key| (key, Datum::None)));
+        hosts.elements.extend(host.map(|key| (key, ElementValue::None)));
     }
     for (name, set) in [(TRACKED, tracked), (ZONES, zones), (HOSTS, hosts)] {
         table.sets.insert(name.into(), set);
     }
-    let bridge = Key::new(From::BridgeName);
+    let bridge = Key::new(KeySource::BridgeName);
     let lookup = |keys, negated, set: &str| Match::Lookup { keys, negated, set: SetRef::Named(set.into()) };
     let elsewhere = || lookup(vec![bridge.clone()], true, TRACKED);
     let to_host = lookup(vec![bridge.clone(), Key::field(Field::EtherDaddr)], false, HOSTS);
     let tracking = vec![
-        Rule::new(vec![elsewhere()], Action::Untracked),
-        Rule::new(vec![untagged_ip(false)], Action::Untracked),
+        Rule::new(vec![elsewhere()], Action::Notrack),
+        Rule::new(vec![untagged_ip(false)], Action::Notrack),
         Rule::new(vec![to_host], Action::Accept),
         // A zone that is set takes back that a frame is not tracked.
         Rule::new(vec![untagged_ip(true)], Action::SetZone(vec![bridge.clone()], ZONES.into())),
@@ -78,8 +78,8 @@ pub fn track(table: &mut Table, bridges: &[Tracked]) {
         let hook = Some(Hook { point, priority, device: None });
         table.chains.insert(chain.into(), Arc::new(Chain { hook, rules }));
     };
-    hook(TRACKING, Point::Prerouting, TRACKING_PRIORITY, tracking);
-    hook(LOCAL, Point::Input, FILTER_PRIORITY, local);
+    hook(TRACKING, HookPoint::Prerouting, TRACKING_PRIORITY, tracking);
+    hook(LOCAL, HookPoint::Input, FILTER_PRIORITY, local);
 }
 
 /// The bridges whose frames conntrack sees.
@@ -90,8 +90,8 @@ pub fn tracked(table: &Table) -> Vec<Tracked> {
         let own = hosts.map(|(key, _)| key).find(|key| key.starts_with(bridge))?;
         own.get(bridge.len()..)?.first_chunk().map(|address| Mac(*address))
     };
-    let read = |(bridge, zone): (&Bytes, &Datum)| match zone {
-        Datum::Zone(zone) => {
+    let read = |(bridge, zone): (&Bytes, &ElementValue)| match zone {
+        ElementValue::Zone(zone) => {
             let end = bridge.iter().position(|byte| *byte == 0).unwrap_or(bridge.len());
             let name = String::from_utf8_lossy(&bridge[..end]).into_owned();
             Some(Tracked { bridge: name, zone: *zone, host: host_on(bridge) })

@@ -6,7 +6,8 @@
 use super::directions::{refresh_dispatch, sides};
 use super::{BOUND, program, set};
 use crate::program::ir::{
-    Action, Chain, Data, From, Interface, Key, KeyType, Name, Reject, Role, Rule, Set, Table, Tally,
+    Action, Chain, Key, KeySource, KeyType, MetaInterface, Name, Reject, Rule, Set, SetRole, Table, Tally,
+    ValueType,
 };
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,9 +22,9 @@ pub const TRAFFIC_OUT: &str = "traffic-oif";
 /// With what counts dropped frames, which a table that an earlier version made lacks.
 pub fn with_counts(table: &mut Table) {
     let key = vec![KeyType::IfIndex, KeyType::Mark];
-    let drops = || Set { dynamic: true, ..set(key, Data::None, Role::Foreign) };
+    let drops = || Set { dynamic: true, ..set(key, ValueType::None, SetRole::Foreign) };
     table.sets.entry(DROPS.into()).or_insert_with(drops);
-    for by in [Interface::In, Interface::Out] {
+    for by in [MetaInterface::In, MetaInterface::Out] {
         count(table, by, Action::Drop);
     }
 }
@@ -31,14 +32,14 @@ pub fn with_counts(table: &mut Table) {
 /// With chains for rules that reject, on a kernel that can.
 pub fn with_answers(table: &mut Table) {
     for reject in [Reject::PortUnreachable, Reject::TcpReset] {
-        count(table, Interface::In, Action::Reject(reject));
+        count(table, MetaInterface::In, Action::Reject(reject));
     }
 }
 
 /// The chain that counts frames before this becomes of them. It does whether or not they could be counted.
-fn count(table: &mut Table, by: Interface, action: Action) {
+fn count(table: &mut Table, by: MetaInterface, action: Action) {
     let name = Tally { by, id: 0 }.chain(&action).expect("a frame is counted that does not pass");
-    let keys = vec![Key::new(by.index()), Key::new(From::Mark)];
+    let keys = vec![Key::new(by.index()), Key::new(KeySource::Mark)];
     let rules = vec![Rule::new(vec![], Action::Count(keys, DROPS.into())), Rule::new(vec![], action)];
     table.chains.entry(name.into()).or_insert_with(|| Arc::new(Chain { hook: None, rules }));
 }
@@ -46,7 +47,7 @@ fn count(table: &mut Table, by: Interface, action: Action) {
 /// Whether the chain counts what others drop.
 pub fn counts(chain: &str) -> bool {
     let actions = [Action::Drop, Action::Reject(Reject::PortUnreachable), Action::Reject(Reject::TcpReset)];
-    let all = [Interface::In, Interface::Out].map(|by| Tally { by, id: 0 });
+    let all = [MetaInterface::In, MetaInterface::Out].map(|by| Tally { by, id: 0 });
     actions.iter().any(|action| all.iter().any(|tally| tally.chain(action) == Some(chain)))
 }
 
@@ -55,7 +56,8 @@ pub fn count_traffic(table: &mut Table, on: bool) {
     let bound = table.sets.get(BOUND).map(|bound| bound.elements.clone()).unwrap_or_default();
     for side in sides(table) {
         if on {
-            let counting = Set { counted: true, ..set(vec![KeyType::IfIndex], Data::None, Role::Dispatch) };
+            let counting =
+                Set { counted: true, ..set(vec![KeyType::IfIndex], ValueType::None, SetRole::Dispatch) };
             table.sets.insert(side.traffic().into(), Set { elements: bound.clone(), ..counting });
         } else {
             table.sets.remove(side.traffic());

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::document::field::Field;
 use crate::program::ir::{
-    Action, Chain, From, Hook, Interface, Key, Match, Name, Point, Rule, SetRef, Table, Tally,
+    Action, Chain, Hook, HookPoint, Key, KeySource, Match, MetaInterface, Name, Rule, SetRef, Table, Tally,
 };
 use crate::program::name::{ChainName, SetName};
 use crate::program::{IN, OUT, printable};
@@ -34,9 +34,9 @@ pub(super) fn refresh_dispatch(table: &mut Table) {
     for side in sides(table) {
         let hooked = |point, priority| Some(Hook { point, priority, device: None });
         let (hook, gate) = match side.entry {
-            Entry::Hook(point, priority) => (hooked(point, priority), None),
-            Entry::Gate(gate, point, priority) => (None, Some((gate, hooked(point, priority)))),
-            Entry::Devices => (None, None),
+            DispatchEntry::Hook(point, priority) => (hooked(point, priority), None),
+            DispatchEntry::Gate(gate, point, priority) => (None, Some((gate, hooked(point, priority)))),
+            DispatchEntry::Devices => (None, None),
         };
         table.chains.insert(side.base.into(), Arc::new(Chain { hook, rules: dispatch(table, side) }));
         if let Some((gate, hook)) = gate {
@@ -47,59 +47,66 @@ pub(super) fn refresh_dispatch(table: &mut Table) {
 }
 
 /// One direction: the chain of its dispatch, and how its frames are recognized.
-pub(super) struct Side {
+pub(super) struct Dispatch {
     base: &'static str,
-    entry: Entry,
-    interface: Interface,
-    name: From,
+    entry: DispatchEntry,
+    interface: MetaInterface,
+    name: KeySource,
     /// The chain of a program, where its directions are not reversed.
     chain: &'static str,
     pub(super) map: &'static str,
 }
 
 /// How the kernel gets to a dispatch.
-enum Entry {
+enum DispatchEntry {
     /// It begins there, with everybody's frames.
-    Hook(Point, i32),
+    Hook(HookPoint, i32),
     /// By a base chain of this name, that saves others the search.
-    Gate(&'static str, Point, i32),
+    Gate(&'static str, HookPoint, i32),
     /// By base chains of each device.
     Devices,
 }
 
-pub(super) const BRIDGE_SIDES: [Side; 2] = both(
+pub(super) const BRIDGE_SIDES: [Dispatch; 2] = both(
     [FROM_GUEST, TO_GUEST],
     [PREROUTING, POSTROUTING],
-    [Entry::Hook(Point::Prerouting, FILTER_PRIORITY), Entry::Hook(Point::Postrouting, FILTER_PRIORITY)],
-);
-
-pub(super) const DEVICE_SIDES: [Side; 2] =
-    both([AT_INGRESS, AT_EGRESS], [INGRESS, EGRESS], [Entry::Devices, Entry::Devices]);
-
-pub(super) const PACKET_SIDES: [Side; 2] = both(
-    [AT_PREROUTING, AT_POSTROUTING],
-    [FROM, TO],
     [
-        Entry::Gate(PREROUTING, Point::Prerouting, FILTER_PRIORITY),
-        Entry::Gate(POSTROUTING, Point::Postrouting, LATE_PRIORITY),
+        DispatchEntry::Hook(HookPoint::Prerouting, FILTER_PRIORITY),
+        DispatchEntry::Hook(HookPoint::Postrouting, FILTER_PRIORITY),
     ],
 );
 
-const fn both(maps: [&'static str; 2], bases: [&'static str; 2], entries: [Entry; 2]) -> [Side; 2] {
+pub(super) const DEVICE_SIDES: [Dispatch; 2] =
+    both([AT_INGRESS, AT_EGRESS], [INGRESS, EGRESS], [DispatchEntry::Devices, DispatchEntry::Devices]);
+
+pub(super) const PACKET_SIDES: [Dispatch; 2] = both(
+    [AT_PREROUTING, AT_POSTROUTING],
+    [FROM, TO],
+    [
+        DispatchEntry::Gate(PREROUTING, HookPoint::Prerouting, FILTER_PRIORITY),
+        DispatchEntry::Gate(POSTROUTING, HookPoint::Postrouting, LATE_PRIORITY),
+    ],
+);
+
+const fn both(
+    maps: [&'static str; 2],
+    bases: [&'static str; 2],
+    entries: [DispatchEntry; 2],
+) -> [Dispatch; 2] {
     let [came, goes] = entries;
-    let from = Side {
+    let from = Dispatch {
         base: bases[0],
         entry: came,
-        interface: Interface::In,
-        name: From::IifName,
+        interface: MetaInterface::In,
+        name: KeySource::IifName,
         chain: OUT,
         map: maps[0],
     };
-    let to = Side {
+    let to = Dispatch {
         base: bases[1],
         entry: goes,
-        interface: Interface::Out,
-        name: From::OifName,
+        interface: MetaInterface::Out,
+        name: KeySource::OifName,
         chain: IN,
         map: maps[1],
     };
@@ -107,20 +114,20 @@ const fn both(maps: [&'static str; 2], bases: [&'static str; 2], entries: [Entry
 }
 
 /// A table has the sides whose maps it has.
-pub(super) fn sides(table: &Table) -> &'static [Side; 2] {
+pub(super) fn sides(table: &Table) -> &'static [Dispatch; 2] {
     let all = [&BRIDGE_SIDES, &DEVICE_SIDES, &PACKET_SIDES];
     all.into_iter().find(|sides| table.sets.contains_key(sides[0].map)).unwrap_or(&BRIDGE_SIDES)
 }
 
-impl Side {
-    fn index(&self) -> From {
+impl Dispatch {
+    fn index(&self) -> KeySource {
         self.interface.index()
     }
 
     pub(super) fn traffic(&self) -> &'static str {
         match self.interface {
-            Interface::In => TRAFFIC_IN,
-            Interface::Out => TRAFFIC_OUT,
+            MetaInterface::In => TRAFFIC_IN,
+            MetaInterface::Out => TRAFFIC_OUT,
         }
     }
 
@@ -133,11 +140,11 @@ impl Side {
     }
 }
 
-fn is_in(from: From, set: &str) -> Match {
+fn is_in(from: KeySource, set: &str) -> Match {
     Match::Lookup { keys: vec![Key::new(from)], negated: false, set: SetRef::Named(set.into()) }
 }
 
-fn dispatch(table: &Table, side: &Side) -> Vec<Rule> {
+fn dispatch(table: &Table, side: &Dispatch) -> Vec<Rule> {
     let by = table.sets.contains_key(AT_DEVICE).then(|| {
         let keys = [side.index(), side.name].map(Key::new).into();
         let by = Match::Lookup { keys, negated: false, set: SetRef::Named(AT_DEVICE.into()) };
@@ -153,7 +160,7 @@ fn dispatch(table: &Table, side: &Side) -> Vec<Rule> {
         // A jump: should a packet that a change overtakes fall out of a chain not filled yet, it is dropped below.
         Some(Rule::new(vec![is_in(side.index(), set)], Action::Jump(target)))
     });
-    let private = Rule::new(vec![], Action::Dispatch(vec![Key::new(side.index())], side.map.into()));
+    let private = Rule::new(vec![], Action::Vmap(vec![Key::new(side.index())], side.map.into()));
     let traffic = side.traffic();
     let traffic = table
         .sets
@@ -161,16 +168,18 @@ fn dispatch(table: &Table, side: &Side) -> Vec<Rule> {
         .then(|| Rule::new(vec![is_in(side.index(), traffic)], Action::Continue));
     let tally = Some(Tally { by: side.interface, id: 0 });
     let rest = match side.entry {
-        Entry::Hook(..) => {
+        DispatchEntry::Hook(..) => {
             let bound = Rule::new(vec![is_in(side.index(), BOUND)], Action::Drop);
             vec![Rule { tally, ..bound }, reserved(side)]
         }
-        Entry::Gate(..) | Entry::Devices => vec![Rule { tally, ..Rule::new(vec![], Action::Drop) }],
+        DispatchEntry::Gate(..) | DispatchEntry::Devices => {
+            vec![Rule { tally, ..Rule::new(vec![], Action::Drop) }]
+        }
     };
     by.into_iter().chain(traffic).chain(shared).chain([private]).chain(rest).collect()
 }
 
-fn reserved(side: &Side) -> Rule {
+fn reserved(side: &Dispatch) -> Rule {
     Rule::new(vec![is_in(side.name, RESERVED)], Action::Drop)
 }
 
@@ -178,9 +187,9 @@ fn reserved(side: &Side) -> Rule {
 pub fn trace(table: &mut Table, on: bool) {
     for side in sides(table) {
         let (base, point, priority) = match side.entry {
-            Entry::Hook(point, priority) => (side.base, point, priority),
-            Entry::Gate(gate, point, priority) => (gate, point, priority),
-            Entry::Devices => continue,
+            DispatchEntry::Hook(point, priority) => (side.base, point, priority),
+            DispatchEntry::Gate(gate, point, priority) => (gate, point, priority),
+            DispatchEntry::Devices => continue,
         };
         let name: Name = format!("trace-{base}").into();
         if !on {
@@ -196,7 +205,7 @@ pub fn trace(table: &mut Table, on: bool) {
 /// Leads all frames of the device that has this name to the dispatch, where it is dropped unless it is bound. The kernel
 /// may be made to tell of every rule that they meet.
 pub fn hook(table: &mut Table, device: &str, traced: bool) {
-    for (side, point) in DEVICE_SIDES.iter().zip([Point::Ingress, Point::Egress]) {
+    for (side, point) in DEVICE_SIDES.iter().zip([HookPoint::Ingress, HookPoint::Egress]) {
         let hook = Some(Hook { point, priority: FILTER_PRIORITY, device: Some(device.into()) });
         let trace = traced.then(|| Rule::new(vec![], Action::Trace));
         let goto = Rule::new(vec![], Action::Goto(side.base.into()));
@@ -221,16 +230,16 @@ const TCP_AND_UDP: [u8; 2] = [6, 17];
 pub fn guard(table: &mut Table, device: &str, traced: bool) {
     let compare = |key, negated, value: &[u8]| Match::Compare { key, negated, value: value.into() };
     let link_local = compare(Key::masked(Field::EtherDaddr, &LINK_LOCAL_BITS), false, &LINK_LOCAL);
-    let forwarded = compare(Key::new(From::PacketType), true, &HOST);
-    let judged = TCP_AND_UDP.map(|number| Match::equals(Key::new(From::L4Proto), &[number]));
+    let forwarded = compare(Key::new(KeySource::PacketType), true, &HOST);
+    let judged = TCP_AND_UDP.map(|number| Match::equals(Key::new(KeySource::L4Proto), &[number]));
     let pass = |part| Rule::new(vec![part], Action::Accept);
-    let goto = |side: &Side, matches| Rule::new(matches, Action::Goto(side.base.into()));
+    let goto = |side: &Dispatch, matches| Rule::new(matches, Action::Goto(side.base.into()));
     let trace = || traced.then(|| Rule::new(vec![], Action::Trace));
     let [came, goes] = &DEVICE_SIDES;
     let ingress = trace().into_iter().chain([goto(came, vec![link_local])]).collect();
     let egress = std::iter::once(pass(forwarded)).chain(judged.map(pass)).chain(trace());
     let egress = egress.chain([goto(goes, vec![])]).collect();
-    for (side, point, rules) in [(came, Point::Ingress, ingress), (goes, Point::Egress, egress)] {
+    for (side, point, rules) in [(came, HookPoint::Ingress, ingress), (goes, HookPoint::Egress, egress)] {
         let hook = Some(Hook { point, priority: FILTER_PRIORITY, device: Some(device.into()) });
         table.chains.insert(device_chain(side, device), Arc::new(Chain { hook, rules }));
     }
@@ -257,9 +266,9 @@ pub fn hooked(table: &Table) -> BTreeSet<&str> {
         let here = hooks.filter(move |hook| hook.point == point);
         here.filter_map(|hook| hook.device.as_deref()).collect::<BTreeSet<&str>>()
     };
-    at(Point::Ingress).intersection(&at(Point::Egress)).copied().collect()
+    at(HookPoint::Ingress).intersection(&at(HookPoint::Egress)).copied().collect()
 }
 
-fn device_chain(side: &Side, device: &str) -> Name {
+fn device_chain(side: &Dispatch, device: &str) -> Name {
     ChainName::Device(side.base, &printable(device)).into()
 }

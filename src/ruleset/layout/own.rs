@@ -7,7 +7,8 @@
 use super::{name_key, set};
 use crate::program::compile::HOST_MARK;
 use crate::program::ir::{
-    Action, Chain, Data, Datum, From, Hook, Key, KeyType, Match, Point, Role, Rule, SetRef, Table,
+    Action, Chain, ElementValue, Hook, HookPoint, Key, KeySource, KeyType, Match, Rule, SetRef, SetRole,
+    Table, ValueType,
 };
 use std::sync::Arc;
 
@@ -20,12 +21,12 @@ const OUTPUT_PRIORITY: i32 = 400;
 
 /// With the chain that marks them.
 pub(super) fn with_output(table: &mut Table) {
-    let links = || set(vec![KeyType::IfName], Data::None, Role::Dispatch);
+    let links = || set(vec![KeyType::IfName], ValueType::None, SetRole::Dispatch);
     table.sets.entry(HOST_LINKS.into()).or_insert_with(links);
-    let hook = Some(Hook { point: Point::Output, priority: OUTPUT_PRIORITY, device: None });
-    let unmarked = Match::equals(Key::new(From::Mark), &[0; 4]);
+    let hook = Some(Hook { point: HookPoint::Output, priority: OUTPUT_PRIORITY, device: None });
+    let unmarked = Match::equals(Key::new(KeySource::Mark), &[0; 4]);
     let set = SetRef::Named(HOST_LINKS.into());
-    let leads = Match::Lookup { keys: vec![Key::new(From::OifName)], negated: false, set };
+    let leads = Match::Lookup { keys: vec![Key::new(KeySource::OifName)], negated: false, set };
     let rules = vec![Rule::new(vec![unmarked, leads], Action::Mark(HOST_MARK))];
     table.chains.entry(OUTPUT.into()).or_insert_with(|| Arc::new(Chain { hook, rules }));
 }
@@ -35,7 +36,7 @@ pub fn mark_host(table: &mut Table, link: &str, on: bool) {
     with_output(table);
     let links = table.sets.get_mut(HOST_LINKS).expect("made above");
     if on {
-        drop(links.elements.insert(name_key(link), Datum::None))
+        drop(links.elements.insert(name_key(link), ElementValue::None))
     } else {
         drop(links.elements.remove(&name_key(link)))
     }

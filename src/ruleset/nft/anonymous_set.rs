@@ -4,7 +4,7 @@ use super::comment::UserData;
 use super::expr::meta_key;
 use super::uapi::*;
 use crate::document::field::Base;
-use crate::program::ir::operand::{Operand, Source, Style};
+use crate::program::ir::operand::{LoadSource, Operand, Style};
 use crate::program::ir::{Bytes, Verdict};
 
 /// A set or map that only one rule reads.
@@ -61,7 +61,7 @@ fn constant_notes(keys: &[Operand]) -> Vec<u8> {
     };
     let notes = UserData::default().number(UDATA_KEY_ORDER, order);
     let raw = |key: &Operand| key.name.is_none() && key.mask.is_none();
-    let typed = |key: &Operand| raw(key) || matches!(key.source, Source::Meta(_)) && key.mask.is_none();
+    let typed = |key: &Operand| raw(key) || matches!(key.source, LoadSource::Meta(_)) && key.mask.is_none();
     match keys {
         keys if !keys.iter().any(raw) || !keys.iter().all(typed) => notes.0,
         [single] => notes.bytes(UDATA_KEY_TYPEOF, &typeof_note(single).0).0,
@@ -76,10 +76,10 @@ fn constant_notes(keys: &[Operand]) -> Vec<u8> {
 
 fn typeof_note(key: &Operand) -> UserData {
     match key.source {
-        Source::Meta(meta) => {
+        LoadSource::Meta(meta) => {
             UserData::typeof_expression(TYPEOF_META, UserData::default().number(0, meta_key(meta) as u32))
         }
-        Source::Payload { base, offset, length } => {
+        LoadSource::Payload { base, offset, length } => {
             let base = match base {
                 Base::Link => 1,
                 Base::Network => 2,

@@ -10,7 +10,7 @@ use super::peephole::joined;
 use super::uapi::*;
 use crate::document::field::Base;
 use crate::program::ir::lower::{LoweredRule, Op, lower};
-use crate::program::ir::operand::{Meta, Operand, Source};
+use crate::program::ir::operand::{LoadSource, Meta, Operand};
 use crate::program::ir::{Action, Bytes, CtDirection, Family, Name, Reject, Rule, SetRef, Verdict};
 use std::collections::BTreeMap;
 
@@ -26,7 +26,7 @@ const VERDICT: u32 = libc::NFT_REG_VERDICT as u32;
 
 /// A rule's bytecode, and the constant sets it needs.
 #[derive(Debug, Default)]
-pub(super) struct Code {
+pub(super) struct Bytecode {
     /// The list of expressions.
     pub(super) attributes: Attributes,
     /// The sets it looks up, in the order of their numbers.
@@ -37,9 +37,9 @@ pub(super) struct Code {
 }
 
 /// The bytecode of a rule; its constant sets are numbered from `first_set`.
-pub(super) fn encode_expressions(family: Family, rule: &Rule, first_set: u32) -> Result<Code, String> {
+pub(super) fn encode_expressions(family: Family, rule: &Rule, first_set: u32) -> Result<Bytecode, String> {
     let LoweredRule { terms, keys } = lower(family, rule);
-    let mut code = Code { first_set, ..Code::default() };
+    let mut code = Bytecode { first_set, ..Bytecode::default() };
     for term in joined(terms) {
         code.test(&term.test);
     }
@@ -62,7 +62,7 @@ pub(super) fn encode_expressions(family: Family, rule: &Rule, first_set: u32) ->
     }
 }
 
-impl Code {
+impl Bytecode {
     fn expression(&mut self, name: &str, fill: impl FnOnce(&mut Attributes)) {
         self.count += 1;
         self.attributes.nest(LIST_ITEM, |item| {
@@ -127,10 +127,10 @@ impl Code {
     fn prefix(&mut self, left: &Operand, negated: bool, value: &[u8], bits: u32) {
         let bytes = bits as usize / 8;
         match (left.source, value.get(..bytes)) {
-            (Source::Payload { base, offset, .. }, Some(start)) if bits > 0 && bits.is_multiple_of(8) => {
+            (LoadSource::Payload { base, offset, .. }, Some(start)) if bits > 0 && bits.is_multiple_of(8) => {
                 self.check_mask(left);
                 self.check_value(left, value);
-                let source = Source::Payload { base, offset, length: bytes as u32 };
+                let source = LoadSource::Payload { base, offset, length: bytes as u32 };
                 self.load(&Operand { source, mask: None, ..left.clone() }, FIRST);
                 self.equal(negated, start);
             }
@@ -259,7 +259,7 @@ impl Code {
 
     fn load(&mut self, operand: &Operand, register: u32) {
         match operand.source {
-            Source::Payload { base, offset, length } => {
+            LoadSource::Payload { base, offset, length } => {
                 let base = match base {
                     Base::Link => libc::NFT_PAYLOAD_LL_HEADER,
                     Base::Network => libc::NFT_PAYLOAD_NETWORK_HEADER,
@@ -272,7 +272,7 @@ impl Code {
                     data.u32(PAYLOAD_LEN, length);
                 });
             }
-            Source::Meta(meta) => self.expression("meta", |data| {
+            LoadSource::Meta(meta) => self.expression("meta", |data| {
                 data.u32(META_KEY, meta_key(meta) as u32);
                 data.u32(META_DREG, register);
             }),
@@ -341,12 +341,12 @@ impl Code {
             Action::Jump(chain) => self.verdict(libc::NFT_JUMP, Some(chain)),
             Action::Goto(chain) => self.verdict(libc::NFT_GOTO, Some(chain)),
             Action::Reject(reject) => self.reject(*reject),
-            Action::Dispatch(_, map) => {
+            Action::Vmap(_, map) => {
                 self.load_all(keys);
                 self.lookup_expr(map, None, Some(VERDICT), false);
             }
-            Action::Branch(_, targets) if targets.is_empty() => {}
-            Action::Branch(_, targets) => self.branch(keys, targets),
+            Action::AnonymousVmap(_, targets) if targets.is_empty() => {}
+            Action::AnonymousVmap(_, targets) => self.branch(keys, targets),
             Action::SetZone(_, map) => {
                 self.load_all(keys);
                 self.lookup_expr(map, None, Some(FIRST), false);
@@ -356,7 +356,7 @@ impl Code {
                 self.constant_register(&zone.to_ne_bytes());
                 self.zone();
             }
-            Action::Untracked => self.expression("notrack", |_| {}),
+            Action::Notrack => self.expression("notrack", |_| {}),
             Action::Mark(mark) => self.set_meta(libc::NFT_META_MARK, &mark.to_ne_bytes()),
             Action::Trace => self.set_meta(libc::NFT_META_NFTRACE, &[1]),
             Action::Count(_, set) => {

@@ -5,13 +5,15 @@
 
 use super::anonymous_set::AnonymousSet;
 use super::comment::UserData;
-use super::expr::{Code, encode_expressions, put_counter, put_verdict};
+use super::expr::{Bytecode, encode_expressions, put_counter, put_verdict};
 use super::message::{Attributes, LARGEST, Message, family_number};
 use super::uapi::*;
 use crate::program::ir::SetType;
 use crate::program::ir::text::{DYNAMIC_SIZE, comment};
-use crate::program::ir::{Bytes, Data, Datum, Hook, KeyType, Name, Point, Rule, Verdict, digest};
-use crate::ruleset::plan::{Change, Step};
+use crate::program::ir::{
+    Bytes, ElementValue, Hook, HookPoint, KeyType, Name, Rule, ValueType, Verdict, digest,
+};
+use crate::ruleset::plan::{Step, TableOperation};
 
 /// Bytes of elements in one message; the rest of it is names and headers.
 const ELEMENTS: usize = LARGEST - 1024;
@@ -50,35 +52,37 @@ impl Encoder {
         let table = self.table;
         let to = Target { family: family_number(*family), step };
         match change {
-            Change::AddTable => self.add_table(to, flags),
-            Change::DeleteTable => self.push(to, libc::NFT_MSG_DELTABLE, 0, |a| a.text(TABLE_NAME, table)),
-            Change::AddChain(name, hook) => self.chain(to, name, hook.as_ref()),
-            Change::DeleteChain(name) => self.push(to, libc::NFT_MSG_DELCHAIN, 0, |a| {
+            TableOperation::AddTable => self.add_table(to, flags),
+            TableOperation::DeleteTable => {
+                self.push(to, libc::NFT_MSG_DELTABLE, 0, |a| a.text(TABLE_NAME, table))
+            }
+            TableOperation::AddChain(name, hook) => self.chain(to, name, hook.as_ref()),
+            TableOperation::DeleteChain(name) => self.push(to, libc::NFT_MSG_DELCHAIN, 0, |a| {
                 a.text(CHAIN_TABLE, table);
                 a.text(CHAIN_NAME, name);
             }),
-            Change::FlushChain(name) => self.push(to, libc::NFT_MSG_DELRULE, 0, |a| {
+            TableOperation::FlushChain(name) => self.push(to, libc::NFT_MSG_DELRULE, 0, |a| {
                 a.text(RULE_TABLE, table);
                 a.text(RULE_CHAIN, name);
             }),
-            Change::AddRule(chain, rule) => {
+            TableOperation::AddRule(chain, rule) => {
                 let code = encode_expressions(*family, rule, self.next_set)?;
                 self.rule(to, chain, rule, code)
             }
-            Change::AddSet(name, kind) => self.set(to, name, kind),
-            Change::DeleteSet(name) => self.push(to, libc::NFT_MSG_DELSET, 0, |a| {
+            TableOperation::AddSet(name, kind) => self.set(to, name, kind),
+            TableOperation::DeleteSet(name) => self.push(to, libc::NFT_MSG_DELSET, 0, |a| {
                 a.text(SET_TABLE, table);
                 a.text(SET_NAME, name);
             }),
-            Change::AddElements(name, kind, elements) => {
+            TableOperation::AddElements(name, kind, elements) => {
                 let items = elements.iter().map(|(key, datum)| element(kind, key, Some(datum)));
                 self.elements(to, libc::NFT_MSG_NEWSETELEM, (name, None), items)
             }
-            Change::DeleteElements(name, kind, keys) => {
+            TableOperation::DeleteElements(name, kind, keys) => {
                 let items = keys.iter().map(|key| element(kind, key, None));
                 self.elements(to, libc::NFT_MSG_DELSETELEM, (name, None), items)
             }
-            Change::DestroyElements(name, kind, keys) => {
+            TableOperation::DestroyElements(name, kind, keys) => {
                 let items = keys.iter().map(|key| element(kind, key, None));
                 self.elements(to, MSG_DESTROY_ELEMENTS, (name, None), items)
             }
@@ -132,7 +136,7 @@ impl Encoder {
         })
     }
 
-    fn rule(&mut self, to: Target, chain: &Name, rule: &Rule, code: Code) -> Result<(), String> {
+    fn rule(&mut self, to: Target, chain: &Name, rule: &Rule, code: Bytecode) -> Result<(), String> {
         let table = self.table;
         fits(chain)?;
         self.next_set += code.sets.len() as u32;
@@ -179,7 +183,7 @@ impl Encoder {
     fn set(&mut self, to: Target, name: &str, kind: &SetType) -> Result<(), String> {
         let table = self.table;
         fits(name)?;
-        let map = if kind.data == Data::None { 0 } else { libc::NFT_SET_MAP };
+        let map = if kind.data == ValueType::None { 0 } else { libc::NFT_SET_MAP };
         let dynamic = if kind.dynamic { libc::NFT_SET_EVAL } else { 0 };
         let id = self.next_set;
         self.next_set += 1;
@@ -193,9 +197,9 @@ impl Encoder {
             );
             a.u32(SET_KEY_LEN, key_length(&kind.key) as u32);
             match kind.data {
-                Data::None => {}
-                Data::Verdict => put_verdict_type(a),
-                Data::Zone => {
+                ValueType::None => {}
+                ValueType::Verdict => put_verdict_type(a),
+                ValueType::Zone => {
                     a.u32(SET_DATA_TYPE, TYPE_INTEGER);
                     a.u32(SET_DATA_LEN, ZONE_LENGTH);
                 }
@@ -253,20 +257,20 @@ fn fits(name: &str) -> Result<(), String> {
     }
 }
 
-fn hook_number(family: u8, point: Point) -> Result<u32, String> {
+fn hook_number(family: u8, point: HookPoint) -> Result<u32, String> {
     let number = match (i32::from(family), point) {
-        (libc::NFPROTO_NETDEV, Point::Ingress) => libc::NF_NETDEV_INGRESS,
-        (libc::NFPROTO_NETDEV, Point::Egress) => libc::NF_NETDEV_EGRESS,
-        (libc::NFPROTO_INET, Point::Ingress) => libc::NF_INET_INGRESS,
-        (libc::NFPROTO_NETDEV, _) | (_, Point::Ingress | Point::Egress) => {
+        (libc::NFPROTO_NETDEV, HookPoint::Ingress) => libc::NF_NETDEV_INGRESS,
+        (libc::NFPROTO_NETDEV, HookPoint::Egress) => libc::NF_NETDEV_EGRESS,
+        (libc::NFPROTO_INET, HookPoint::Ingress) => libc::NF_INET_INGRESS,
+        (libc::NFPROTO_NETDEV, _) | (_, HookPoint::Ingress | HookPoint::Egress) => {
             return Err(format!("no hook {point} in this family"));
         }
         // The bridge family and the IP families number these alike.
-        (_, Point::Prerouting) => libc::NF_INET_PRE_ROUTING,
-        (_, Point::Input) => libc::NF_INET_LOCAL_IN,
-        (_, Point::Forward) => libc::NF_INET_FORWARD,
-        (_, Point::Output) => libc::NF_INET_LOCAL_OUT,
-        (_, Point::Postrouting) => libc::NF_INET_POST_ROUTING,
+        (_, HookPoint::Prerouting) => libc::NF_INET_PRE_ROUTING,
+        (_, HookPoint::Input) => libc::NF_INET_LOCAL_IN,
+        (_, HookPoint::Forward) => libc::NF_INET_FORWARD,
+        (_, HookPoint::Output) => libc::NF_INET_LOCAL_OUT,
+        (_, HookPoint::Postrouting) => libc::NF_INET_POST_ROUTING,
     };
     Ok(number as u32)
 }
@@ -287,17 +291,17 @@ pub(super) fn put_map_verdict(attributes: &mut Attributes, verdict: &Verdict) {
 }
 
 /// An element of a named set; to delete one, its key is enough.
-fn element(kind: &SetType, key: &Bytes, datum: Option<&Datum>) -> Result<Attributes, String> {
+fn element(kind: &SetType, key: &Bytes, datum: Option<&ElementValue>) -> Result<Attributes, String> {
     let length = key_length(&kind.key);
     if key.len() != length {
         return Err(format!("an element of {} bytes in a set of keys of {length}", key.len()));
     }
     match (kind.data, datum) {
-        (_, None) | (Data::None, Some(Datum::None)) => Ok(item(key, |_| {})),
-        (Data::Verdict, Some(Datum::Jump(chain))) => {
+        (_, None) | (ValueType::None, Some(ElementValue::None)) => Ok(item(key, |_| {})),
+        (ValueType::Verdict, Some(ElementValue::Jump(chain))) => {
             Ok(item(key, |a| a.nest(ELEM_DATA, |a| put_verdict(a, libc::NFT_JUMP, Some(chain)))))
         }
-        (Data::Zone, Some(Datum::Zone(zone))) => {
+        (ValueType::Zone, Some(ElementValue::Zone(zone))) => {
             Ok(item(key, |a| a.nest(ELEM_DATA, |a| a.put(DATA_VALUE, &zone.to_ne_bytes()))))
         }
         (data, Some(datum)) => Err(format!("{datum:?} in a set that holds {data:?}")),
@@ -348,7 +352,7 @@ fn set_notes(kind: &SetType) -> Vec<u8> {
         [KeyType::IfName] => libc::NFT_META_BRI_IIFNAME,
         _ => return notes.0,
     };
-    if kind.data != Data::Zone {
+    if kind.data != ValueType::Zone {
         return notes.0;
     }
     // As `typeof iif : ct zone`: the type of a zone has no name.

@@ -2,7 +2,7 @@
 
 use crate::program::ir::Bytes;
 use crate::program::ir::lower::{Op, Term, joinable};
-use crate::program::ir::operand::Source;
+use crate::program::ir::operand::LoadSource;
 
 /// Joins comparisons of neighbouring fields, as nft does: sorted by their place, each run up to a statement that
 /// is no match for itself.
@@ -46,7 +46,7 @@ fn tells_protocol(term: &Term) -> bool {
 fn join(low: Term, high: Term) -> Term {
     match (low.test, high.test) {
         (Op::Compare { mut left, value, negated, .. }, Op::Compare { left: right, value: rest, .. }) => {
-            if let (Source::Payload { length, .. }, Source::Payload { length: more, .. }) =
+            if let (LoadSource::Payload { length, .. }, LoadSource::Payload { length: more, .. }) =
                 (&mut left.source, right.source)
             {
                 *length += more;

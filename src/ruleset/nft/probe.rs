@@ -15,10 +15,12 @@ use super::object::Encoder;
 use super::reply::Refusal;
 use super::{Encoded, uapi};
 use crate::document::field::Field;
-use crate::program::compile::{AttachPoint, Packets};
+use crate::program::compile::{AttachPoint, PacketCapabilities};
 use crate::program::ir::SetType;
-use crate::program::ir::{Action, Data, Family, From, Hook, Key, KeyType, Match, Name, Point, Reject, Rule};
-use crate::ruleset::plan::{Change, Step};
+use crate::program::ir::{
+    Action, Family, Hook, HookPoint, Key, KeySource, KeyType, Match, Name, Reject, Rule, ValueType,
+};
+use crate::ruleset::plan::{Step, TableOperation};
 use std::fmt::{self, Display, Formatter};
 
 /// What the kernel can do.
@@ -66,16 +68,16 @@ pub enum Support {
     Inconclusive,
 }
 
-impl std::convert::From<Features> for crate::program::compile::Features {
-    fn from(found: Features) -> crate::program::compile::Features {
-        crate::program::compile::Features {
+impl std::convert::From<Features> for crate::program::compile::Capabilities {
+    fn from(found: Features) -> crate::program::compile::Capabilities {
+        crate::program::compile::Capabilities {
             xor_registers: found.xor_registers.is_yes(),
             reject: found.bridge_reject.is_yes(),
             // Where the answer is not known, the kernel's own refusal is one.
             state: found.bridge_ct != Support::No,
             limit: found.connlimit != Support::No,
             hooks: AttachPoint::Bridge,
-            packets: Packets {
+            packets: PacketCapabilities {
                 seen: found.inet.is_yes(),
                 reject: found.inet_reject.is_yes(),
                 state: found.inet_ct != Support::No,
@@ -118,23 +120,23 @@ pub struct ProbeBatch {
     /// The steps it is made of, for the reading of refusals.
     pub steps: Vec<Step>,
     /// For each step its question; none for the scratch tables that all questions need.
-    asks: Vec<Option<Question>>,
+    asks: Vec<Option<FeatureField>>,
 }
 
 /// Where the answer to a question goes.
-type Question = fn(&mut Features) -> &mut Support;
+type FeatureField = fn(&mut Features) -> &mut Support;
 
 /// All questions as one batch, behind the scratch tables they need and before the message that is always refused.
 pub fn questions() -> ProbeBatch {
     let scaffold = scaffold().into_iter().map(|step| (None, step));
     let asked = probes().into_iter().map(|(question, step)| (Some(question), step));
-    let never = (None, Step { family: Family::Bridge, change: Change::DeleteTable });
+    let never = (None, Step { family: Family::Bridge, change: TableOperation::DeleteTable });
     let (asks, steps): (Vec<_>, Vec<_>) = scaffold.chain(asked).chain([never]).unzip();
     let mut encoder = Encoder::new(SCRATCH);
     for (index, step) in steps.iter().enumerate() {
         let (table, flags) = match (&step.change, &asks[index]) {
-            (Change::AddTable, Some(_)) => (OWNED, uapi::TABLE_F_OWNER | uapi::TABLE_F_PERSIST),
-            (Change::DeleteTable, _) => (NEVER, 0),
+            (TableOperation::AddTable, Some(_)) => (OWNED, uapi::TABLE_F_OWNER | uapi::TABLE_F_PERSIST),
+            (TableOperation::DeleteTable, _) => (NEVER, 0),
             _ => (SCRATCH, 0),
         };
         encoder.table = table;
@@ -163,7 +165,7 @@ impl ProbeBatch {
     }
 
     /// The questions that a step answers. One that makes a scratch table answers all of its family.
-    fn asked_with(&self, step: usize) -> Vec<Question> {
+    fn asked_with(&self, step: usize) -> Vec<FeatureField> {
         let last = self.steps.len() - 1;
         match self.asks.get(step) {
             Some(Some(question)) => vec![*question],
@@ -201,35 +203,36 @@ fn meaning(errno: Option<i32>) -> Support {
 }
 
 fn scaffold() -> Vec<Step> {
-    let hook = |priority| Some(Hook { point: Point::Prerouting, priority, device: None });
+    let hook = |priority| Some(Hook { point: HookPoint::Prerouting, priority, device: None });
     let counted = || SetType {
         key: vec![KeyType::IfIndex, KeyType::Ipv4],
-        data: Data::None,
+        data: ValueType::None,
         dynamic: true,
         counted: false,
     };
-    let zones = SetType { key: vec![KeyType::IfIndex], data: Data::Zone, dynamic: false, counted: false };
+    let zones =
+        SetType { key: vec![KeyType::IfIndex], data: ValueType::Zone, dynamic: false, counted: false };
     [
-        (Family::Bridge, Change::AddTable),
-        (Family::Bridge, Change::AddChain(name("c"), hook(0))),
-        (Family::Bridge, Change::AddSet(name("counted"), counted())),
-        (Family::Bridge, Change::AddSet(name("zones"), zones)),
-        (Family::Netdev, Change::AddTable),
-        (Family::Inet, Change::AddTable),
-        (Family::Inet, Change::AddChain(name("c"), hook(0))),
-        (Family::Inet, Change::AddSet(name("counted"), counted())),
+        (Family::Bridge, TableOperation::AddTable),
+        (Family::Bridge, TableOperation::AddChain(name("c"), hook(0))),
+        (Family::Bridge, TableOperation::AddSet(name("counted"), counted())),
+        (Family::Bridge, TableOperation::AddSet(name("zones"), zones)),
+        (Family::Netdev, TableOperation::AddTable),
+        (Family::Inet, TableOperation::AddTable),
+        (Family::Inet, TableOperation::AddChain(name("c"), hook(0))),
+        (Family::Inet, TableOperation::AddSet(name("counted"), counted())),
     ]
     .map(|(family, change)| Step { family, change })
     .into()
 }
 
-fn probes() -> Vec<(Question, Step)> {
-    let rule = |matches, action| Change::AddRule(name("c"), Rule::new(matches, action));
+fn probes() -> Vec<(FeatureField, Step)> {
+    let rule = |matches, action| TableOperation::AddRule(name("c"), Rule::new(matches, action));
     let asks = |part| rule(vec![part], Action::Continue);
     let state = || asks(Match::CtState { states: 1, negated: false });
     let limit = || Match::ConnLimit {
         set: name("counted"),
-        keys: vec![Key::new(From::Iif), Key::field(Field::IpSaddr)],
+        keys: vec![Key::new(KeySource::Iif), Key::field(Field::IpSaddr)],
         above: 1,
         negated: false,
     };
@@ -239,12 +242,12 @@ fn probes() -> Vec<(Question, Step)> {
         negated: false,
     };
     let reject = || rule(vec![], Action::Reject(Reject::PortUnreachable));
-    let zone = rule(vec![], Action::SetZone(vec![Key::new(From::Iif)], name("zones")));
+    let zone = rule(vec![], Action::SetZone(vec![Key::new(KeySource::Iif)], name("zones")));
     let option = Match::TcpOption { kind: 5, negated: false };
-    let egress = Some(Hook { point: Point::Egress, priority: 0, device: Some("lo".into()) });
-    let absent = Some(Hook { point: Point::Ingress, priority: 0, device: Some(NO_DEVICE.into()) });
-    let bridge_name = Match::equals(Key::new(From::BridgeName), &[0; 16]);
-    let all: [(Question, Family, Change); 14] = [
+    let egress = Some(Hook { point: HookPoint::Egress, priority: 0, device: Some("lo".into()) });
+    let absent = Some(Hook { point: HookPoint::Ingress, priority: 0, device: Some(NO_DEVICE.into()) });
+    let bridge_name = Match::equals(Key::new(KeySource::BridgeName), &[0; 16]);
+    let all: [(FeatureField, Family, TableOperation); 14] = [
         (|f| &mut f.bridge_ct, Family::Bridge, state()),
         (|f| &mut f.bridge_reject, Family::Bridge, reject()),
         (|f| &mut f.bridge_meta, Family::Bridge, asks(bridge_name)),
@@ -252,13 +255,13 @@ fn probes() -> Vec<(Question, Step)> {
         (|f| &mut f.zones, Family::Bridge, zone),
         (|f| &mut f.xor_registers, Family::Bridge, asks(same)),
         (|f| &mut f.tcp_option, Family::Bridge, asks(option)),
-        (|f| &mut f.inet, Family::Inet, asks(Match::equals(Key::new(From::Iif), &[0; 4]))),
+        (|f| &mut f.inet, Family::Inet, asks(Match::equals(Key::new(KeySource::Iif), &[0; 4]))),
         (|f| &mut f.inet_ct, Family::Inet, state()),
         (|f| &mut f.inet_reject, Family::Inet, reject()),
         (|f| &mut f.inet_connlimit, Family::Inet, asks(limit())),
-        (|f| &mut f.owner_persist, Family::Bridge, Change::AddTable),
-        (|f| &mut f.netdev_egress, Family::Netdev, Change::AddChain(name("c"), egress)),
-        (|f| &mut f.lasting_hooks, Family::Netdev, Change::AddChain(name("absent"), absent)),
+        (|f| &mut f.owner_persist, Family::Bridge, TableOperation::AddTable),
+        (|f| &mut f.netdev_egress, Family::Netdev, TableOperation::AddChain(name("c"), egress)),
+        (|f| &mut f.lasting_hooks, Family::Netdev, TableOperation::AddChain(name("absent"), absent)),
     ];
     all.into_iter().map(|(question, family, change)| (question, Step { family, change })).collect()
 }
@@ -270,14 +273,14 @@ fn name(text: &str) -> Name {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ruleset::nft::reply::Fault;
+    use crate::ruleset::nft::reply::RefusalCause;
 
     fn answers(refused: &[(usize, i32)]) -> Features {
         let questions = questions();
         let refusals: Vec<Refusal> = refused
             .iter()
             .map(|(step, errno)| {
-                let fault = Fault::Kernel { errno: *errno, text: None, offset: None };
+                let fault = RefusalCause::Kernel { errno: *errno, text: None, offset: None };
                 Refusal::of(*step, &questions.steps[*step], fault)
             })
             .collect();

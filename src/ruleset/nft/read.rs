@@ -11,7 +11,7 @@ use super::message::{Attributes, Message};
 use super::reply::{Received, attribute, attributes, body, long, number, text};
 use super::uapi::*;
 use crate::program::ir::observed::{Observed, ObservedChain, ObservedRule, ObservedSet, ObservedTable};
-use crate::program::ir::{Family, Hook, Name, Point, SetType, TABLE};
+use crate::program::ir::{Family, Hook, HookPoint, Name, SetType, TABLE};
 use std::collections::BTreeMap;
 use std::io;
 
@@ -20,31 +20,31 @@ use std::io;
 /// A dump that was interrupted by a change is to be repeated, not handed on.
 pub trait Dump {
     /// Asks, and hands every message of the answer on.
-    fn dump(&mut self, request: &Request, each: &mut dyn FnMut(&Received<'_>)) -> io::Result<()>;
+    fn dump(&mut self, request: &DumpRequest, each: &mut dyn FnMut(&Received<'_>)) -> io::Result<()>;
 }
 
 /// A request for a dump or a single answer.
 #[derive(Clone, Debug)]
-pub struct Request(Message);
+pub struct DumpRequest(Message);
 
-impl Request {
+impl DumpRequest {
     /// The request as it is sent.
     pub fn bytes(&self, sequence: u32) -> Vec<u8> {
         self.0.bytes(sequence)
     }
 
-    fn dump(kind: i32, family: u8, fill: impl FnOnce(&mut Attributes)) -> Request {
+    fn dump(kind: i32, family: u8, fill: impl FnOnce(&mut Attributes)) -> DumpRequest {
         let mut attributes = Attributes::default();
         fill(&mut attributes);
         let flags = libc::NLM_F_DUMP as u16;
-        Request(Message { kind: kind as u16, flags, family, attributes, step: 0 })
+        DumpRequest(Message { kind: kind as u16, flags, family, attributes, step: 0 })
     }
 
     /// For the number of the rule set's generation: one answer, no dump.
-    pub fn generation() -> Request {
+    pub fn generation() -> DumpRequest {
         let kind = libc::NFT_MSG_GETGEN as u16;
         let flags = libc::NLM_F_ACK as u16;
-        Request(Message { kind, flags, family: 0, attributes: Attributes::default(), step: 0 })
+        DumpRequest(Message { kind, flags, family: 0, attributes: Attributes::default(), step: 0 })
     }
 }
 
@@ -114,7 +114,7 @@ pub fn observe_sets(link: &mut dyn Dump, is_wanted: &dyn Fn(&str) -> bool) -> io
 /// Which of our tables exist, and whether they have an owner: what little must be known before a change.
 pub fn tables(link: &mut dyn Dump) -> io::Result<BTreeMap<Family, ObservedTable>> {
     let mut families = BTreeMap::new();
-    ask(link, &Request::dump(libc::NFT_MSG_GETTABLE, 0, |_| {}), &mut |message| {
+    ask(link, &DumpRequest::dump(libc::NFT_MSG_GETTABLE, 0, |_| {}), &mut |message| {
         let attributes = body(message);
         if attribute(attributes, TABLE_NAME).map(text).as_deref() == Some(TABLE)
             && let Some(family) = message.payload.first().and_then(|number| family_of(*number))
@@ -132,7 +132,7 @@ pub fn tables(link: &mut dyn Dump) -> io::Result<BTreeMap<Family, ObservedTable>
 }
 
 /// Asks, and takes only what answers the question: to every `GET` belongs the `NEW` before it.
-fn ask(link: &mut dyn Dump, request: &Request, each: &mut dyn FnMut(&Received<'_>)) -> io::Result<()> {
+fn ask(link: &mut dyn Dump, request: &DumpRequest, each: &mut dyn FnMut(&Received<'_>)) -> io::Result<()> {
     let answer = (libc::NFNL_SUBSYS_NFTABLES as u16) << 8 | (request.0.kind - 1);
     link.dump(request, &mut |message| {
         if message.kind == answer {
@@ -143,7 +143,7 @@ fn ask(link: &mut dyn Dump, request: &Request, each: &mut dyn FnMut(&Received<'_
 
 fn generation(link: &mut dyn Dump) -> io::Result<Option<u32>> {
     let mut generation = None;
-    ask(link, &Request::generation(), &mut |message| {
+    ask(link, &DumpRequest::generation(), &mut |message| {
         generation = attribute(body(message), GEN_ID).and_then(number).or(generation);
     })?;
     Ok(generation)
@@ -167,14 +167,14 @@ fn observe_once(link: &mut dyn Dump) -> io::Result<Observed> {
 fn has_others(link: &mut dyn Dump, family: u8) -> io::Result<bool> {
     let mut found = false;
     for kind in [libc::NFT_MSG_GETOBJ, MSG_GET_FLOWTABLES] {
-        let request = Request::dump(kind, family, |a| a.text(OTHER_TABLE, TABLE));
+        let request = DumpRequest::dump(kind, family, |a| a.text(OTHER_TABLE, TABLE));
         ask(link, &request, &mut |message| found |= ours(body(message), OTHER_TABLE))?;
     }
     Ok(found)
 }
 
 fn read_chains(link: &mut dyn Dump, family: u8, table: &mut ObservedTable) -> io::Result<()> {
-    let request = Request::dump(libc::NFT_MSG_GETCHAIN, family, |a| a.text(CHAIN_TABLE, TABLE));
+    let request = DumpRequest::dump(libc::NFT_MSG_GETCHAIN, family, |a| a.text(CHAIN_TABLE, TABLE));
     ask(link, &request, &mut |message| {
         let attributes = body(message);
         if let Some(name) = ours(attributes, CHAIN_TABLE).then(|| named(attributes, CHAIN_NAME)).flatten() {
@@ -197,14 +197,14 @@ fn is_strange(chain: &[u8], hook: Option<&Hook>) -> bool {
 
 fn read_hook(family: u8, hook: &[u8]) -> Option<Hook> {
     let point = match (i32::from(family), attribute(hook, HOOK_NUMBER).and_then(number)?.cast_signed()) {
-        (libc::NFPROTO_NETDEV, libc::NF_NETDEV_INGRESS) => Point::Ingress,
-        (libc::NFPROTO_NETDEV, libc::NF_NETDEV_EGRESS) => Point::Egress,
-        (libc::NFPROTO_INET, libc::NF_INET_INGRESS) => Point::Ingress,
-        (_, libc::NF_INET_PRE_ROUTING) => Point::Prerouting,
-        (_, libc::NF_INET_LOCAL_IN) => Point::Input,
-        (_, libc::NF_INET_FORWARD) => Point::Forward,
-        (_, libc::NF_INET_LOCAL_OUT) => Point::Output,
-        (_, libc::NF_INET_POST_ROUTING) => Point::Postrouting,
+        (libc::NFPROTO_NETDEV, libc::NF_NETDEV_INGRESS) => HookPoint::Ingress,
+        (libc::NFPROTO_NETDEV, libc::NF_NETDEV_EGRESS) => HookPoint::Egress,
+        (libc::NFPROTO_INET, libc::NF_INET_INGRESS) => HookPoint::Ingress,
+        (_, libc::NF_INET_PRE_ROUTING) => HookPoint::Prerouting,
+        (_, libc::NF_INET_LOCAL_IN) => HookPoint::Input,
+        (_, libc::NF_INET_FORWARD) => HookPoint::Forward,
+        (_, libc::NF_INET_LOCAL_OUT) => HookPoint::Output,
+        (_, libc::NF_INET_POST_ROUTING) => HookPoint::Postrouting,
         _ => return None,
     };
     let priority = attribute(hook, HOOK_PRIORITY).and_then(number)?.cast_signed();
@@ -222,7 +222,7 @@ fn read_rules(
     constants: &BTreeMap<String, Content>,
     chain: Option<&Name>,
 ) -> io::Result<()> {
-    let request = Request::dump(libc::NFT_MSG_GETRULE, family, |a| {
+    let request = DumpRequest::dump(libc::NFT_MSG_GETRULE, family, |a| {
         a.text(RULE_TABLE, TABLE);
         chain.iter().for_each(|chain| a.text(RULE_CHAIN, chain));
     });
@@ -301,18 +301,18 @@ pub(super) fn family_of(number: u8) -> Option<Family> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::program::ir::{Action, Data, Datum, KeyType, Rule, concat};
+    use crate::program::ir::{Action, ElementValue, KeyType, Rule, ValueType, concat};
     use crate::ruleset::nft::announcement::Decoder;
     use crate::ruleset::nft::reply::messages;
     use crate::ruleset::nft::{Ownership, encode};
-    use crate::ruleset::plan::{Change, Step};
+    use crate::ruleset::plan::{Step, TableOperation};
     use proptest::prelude::*;
 
     /// A kernel that answers every question with the same bytes.
     struct Parrot(Vec<u8>);
 
     impl Dump for Parrot {
-        fn dump(&mut self, _: &Request, each: &mut dyn FnMut(&Received<'_>)) -> io::Result<()> {
+        fn dump(&mut self, _: &DumpRequest, each: &mut dyn FnMut(&Received<'_>)) -> io::Result<()> {
             messages(&self.0).for_each(|message| each(&message));
             Ok(())
         }
@@ -322,19 +322,19 @@ mod tests {
     fn announced() -> Vec<u8> {
         let kind = SetType {
             key: vec![KeyType::IfIndex, KeyType::Ether],
-            data: Data::Verdict,
+            data: ValueType::Verdict,
             dynamic: false,
             counted: false,
         };
         let key = concat(&[&[5, 0, 0, 0], &[1, 2, 3, 4, 5, 6]]);
-        let hook = Hook { point: Point::Prerouting, priority: -5, device: None };
+        let hook = Hook { point: HookPoint::Prerouting, priority: -5, device: None };
         let rule = Rule { counter: true, ..Rule::new(vec![], Action::Drop) };
         let steps = [
-            Change::AddTable,
-            Change::AddChain("c".into(), Some(hook)),
-            Change::AddSet("s".into(), kind.clone()),
-            Change::AddElements("s".into(), kind, vec![(key, Datum::Jump("c".into()))]),
-            Change::AddRule("c".into(), rule),
+            TableOperation::AddTable,
+            TableOperation::AddChain("c".into(), Some(hook)),
+            TableOperation::AddSet("s".into(), kind.clone()),
+            TableOperation::AddElements("s".into(), kind, vec![(key, ElementValue::Jump("c".into()))]),
+            TableOperation::AddRule("c".into(), rule),
         ]
         .map(|change| Step { family: Family::Bridge, change });
         let encoded = encode(&steps, |_| Ownership::Shared).unwrap();
@@ -346,7 +346,7 @@ mod tests {
         let table = observe(&mut Parrot(announced())).unwrap().families.remove(&Family::Bridge).unwrap();
         let set = &table.sets["s"];
         assert_eq!(set.ty.key, [KeyType::IfIndex, KeyType::Ether]);
-        assert_eq!(set.elements.values().collect::<Vec<_>>(), [&Datum::Jump("c".into())]);
+        assert_eq!(set.elements.values().collect::<Vec<_>>(), [&ElementValue::Jump("c".into())]);
         assert_eq!(table.chains["c"].hook.as_ref().unwrap().priority, -5);
     }
 

@@ -7,7 +7,7 @@
 use super::EncodedBatch;
 use super::uapi::{ERROR_OFFSET, ERROR_TEXT};
 use crate::program::ir::Origin;
-use crate::ruleset::plan::{Change, Step};
+use crate::ruleset::plan::{Step, TableOperation};
 use std::fmt::{self, Display, Formatter};
 use std::io;
 
@@ -21,13 +21,13 @@ pub struct Refusal {
     /// The rule of a filter that the step comes from.
     pub origin: Option<Origin>,
     /// Why.
-    pub fault: Fault,
+    pub fault: RefusalCause,
 }
 
 /// Why a step was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Fault {
+pub enum RefusalCause {
     /// By us, before anything was sent.
     Unencodable(String),
     /// By the kernel.
@@ -62,7 +62,7 @@ pub struct KernelError {
     /// The number of the message that failed.
     pub sequence: u32,
     /// Why.
-    pub fault: Fault,
+    pub fault: RefusalCause,
 }
 
 /// The messages in received bytes; what is cut off or lies about its length ends them.
@@ -132,7 +132,7 @@ pub fn error(message: &Received<'_>) -> Option<KernelError> {
         0 => &[],
         _ => original.get(repeated.next_multiple_of(4)..).unwrap_or_default(),
     };
-    let fault = Fault::Kernel {
+    let fault = RefusalCause::Kernel {
         errno,
         text: attribute(details, ERROR_TEXT).map(text),
         offset: attribute(details, ERROR_OFFSET).and_then(|value| word(value, 0)),
@@ -162,9 +162,9 @@ fn half(bytes: &[u8], at: usize) -> Option<u16> {
 
 impl Refusal {
     /// A fault of a step.
-    pub fn of(at: usize, step: &Step, fault: Fault) -> Refusal {
+    pub fn of(at: usize, step: &Step, fault: RefusalCause) -> Refusal {
         let origin = match &step.change {
-            Change::AddRule(_, rule) => rule.origin.clone(),
+            TableOperation::AddRule(_, rule) => rule.origin.clone(),
             _ => None,
         };
         Refusal { step: Some(at), what: describe(step), origin, fault }
@@ -173,25 +173,27 @@ impl Refusal {
     /// The kernel's error number, if it was the kernel that refused.
     pub fn errno(&self) -> Option<i32> {
         match self.fault {
-            Fault::Kernel { errno, .. } => Some(errno),
-            Fault::Unencodable(_) => None,
+            RefusalCause::Kernel { errno, .. } => Some(errno),
+            RefusalCause::Unencodable(_) => None,
         }
     }
 }
 
 fn describe(Step { family, change }: &Step) -> String {
     let what = match change {
-        Change::AddTable | Change::DeleteTable => {
+        TableOperation::AddTable | TableOperation::DeleteTable => {
             return format!("table {family} {}", crate::program::ir::TABLE);
         }
-        Change::AddChain(name, _) | Change::DeleteChain(name) | Change::FlushChain(name) => {
+        TableOperation::AddChain(name, _)
+        | TableOperation::DeleteChain(name)
+        | TableOperation::FlushChain(name) => {
             format!("chain {name}")
         }
-        Change::AddRule(chain, _) => format!("a rule of chain {chain}"),
-        Change::AddSet(name, _) | Change::DeleteSet(name) => format!("set {name}"),
-        Change::AddElements(name, ..)
-        | Change::DeleteElements(name, ..)
-        | Change::DestroyElements(name, ..) => format!("elements of set {name}"),
+        TableOperation::AddRule(chain, _) => format!("a rule of chain {chain}"),
+        TableOperation::AddSet(name, _) | TableOperation::DeleteSet(name) => format!("set {name}"),
+        TableOperation::AddElements(name, ..)
+        | TableOperation::DeleteElements(name, ..)
+        | TableOperation::DestroyElements(name, ..) => format!("elements of set {name}"),
     };
     format!("{what} in table {family} {}", crate::program::ir::TABLE)
 }
@@ -205,11 +207,11 @@ impl Display for Refusal {
     }
 }
 
-impl Display for Fault {
+impl Display for RefusalCause {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let (errno, text, offset) = match self {
-            Fault::Unencodable(reason) => return f.write_str(reason),
-            Fault::Kernel { errno, text, offset } => (*errno, text, offset),
+            RefusalCause::Unencodable(reason) => return f.write_str(reason),
+            RefusalCause::Kernel { errno, text, offset } => (*errno, text, offset),
         };
         write!(f, "refused by the kernel: {}", io::Error::from_raw_os_error(errno))?;
         if let Some(text) = text {
@@ -259,7 +261,7 @@ mod tests {
         let details = [8, 0, 2, 0, 48, 0, 0, 0, 6, 0, 1, 0, b'n', b'o', 0, 0];
         let tlvs = libc::NLM_F_ACK_TLVS;
         let fault = |text: Option<&str>, offset| {
-            let fault = Fault::Kernel { errno: libc::ENOENT, text: text.map(Into::into), offset };
+            let fault = RefusalCause::Kernel { errno: libc::ENOENT, text: text.map(Into::into), offset };
             Some(KernelError { sequence: 9, fault })
         };
         let full = fault(Some("no"), Some(48));

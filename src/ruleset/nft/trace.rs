@@ -6,7 +6,7 @@
 use super::message::{Attributes, Message};
 use super::read::family_of;
 use super::reply::{Received, attribute, body, number, text};
-use super::traced::{Traced, Verdict};
+use super::traced::{Traced, TracedVerdict};
 use super::uapi::*;
 use crate::program::ir::Family;
 
@@ -200,10 +200,10 @@ fn headers([link, network, transport]: [Option<&[u8]>; 3], leaves: bool) -> Opti
     Some([&link, network, transport.unwrap_or_default()].concat())
 }
 
-fn verdict(code: Option<u32>) -> Verdict {
+fn verdict(code: Option<u32>) -> TracedVerdict {
     match code.map(|code| code as i32) {
-        Some(0) => Verdict::Drop,
-        Some(1) => Verdict::Accept,
-        _ => Verdict::On,
+        Some(0) => TracedVerdict::Drop,
+        Some(1) => TracedVerdict::Accept,
+        _ => TracedVerdict::On,
     }
 }

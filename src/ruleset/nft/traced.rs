@@ -16,7 +16,7 @@ pub struct Traced {
     /// The rule's handle; none for the end of a base chain.
     pub handle: Option<u64>,
     /// What the rule said.
-    pub verdict: Verdict,
+    pub verdict: TracedVerdict,
     /// The beginning of the frame: all its headers, where the kernel tells them. A packet that leaves the host's IP layer is
     /// no frame yet: its addresses are zeros.
     pub headers: Option<Vec<u8>>,
@@ -29,7 +29,7 @@ pub struct Traced {
 /// What a traced rule said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Verdict {
+pub enum TracedVerdict {
     /// The frame is dropped.
     Drop,
     /// It passes this table.

@@ -4,7 +4,7 @@
 //! until the guest answers ARP or NDP. Once the own hooks leave these packets to the IP layer, neither would filter them. So
 //! new packets are blocked for a moment, in which the queue is dropped. Pure; dropping the queue is [`apply`](crate::kernel::apply)'s.
 
-use super::{Change, Step, push_elements, push_removal};
+use super::{Step, TableOperation, push_elements, push_removal};
 use crate::program::ir::{Bytes, Family, Ruleset, Set};
 use crate::ruleset::layout::{self, AT_POSTROUTING, AT_PREROUTING};
 use imbl::ordmap::DiffItem;
@@ -39,7 +39,7 @@ impl Pause {
         let (mut begin, mut undo) = (Vec::new(), Vec::new());
         push_removal(&mut begin, &AT_POSTROUTING.into(), before, keys);
         push_elements(&mut undo, &AT_POSTROUTING.into(), before, elements);
-        let steps = |changes: Vec<Change>| {
+        let steps = |changes: Vec<TableOperation>| {
             changes.into_iter().map(|change| Step { family: Family::Inet, change }).collect()
         };
         Some((Pause { links, begin: steps(begin), undo: steps(undo) }, begun))

@@ -1,9 +1,9 @@
 //! Prints plans as nft commands, batch by batch.
 
-use super::{Change, Plan, Step};
+use super::{Plan, Step, TableOperation};
 use crate::program::ir::SetType;
 use crate::program::ir::text::{RuleText, SetText};
-use crate::program::ir::{Bytes, Datum, Name, Role, Set, TABLE};
+use crate::program::ir::{Bytes, ElementValue, Name, Set, SetRole, TABLE};
 use std::fmt::{self, Display, Formatter};
 
 impl Display for Plan {
@@ -28,28 +28,34 @@ impl Display for Step {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let family = self.family;
         match &self.change {
-            Change::AddTable => write!(f, "add table {family} {TABLE}"),
-            Change::DeleteTable => write!(f, "delete table {family} {TABLE}"),
-            Change::AddChain(name, None) => write!(f, "add chain {family} {TABLE} {name}"),
-            Change::AddChain(name, Some(hook)) => write!(f, "add chain {family} {TABLE} {name} {{ {hook} }}"),
-            Change::DeleteChain(name) => write!(f, "delete chain {family} {TABLE} {name}"),
-            Change::FlushChain(name) => write!(f, "flush chain {family} {TABLE} {name}"),
-            Change::AddRule(chain, rule) => {
+            TableOperation::AddTable => write!(f, "add table {family} {TABLE}"),
+            TableOperation::DeleteTable => write!(f, "delete table {family} {TABLE}"),
+            TableOperation::AddChain(name, None) => write!(f, "add chain {family} {TABLE} {name}"),
+            TableOperation::AddChain(name, Some(hook)) => {
+                write!(f, "add chain {family} {TABLE} {name} {{ {hook} }}")
+            }
+            TableOperation::DeleteChain(name) => write!(f, "delete chain {family} {TABLE} {name}"),
+            TableOperation::FlushChain(name) => write!(f, "flush chain {family} {TABLE} {name}"),
+            TableOperation::AddRule(chain, rule) => {
                 write!(f, "add rule {family} {TABLE} {chain} {}", RuleText(family, rule).to_string().trim())
             }
-            Change::AddSet(name, kind) => {
+            TableOperation::AddSet(name, kind) => {
                 write!(f, "add {} {family} {TABLE} {}", kind.noun(), declared(name, kind))
             }
-            Change::DeleteSet(name) => write!(f, "delete set {family} {TABLE} {name}"),
-            Change::AddElements(name, kind, elements) => {
+            TableOperation::DeleteSet(name) => write!(f, "delete set {family} {TABLE} {name}"),
+            TableOperation::AddElements(name, kind, elements) => {
                 write!(f, "add element {family} {TABLE} {name} {}", listed(name, kind, elements))
             }
-            Change::DeleteElements(name, kind, keys) | Change::DestroyElements(name, kind, keys) => {
-                let verb =
-                    if matches!(self.change, Change::DeleteElements(..)) { "delete" } else { "destroy" };
-                let elements: Vec<(Bytes, Datum)> =
-                    keys.iter().map(|key| (key.clone(), Datum::None)).collect();
-                let plain = SetType { data: crate::program::ir::Data::None, ..kind.clone() };
+            TableOperation::DeleteElements(name, kind, keys)
+            | TableOperation::DestroyElements(name, kind, keys) => {
+                let verb = if matches!(self.change, TableOperation::DeleteElements(..)) {
+                    "delete"
+                } else {
+                    "destroy"
+                };
+                let elements: Vec<(Bytes, ElementValue)> =
+                    keys.iter().map(|key| (key.clone(), ElementValue::None)).collect();
+                let plain = SetType { data: crate::program::ir::ValueType::None, ..kind.clone() };
                 write!(f, "{verb} element {family} {TABLE} {name} {}", listed(name, &plain, &elements))
             }
         }
@@ -58,13 +64,13 @@ impl Display for Step {
 
 impl SetType {
     fn noun(&self) -> &'static str {
-        if self.data == crate::program::ir::Data::None { "set" } else { "map" }
+        if self.data == crate::program::ir::ValueType::None { "set" } else { "map" }
     }
 
-    fn filled(&self, elements: &[(Bytes, Datum)]) -> Set {
+    fn filled(&self, elements: &[(Bytes, ElementValue)]) -> Set {
         let elements = elements.iter().cloned().collect();
         let SetType { key, data, dynamic, counted } = self.clone();
-        Set { key, data, role: Role::Variable, dynamic, counted, elements }
+        Set { key, data, role: SetRole::Variable, dynamic, counted, elements }
     }
 }
 
@@ -76,7 +82,7 @@ fn declared(name: &Name, kind: &SetType) -> String {
 }
 
 /// `{ a, b }` as the set itself would list them.
-fn listed(name: &Name, kind: &SetType, elements: &[(Bytes, Datum)]) -> String {
+fn listed(name: &Name, kind: &SetType, elements: &[(Bytes, ElementValue)]) -> String {
     let filled = SetType { dynamic: false, ..kind.clone() }.filled(elements);
     let text = SetText(name, &filled).to_string();
     let from = text.find("elements = ").map_or("", |at| &text[at + "elements = ".len()..]);

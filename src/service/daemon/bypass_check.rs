@@ -7,8 +7,8 @@ use super::reader::Teller;
 use crate::guest::link::Link;
 use crate::kernel::apply::Wanted;
 use crate::kernel::links;
-use crate::program::ir::{Data, Family, KeyType, SetType};
-use crate::ruleset::bypass::{BypassCount, Finding, Look, Way};
+use crate::program::ir::{Family, KeyType, SetType, ValueType};
+use crate::ruleset::bypass::{BypassCount, Finding, Flow, Look};
 use crate::ruleset::counters;
 use crate::ruleset::layout::{TRAFFIC_IN, TRAFFIC_OUT};
 use crate::service::config::Config;
@@ -29,7 +29,7 @@ pub(super) fn looks(config: &Config, teller: &Teller, started: Instant) -> mpsc:
 
 /// The sets that count frames, in whichever tables there are by then.
 fn counting() -> Wanted {
-    let kind = SetType { key: vec![KeyType::IfIndex], data: Data::None, dynamic: false, counted: true };
+    let kind = SetType { key: vec![KeyType::IfIndex], data: ValueType::None, dynamic: false, counted: true };
     let of = |family| [TRAFFIC_IN, TRAFFIC_OUT].map(|name| (family, name.into(), kind.clone()));
     Wanted { sets: [Family::Bridge, Family::Netdev].into_iter().flat_map(of).collect(), chains: Vec::new() }
 }
@@ -67,7 +67,7 @@ impl Daemon {
         self.counters.look();
         for Finding { index, way, carried, seen, missed } in self.watch.look(look) {
             let Some(link) = self.state.link_at(index) else { continue };
-            let sends = (way == Way::In) != link.kind.is_reversed();
+            let sends = (way == Flow::Ingress) != link.kind.is_reversed();
             let (interface, direction) = (&link.name, if sends { "from the guest" } else { "to the guest" });
             if missed {
                 warn!(

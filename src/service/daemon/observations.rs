@@ -5,7 +5,7 @@ use super::{Daemon, start};
 use crate::engine::Change;
 use crate::guest::learning;
 use crate::guest::learning::LearnOutcome;
-use crate::guest::lease::Table;
+use crate::guest::lease::GuestLeases;
 use crate::guest::lease::file::{self, Book};
 use crate::guest::observation::Observation;
 use tracing::{error, info};
@@ -72,7 +72,7 @@ impl Daemon {
 
     fn compact_journal(&mut self) {
         let (book, now) = (self.state.book(), self.now());
-        let needed = book.0.values().map(Table::len).sum();
+        let needed = book.0.values().map(GuestLeases::len).sum();
         self.addresses.compact_journal(&book, needed, now);
     }
 

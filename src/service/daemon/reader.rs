@@ -223,6 +223,6 @@ pub(super) fn ipset_sets(name: &str) -> Wanted {
 }
 
 /// What a client hears of a bad name or address.
-pub(super) fn bad_ipset(fault: &ipset::Fault) -> Error {
+pub(super) fn bad_ipset(fault: &ipset::IpsetError) -> Error {
     error(&[Diagnostic::error(diag::Code::INVALID_ARG, fault.to_string())])
 }

@@ -11,7 +11,7 @@ use crate::ruleset::from_kernel::recall;
 use crate::ruleset::ipset;
 use crate::ruleset::layout;
 use crate::ruleset::nft::reply::Refusal;
-use crate::ruleset::plan::{Change, Plan, Step, plan};
+use crate::ruleset::plan::{Plan, Step, TableOperation, plan};
 use std::time::Instant;
 use tracing::{error, warn};
 
@@ -91,7 +91,7 @@ impl Daemon {
     async fn adopt(&mut self) -> Result<(), Failure> {
         let observed = self.observe().await?;
         let tables =
-            observed.families.keys().map(|family| Step { family: *family, change: Change::AddTable });
+            observed.families.keys().map(|family| Step { family: *family, change: TableOperation::AddTable });
         let adoption = Plan { prepare: tables.collect(), ..Plan::default() };
         self.submit(adoption).await.map(drop).map_err(Failure::Refused)
     }

@@ -11,7 +11,7 @@ use crate::program::ir::observed::Observed;
 use crate::ruleset::counters;
 use crate::ruleset::ipset;
 use crate::ruleset::layout;
-use crate::ruleset::plan::Change;
+use crate::ruleset::plan::TableOperation;
 use crate::service::metrics_server;
 use crate::service::rpc::Call;
 use tracing::debug;
@@ -99,7 +99,7 @@ impl Daemon {
     /// Sets that stand for ipsets outlive the programs that refer to them, so they are remembered when they come.
     pub(super) fn know_ipsets(&mut self, plan: &crate::ruleset::plan::Plan) {
         for step in plan.prepare.iter().chain(&plan.switch) {
-            if let Change::AddSet(name, kind) = &step.change
+            if let TableOperation::AddSet(name, kind) = &step.change
                 && layout::is_ipset(name, kind)
             {
                 self.ipsets.insert((step.family, name.clone()));

@@ -227,7 +227,7 @@ pub fn define_all(firewall: Firewall, filters: Vec<Filter>) -> Firewall {
 }
 
 /// Logs which filters are left out.
-pub fn tell_of(faults: &[engine::Fault]) {
+pub fn tell_of(faults: &[engine::FaultyFilter]) {
     for fault in faults {
         error!(filter = fault.filter, reason = %fault.why.message, "filter not loaded; one that is known by its name stays");
     }

@@ -4,7 +4,7 @@
 
 use super::proto::STRING_MAX;
 use super::xdr::{Malformed, Reader};
-use crate::engine::error::{Code, Domain, Error};
+use crate::engine::error::{Domain, Error, ErrorNumber};
 
 /// The most that may be said at once.
 const MOST: usize = 20;
@@ -48,12 +48,12 @@ pub fn check(said: &[(String, i32)]) -> Result<(), Error> {
     said.iter().try_for_each(|(field, kind)| match FIELDS.iter().find(|(known, _)| known == field) {
         None => {
             let detail = format!("parameter '{field}' not supported");
-            Err(Error::new(Code::ArgumentUnsupported, Domain::None, detail))
+            Err(Error::new(ErrorNumber::ArgumentUnsupported, Domain::None, detail))
         }
         Some((_, expected)) if expected != kind => {
             let [is, ought] = [kind, expected].map(|kind| KINDS[(kind - 1) as usize]);
             let detail = format!("invalid type '{is}' for parameter '{field}', expected '{ought}'");
-            Err(Error::new(Code::InvalidArgument, Domain::None, detail))
+            Err(Error::new(ErrorNumber::InvalidArgument, Domain::None, detail))
         }
         Some(_) => Ok(()),
     })

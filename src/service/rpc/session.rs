@@ -11,7 +11,7 @@ use super::identity;
 use super::proto::{self, COMMAND, Header, KEEPALIVE, REMOTE, VERSION, keepalive, kind, remote, status};
 use super::xdr::{Malformed, Reader, Writer};
 use crate::engine::api::{Reply, Request};
-use crate::engine::error::{Code, Domain, Error};
+use crate::engine::error::{Domain, Error, ErrorNumber};
 use std::time::Duration;
 
 /// The state of one connection.
@@ -205,7 +205,7 @@ impl Session {
             }
             // SASL and polkit: a client that could connect is already allowed; nothing else is offered.
             remote::AUTH_SASL_INIT..=remote::AUTH_POLKIT => {
-                return Err(Error::new(Code::AuthFailed, Domain::Rpc, "authentication failed"));
+                return Err(Error::new(ErrorNumber::AuthFailed, Domain::Rpc, "authentication failed"));
             }
             _ => return self.opened_call(procedure, from),
         }
@@ -308,7 +308,7 @@ fn check_uri(uri: &str) -> Result<(), Error> {
         }
         _ => {
             let shown = if uri.is_empty() { "<null>" } else { uri };
-            Err(Error::new(Code::NoConnect, Domain::None, shown))
+            Err(Error::new(ErrorNumber::NoConnect, Domain::None, shown))
         }
     }
 }
@@ -322,5 +322,5 @@ fn undecodable(_: Malformed) -> Error {
 }
 
 fn not_open(detail: &str) -> Error {
-    Error::new(Code::InternalError, Domain::Rpc, detail)
+    Error::new(ErrorNumber::InternalError, Domain::Rpc, detail)
 }

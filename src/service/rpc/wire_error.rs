@@ -1,7 +1,7 @@
 //! An error ⇄ its bytes in libvirt's layout (`virNetMessageError`).
 
 use super::xdr::{Malformed, Reader, Writer};
-use crate::engine::error::{Code, Domain, Error};
+use crate::engine::error::{Domain, Error, ErrorNumber};
 
 /// All errors of this daemon are of libvirt's level "error" (1 would be a warning).
 const LEVEL: i32 = 2;
@@ -22,7 +22,7 @@ pub fn write(error: &Error, to: &mut Writer) {
 /// Reads what [`write`] wrote. Codes and domains unknown here become internal errors of no domain.
 pub fn read(from: &mut Reader) -> Result<Error, Malformed> {
     let text = |from: &mut Reader| from.string(super::proto::STRING_MAX).map(str::to_owned);
-    let code = Code::from_number(from.i32()?).unwrap_or(Code::InternalError);
+    let code = ErrorNumber::from_number(from.i32()?).unwrap_or(ErrorNumber::InternalError);
     let domain = Domain::from_number(from.i32()?).unwrap_or(Domain::None);
     let message = from.option(text)?.unwrap_or_default();
     from.i32()?;

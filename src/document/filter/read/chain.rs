@@ -4,7 +4,7 @@
 use super::layer;
 use crate::document::diag::Diagnostic;
 use crate::document::filter::schema::Layer;
-use crate::document::filter::{Entry, Match, Rule, Value};
+use crate::document::filter::{AttributeTest, Entry, FilterRule, Value};
 use crate::document::xml::Element;
 
 /// The frames that a chain gets.
@@ -65,12 +65,12 @@ pub(super) fn strays(root: Element<'_>, chain: &str, entries: &[Entry]) -> Vec<D
     unreached.into_iter().chain(never.map(|rule| in_vain(root, chain, frames, rule))).collect()
 }
 
-fn is_about_other_packets(rule: &Rule, frames: &Frames) -> bool {
+fn is_about_other_packets(rule: &FilterRule, frames: &Frames) -> bool {
     layer(rule).is_some_and(|layer| layer != Layer::Ethernet && Some(layer) != frames.packets)
 }
 
 /// Whether a rule of the Ethernet layer asks for frames that its chain does not get.
-fn never_matches(rule: &Rule, frames: &Frames) -> bool {
+fn never_matches(rule: &FilterRule, frames: &Frames) -> bool {
     let Some(protocol) = rule.protocol.filter(|protocol| protocol.layer == Layer::Ethernet) else {
         return false;
     };
@@ -80,7 +80,7 @@ fn never_matches(rule: &Rule, frames: &Frames) -> bool {
     }
 }
 
-fn is_of_another_type(asked: &Match, frames: &Frames) -> bool {
+fn is_of_another_type(asked: &AttributeTest, frames: &Frames) -> bool {
     match (&asked.value, frames.ether_type) {
         (Value::Number { value, .. }, Some(own)) if asked.attribute.name == "protocolid" => {
             (*value == own) == asked.negated
@@ -89,7 +89,7 @@ fn is_of_another_type(asked: &Match, frames: &Frames) -> bool {
     }
 }
 
-fn in_no_chain(root: Element<'_>, chain: &str, frames: &Frames, rule: &Rule) -> Diagnostic {
+fn in_no_chain(root: Element<'_>, chain: &str, frames: &Frames, rule: &FilterRule) -> Diagnostic {
     let name = rule.protocol.map_or("", |protocol| protocol.name);
     let family = if layer(rule) == Some(Layer::Ipv6) { "IPv6" } else { "IPv4" };
     let message =
@@ -104,7 +104,7 @@ fn in_no_chain(root: Element<'_>, chain: &str, frames: &Frames, rule: &Rule) -> 
     }
 }
 
-fn in_vain(root: Element<'_>, chain: &str, frames: &Frames, rule: &Rule) -> Diagnostic {
+fn in_vain(root: Element<'_>, chain: &str, frames: &Frames, rule: &FilterRule) -> Diagnostic {
     let name = rule.protocol.map_or("", |protocol| protocol.name);
     let own = FRAMES.iter().find(|frames| frames.element == name);
     let other = own.map_or("root", |frames| frames.chain);

@@ -1,4 +1,4 @@
-//! `<rule>` to [`Rule`]: its own attributes, and those of its protocol element by the table.
+//! `<rule>` to [`FilterRule`]: its own attributes, and those of its protocol element by the table.
 //!
 //! Several elements of one protocol are one, and a mask or the end of a range has the sign of what it
 //! belongs to. A destination port keeps its own sign, which libvirt loses.
@@ -6,8 +6,8 @@
 use super::unknown::{unknown_element_labelled, unread_text};
 use super::{PRIORITIES, missing, unknown_attributes, unknown_element};
 use crate::document::diag::{Code, Diagnostic, Faults, Severity, similar};
-use crate::document::filter::schema::{Attribute, Kind, PROTOCOLS, Protocol, Role};
-use crate::document::filter::{ACTIONS, DIRECTIONS, Match, Rule, Value, value};
+use crate::document::filter::schema::{Attribute, AttributeRole, PROTOCOLS, Protocol, ValueKind};
+use crate::document::filter::{ACTIONS, AttributeTest, DIRECTIONS, FilterRule, Value, value};
 use crate::document::strtoul;
 use crate::document::vars::Access;
 use crate::document::xml::{self, Element};
@@ -19,7 +19,7 @@ const DEFAULT_PRIORITY: i32 = 500;
 const WITH_PORTS: &[u32] = &[6, 17, 33, 132];
 
 /// Reads a rule; none where it is refused.
-pub(super) fn read_rule(element: Element<'_>, faults: &mut Faults) -> Option<Rule> {
+pub(super) fn read_rule(element: Element<'_>, faults: &mut Faults) -> Option<FilterRule> {
     let known = ["action", "direction", "priority", "statematch"];
     unknown_attributes(element, &known, Severity::Unenforced, faults);
     unread_text(element, faults);
@@ -29,7 +29,7 @@ pub(super) fn read_rule(element: Element<'_>, faults: &mut Faults) -> Option<Rul
     let statematch = read_statematch(element, faults);
     let protocol = element.children().find_map(|child| Protocol::named(child.name()));
     let matches = read_protocol(element, protocol, faults);
-    Some(Rule {
+    Some(FilterRule {
         action: action?,
         direction: direction?,
         priority: priority?,
@@ -100,9 +100,13 @@ fn read_statematch(element: Element<'_>, faults: &mut Faults) -> bool {
 }
 
 /// The attributes of all elements of the rule's protocol, merged.
-fn read_protocol(rule: Element<'_>, protocol: Option<&'static Protocol>, faults: &mut Faults) -> Vec<Match> {
+fn read_protocol(
+    rule: Element<'_>,
+    protocol: Option<&'static Protocol>,
+    faults: &mut Faults,
+) -> Vec<AttributeTest> {
     let table: Vec<&'static Attribute> = protocol.iter().flat_map(|protocol| protocol.attributes()).collect();
-    let mut found: Vec<Option<Match>> = vec![None; table.len()];
+    let mut found: Vec<Option<AttributeTest>> = vec![None; table.len()];
     for child in rule.children() {
         match protocol {
             Some(protocol) if protocol.name == child.name() => {
@@ -111,7 +115,7 @@ fn read_protocol(rule: Element<'_>, protocol: Option<&'static Protocol>, faults:
             _ => overlooked(child, protocol, faults),
         }
     }
-    let mut matches: Vec<Match> = found.into_iter().flatten().collect();
+    let mut matches: Vec<AttributeTest> = found.into_iter().flatten().collect();
     if let Some(protocol) = protocol {
         check_ports(rule, protocol, &matches, faults);
         check_state(rule, &matches, faults);
@@ -145,7 +149,7 @@ fn overlooked(child: Element<'_>, protocol: Option<&Protocol>, faults: &mut Faul
 fn read_element(
     element: Element<'_>,
     table: &[&'static Attribute],
-    found: &mut [Option<Match>],
+    found: &mut [Option<AttributeTest>],
     faults: &mut Faults,
 ) {
     let negated = read_sign(element, faults);
@@ -161,7 +165,7 @@ fn read_element(
         match value::parse(row.kind, entered.value) {
             Some(value) => {
                 faults.extend(doubts(element, row.kind, entered));
-                let found = Match { attribute: row, negated, value, span: entered.span };
+                let found = AttributeTest { attribute: row, negated, value, span: entered.span };
                 faults.extend(slot.as_ref().and_then(|earlier| overridden(element, earlier, &found)));
                 *slot = Some(found);
             }
@@ -173,12 +177,12 @@ fn read_element(
 }
 
 /// An attribute that a later element of the rule has as well, with another meaning: only the later one counts.
-fn overridden(element: Element<'_>, earlier: &Match, later: &Match) -> Option<Diagnostic> {
+fn overridden(element: Element<'_>, earlier: &AttributeTest, later: &AttributeTest) -> Option<Diagnostic> {
     if (&earlier.value, earlier.negated) == (&later.value, later.negated) {
         return None;
     }
     let (attribute, name) = (earlier.attribute, element.name());
-    let value = |found: &Match| value::print(attribute.kind, &found.value);
+    let value = |found: &AttributeTest| value::print(attribute.kind, &found.value);
     let message = format!(
         "{}='{}' is ignored, another <{name}> of the rule says '{}'",
         attribute.name,
@@ -202,38 +206,38 @@ fn read_sign(element: Element<'_>, faults: &mut Faults) -> bool {
     entered.value == "no"
 }
 
-fn illegal(element: Element<'_>, row: &Attribute, entered: xml::Attribute<'_>) -> Diagnostic {
+fn illegal(element: Element<'_>, row: &Attribute, entered: xml::XmlAttribute<'_>) -> Diagnostic {
     let message = format!("{} has illegal value {}", row.name, entered.value);
     let label = match entered.value.starts_with('$') {
         true => "expected a variable such as $NAME, $NAME[2] or $NAME[@1]".to_owned(),
         false => format!("expected {}, or a variable", value::expected(row.kind)),
     };
     let diagnostic = Diagnostic::error(Code::INTERNAL, message).at(element.place(entered.span), label);
-    match entered.value.contains('/') && matches!(row.kind, Kind::Ipv4 | Kind::Ipv6) {
+    match entered.value.contains('/') && matches!(row.kind, ValueKind::Ipv4 | ValueKind::Ipv6) {
         true => diagnostic.help(format!("the mask of {} is an attribute of its own", row.name)),
         false => diagnostic,
     }
 }
 
 /// What libvirt takes, but hardly as the writer meant it.
-fn doubts(element: Element<'_>, kind: Kind, entered: xml::Attribute<'_>) -> Option<Diagnostic> {
+fn doubts(element: Element<'_>, kind: ValueKind, entered: xml::XmlAttribute<'_>) -> Option<Diagnostic> {
     let text = entered.value;
     if text.starts_with('$') {
         Access::parse(text).filter(|(_, rest)| !rest.is_empty())?;
         let fault = Diagnostic::unenforced("what follows the variable is ignored");
         return Some(fault.at(element.place(entered.span), "nothing may follow the bracket"));
     }
-    if kind == Kind::States && value::asks_for_less(text) {
+    if kind == ValueKind::States && value::asks_for_less(text) {
         let fault = Diagnostic::unenforced(format!("state='{text}' asks for no state"));
         let fault =
             fault.at(element.place(entered.span), "the rule takes frames of connections in any state");
         return Some(fault.help("name the states, or leave the attribute out"));
     }
     let (message, label) = match kind {
-        Kind::Bool if !value::is_true(text) && !matches!(text, "false" | "0" | "no") => {
+        ValueKind::Bool if !value::is_true(text) && !matches!(text, "false" | "0" | "no") => {
             (format!("'{text}' is taken for false"), format!("expected {}", value::expected(kind)))
         }
-        Kind::Comment if text.len() > value::COMMENT_BYTES => {
+        ValueKind::Comment if text.len() > value::COMMENT_BYTES => {
             ("the comment is cut off".to_owned(), format!("expected {}", value::expected(kind)))
         }
         _ => return None,
@@ -242,7 +246,7 @@ fn doubts(element: Element<'_>, kind: Kind, entered: xml::Attribute<'_>) -> Opti
 }
 
 /// Rules of the Ethernet layer look at ports only where they say what the ports are of.
-fn check_ports(rule: Element<'_>, protocol: &Protocol, matches: &[Match], faults: &mut Faults) {
+fn check_ports(rule: Element<'_>, protocol: &Protocol, matches: &[AttributeTest], faults: &mut Faults) {
     let title = match protocol.name {
         "ip" => "IP",
         "ipv6" => "IPv6",
@@ -251,7 +255,7 @@ fn check_ports(rule: Element<'_>, protocol: &Protocol, matches: &[Match], faults
     let Some(port) = matches.iter().find(|found| is_port(found.attribute)) else {
         return;
     };
-    let named = |found: &&Match| matches!(found.attribute.role, Role::UpperProtocol);
+    let named = |found: &&AttributeTest| matches!(found.attribute.role, AttributeRole::UpperProtocol);
     let allowed = matches.iter().find(named).is_some_and(
         |found| matches!(found.value, Value::Number { value, .. } if WITH_PORTS.contains(&value)),
     );
@@ -269,9 +273,9 @@ fn check_ports(rule: Element<'_>, protocol: &Protocol, matches: &[Match], faults
 }
 
 /// A rule that is not to look at connections does not ask for their state.
-fn check_state(rule: Element<'_>, matches: &[Match], faults: &mut Faults) {
+fn check_state(rule: Element<'_>, matches: &[AttributeTest], faults: &mut Faults) {
     let off = rule.attribute("statematch").is_some_and(|entered| !is_tracked(entered.value));
-    let state = matches.iter().find(|found| found.attribute.role == Role::State).filter(|_| off);
+    let state = matches.iter().find(|found| found.attribute.role == AttributeRole::State).filter(|_| off);
     faults.extend(state.map(|state| {
         Diagnostic::warning("state has no effect with statematch='false'")
             .at(rule.place(state.span), "the rule takes frames of connections in any state")
@@ -289,10 +293,10 @@ fn is_port(attribute: &Attribute) -> bool {
 
 /// A mask or the end of a range has the sign of its base, whatever element it stood in, and is positive
 /// without one.
-fn follow_signs(protocol: &Protocol, matches: &mut [Match]) {
+fn follow_signs(protocol: &Protocol, matches: &mut [AttributeTest]) {
     for index in 0..matches.len() {
         let attribute = matches[index].attribute;
-        let (Role::MaskOf(base) | Role::EndOf(base)) = attribute.role else {
+        let (AttributeRole::MaskOf(base) | AttributeRole::EndOf(base)) = attribute.role else {
             continue;
         };
         if follows(protocol, attribute) {
@@ -306,7 +310,7 @@ fn follow_signs(protocol: &Protocol, matches: &mut [Match]) {
 fn follows(protocol: &Protocol, attribute: &Attribute) -> bool {
     match protocol.name {
         "arp" | "rarp" => false,
-        "ip" | "ipv6" => attribute.kind != Kind::MacMask && !is_port(attribute),
+        "ip" | "ipv6" => attribute.kind != ValueKind::MacMask && !is_port(attribute),
         _ => true,
     }
 }

@@ -7,7 +7,7 @@ use super::{NO_TEXT, declared};
 use encoding_rs::{Encoding, UTF_8, UTF_16BE, UTF_16LE};
 
 /// How the bytes of a document are to be read.
-enum Form {
+enum Charset {
     /// One byte a character: ISO-8859-1.
     Latin1,
     /// ASCII and nothing else.
@@ -22,12 +22,12 @@ pub fn decode(bytes: &[u8]) -> String {
         return with(encoding, bytes);
     }
     match form(bytes) {
-        Form::Latin1 => encoding_rs::mem::decode_latin1(bytes).into_owned(),
-        Form::Ascii => {
+        Charset::Latin1 => encoding_rs::mem::decode_latin1(bytes).into_owned(),
+        Charset::Ascii => {
             bytes.iter().map(|byte| if byte.is_ascii() { char::from(*byte) } else { NO_TEXT }).collect()
         }
-        Form::Other(encoding) => with(encoding, bytes),
-        Form::Unknown => format!("{NO_TEXT}{}", String::from_utf8_lossy(bytes)),
+        Charset::Other(encoding) => with(encoding, bytes),
+        Charset::Unknown => format!("{NO_TEXT}{}", String::from_utf8_lossy(bytes)),
     }
 }
 
@@ -39,21 +39,21 @@ fn with(encoding: &'static Encoding, bytes: &[u8]) -> String {
     }
 }
 
-fn form(bytes: &[u8]) -> Form {
+fn form(bytes: &[u8]) -> Charset {
     match bytes {
-        [b'<', 0, ..] => return Form::Other(UTF_16LE),
-        [0, b'<', ..] => return Form::Other(UTF_16BE),
+        [b'<', 0, ..] => return Charset::Other(UTF_16LE),
+        [0, b'<', ..] => return Charset::Other(UTF_16BE),
         _ => {}
     }
-    let Some(name) = declared(bytes) else { return Form::Other(UTF_8) };
+    let Some(name) = declared(bytes) else { return Charset::Other(UTF_8) };
     match name.to_ascii_uppercase().as_str() {
-        "ISO-8859-1" | "ISO8859-1" | "ISO_8859-1" | "LATIN1" | "ISO-LATIN-1" => Form::Latin1,
-        "ASCII" | "US-ASCII" => Form::Ascii,
+        "ISO-8859-1" | "ISO8859-1" | "ISO_8859-1" | "LATIN1" | "ISO-LATIN-1" => Charset::Latin1,
+        "ASCII" | "US-ASCII" => Charset::Ascii,
         // The bytes that said so were not in UTF-16.
         name => match Encoding::for_label(name.as_bytes()) {
-            Some(encoding) if encoding == UTF_16LE || encoding == UTF_16BE => Form::Unknown,
-            Some(encoding) => Form::Other(encoding),
-            None => Form::Unknown,
+            Some(encoding) if encoding == UTF_16LE || encoding == UTF_16BE => Charset::Unknown,
+            Some(encoding) => Charset::Other(encoding),
+            None => Charset::Unknown,
         },
     }
 }

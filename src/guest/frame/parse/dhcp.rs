@@ -4,7 +4,7 @@
 //! end is no message. Options may go on in the fields `file` and `sname` (option 52).
 
 use crate::document::mac::Mac;
-use crate::guest::frame::dhcp::{Dhcp, Kind};
+use crate::guest::frame::dhcp::{Dhcp, DhcpMessageType};
 use pnet_packet::dhcp::{DhcpHardwareTypes, DhcpOperations, DhcpPacket};
 use std::net::Ipv4Addr;
 
@@ -43,16 +43,16 @@ pub(super) fn read(source: Ipv4Addr, from: u16, to: u16, body: &[u8]) -> Option<
 
 /// The options that count, each at most once.
 #[derive(Default)]
-struct Options {
-    kind: Option<Kind>,
+struct DhcpOptions {
+    kind: Option<DhcpMessageType>,
     requested: Option<Ipv4Addr>,
     server: Option<Ipv4Addr>,
     lease: Option<u32>,
     overload: Option<u8>,
 }
 
-fn options_of(options: &[u8], body: &[u8]) -> Option<Options> {
-    let mut found = Options::default();
+fn options_of(options: &[u8], body: &[u8]) -> Option<DhcpOptions> {
+    let mut found = DhcpOptions::default();
     found.walk(options)?;
     let (name, file) = (&body[44..108], &body[108..FIXED]);
     let fields: &[&[u8]] = match found.overload {
@@ -66,7 +66,7 @@ fn options_of(options: &[u8], body: &[u8]) -> Option<Options> {
     Some(found)
 }
 
-impl Options {
+impl DhcpOptions {
     /// None where the options are malformed. The end may be missing, as some servers have it.
     fn walk(&mut self, mut rest: &[u8]) -> Option<()> {
         const PAD: u8 = 0;
@@ -111,8 +111,8 @@ fn address(value: &[u8]) -> Option<Ipv4Addr> {
     <[u8; 4]>::try_from(value).ok().map(Ipv4Addr::from)
 }
 
-fn kind(number: u8) -> Option<Kind> {
-    use Kind::*;
+fn kind(number: u8) -> Option<DhcpMessageType> {
+    use DhcpMessageType::*;
     let kinds = [Discover, Offer, Request, Decline, Ack, Nak, Release, Inform];
     usize::from(number).checked_sub(1).and_then(|at| kinds.get(at)).copied()
 }

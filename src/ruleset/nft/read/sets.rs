@@ -1,8 +1,8 @@
 //! What the dumps of a table's sets say: named sets and maps with their elements, and what constant ones hold.
 
-use super::{Dump, Request, ask, named, ours, read_counter};
+use super::{Dump, DumpRequest, ask, named, ours, read_counter};
 use crate::program::ir::observed::{ObservedSet, ObservedTable};
-use crate::program::ir::{Bytes, Data, Datum, KeyType, Name, SetType, TABLE};
+use crate::program::ir::{Bytes, ElementValue, KeyType, Name, SetType, TABLE, ValueType};
 use crate::ruleset::layout;
 use crate::ruleset::nft::form::{self, Content};
 use crate::ruleset::nft::object::type_number;
@@ -23,7 +23,7 @@ pub(super) fn list(
     table: &mut ObservedTable,
 ) -> io::Result<BTreeMap<String, Content>> {
     let mut constants = BTreeMap::new();
-    let request = Request::dump(libc::NFT_MSG_GETSET, family, |a| a.text(SET_TABLE, TABLE));
+    let request = DumpRequest::dump(libc::NFT_MSG_GETSET, family, |a| a.text(SET_TABLE, TABLE));
     ask(link, &request, &mut |message| {
         let attributes = body(message);
         let Some(name) = ours(attributes, SET_TABLE).then(|| named(attributes, SET_NAME)).flatten() else {
@@ -54,15 +54,15 @@ fn has_more(set: &[u8]) -> bool {
 
 fn is_of_strange_type(set: &[u8], ty: &SetType) -> bool {
     let data = |kind| attribute(set, kind).and_then(number).unwrap_or(0);
-    ty.key.is_empty() || ty.data == Data::Zone && (data(SET_DATA_TYPE), data(SET_DATA_LEN)) != ZONE
+    ty.key.is_empty() || ty.data == ValueType::Zone && (data(SET_DATA_TYPE), data(SET_DATA_LEN)) != ZONE
 }
 
 fn read_type(set: &[u8], flags: i32) -> SetType {
     let key = attribute(set, SET_KEY_TYPE).and_then(number).and_then(key_types).unwrap_or_default();
     let data = match attribute(set, SET_DATA_TYPE).and_then(number) {
-        _ if flags & libc::NFT_SET_MAP == 0 => Data::None,
-        Some(kind) if kind == libc::NFT_DATA_VERDICT => Data::Verdict,
-        _ => Data::Zone,
+        _ if flags & libc::NFT_SET_MAP == 0 => ValueType::None,
+        Some(kind) if kind == libc::NFT_DATA_VERDICT => ValueType::Verdict,
+        _ => ValueType::Zone,
     };
     let counted = attribute(set, SET_EXPRESSION).is_some();
     SetType { key, data, dynamic: flags & libc::NFT_SET_EVAL != 0, counted }
@@ -91,7 +91,7 @@ pub(super) fn read_constants(
         elements_of(link, family, name, &mut |element| {
             let datum = attribute(element, ELEM_DATA).map(form::datum).unwrap_or_default();
             match key_of(element) {
-                Some(key) if !is_strange(element, Data::Verdict, Counted::No) => {
+                Some(key) if !is_strange(element, ValueType::Verdict, Counted::No) => {
                     content.elements.insert(key, datum);
                 }
                 _ => content.strange = true,
@@ -146,7 +146,7 @@ fn read_elements(link: &mut dyn Dump, family: u8, name: &Name, set: &mut Observe
 
 /// Asks for the elements of a set, and hands each on.
 fn elements_of(link: &mut dyn Dump, family: u8, set: &str, each: &mut dyn FnMut(&[u8])) -> io::Result<()> {
-    let request = Request::dump(libc::NFT_MSG_GETSETELEM, family, |a| {
+    let request = DumpRequest::dump(libc::NFT_MSG_GETSETELEM, family, |a| {
         a.text(LIST_TABLE, TABLE);
         a.text(LIST_SET, set);
     });
@@ -165,10 +165,10 @@ enum Counted {
 
 /// Whether an element is made in a way in which we make none: for all other keys or a range of them, with a time, or with
 /// an expression that decides whether it is found.
-fn is_strange(element: &[u8], data: Data, counted: Counted) -> bool {
+fn is_strange(element: &[u8], data: ValueType, counted: Counted) -> bool {
     attributes(element).any(|(kind, value)| match kind {
         ELEM_KEY | ELEM_USERDATA | ELEM_PAD => false,
-        ELEM_DATA => data == Data::None,
+        ELEM_DATA => data == ValueType::None,
         ELEM_FLAGS => value.iter().any(|byte| *byte != 0),
         ELEM_EXPRESSION => counted == Counted::No || read_counter(value).is_none(),
         _ => true,
@@ -179,21 +179,21 @@ fn key_of(element: &[u8]) -> Option<Bytes> {
     attribute(attribute(element, ELEM_KEY)?, DATA_VALUE).map(Bytes::from)
 }
 
-fn read_element(element: &[u8], data: Data) -> Option<(Bytes, Datum)> {
+fn read_element(element: &[u8], data: ValueType) -> Option<(Bytes, ElementValue)> {
     let value = || attribute(element, ELEM_DATA);
     let datum = match data {
-        Data::None => Datum::None,
-        Data::Verdict => {
+        ValueType::None => ElementValue::None,
+        ValueType::Verdict => {
             let verdict = attribute(value()?, DATA_VERDICT)?;
             let code = attribute(verdict, VERDICT_CODE).and_then(number)?.cast_signed();
             if code != libc::NFT_JUMP {
                 return None;
             }
-            Datum::Jump(named(verdict, VERDICT_CHAIN)?)
+            ElementValue::Jump(named(verdict, VERDICT_CHAIN)?)
         }
-        Data::Zone => {
-            Datum::Zone(u16::from_ne_bytes(attribute(value()?, DATA_VALUE)?.get(..2)?.try_into().ok()?))
-        }
+        ValueType::Zone => ElementValue::Zone(u16::from_ne_bytes(
+            attribute(value()?, DATA_VALUE)?.get(..2)?.try_into().ok()?,
+        )),
     };
     Some((key_of(element)?, datum))
 }
