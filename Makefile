@@ -17,7 +17,7 @@ DEBIAN ?= 12
 N    ?= 1000000
 SEED ?= 1
 
-.PHONY: demo test fuzz-verdicts lint fresh bench vm-test guest-test doc book install uninstall deb package-test qemu-test clean
+.PHONY: demo test fuzz-verdicts lint fresh install-test bench vm-test guest-test doc book install uninstall deb package-test qemu-test clean
 
 demo:
 	scripts/setup
@@ -38,6 +38,11 @@ fuzz-verdicts:
 fresh:
 	scripts/setup --fresh
 	scripts/fresh $(DEBIAN)
+
+# What README says of installing, on a fresh Debian machine that boots with systemd: make install-test DEBIAN="--book 12 13"
+install-test:
+	scripts/setup --fresh
+	scripts/install-test $(DEBIAN)
 
 lint:
 	scripts/setup

@@ -18,6 +18,17 @@ fn install(root: &Path, prefix: &str) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// Every folder below a directory.
+fn folders(root: &Path) -> BTreeSet<PathBuf> {
+    let (mut found, mut open) = (BTreeSet::new(), vec![root.to_owned()]);
+    while let Some(directory) = open.pop() {
+        let entries = fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path());
+        open.extend(entries.filter(|path| path.is_dir()));
+        found.insert(directory.strip_prefix(root).unwrap().to_owned());
+    }
+    found
+}
+
 /// Takes all of it away again; what is said of the rest.
 fn uninstall(root: &Path, prefix: &str) -> String {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/uninstall");
@@ -114,6 +125,10 @@ fn edited_files_survive_install_and_uninstall() {
         fs::write(&path, "mine").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(*mode)).unwrap();
     }
+    for common in ["usr/bin", "usr/sbin", "usr/lib"] {
+        fs::create_dir(root.path().join(common)).unwrap();
+    }
+    let before = folders(root.path());
     install(root.path(), "/usr");
     install(root.path(), "/usr");
     for (file, _) in &own {
@@ -121,6 +136,7 @@ fn edited_files_survive_install_and_uninstall() {
     }
     let said = uninstall(root.path(), "/usr");
     assert_eq!(tree(root.path()), own);
+    assert_eq!(folders(root.path()), before);
     for place in ["/etc/libvirt/nwfilter", "/etc/nwfilter", "/var/lib/nwfilter", "rules in force"] {
         assert!(said.contains(place), "{said}");
     }
