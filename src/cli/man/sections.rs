@@ -175,6 +175,14 @@ pub(super) fn of(page: &str) -> String {
     roff.render()
 }
 
+/// How a command is called, from clap's usage.
+pub(super) fn synopsis(usage: &str) -> String {
+    let mut roff = Roff::new();
+    let calls = usage.strip_prefix("Usage: ").unwrap_or(usage);
+    roff.control("SH", ["SYNOPSIS"]).text([roman(calls)]);
+    roff.to_roff()
+}
+
 /// A section of terms.
 fn items(roff: &mut Roff, title: &str, items: &[Item]) {
     if !items.is_empty() {
