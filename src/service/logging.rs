@@ -1,11 +1,12 @@
 //! Where the program's words go: journald when it listens to our standard error, standard error otherwise.
 //!
 //! Records of libraries that use the `log` crate are taken along. Fields go to the journal as fields
-//! (`NWFILTER_GUEST=`), each with its length, so that no value can pass for another; on standard error every record is
+//! (`NWFILTER_GUEST=`), each with its length, so that no value can pass for another, and in the text for who reads only that; on standard error every record is
 //! one line, with what strangers say escaped. The level can be changed while the program runs.
 
 mod line;
 mod quota;
+mod whole;
 
 pub use quota::Quota;
 
@@ -18,6 +19,7 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::Registry;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{fmt, reload};
+use whole::Whole;
 
 /// Changes the level of a log that was started.
 #[derive(Clone, Debug)]
@@ -63,7 +65,7 @@ type Output = Box<
 fn journal() -> Option<Output> {
     let layer = tracing_journald::layer().ok()?;
     let layer = layer.with_field_prefix(Some("NWFILTER".into())).with_syslog_identifier("nwfilterd".into());
-    Some(Box::new(layer))
+    Some(Box::new(Whole(layer)))
 }
 
 /// Lines without a time, which the collector adds, unless they go to a terminal.
