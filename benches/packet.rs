@@ -51,7 +51,7 @@ fn main() {
         bind(network, 1, usize::MAX, &Attachment::Bridge(None));
         trace(network);
     });
-    bench_routed("nobody bound", |_| None);
+    bench_routed("nothing bound", |_| None);
     bench_routed("1000 others bound", |_| Some((0..1000).map(|n| guest(n, "clean-traffic")).collect()));
     bench_routed("asked for its connection", |link| Some(vec![routed(link)]));
 }

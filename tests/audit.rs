@@ -42,14 +42,14 @@ fn the_standard_filters_keep_what_they_promise() {
     }
     assert_eq!(audit(&|name| library.get(name), "clean-traffic").unwrap(), []);
     // A guest may use UDP from any link-local address, so that it can ask for its own.
-    let told = witnesses(&|name| library.get(name), "no-ipv6-spoofing").unwrap();
-    let told = told.iter().find(|witness| witness.disguise == Ipv6).unwrap();
-    assert!(nwfilter::report::explain::summary::of(&told.frame).contains("IPv6 fe80::2 > fe80::9, UDP"));
+    let reported = witnesses(&|name| library.get(name), "no-ipv6-spoofing").unwrap();
+    let reported = reported.iter().find(|witness| witness.disguise == Ipv6).unwrap();
+    assert!(nwfilter::report::explain::summary::of(&reported.frame).contains("IPv6 fe80::2 > fe80::9, UDP"));
     // Through its gateway a guest may say anything in IPv6 and in a VLAN: so libvirt's filter has it, and the audit tells.
-    let told = audit(&|name| library.get(name), "clean-traffic-gateway").unwrap();
-    let told: Vec<&str> = told.iter().map(|found| found.message.as_str()).collect();
+    let reported = audit(&|name| library.get(name), "clean-traffic-gateway").unwrap();
+    let reported: Vec<&str> = reported.iter().map(|found| found.message.as_str()).collect();
     assert_eq!(
-        told,
+        reported,
         [
             "filter 'clean-traffic-gateway' lets the guest send with a foreign source address in IPv6, and in a VLAN with a \
           foreign sender MAC address in ARP, sender IP address in ARP, source address in IPv4"
@@ -59,14 +59,14 @@ fn the_standard_filters_keep_what_they_promise() {
 
 #[test]
 fn a_hole_is_shown_with_a_frame_that_goes_through_it() {
-    let told = messages(
+    let reported = messages(
         "<filter name='f'><filterref filter='no-mac-spoofing'/><rule action='accept' direction='out' priority='-900'><udp dstportstart='53'/></rule>\
          <rule action='accept' direction='out' priority='-900'><arp opcode='2'/></rule><filterref filter='clean-traffic'/></filter>",
     );
-    let [told] = &told[..] else { panic!("{told:#?}") };
+    let [reported] = &reported[..] else { panic!("{reported:#?}") };
     let holes = "source MAC address, sender MAC address in ARP, sender IP address in ARP";
-    assert!(told.contains(&format!("lets the guest send with a foreign {holes}")), "{told}");
-    assert!(told.contains("ARP 192.0.2.") && told.contains("is-at"), "{told}");
+    assert!(reported.contains(&format!("lets the guest send with a foreign {holes}")), "{reported}");
+    assert!(reported.contains("ARP 192.0.2.") && reported.contains("is-at"), "{reported}");
 }
 
 #[test]
@@ -77,20 +77,21 @@ fn a_filter_that_restricts_nothing_lets_everything_pass() {
 
 #[test]
 fn rules_that_no_frame_reaches_are_reported() {
-    let told = messages(
+    let reported = messages(
         "<filter name='f'>\n<rule action='drop' direction='inout' priority='1'/>\n<rule action='accept' direction='out' priority='2'><mac protocolid='arp'/></rule>\n</filter>",
     );
-    assert_eq!(told, ["f.xml:3:1: no frame reaches this rule of filter 'f' "]);
+    assert_eq!(reported, ["f.xml:3:1: no frame reaches this rule of filter 'f' "]);
 }
 
 #[test]
 fn a_rule_that_an_earlier_one_covers_is_reported() {
     let check = |rules: &str, hidden: &[u32]| {
-        let told = messages(&format!("<filter name='f'>\n{rules}\n</filter>"));
-        let told: Vec<&String> = told.iter().filter(|told| told.contains("no frame ")).collect();
-        assert_eq!(told.len(), hidden.len(), "{rules}: {told:#?}");
-        for (told, line) in told.iter().zip(hidden) {
-            assert!(told.starts_with(&format!("f.xml:{line}:1: no frame ")), "{rules}: {told}");
+        let reported = messages(&format!("<filter name='f'>\n{rules}\n</filter>"));
+        let reported: Vec<&String> =
+            reported.iter().filter(|reported| reported.contains("no frame ")).collect();
+        assert_eq!(reported.len(), hidden.len(), "{rules}: {reported:#?}");
+        for (reported, line) in reported.iter().zip(hidden) {
+            assert!(reported.starts_with(&format!("f.xml:{line}:1: no frame ")), "{rules}: {reported}");
         }
     };
     let rule = |what: &str, protocol: &str| format!("<rule {what}>{protocol}</rule>\n");
@@ -126,7 +127,7 @@ fn a_rule_that_an_earlier_one_covers_is_reported() {
     check(&two(["action='drop' direction='out'", ""], [accept, "<mac dstmacaddr='$A'/>"]), &[3]);
     // The type may be the chain's own.
     check(&rule(drop, "<mac protocolid='$TYPE'/>"), &[]);
-    // Nobody knows yet whether two variables are the same.
+    // It is not known yet whether two variables are the same.
     check(&two([drop, "<udp dstportstart='$A'/>"], [accept, "<udp dstportstart='$B'/>"]), &[]);
     check(
         &two(
@@ -147,12 +148,13 @@ fn a_rule_that_an_earlier_one_covers_is_reported() {
 #[test]
 fn a_difference_from_libvirt_is_reported() {
     let check = |attributes: &str, rule: &str, difference: Option<(&str, u8)>| {
-        let told = messages(&format!("<filter name='f' {attributes}>{rule}</filter>"));
-        let told: Vec<&String> = told.iter().filter(|told| told.contains("libvirt")).collect();
-        assert_eq!(told.len(), usize::from(difference.is_some()), "{rule}: {told:#?}");
+        let reported = messages(&format!("<filter name='f' {attributes}>{rule}</filter>"));
+        let reported: Vec<&String> =
+            reported.iter().filter(|reported| reported.contains("libvirt")).collect();
+        assert_eq!(reported.len(), usize::from(difference.is_some()), "{rule}: {reported:#?}");
         let Some((difference, departure)) = difference else { return };
         let cited = format!("(PROMISES.md, departure {departure})");
-        assert!(told[0].contains(difference) && told[0].ends_with(&cited), "{rule}: {told:#?}");
+        assert!(reported[0].contains(difference) && reported[0].ends_with(&cited), "{rule}: {reported:#?}");
     };
     let rule = |attributes: &str, protocol: &str| format!("<rule {attributes}>{protocol}</rule>");
     let out = |protocol: &str| rule("action='accept' direction='out'", protocol);
@@ -199,7 +201,7 @@ fn a_difference_from_libvirt_is_reported() {
 
 #[test]
 fn a_chains_open_end_is_reported_where_later_rules_wait() {
-    let told = |name: &str, text: &str| {
+    let reported = |name: &str, text: &str| {
         let mut library = Library::standard();
         let (filter, _) = read(&Source::new("f.xml", text)).unwrap();
         library.filters.insert("f".into(), Arc::new(filter));
@@ -213,9 +215,9 @@ fn a_chains_open_end_is_reported_where_later_rules_wait() {
     let text = "<filter name='f'><filterref filter='no-ip-multicast'/><filterref filter='no-other-l2-traffic'/></filter>";
     let help = "what none of its rules takes goes on in the root chain; libvirt's ebtables driver accepts it there \
                 (PROMISES.md, departure 1)";
-    assert_eq!(told("f", text), [format!("chain 'ipv4' of filter 'f' has an open end: {help}")]);
-    assert_eq!(told("f", "<filter name='f'><filterref filter='no-ip-multicast'/></filter>"), [""; 0]);
-    assert_eq!(told("clean-traffic", "<filter name='f'/>"), [""; 0]);
+    assert_eq!(reported("f", text), [format!("chain 'ipv4' of filter 'f' has an open end: {help}")]);
+    assert_eq!(reported("f", "<filter name='f'><filterref filter='no-ip-multicast'/></filter>"), [""; 0]);
+    assert_eq!(reported("clean-traffic", "<filter name='f'/>"), [""; 0]);
 }
 
 #[test]

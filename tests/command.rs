@@ -87,7 +87,7 @@ fn outcome(command: &mut Command) -> Run {
 }
 
 impl Run {
-    /// It did what it was told, and had nothing to complain of but of a kernel before Linux 6.6.
+    /// It did what was asked, and complained at most of a kernel before Linux 6.6.
     fn done(self) -> String {
         assert_eq!((self.code, self.complaints()), (Some(0), vec![]), "{}", self.out);
         self.out
@@ -223,7 +223,7 @@ fn connections_of_a_bridges_port_are_tracked_there_alone() {
         };
         asks("apply");
         let answer = || udp(ip(PEER_IP, GUEST_IP), 2000, 1000).inbound();
-        assert!(!network.passes(Way::ToGuest, answer()), "nobody has asked");
+        assert!(!network.passes(Way::ToGuest, answer()), "no connection was opened");
         assert!(network.passes(Way::FromGuest, udp(ip(GUEST_IP, PEER_IP), 1000, 2000)));
         assert!(network.passes(Way::ToGuest, answer()));
         assert!(!network.passes(Way::ToGuest, udp(ip(PEER_IP, GUEST_IP), 2001, 1000).inbound()));
@@ -234,7 +234,7 @@ fn connections_of_a_bridges_port_are_tracked_there_alone() {
         assert_eq!(seen(), [true; 3], "its bridge is seen by conntrack, and has a zone and an address");
         assert!(!rules_in_force().contains("br1"));
         assert_eq!(asks("plan"), "", "it is in force");
-        // Whether the other port asks for connections can not be known: conntrack goes on to see its bridge.
+        // Whether the other port asks for connections cannot be known: conntrack goes on to see its bridge.
         let peer = ["apply", "--dev", "peer0", "--mac", "52:54:00:00:00:02", "--filter", "allow-arp"];
         desk.with_filters(&peer).done();
         assert_eq!(seen(), [true; 3]);
@@ -255,7 +255,7 @@ fn a_guest_at_a_bridge_hears_that_it_was_rejected() {
     in_fresh_netns(|| {
         let answers = has_at_bridges("rejections", |features| features.bridge_reject.is_yes());
         let network = Network::new();
-        // Where nobody can be answered, it says so.
+        // Where no answer can be sent, it says so.
         let run = desk.with_filters(&["apply", "--dev", "vnet0", "--mac", MAC, "--filter", "rejects"]);
         assert_eq!((run.code, run.complaints().is_empty()), (Some(0), answers), "{run:?}");
         assert!(!network.passes(Way::FromGuest, udp(ip(GUEST_IP, PEER_IP), 1000, 2000)));
@@ -332,7 +332,7 @@ fn what_is_written_and_what_is_in_force_go_together() {
     in_fresh_netns(|| {
         let network = Network::new();
         let status = desk.dir.path().join("nwfilter-binding/vnet0.xml");
-        // A first binding whose status file can not be written is taken back.
+        // A first binding whose status file cannot be written is taken back.
         fs::create_dir_all(&status).unwrap();
         desk.bind("apply", "clean-traffic").fails(3, &["status files"]);
         assert!(!rules_in_force().contains("clean-traffic"));
@@ -607,10 +607,10 @@ fn filters_are_defined_and_undefined_in_their_directory() {
     in_fresh_netns(|| {
         let _network = Network::new();
         desk.bind("apply", "old").done();
-        let told = desk.with_filters(&["define", &new]).done();
+        let reported = desk.with_filters(&["define", &new]).done();
         assert!(
-            told.starts_with("old: redefined, 1 guest uses it (vnet0), with its old rules until"),
-            "{told}"
+            reported.starts_with("old: redefined, 1 guest uses it (vnet0), with its old rules until"),
+            "{reported}"
         );
         let text = fs::read_to_string(desk.file("old")).unwrap();
         assert!(
@@ -717,7 +717,7 @@ fn an_ipset_is_filled_and_emptied_under_the_rules_that_read_it() {
         assert_eq!(rules_in_force(), "");
         desk.run(&["ipset", "flush", "friends"]).done();
         desk.bind("apply", "friends").done();
-        assert!(!passes("10.0.0.2") && !passes6("2001:db8::2"), "an empty set has nobody");
+        assert!(!passes("10.0.0.2") && !passes6("2001:db8::2"), "an empty set has no member");
         desk.run(&["ipset", "add", "friends", "10.0.0.2", "10.0.0.3", "2001:db8::2"]).done();
         assert_eq!(list(), "10.0.0.2\n10.0.0.3\n2001:db8::2\n");
         assert!(passes("10.0.0.2") && passes("10.0.0.3") && !passes("10.0.0.4"));
@@ -945,10 +945,10 @@ fn an_interface_that_carries_no_ethernet_frames_is_refused() {
     in_fresh_netns(|| {
         let _device = tun("vnet0");
         let desk = Desk::new(&[(
-            "shut",
+            "blocked",
             "<filter name='shut'><rule action='drop' direction='inout'><all/></rule></filter>",
         )]);
-        desk.bind("apply", "shut").fails(1, &["vnet0", "no Ethernet frames"]);
+        desk.bind("apply", "blocked").fails(1, &["vnet0", "no Ethernet frames"]);
         assert_eq!(rules_in_force(), "");
     });
 }

@@ -602,10 +602,10 @@ fn a_rejection_is_an_answer_only_where_the_hook_can_give_one() {
             assert_eq!(guest.end("out", &frame, None), Some(out), "{inner}");
             assert_eq!(guest.end("in", &frame, None), Some(End::Drop), "{inner}");
             let resolved = shelf.resolve("f", &Vars::default(), Mode::Slots).unwrap();
-            let told = warnings(&resolved, &options, Use::Whole)
+            let reported = warnings(&resolved, &options, Use::Whole)
                 .iter()
                 .any(|note| note.message.contains("cannot answer"));
-            assert_eq!(told, warned, "{inner}");
+            assert_eq!(reported, warned, "{inner}");
         }
     }
 }
@@ -629,8 +629,8 @@ fn to_the_guest_the_ip_part_reads_no_ethernet_header() {
         let resolved =
             Shelf::new(&[filter(body)]).resolve("f", &vars(&[("MAC", "1:2:3:4:5:6")]), Mode::Slots).unwrap();
         let found = compile_part(&resolved, &ABLE, Part::Ip);
-        let told = found.as_ref().err().map(|faults| faults[0].message.contains(fault));
-        assert_eq!(told, refused.then_some(true), "{body}: {found:?}");
+        let reported = found.as_ref().err().map(|faults| faults[0].message.contains(fault));
+        assert_eq!(reported, refused.then_some(true), "{body}: {found:?}");
         let program = found.unwrap_or_else(|_| Program::blocked());
         let text: Vec<String> = program.chains.keys().flat_map(|chain| text(&program, chain)).collect();
         assert!(!text.iter().any(|rule| rule.contains("ether type")), "{body}: {text:?}");
@@ -756,7 +756,7 @@ fn what_exceeds_a_kernel_key_or_rule_is_folded_or_refused() {
     let full = rule("drop", "in", "<tcp dstportstart='$N' dstportend='65535'/>")
         + &rule("drop", "in", "<tcp/>").repeat(3);
     let found = Shelf::new(&[filter(&full)]).resolve("f", &some, Mode::Fold).expect_err("too many");
-    assert_eq!(found.len(), 3, "each rule beyond the limit is told: {found:?}");
+    assert_eq!(found.len(), 3, "each rule beyond the limit is reported: {found:?}");
     let shelf = Shelf::new(&[filter(&rule("drop", "in", "<stp match='no' root-cost='$N'/>"))]);
     assert!(compile(&shelf.resolve("f", &some, Mode::Fold).unwrap(), &ABLE).is_err());
     let shelf = Shelf::new(&[filter(&rule("drop", "in", "<udp match='no' dstportstart='$N'/>"))]);

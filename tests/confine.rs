@@ -1,4 +1,4 @@
-//! What a confined process can and can not do. Each case runs in a process of its own, on its main thread.
+//! What a confined process can and cannot do. Each case runs in a process of its own, on its main thread.
 
 mod tool;
 
@@ -20,7 +20,7 @@ use tool::InTime;
 
 const DIRECTORY: &str = "NWFILTER_TEST_CHILD";
 
-/// Runs a test of this file alone in a process, told its directory; fails if that process does.
+/// Runs a test of this file alone in a process, which gets its directory; fails if that process does.
 fn in_a_process(test: &str) {
     let directory = tempfile::tempdir().unwrap();
     fs::create_dir(directory.path().join("ours")).unwrap();
@@ -222,7 +222,7 @@ fn child_with_landlock() {
 #[test]
 fn child_without_capabilities() {
     alone(|directory| {
-        // A file of somebody else that only its owner may read: a capability of root opens it.
+        // A file of another user that only its owner may read: a capability of root opens it.
         let foreign = File::create(directory.join("foreign")).unwrap();
         foreign.set_permissions(Permissions::from_mode(0o600)).unwrap();
         std::os::unix::fs::fchown(&foreign, Some(65534), Some(65534)).unwrap();
@@ -245,7 +245,7 @@ fn child_without_capabilities() {
     });
 }
 
-/// The bounding set needs a capability to be changed; that it stays is told of, and keeps no other set.
+/// The bounding set needs a capability to be changed; that it stays is reported, and keeps no other set.
 #[test]
 fn child_that_cannot_change_the_bounding_set() {
     alone(|_| {

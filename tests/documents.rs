@@ -563,8 +563,8 @@ fn what_is_accepted_but_ignored_is_reported() {
         (parameter("name='A-B' value='1'"), Unenforced, "the parameter 'A-B' is ignored", "A-B"),
         (parameter("value='1'"), Unenforced, "a parameter without a name is ignored", "parameter"),
     ] {
-        let (filter, told) = read_text(&document).expect(&document);
-        let [fault] = &told[..] else { panic!("{document}: {told:?}") };
+        let (filter, reported) = read_text(&document).expect(&document);
+        let [fault] = &reported[..] else { panic!("{document}: {reported:?}") };
         assert_eq!(
             (fault.message.as_str(), underlined(fault), fault.severity),
             (message, text, severity),
@@ -579,12 +579,12 @@ fn what_is_accepted_but_ignored_is_reported() {
     assert_eq!(warnings[0].label, "a rule without a protocol matches every frame");
 }
 
-/// Elements of one protocol are one condition: what one says of the other's attribute is told, what they share is not.
+/// Elements of one protocol are one condition: what one says of the other's attribute is reported, what they share is not.
 #[test]
 fn an_element_that_overrides_another_is_reported() {
     let overridden = |elements: &str| {
-        let (_, told) = read_text(&with_rule(elements)).unwrap();
-        told.iter().map(|fault| underlined(fault).to_owned()).collect::<Vec<_>>()
+        let (_, reported) = read_text(&with_rule(elements)).unwrap();
+        reported.iter().map(|fault| underlined(fault).to_owned()).collect::<Vec<_>>()
     };
     let three = "<ip dstipaddr='10.0.0.0' dstipmask='8'/><ip dstipaddr='172.16.0.0' dstipmask='12'/>\
                  <ip dstipaddr='192.168.0.0' dstipmask='16'/>";
@@ -596,45 +596,48 @@ fn an_element_that_overrides_another_is_reported() {
 
 #[test]
 fn a_state_that_no_rule_asks_for_is_reported() {
-    let told = |rule: &str| {
-        let (_, told) = read_text(&format!("<filter name='f'>{rule}</filter>")).unwrap();
-        told.iter().map(|fault| (fault.message.clone(), underlined(fault).to_owned())).collect::<Vec<_>>()
+    let reported = |rule: &str| {
+        let (_, reported) = read_text(&format!("<filter name='f'>{rule}</filter>")).unwrap();
+        reported.iter().map(|fault| (fault.message.clone(), underlined(fault).to_owned())).collect::<Vec<_>>()
     };
     let rule = |attributes: &str, element: &str| {
         format!("<rule action='accept' direction='in' {attributes}>{element}</rule>")
     };
     let dead = ("state has no effect with statematch='false'".to_owned(), "ESTABLISHED".to_owned());
-    assert_eq!(told(&rule("statematch='FALSE'", "<all state='ESTABLISHED'/>")), std::slice::from_ref(&dead));
-    assert_eq!(told(&rule("statematch='0'", "<all state='ESTABLISHED'/>")), [dead]);
-    assert_eq!(told(&rule("", "<all state='ESTABLISHED'/>")), []);
-    assert_eq!(told(&rule("statematch='false'", "<all/>")), []);
+    assert_eq!(
+        reported(&rule("statematch='FALSE'", "<all state='ESTABLISHED'/>")),
+        std::slice::from_ref(&dead)
+    );
+    assert_eq!(reported(&rule("statematch='0'", "<all state='ESTABLISHED'/>")), [dead]);
+    assert_eq!(reported(&rule("", "<all state='ESTABLISHED'/>")), []);
+    assert_eq!(reported(&rule("statematch='false'", "<all/>")), []);
 }
 
 #[test]
 fn a_rule_foreign_to_its_chain_is_reported_once() {
-    let told = |chain: &str, rules: &str| {
-        let (_, told) = read_text(&format!("<filter name='f' chain='{chain}'>{rules}</filter>")).unwrap();
-        told.iter().map(|fault| fault.message.clone()).collect::<Vec<_>>()
+    let reported = |chain: &str, rules: &str| {
+        let (_, reported) = read_text(&format!("<filter name='f' chain='{chain}'>{rules}</filter>")).unwrap();
+        reported.iter().map(|fault| fault.message.clone()).collect::<Vec<_>>()
     };
     let accept = |protocol: &str| format!("<rule action='accept' direction='in'>{protocol}</rule>");
     let stray = "<icmp> is about IPv4, whatever the chain: rules of the IP layer are in no chain";
-    assert_eq!(told("ipv6", &(accept("<icmp/>") + &accept("<tcp/>"))), [stray]);
-    assert_eq!(told("ipv6", &(accept("<icmpv6/>") + &accept("<ipv6/>"))), [""; 0]);
-    assert_eq!(told("ipv4-x", &accept("<tcp/>")), [""; 0]);
+    assert_eq!(reported("ipv6", &(accept("<icmp/>") + &accept("<tcp/>"))), [stray]);
+    assert_eq!(reported("ipv6", &(accept("<icmpv6/>") + &accept("<ipv6/>"))), [""; 0]);
+    assert_eq!(reported("ipv4-x", &accept("<tcp/>")), [""; 0]);
     let stray = "<tcp> is about IPv4, whatever the chain: rules of the IP layer are in no chain";
-    assert_eq!(told("arp", &accept("<tcp/>")), [stray]);
-    assert_eq!(told("mac", &accept("<tcp/>")), [""; 0]);
+    assert_eq!(reported("arp", &accept("<tcp/>")), [stray]);
+    assert_eq!(reported("mac", &accept("<tcp/>")), [""; 0]);
     let bare = "a rule without a protocol takes every frame of its chain, before any rule of the IP layer";
-    assert_eq!(told("root", &(accept("") + &accept("<tcp/>"))), [bare]);
-    assert_eq!(told("root", &(accept("") + &accept("<arp/>"))), [""; 0]);
+    assert_eq!(reported("root", &(accept("") + &accept("<tcp/>"))), [bare]);
+    assert_eq!(reported("root", &(accept("") + &accept("<arp/>"))), [""; 0]);
 }
 
 #[test]
 fn a_rule_without_a_frame_of_its_chain_is_reported_once() {
-    let told = |chain: &str, element: &str| {
+    let reported = |chain: &str, element: &str| {
         let rule = format!("<rule action='drop' direction='out'>{element}</rule>").repeat(2);
-        let (_, told) = read_text(&format!("<filter name='f' chain='{chain}'>{rule}</filter>")).unwrap();
-        told.iter().map(|fault| fault.message.clone()).collect::<Vec<_>>()
+        let (_, reported) = read_text(&format!("<filter name='f' chain='{chain}'>{rule}</filter>")).unwrap();
+        reported.iter().map(|fault| fault.message.clone()).collect::<Vec<_>>()
     };
     for (chain, element, frames) in [
         ("ipv4", "<arp/>", "IPv4"),
@@ -648,7 +651,7 @@ fn a_rule_without_a_frame_of_its_chain_is_reported_once() {
         ("ipv4", "<mac match='no' protocolid='0x0800'/>", "IPv4"),
     ] {
         let message = format!("this rule matches no frame: chain '{chain}' gets {frames} alone");
-        assert_eq!(told(chain, element), [message], "{element}");
+        assert_eq!(reported(chain, element), [message], "{element}");
     }
     for (chain, element) in [
         ("ipv4", "<ip/>"),
@@ -663,7 +666,7 @@ fn a_rule_without_a_frame_of_its_chain_is_reported_once() {
         ("mac", "<arp/>"),
         ("root", "<arp/>"),
     ] {
-        assert_eq!(told(chain, element), [""; 0], "{element} in {chain}");
+        assert_eq!(reported(chain, element), [""; 0], "{element} in {chain}");
     }
 }
 

@@ -1,6 +1,6 @@
 //! Explanations of frames: the attack frames in a file that a person can read, single facts, and how long it takes.
 //!
-//! `UPDATE=1 cargo test --test explain` writes the file anew; read the difference like code.
+//! `UPDATE=1 cargo test --test explain` rewrites the file; read the difference like code.
 
 #[path = "lab/mod.rs"]
 mod lab;
@@ -249,7 +249,7 @@ fn an_explanation_says_when_the_connection_state_decides() {
                 <rule action='drop' direction='inout'><all/></rule>\n</filter>";
     let explainer = of(text, &[]);
     let connection = |state, direction| Tracking::Connection(Connection { state, direction });
-    let told = |way, tracking, bytes: &[u8]| {
+    let reported = |way, tracking, bytes: &[u8]| {
         let explanation = explainer.explain(way, Frame { bytes, tracking, ..Frame::default() });
         let otherwise: Vec<_> =
             explanation.otherwise.iter().map(|other| (other.state, other.verdict)).collect();
@@ -257,12 +257,12 @@ fn an_explanation_says_when_the_connection_state_decides() {
     };
     let ssh = sketched(FrameSpec::Tcp("10.0.0.9:1,10.0.0.1:22".into()));
     let new = connection(state::NEW, CtDirection::Original);
-    let (verdict, word, otherwise, text) = told(Direction::In, new, &ssh);
+    let (verdict, word, otherwise, text) = reported(Direction::In, new, &ssh);
     assert_eq!((verdict, word), ("accept", Some("new")), "{text}");
     assert_eq!(otherwise, [("established, in reply", "drop"), ("related", "drop")]);
     assert!(text.contains("the state of the connection decides; here it is new\n"), "{text}");
     assert!(text.contains("  related: dropped by rule 3 of filter 'f' (f.xml:4:1)\n"), "{text}");
-    let (verdict, word, otherwise, text) = told(Direction::In, Tracking::Unknown, &ssh);
+    let (verdict, word, otherwise, text) = reported(Direction::In, Tracking::Unknown, &ssh);
     assert_eq!((verdict, word), ("drop", None));
     assert_eq!(otherwise[0], ("new", "accept"), "{text}");
     // Where no rule looks at connections, nothing is said of them.

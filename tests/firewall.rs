@@ -68,7 +68,7 @@ const NOT_OWN: &str = "<rule action='drop' direction='out'><mac match='no' srcma
     <rule action='drop' direction='in'><ip match='no' dstipaddr='$IP'/></rule>";
 const STATEFUL: &str = "<rule action='accept' direction='out'><tcp dstportstart='80'/></rule>\
     <rule action='drop' direction='inout'><all/></rule>";
-/// A variable mask can not be a set, so that the program is made for its value.
+/// A variable mask cannot be a set, so that the program is made for its value.
 const OWN_NET: &str = "<rule action='accept' direction='out'><ip srcipaddr='10.0.0.0' srcipmask='$MASK'/></rule>\
     <rule action='drop' direction='out'><ip/></rule>";
 const BY_REFERENCE: &str = "<filterref filter='child'/><rule action='accept' direction='out'><arp/></rule>";
@@ -113,10 +113,10 @@ fn meaning_of(table: &Table, family: Family, at_device: &dyn Fn(&u32) -> bool) -
     let private = bound.iter().filter_map(|index| match layout::dispatch_target(table, *index) {
         Some(DispatchTarget::Private(prefix) | DispatchTarget::Reversed(prefix)) => Some((*index, prefix)),
         Some(DispatchTarget::Shared(_)) => None,
-        // Who is bound elsewhere is known in the host's IP layer, and is shut there or let be.
+        // An interface bound elsewhere is known in the host's IP layer, and is blocked there or left alone.
         None if table.sets.contains_key(layout::AT_PREROUTING) => None,
-        None if lets_by(table, *index) => None,
-        // Who is judged at his own hooks is shut at a bridge, should he come to one.
+        None if is_passed(table, *index) => None,
+        // An interface judged at its own hooks is blocked at a bridge, should it come to one.
         None if family == Family::Bridge && at_device(index) => None,
         None => panic!("{index} is bound and goes nowhere"),
     });
@@ -153,9 +153,9 @@ fn meaning_of(table: &Table, family: Family, at_device: &dyn Fn(&u32) -> bool) -
 }
 
 /// Whether a bridge lets an interface through, since it is judged at its own hooks.
-fn lets_by(table: &Table, index: u32) -> bool {
-    let by = table.sets.get(layout::AT_DEVICE).into_iter().flat_map(|set| set.elements.keys());
-    by.into_iter().any(|key| key.starts_with(&index.to_ne_bytes()))
+fn is_passed(table: &Table, index: u32) -> bool {
+    let at_device = table.sets.get(layout::AT_DEVICE).into_iter().flat_map(|set| set.elements.keys());
+    at_device.into_iter().any(|key| key.starts_with(&index.to_ne_bytes()))
 }
 
 /// The same filters and members, put together at once.
@@ -240,7 +240,7 @@ fn perform(firewall: &Firewall, operation: &Operation) -> Result<Firewall, Refus
 fn assert_sizes(firewall: &Firewall, limit: usize) {
     for (name, group) in firewall.groups() {
         let size = group.members.len();
-        assert!(size > 0, "{name} has nobody");
+        assert!(size > 0, "{name} has no member");
         match group.placed {
             Some(_) => assert!(size > limit / 2, "{name} is shared by {size}, the limit is {limit}"),
             None => assert!(size <= limit, "{name} is folded for {size}, the limit is {limit}"),
@@ -275,14 +275,14 @@ proptest! {
         }
         for all in [0, NEVER] {
             let here = firewall.with_policy(policy(all)).unwrap();
-            let anew = from_nothing(&firewall, all);
-            assert_eq!(meaning(&here), meaning(&anew));
+            let rebuilt = from_nothing(&firewall, all);
+            assert_eq!(meaning(&here), meaning(&rebuilt));
             let sizes = |firewall: &Firewall| -> Vec<usize> {
                 let mut sizes: Vec<usize> = firewall.groups().values().map(|group| group.members.len()).collect();
                 sizes.sort_unstable();
                 sizes
             };
-            assert_eq!(sizes(&here), sizes(&anew));
+            assert_eq!(sizes(&here), sizes(&rebuilt));
         }
         let gone = firewall.members().keys().fold(firewall.clone(), |firewall, index| firewall.unbind(*index));
         assert!(plan(&gone.ruleset(), &Firewall::new(policy(0)).ruleset()).is_empty());
@@ -341,7 +341,7 @@ fn what_is_folded_comes_to_so_many_rules_at_most() {
     assert_eq!(shares(&long), vec![true; limit as usize]);
     let made: usize = table(&long).chains.values().map(|chain| chain.rules.len()).sum();
     assert!(made < 2 * 4096, "{made} rules");
-    // One alone has nobody to share with.
+    // A single guest shares with no other.
     assert_eq!(shares(&(2..=limit).fold(long, |few, index| few.unbind(index))), [false]);
 }
 
@@ -581,7 +581,7 @@ fn a_hook_stays_only_as_long_as_its_name_is_bound() {
         let expected: &[&str] = if last { &["vnet1"] } else { &[] };
         let gone = firewall.unbind(1);
         assert_eq!(hooked(&gone), expected, "its device is gone");
-        assert_eq!(hooked(&gone.unreserve("vnet1")), [""; 0], "nobody waits for it");
+        assert_eq!(hooked(&gone.unreserve("vnet1")), [""; 0], "no binding waits for it");
         assert_eq!(
             hooked(&gone.bind(at(2, "vnet1", true)).unwrap()),
             [""; 0],
@@ -631,7 +631,7 @@ fn names_that_clients_choose_do_not_change_a_sets_purpose() {
     }
     let slots = sets.iter().filter(|(_, set)| set.role == SetRole::Variable);
     assert_eq!(slots.count(), 4, "MAC and three variables that the rules read");
-    // Whoever leaves a filter of such a name is led there no more.
+    // A guest that leaves a filter of such a name is led there no more.
     let moved = bind(&bind(&firewall, 20, "ipset.open"), 1, "members");
     let shared = |firewall: &Firewall| layout::dispatch_target(&table(firewall), 1);
     assert_eq!(shared(&firewall), Some(DispatchTarget::Shared("ipset.2eopen".into())));

@@ -1,6 +1,6 @@
 //! What others put into our tables: none of it is taken for ours, and a plan from what is there leaves only what must be.
 //!
-//! Tables are without owner here, as they are before Linux 6.9 and wherever nobody is there who owns them. Every test has a
+//! Tables are without owner here, as they are before Linux 6.9 and wherever no process owns them. Every test has a
 //! network namespace of its own and needs root.
 
 mod lab;

@@ -12,20 +12,20 @@ use proptest::prelude::*;
 use std::net::IpAddr;
 
 /// In a few words.
-fn told(frame: &[u8]) -> String {
+fn reported(frame: &[u8]) -> String {
     let Some(frame) = read(frame) else { return "nothing".into() };
-    let told = match frame.sighting {
+    let reported = match frame.sighting {
         Sighting::Arp { mac, address } => format!("arp {address} at {mac}"),
         Sighting::Ipv4 { source } => format!("ipv4 {source}"),
-        Sighting::Dhcp(dhcp) => dhcp_told(&dhcp),
+        Sighting::Dhcp(dhcp) => dhcp_reported(&dhcp),
         Sighting::Ipv6 { source } => format!("ipv6 {source}"),
         Sighting::Neighbour { target } => format!("neighbour {target}"),
         Sighting::Dhcp6(dhcp) => format!("dhcp6 {:?} {} for {}", dhcp.kind, dhcp.address, dhcp.valid),
     };
-    format!("{told}{}", if frame.tagged { ", tagged" } else { "" })
+    format!("{reported}{}", if frame.tagged { ", tagged" } else { "" })
 }
 
-fn dhcp_told(dhcp: &Dhcp) -> String {
+fn dhcp_reported(dhcp: &Dhcp) -> String {
     let set = [
         ("ciaddr", Some(dhcp.client_address)),
         ("yiaddr", Some(dhcp.your_address)),
@@ -45,7 +45,7 @@ fn dhcp_told(dhcp: &Dhcp) -> String {
 fn check_section(section: char, expected: Expect) {
     let cases = corpus().into_iter().filter(|case| case.id.starts_with(section));
     let lines: String =
-        cases.map(|case| format!("{} {}: {}\n", case.id, case.what, told(&case.frame))).collect();
+        cases.map(|case| format!("{} {}: {}\n", case.id, case.what, reported(&case.frame))).collect();
     expected.assert_eq(&lines);
 }
 
@@ -104,7 +104,7 @@ fn arp_frames_teach_their_sender() {
         B11b reply to the guest: arp 10.0.0.2 at 52:54:00:00:00:02
         B11c forged reply to the guest: arp 10.0.0.9 at 52:54:00:00:00:02
         B11d forged reply, target MAC foreign: arp 10.0.0.2 at 52:54:00:00:00:09
-        B11e somebody claims the guest's address: arp 10.0.0.1 at 52:54:00:00:00:02
+        B11e a station claims the guest's address: arp 10.0.0.1 at 52:54:00:00:00:02
         B11f ARP cut to its header: nothing
     "#]],
     );
@@ -138,7 +138,7 @@ fn frames_of_dhcp_are_read_whole_or_not_at_all() {
         E00d offer: Offer from 10.0.0.2 yiaddr 10.0.0.1 server 10.0.0.2 for 3600
         E00e ack: Ack from 10.0.0.2 yiaddr 10.0.0.1 server 10.0.0.2 for 3600
         E00f ack to the guest alone: Ack from 10.0.0.2 yiaddr 10.0.0.1 server 10.0.0.2 for 3600
-        E02 ack from somebody else: Ack from 10.0.0.9 yiaddr 10.0.0.1 server 10.0.0.2 for 3600
+        E02 ack from another server: Ack from 10.0.0.9 yiaddr 10.0.0.1 server 10.0.0.2 for 3600
         E03c ack about a foreign MAC: Ack from 10.0.0.2 yiaddr 10.0.0.1 server 10.0.0.2 for 3600
         E04 ack of another transaction: Ack from 10.0.0.2 yiaddr 10.0.0.1 server 10.0.0.2 for 3600
         E09a lease of no time: Ack from 10.0.0.2 yiaddr 10.0.0.1 server 10.0.0.2 for 0
@@ -183,7 +183,7 @@ fn an_overloaded_message_goes_on_in_its_fields() {
             0 => message.server_name[..8].copy_from_slice(&option),
             _ => message.file[..8].copy_from_slice(&option),
         }
-        told(&Vec::from(message.reply(PEER_IP)))
+        reported(&Vec::from(message.reply(PEER_IP)))
     };
     let with = "Ack from 10.0.0.2 yiaddr 10.0.0.1 for 9";
     let without = "Ack from 10.0.0.2 yiaddr 10.0.0.1";
@@ -213,7 +213,7 @@ fn headers_with_false_lengths_teach_nothing() {
         (honest().total_length(1500), "nothing"),
         (honest().options(&[7; 40]), "ipv4 10.0.0.1"),
     ] {
-        assert_eq!(told(&Vec::from(net.clone().carry(17, &[0; 16]))), expected, "{net:?}");
+        assert_eq!(reported(&Vec::from(net.clone().carry(17, &[0; 16]))), expected, "{net:?}");
     }
 }
 
@@ -226,7 +226,7 @@ fn a_tag_is_seen_and_looked_behind_twice() {
         (frame().vlan(0).vlan(0).vlan(0), "nothing"),
         (frame().snap([0, 0, 0]), "nothing"),
     ] {
-        assert_eq!(told(&Vec::from(frame.clone())), expected, "{frame:?}");
+        assert_eq!(reported(&Vec::from(frame.clone())), expected, "{frame:?}");
     }
 }
 
@@ -243,7 +243,7 @@ fn ipv6_teaches_its_source_and_what_neighbours_claim() {
         (claim("::", 135).length(14 + 40 + 20), "nothing"),
         (udp(ip6("fe80::1", "fe80::2").payload_length(9000), 1, 2), "nothing"),
     ] {
-        assert_eq!(told(&Vec::from(frame.clone())), expected, "{frame:?}");
+        assert_eq!(reported(&Vec::from(frame.clone())), expected, "{frame:?}");
     }
 }
 
@@ -261,7 +261,7 @@ fn dhcp6(kind: u8) -> Vec<u8> {
 #[test]
 fn dhcpv6_teaches_the_address_it_is_about() {
     let between =
-        |from, to, body: &[u8]| told(&Vec::from(udp_with(ip6("fe80::2", "fe80::1"), from, to, body)));
+        |from, to, body: &[u8]| reported(&Vec::from(udp_with(ip6("fe80::2", "fe80::1"), from, to, body)));
     let reply = dhcp6(7);
     for (from, to, body, expected) in [
         (547, 546, &reply[..], "dhcp6 Reply 2001:db8::1 for 90"),

@@ -1,6 +1,6 @@
 //! Filters and the rules they compile to, in pairs: `golden/CASE.xml` and `golden/CASE.nft`.
 //!
-//! `UPDATE=1 cargo test --test golden` writes the second of each pair anew; read the difference like code. The kernel takes
+//! `UPDATE=1 cargo test --test golden` rewrites the second of each pair; read the difference like code. The kernel takes
 //! what we send for each case, and it is what nft makes of the text.
 
 #[path = "kernel/build.rs"]

@@ -13,8 +13,8 @@ const FAST: Duration = Duration::from_secs(10);
 
 /// Of this thread: what else the machine has to do does not count.
 fn processor_time() -> Duration {
-    let told = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux tells it");
-    let nanoseconds = told.split(' ').next().and_then(|first| first.parse().ok());
+    let reported = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux tells it");
+    let nanoseconds = reported.split(' ').next().and_then(|first| first.parse().ok());
     Duration::from_nanos(nanoseconds.expect("a number comes first"))
 }
 

@@ -188,8 +188,8 @@ fn a_flood_counts_every_frame() {
     let honest_arrived = filtered.honest_sent;
     assert_eq!(filtered, Flood { honest_arrived, forbidden_arrived: 0, ..filtered });
 
-    let shut = counted(|| nft_rule("prerouting", "drop"));
-    assert_eq!(shut, Flood { honest_arrived: 0, forbidden_arrived: 0, ..shut });
+    let blocked = counted(|| nft_rule("prerouting", "drop"));
+    assert_eq!(blocked, Flood { honest_arrived: 0, forbidden_arrived: 0, ..blocked });
 }
 
 #[test]
@@ -335,7 +335,7 @@ fn nothing_more_passes_with_br_netfilter_or_vlan_filtering() {
         in_fresh_netns(|| {
             let network = Network::new();
             if let Err(why) = setting(&network) {
-                println!("skipped: this kernel can not do it: {why}");
+                println!("skipped: this kernel cannot do it: {why}");
                 return vec![];
             }
             nft(CLEAN_TRAFFIC);

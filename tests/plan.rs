@@ -298,7 +298,7 @@ fn assert_prepare_is_unseen(before: &Table, after: &Table) {
     }
 }
 
-/// Once the switch is through, whoever is bound has a program, and retire changes no one's.
+/// Once the switch is through, each bound interface has a program, and retire changes none.
 fn assert_retire_is_unseen(switched: &Table, new: &Table, moved: impl Fn(u32) -> bool) {
     for index in layout::bound(new).into_iter().filter(|index| !moved(*index)) {
         assert_eq!(seen_by_packets(switched, index), seen_by_packets(new, index));
@@ -322,7 +322,7 @@ fn assert_no_one_meets_the_rules_of_others(old: &Table, switched: &Table, new: &
 }
 
 /// The interfaces that bridges let through: those of the set that their rules ask.
-fn let_by(ruleset: &Ruleset) -> BTreeSet<u32> {
+fn passed(ruleset: &Ruleset) -> BTreeSet<u32> {
     let Some(table) = ruleset.tables.get(&Family::Bridge) else { return BTreeSet::new() };
     let asked = |rule: &Rule| {
         let set = rule.matches.iter().find_map(|part| match part {
@@ -332,8 +332,9 @@ fn let_by(ruleset: &Ruleset) -> BTreeSet<u32> {
         set.is_some_and(|set| **set == *layout::AT_DEVICE)
     };
     let asked = table.chains.values().any(|chain| chain.rules.iter().any(asked));
-    let by = asked.then(|| &table.sets[layout::AT_DEVICE]).into_iter();
-    by.flat_map(|set| set.elements.keys().map(|key| u32::from_ne_bytes(key[..4].try_into().unwrap())))
+    let at_device = asked.then(|| &table.sets[layout::AT_DEVICE]).into_iter();
+    at_device
+        .flat_map(|set| set.elements.keys().map(|key| u32::from_ne_bytes(key[..4].try_into().unwrap())))
         .collect()
 }
 
@@ -350,7 +351,7 @@ fn judged(ruleset: &Ruleset) -> BTreeSet<u32> {
 /// A packet that comes while one batch follows another meets the bridge of one and the port's own hooks of the other.
 fn assert_nothing_falls_between(before: &Ruleset, after: &Ruleset) {
     for (bridge, device) in [(before, after), (after, before), (before, before), (after, after)] {
-        assert!(let_by(bridge).is_subset(&judged(device)), "let by and not judged");
+        assert!(passed(bridge).is_subset(&judged(device)), "passed and not judged");
     }
 }
 
@@ -365,7 +366,7 @@ fn check(old: &Ruleset, new: &Ruleset) -> Plan {
     for (before, after) in [(old, &prepared), (&prepared, &switched), (&switched, new)] {
         assert_nothing_falls_between(before, after);
     }
-    let (handed, let_by) = (let_by(old) != let_by(new), let_by(new));
+    let (handed, passed) = (passed(old) != passed(new), passed(new));
     for (family, new) in &new.tables {
         let of = |ruleset: &Ruleset| ruleset.tables.get(family).cloned().unwrap_or_default();
         let [old, prepared, switched] = [old, &prepared, &switched].map(of);
@@ -377,9 +378,9 @@ fn check(old: &Ruleset, new: &Ruleset) -> Plan {
                 .iter()
                 .filter(|(name, _)| layout::shared_by(name).is_some() || maps.contains(&&***name));
             let twice = sets.filter(|(_, set)| set.elements.contains_key(&key)).count() > 1;
-            twice || *family == Family::Bridge && let_by.contains(&index)
+            twice || *family == Family::Bridge && passed.contains(&index)
         };
-        // Who is handed over or let go while others are stays at his own hooks until no packet is left between.
+        // What is handed over or let go while others are stays at its own hooks until no packet is left between.
         if *family != Family::Netdev || !handed {
             assert_eq!(layout::bound(&switched), layout::bound(new));
         }
@@ -393,7 +394,7 @@ fn check(old: &Ruleset, new: &Ruleset) -> Plan {
     plan
 }
 
-/// Whoever is bound comes by, and nobody who comes by and is not bound gets through.
+/// Each bound interface is led here, and none that is led here unbound gets through.
 fn assert_devices_are_led_here(table: &Table) {
     let hooked = layout::hooked(table);
     for index in layout::bound(table) {
@@ -431,7 +432,7 @@ fn an_interface_new_to_a_bridge_is_blocked_then_awaited() {
     assert_eq!(send(&switched, &plan.retire), outside);
 }
 
-/// An interface whose packets the host's IP layer lets by, since they are judged at its own hooks.
+/// An interface whose packets the host's IP layer passes, since they are judged at its own hooks.
 fn elsewhere() -> Ruleset {
     let [inside, _] = in_and_out();
     let mut table = inside.tables[&Family::Inet].clone();

@@ -90,7 +90,7 @@ fn what_is_no_document_is_refused_and_hides_nothing() {
     let found: Vec<_> =
         store.load().unwrap().into_iter().map(|d| (d.name, d.text.map_or_else(kind, |_| "good"))).collect();
     let expected = [
-        // No text is no XML, which is told with its place when it is read.
+        // No text is no XML, which is reported with its place when it is read.
         ("bytes", "good"),
         ("directory", "not a file"),
         ("good", "good"),
@@ -138,21 +138,21 @@ fn a_second_instance_is_refused_until_the_first_ends() {
     drop(again);
 }
 
-/// Runs one of the tests below in a process of its own, told what to do by a variable.
+/// Runs one of the tests below in a process of its own; a variable says what to do.
 fn child(test: &str, directory: &Path) -> Child {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", test, "--nocapture"]).env("NWFILTER_TEST_CHILD", directory);
     command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
-fn told() -> Option<std::path::PathBuf> {
+fn reported() -> Option<std::path::PathBuf> {
     std::env::var_os("NWFILTER_TEST_CHILD").map(Into::into)
 }
 
 /// The other process of the lock's test; alone it has nothing to do.
 #[test]
 fn holds_the_lock() {
-    let Some(directory) = told() else { return };
+    let Some(directory) = reported() else { return };
     let refused = matches!(Lock::take(&directory.join("run/lock")), Err(Fault::Locked(_)));
     std::process::exit(if refused { 7 } else { 0 });
 }
@@ -172,7 +172,7 @@ const KEPT: [&str; 3] = ["a", "b", "c"];
 /// The writer that is killed; alone it has nothing to do.
 #[test]
 fn writes_until_it_is_killed() {
-    let Some(directory) = told() else { return };
+    let Some(directory) = reported() else { return };
     let store = store(&directory);
     for round in 1.. {
         for name in KEPT {

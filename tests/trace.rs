@@ -182,21 +182,21 @@ fn a_trace_has_each_frame_once_and_ends_with_its_process() {
             for frame in (0..100).flat_map(|_| frames()) {
                 network.passes(Way::FromGuest, frame);
             }
-            let told: Vec<String> = lines.by_ref().take(300).collect();
-            let those = |what: &str| told.iter().filter(|line| line.starts_with(what)).count();
+            let reported: Vec<String> = lines.by_ref().take(300).collect();
+            let those = |what: &str| reported.iter().filter(|line| line.starts_with(what)).count();
             assert_eq!(those("vnet0 accept out filter 'clean-traffic' rule 2 "), 100);
             assert_eq!(those("vnet0 drop   out filter 'no-arp-ip-spoofing' rule "), 100);
             assert_eq!(those("vnet0 drop   out filter 'no-mac-spoofing' rule 2 "), 100);
             tool::signal(&child.0, signal);
             child.0.status_in_time().unwrap();
-            assert_eq!(lines.count(), 0, "nothing is told twice");
+            assert_eq!(lines.count(), 0, "nothing is reported twice");
             wait_for(|| traces().is_empty());
             assert!(network.passes(Way::FromGuest, arp_request(GUEST_IP, PEER_IP).frame()));
         });
     }
 }
 
-/// A frame of one guest that another's filter judges as well is told once, by the filter of the interface that was named.
+/// A frame of one guest that another's filter judges as well is reported once, by the filter of the interface that was named.
 #[test]
 fn verdicts_of_other_interfaces_are_not_reported() {
     lab::in_fresh_netns(|| {
@@ -210,8 +210,8 @@ fn verdicts_of_other_interfaces_are_not_reported() {
         for frame in frames() {
             assert!(!network.passes(Way::FromGuest, frame));
         }
-        let told: Vec<String> = lines.by_ref().take(3).collect();
-        for (line, expected) in told.iter().zip([
+        let reported: Vec<String> = lines.by_ref().take(3).collect();
+        for (line, expected) in reported.iter().zip([
             "vnet0 accept out filter 'clean-traffic' rule 2 ",
             "vnet0 drop   out filter 'no-arp-ip-spoofing' rule ",
             "vnet0 drop   out filter 'no-mac-spoofing' rule 2 ",
@@ -265,8 +265,8 @@ fn a_capture_tells_wireshark_why_each_frame_was_dropped() {
         assert_eq!(lines.by_ref().take(5).count(), 5);
         child.0.kill().unwrap();
         child.0.status_in_time().unwrap();
-        let told = read_by_tshark(&file);
-        let lines: Vec<String> = told.iter().map(|fields| fields[..4].join(" ")).collect();
+        let reported = read_by_tshark(&file);
+        let lines: Vec<String> = reported.iter().map(|fields| fields[..4].join(" ")).collect();
         // Bytes, bytes kept, into the bridge or out of it, and the comment.
         let expected = [
             "542 54 0x00000001 accept out filter 'clean-traffic' rule 1 (<standard>/clean-traffic.xml:7:3)",
@@ -276,11 +276,13 @@ fn a_capture_tells_wireshark_why_each_frame_was_dropped() {
             "42 42 0x00000002 accept in filter 'clean-traffic' rule 2 (<standard>/clean-traffic.xml:12:3)",
         ];
         assert_eq!(lines, expected);
-        assert!(told[0][4].starts_with("Standard query") && told[1][4].starts_with("Who has 10.0.0.2?"));
+        assert!(
+            reported[0][4].starts_with("Standard query") && reported[1][4].starts_with("Who has 10.0.0.2?")
+        );
     });
 }
 
-/// Whoever is rejected gets an answer, for which the host's IP layer has a part of the program.
+/// A rejected sender gets an answer, for which the host's IP layer has a part of the program.
 const IN_TWO_PARTS: &str = "<filter name='two-parts' chain='root'>
     <rule action='drop' direction='in' priority='100'><mac protocolid='arp'/></rule>
     <rule action='accept' direction='in' statematch='false'><udp dstportstart='80'/></rule>
@@ -307,7 +309,7 @@ fn of_routed_packets_only_the_guests_are_traced() {
     for signal in [libc::SIGINT, libc::SIGKILL] {
         lab::in_fresh_netns(|| {
             if !Kernel::open(Ownership::Shared).unwrap().features().inet_reject.is_yes() {
-                println!("skipped: nobody is answered in the host's ip layer of this kernel");
+                println!("skipped: the ip layer of this kernel rejects nothing");
                 return;
             }
             let filters = tempfile::tempdir().unwrap();
@@ -333,14 +335,14 @@ fn of_routed_packets_only_the_guests_are_traced() {
             guest
                 .send(&Vec::from(udp_with(ip(GUEST_IP, "10.0.0.254"), 5, 90, b"hello").to(HOST_MAC)))
                 .unwrap();
-            let told: Vec<String> = lines.by_ref().take(4).collect();
+            let reported: Vec<String> = lines.by_ref().take(4).collect();
             let expected = [
                 "vnet0 accept in  filter 'two-parts' rule 2  IPv4 10.0.0.254 > 10.0.0.1, UDP 5000 > 80, 47 bytes  (",
                 "vnet0 drop   in  filter 'two-parts' rule 5  IPv4 10.0.0.254 > 10.0.0.1, UDP 5000 > 81, 47 bytes  (",
                 "vnet0 accept out filter 'two-parts' no rule  52:54:00:00:00:01 > fe:54:00:00:00:01, IPv4 10.0.0.1 > 10.0.0.254, UDP 5 > 90",
                 "vnet0 accept out filter 'two-parts' rule 4  52:54:00:00:00:01 > fe:54:00:00:00:01, IPv4 10.0.0.1 > 10.0.0.254, UDP 5 > 90",
             ];
-            for (line, expected) in told.iter().zip(expected) {
+            for (line, expected) in reported.iter().zip(expected) {
                 assert!(line.starts_with(expected), "{line}\n{expected}");
             }
             drop(other);

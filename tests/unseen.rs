@@ -1,4 +1,4 @@
-//! What is told of frames that no chain sees, against a model of links, hooks and whoever looks at them.
+//! What is reported of frames that no chain sees, against a model of links, hooks and the one that looks at them.
 
 use nwfilter::document::catalog::Library;
 use nwfilter::document::vars::Vars;
@@ -100,7 +100,7 @@ impl Model {
         self.watch.missed().next().expect("one is known").1
     }
 
-    fn bind_anew(&mut self) {
+    fn rebind(&mut self) {
         self.seen = Ways::default();
         self.watch.begin_anew([INDEX], self.now);
     }
@@ -120,7 +120,7 @@ fn unseen_frames_of_a_link_are_reported_once_until_it_heals() {
         assert_eq!(model.look(), found(Flow::Ingress, 1000, 0), "{round}");
         assert_eq!(model.missed(), [2000 * round + 1000, 0]);
         add(&mut model.load.came, 1000, 100);
-        assert_eq!(model.look(), [], "{round}: it was told");
+        assert_eq!(model.look(), [], "{round}: it was reported");
         assert_eq!(model.missed(), [2000 * round + 2000, 0]);
         for look in 0..6 {
             assert_eq!(model.look(), [], "{round}, {look}: nothing says that it is well");
@@ -200,7 +200,7 @@ fn what_a_guests_bandwidth_costs_it_was_not_carried_past_us() {
     assert_eq!(model.missed(), [1000, 0]);
     model.shed = 0;
     model.shed(1000, 100);
-    assert_eq!(model.look(), [], "a rule that was made anew");
+    assert_eq!(model.look(), [], "a rule that was recreated");
 }
 
 #[test]
@@ -212,18 +212,18 @@ fn a_port_not_heard_is_skipped_and_a_recounted_one_waits() {
     assert_eq!(model.look(), []);
     model.load.open = true;
     add(&mut model.load.came, 1000, 100);
-    assert_eq!(model.look(), [], "it was shut at the last look");
+    assert_eq!(model.look(), [], "it was blocked at the last look");
     model.come(100, 100);
     model.look();
     add(&mut model.load.came, 1000, 100);
-    model.bind_anew();
+    model.rebind();
     model.come(200, 100);
-    assert_eq!(model.look(), [], "more than at the last look, and yet anew");
+    assert_eq!(model.look(), [], "more than at the last look, and yet from zero");
     add(&mut model.load.came, 1000, 100);
     assert_eq!(model.look(), found(Flow::Ingress, 1000, 0));
     model.load = Load { open: true, ..Load::default() };
     add(&mut model.load.came, 100, 100);
-    assert_eq!(model.look(), [], "a link that was made again");
+    assert_eq!(model.look(), [], "a link that was recreated");
 }
 
 #[test]
@@ -233,7 +233,7 @@ fn a_look_begun_before_a_recount_is_no_baseline() {
     model.look();
     let (began, before, counts) = (model.now, model.loads(), (model.seen, model.shed));
     model.now += Duration::from_secs(1);
-    model.bind_anew();
+    model.rebind();
     model.finish(began, before, counts);
     model.come(2000, 100);
     assert_eq!(model.look(), [], "a thousand of these are in the counts that are gone");
@@ -259,17 +259,17 @@ fn only_a_newly_bound_link_is_recounted() {
         rules: Rules::Filter("no-other-l2-traffic".into()),
         vars: Vars::default(),
     };
-    let anew = |old: &Firewall, new: &Firewall| {
+    let recounted = |old: &Firewall, new: &Firewall| {
         counted_anew(&plan(&old.ruleset(), &new.ruleset())).collect::<BTreeSet<_>>()
     };
     let one = empty.bind(member(1)).unwrap();
     let two = one.bind(member(2)).unwrap();
-    assert_eq!(anew(&empty, &one), BTreeSet::from([1]));
-    assert_eq!(anew(&one, &two), BTreeSet::from([2]));
-    assert_eq!(anew(&two, &one), BTreeSet::new());
+    assert_eq!(recounted(&empty, &one), BTreeSet::from([1]));
+    assert_eq!(recounted(&one, &two), BTreeSet::from([2]));
+    assert_eq!(recounted(&two, &one), BTreeSet::new());
     let folded = Policy { fold_up_to: 0, ..*two.policy() };
-    assert_eq!(anew(&two, &two.with_policy(folded).unwrap()), BTreeSet::new());
-    assert_eq!(anew(&empty, &two), BTreeSet::from([1, 2]));
+    assert_eq!(recounted(&two, &two.with_policy(folded).unwrap()), BTreeSet::new());
+    assert_eq!(recounted(&empty, &two), BTreeSet::from([1, 2]));
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -319,7 +319,7 @@ fn play(events: &[Event], mut bypass: impl FnMut(&mut Model)) -> Model {
                 add(if comes_in { &mut model.load.came } else { &mut model.load.went }, 1, 60);
             }
             Event::Stray(_) => {}
-            Event::BindAnew => model.bind_anew(),
+            Event::BindAnew => model.rebind(),
             Event::Reading => match readings.len() {
                 0 => {
                     bypass(&mut model);

@@ -34,7 +34,7 @@ struct Host {
     firewall: Firewall,
 }
 
-/// Nobody but the lab's guest is there, but members are numbers and need no links.
+/// Only the lab's guest is there, but members are numbers and need no links.
 const OTHERS: std::ops::Range<u32> = 1000..1200;
 
 impl Host {
@@ -263,8 +263,8 @@ fn bytes(frame: Frame) -> Vec<u8> {
 fn a_guest_closed_for_a_while_sends_nothing_forbidden() {
     shared_and_folded(|fold_up_to| {
         let host = Host::bound(fold_up_to, "clean-traffic", "");
-        let shut = BoundInterface { rules: Rules::Blocked, ..host.guest("") };
-        let closed = host.firewall.bind(shut).unwrap();
+        let blocked = BoundInterface { rules: Rules::Blocked, ..host.guest("") };
+        let closed = host.firewall.bind(blocked).unwrap();
         let work = || {
             for _ in 0..100 {
                 commit(&host.kernel, &host.firewall, &closed);
@@ -278,7 +278,7 @@ fn a_guest_closed_for_a_while_sends_nothing_forbidden() {
     });
 }
 
-/// As after a restart: all is made anew and compared with what is found.
+/// As after a restart: all is rebuilt and compared with what is found.
 #[test]
 fn a_full_rebuild_from_what_is_found_is_not_seen() {
     shared_and_folded(|fold_up_to| {
@@ -290,12 +290,12 @@ fn a_full_rebuild_from_what_is_found_is_not_seen() {
             let mut last = None;
             for turn in 0..100 {
                 let filters = host.defined([&one, &two][turn % 2]).filters().clone();
-                let anew = Firewall::new(policy(&host.kernel)).define(filters.into_iter().map(|(_, f)| f));
+                let rebuilt = Firewall::new(policy(&host.kernel)).define(filters.into_iter().map(|(_, f)| f));
                 let root = ["two", "two", "clean-traffic"][turn % 3];
-                let anew = anew.unwrap().bind(host.guest(root)).unwrap();
-                let found = recall(&host.kernel.observe().unwrap(), &anew.ruleset());
-                host.kernel.apply(plan(&found, &anew.ruleset())).unwrap();
-                last = Some(anew);
+                let rebuilt = rebuilt.unwrap().bind(host.guest(root)).unwrap();
+                let found = recall(&host.kernel.observe().unwrap(), &rebuilt.ruleset());
+                host.kernel.apply(plan(&found, &rebuilt.ruleset())).unwrap();
+                last = Some(rebuilt);
             }
             last.unwrap()
         };

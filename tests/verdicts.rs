@@ -298,7 +298,7 @@ proptest! {
         for frame in frames() {
             for way in [OUT, IN] {
                 for connection in CONNECTIONS {
-                    // Who hears of a rejection is the hook's affair.
+                    // The hook decides which side hears of a rejection.
                     let passes = guest.end(way, &frame, connection) == Some(End::Accept);
                     let expected = literally.end(way, &frame, connection) == End::Accept;
                     prop_assert_eq!(passes, expected, "{} {:02x?}", way, frame);

@@ -63,7 +63,7 @@ def main():
         shown = " ".join(":".join(binding) for binding in sample["bindings"])
         print(f"{step:27} {sample['rc']:>2}  {shown:58} {', '.join(calls.get(step, []))}{'' if fine else '  WRONG'}")
     if "referenced filter 'no-such-filter' is missing" not in log:
-        faults.append("start-badfilter: the reason is not told as libvirt tells it")
+        faults.append("start-badfilter: the reason is not reported in libvirt's words")
     for step, count in watch["frames"].items():
         print(f"{step}: " + ", ".join(f"{name} {number}" for name, number in count.items()))
         if count["spoofed passed"] or not count["spoofed sent"]:

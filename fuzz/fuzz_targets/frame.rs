@@ -1,4 +1,4 @@
-//! A guest's bytes: reading them must not panic, and every address that is told stands in them.
+//! A guest's bytes: reading them must not panic, and every address that is reported stands in them.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

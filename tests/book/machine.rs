@@ -36,7 +36,7 @@ pub struct Machine {
 
 impl Machine {
     /// # Panics
-    /// Where the host can not lay one directory over another.
+    /// Where the host cannot lay one directory over another.
     pub fn new() -> Machine {
         let mounts = Command::new("sh").args(["-c", MOUNTS]).output_in_time().unwrap();
         assert!(mounts.status.success(), "{}", String::from_utf8_lossy(&mounts.stderr));

@@ -56,10 +56,10 @@ fn the_worst_document_takes_no_more_than_fifty_times_its_size() {
     let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     for (name, document) in worst::DOCUMENTS {
         let text = document(MEBIBYTE / 8);
-        let (told, Cost { memory, .. }) = cost(|| worst::read_all(&text));
+        let (reported, Cost { memory, .. }) = cost(|| worst::read_all(&text));
         // Beside what the faults take that are kept, however long the document is.
         assert!(memory < 50 * text.len() + 4 * MEBIBYTE, "{name}: {} KiB", memory >> 10);
-        assert!(told < MEBIBYTE, "{name}: {told} bytes are told");
+        assert!(reported < MEBIBYTE, "{name}: {reported} bytes are reported");
     }
 }
 
@@ -67,10 +67,14 @@ fn the_worst_document_takes_no_more_than_fifty_times_its_size() {
 fn of_many_faults_the_first_are_shown_and_the_rest_counted() {
     let text = worst::named("f", &format!("{}<rule/>", "<q/>".repeat(5000)));
     let faults = read(&Source::new("f.xml", text)).expect_err("a rule needs an action");
-    let told: Vec<&str> = faults[Faults::MOST..].iter().map(|fault| &*fault.message).collect();
+    let reported: Vec<&str> = faults[Faults::MOST..].iter().map(|fault| &*fault.message).collect();
     let refused = format!("a document may have at most {} faults", Faults::MOST);
     let more = format!("{} more faults of this document are not listed", 5002 - Faults::MOST);
-    assert_eq!(told, [refused, more], "it is refused, since some of what nothing would enforce is not told");
+    assert_eq!(
+        reported,
+        [refused, more],
+        "it is refused, since some of what nothing would enforce is not reported"
+    );
 }
 
 #[test]

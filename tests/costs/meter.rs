@@ -48,7 +48,7 @@ pub fn cost<T>(work: impl FnOnce() -> T) -> (T, Cost) {
 }
 
 fn processor_time() -> Duration {
-    let told = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux tells it");
-    let nanoseconds = told.split(' ').next().and_then(|first| first.parse().ok());
+    let reported = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux tells it");
+    let nanoseconds = reported.split(' ').next().and_then(|first| first.parse().ok());
     Duration::from_nanos(nanoseconds.expect("a number comes first"))
 }

@@ -96,16 +96,16 @@ pub fn bound(port: &str, filter: &str, params: &str) -> String {
     )
 }
 
-/// Reads a document in every way that there is, and tells its faults to people and clients. How many bytes they are told.
+/// Reads a document in every way that there is, and reports its faults to people and clients. How many bytes they get.
 pub fn read_all(text: &str) -> usize {
     let source = Source::new("worst.xml", text);
-    let told = [
+    let reported = [
         read::read(&source).map(drop),
         validate::validate(&source),
         binding::read(&source).map(drop),
         binding::validate::validate(&source),
     ];
-    let faults = told.into_iter().filter_map(Result::err);
+    let faults = reported.into_iter().filter_map(Result::err);
     let length = |faults: Vec<_>| render(&faults, false).len() + documents::error(&faults).message.len();
     let strict = [documents::read_filter(text, true).err(), documents::read_binding(text, true).err()];
     faults.map(length).sum::<usize>()
@@ -143,7 +143,7 @@ pub fn apply(state: &State, text: &str) -> Result<State, String> {
     ask(state, Request::Apply { xml: text.into() })
 }
 
-/// The state after a client of libvirt's has bound an interface: variables that nobody reads are none of its business.
+/// The state after a client of libvirt's has bound an interface: variables that no rule reads are none of its business.
 pub fn create(state: &State, text: &str) -> Result<State, String> {
     ask(state, Request::CreateBinding { xml: text.into(), flags: 0 })
 }
@@ -160,7 +160,7 @@ pub fn addresses(count: usize) -> String {
     })
 }
 
-/// So many variables that nobody reads.
+/// So many variables that no rule reads.
 pub fn variables(count: usize) -> String {
     numbered(count, |n| format!("<parameter name='V{n}' value='1'/>"))
 }
@@ -171,7 +171,7 @@ pub fn references(count: usize) -> String {
     named("references", &reference.repeat(count))
 }
 
-/// So many rules, told apart by a number.
+/// So many rules, distinguished by a number.
 pub fn rules(name: &str, count: usize, number: usize) -> String {
     let mut inner = format!("<uuid>{}</uuid>", Uuid::from_u128(0x1234));
     for n in 0..count {

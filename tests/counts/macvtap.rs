@@ -46,9 +46,9 @@ fn what_a_macvtaps_guest_sends_is_counted_as_its_own() {
             assert!(guest.recv_within(Duration::from_secs(2)).is_some());
             let seen = kernel.observe().unwrap();
             let drops = &dropped(&seen)[&index];
-            let told: Vec<_> =
+            let reported: Vec<_> =
                 drops.iter().map(|drop| (drop.filter.as_deref(), drop.rule, drop.count.frames)).collect();
-            assert_eq!(told, [(Some("no-mac-spoofing"), Some(2), 2)], "{fold_up_to}");
+            assert_eq!(reported, [(Some("no-mac-spoofing"), Some(2), 2)], "{fold_up_to}");
             let traffic = &traffic(&recall(&seen, &Ruleset::default()), &seen)[&index];
             assert_eq!((traffic.from_guest.frames, traffic.to_guest.frames), (3, 1), "{fold_up_to}");
         });

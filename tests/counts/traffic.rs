@@ -34,7 +34,7 @@ fn each_direction_is_counted_from_bind_to_unbind() {
             let of = |frames: u64| Count { frames, bytes: frames * (Vec::from(own()).len() as u64 - HEADER) };
             host.bind_guest("clean-traffic", VARS).unwrap();
             send(&host, 2, 2);
-            assert_eq!(counts(&host), None, "{style:?}: nobody asked");
+            assert_eq!(counts(&host), None, "{style:?}: no guest is counted");
             host.enforce(host.firewall.counting_traffic(true)).unwrap();
             send(&host, 3, 5);
             let forged = Vec::from(own().from(FOREIGN_MAC));
@@ -56,7 +56,7 @@ fn each_direction_is_counted_from_bind_to_unbind() {
             );
             host.enforce(host.firewall.unbind(index)).unwrap();
             host.bind_guest("clean-traffic", VARS).unwrap();
-            assert_eq!(counts(&host), Some((of(0), received(0))), "{style:?}: bound anew");
+            assert_eq!(counts(&host), Some((of(0), received(0))), "{style:?}: bound again");
             host.enforce(host.firewall.counting_traffic(false)).unwrap();
             assert_eq!(counts(&host), None, "{style:?}");
         });

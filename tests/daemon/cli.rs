@@ -234,12 +234,12 @@ fn what_the_daemon_did_is_said() {
         for word in ["blocked", "'honest' is missing", "SIGHUP"] {
             assert!(warning.contains(word), "{word:?} is missing in {warning:?}\n{log}");
         }
-        for told in [
+        for reported in [
             "defined filter=\"honest\"",
             "redefined filter=\"honest\"",
             "bound interface=\"vnet0\" filter=\"honest\"",
         ] {
-            assert!(log.contains(told), "{told:?} is missing in\n{log}");
+            assert!(log.contains(reported), "{reported:?} is missing in\n{log}");
         }
         let removed = "vnet0: no longer filtered\nvnet9: no longer filtered\n";
         assert_eq!(run(&["remove", "--all"]), (true, removed.into()));
@@ -277,14 +277,14 @@ fn missing_sets_and_sets_of_the_host_are_refused_with_a_hint() {
             println!("skipped: no ipset command, or a kernel without ip_set");
         }
         let run = |arguments: &[&str]| nwfilter(&host.runtime(), arguments);
-        assert!(run(&["ipset", "flush", "blocked"]).0, "an empty set, which somebody has made");
+        assert!(run(&["ipset", "flush", "blocked"]).0, "an empty set, which exists");
         daemon.connect().create("vnet0", "by-set").unwrap();
         let frame = || udp(ip(GUEST_IP, PEER_IP), 1, 2);
         assert!(network.passes(Way::FromGuest, frame()));
         assert!(run(&["ipset", "add", "blocked", PEER_IP]).0);
         assert!(!network.passes(Way::FromGuest, frame()));
 
-        // After a start of the host no set is there. Whoever needs one is blocked until it is made.
+        // After a start of the host no set is there. A guest that needs one is blocked until it is created.
         daemon.kill();
         assert!(Command::new("nft").args(["flush", "ruleset"]).status_in_time().unwrap().success());
         assert!(Command::new("nft").args(["delete", "table", "bridge", "nwfilter"]).output_in_time().is_ok());
@@ -335,10 +335,10 @@ fn explain_shows_what_the_daemon_enforces_now() {
         ];
         assert_eq!(nwfilter(&host.runtime(), &bind), (true, "vnet0: filtered by f\n".into()));
         let check = |arguments: &[&str], frame: Vec<u8>, passes: bool, place: &str| {
-            let (done, told) = explain(arguments);
+            let (done, reported) = explain(arguments);
             let verdict = if passes { "accepted by" } else { "dropped by" };
-            assert!(done && told.contains(verdict) && told.contains(place), "{told}");
-            assert_eq!(network.passes(Way::FromGuest, frame), passes, "{told}");
+            assert!(done && reported.contains(verdict) && reported.contains(place), "{reported}");
+            assert_eq!(network.passes(Way::FromGuest, frame), passes, "{reported}");
         };
         let frame = |address: &str| arp_request(address, PEER_IP).frame().into();
         check(&honest, frame(GUEST_IP), true, "<defined>/f.xml:2:1");
@@ -362,13 +362,15 @@ fn drop_counts_survive_a_crash_and_name_their_line() {
         (0..3).for_each(|_| assert!(!network.passes(Way::FromGuest, forged())));
         assert!(network.passes(Way::FromGuest, udp(ip(GUEST_IP, PEER_IP), 1, 2)));
         let bytes = forged().len() - 14;
-        let told = format!(
+        let reported = format!(
             "dropped by filter 'no-mac-spoofing' rule 1 (<defined>/no-mac-spoofing.xml:3:3): 3 frames, {} bytes\n",
             3 * bytes
         );
         let found = status();
         assert!(
-            found.contains(&told) && found.contains("sent: 4 frames") && found.contains("received: 0 frames"),
+            found.contains(&reported)
+                && found.contains("sent: 4 frames")
+                && found.contains("received: 0 frames"),
             "{found}"
         );
         daemon.connect().define(&guard("no-mac-spoofing", 7)).unwrap();

@@ -58,7 +58,7 @@ fn check_files(host: &Host) {
     }
 }
 
-/// The daemon, started anew, has what was acknowledged, and of what was not all or nothing.
+/// The daemon, started again, has what was acknowledged, and of what was not all or nothing.
 fn check_state(conn: &mut Conn, known: &mut Known) {
     let xml = conn.filter_xml("g").unwrap();
     let candidates = [Some(known.version), known.asked];

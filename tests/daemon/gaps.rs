@@ -1,4 +1,4 @@
-//! The moments in which others leak: a name that comes back, and a binding that is deleted and made again.
+//! The moments in which others leak: a name that comes back, and a binding that is deleted and recreated.
 
 use crate::host::*;
 use crate::lab::frames::*;

@@ -141,7 +141,7 @@ fn in_memory() -> tempfile::TempDir {
 }
 
 impl Daemon {
-    /// The next thing that the service manager is told.
+    /// The next notification of the service manager.
     pub fn notice(&mut self) -> String {
         let until = Instant::now() + PATIENCE;
         self.notices.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
@@ -201,7 +201,7 @@ impl Daemon {
         let mut status = None;
         self.notices.set_nonblocking(true).unwrap();
         eventually("the daemon's end", || {
-            // Who does not read what it is told holds the daemon up.
+            // A client that does not read its answers delays the daemon.
             while self.notices.recv(&mut [0; 256]).is_ok() {}
             status = self.child.try_wait().unwrap();
             status.is_some()

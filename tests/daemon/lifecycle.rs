@@ -1,4 +1,4 @@
-//! From start to end: what is restored, reloaded, healed and told to the service manager, and what is given up.
+//! From start to end: what is restored, reloaded, healed and reported to the service manager, and what is given up.
 
 use crate::host::*;
 use crate::lab::frames::*;
@@ -81,7 +81,7 @@ fn a_reload_takes_changes_and_survives_broken_files() {
         let log = daemon.log();
         assert!(log.contains("broken") && log.contains("misnamed"), "{log}");
 
-        // A definition that a bound interface can not take leaves the old one in force, and hinders no other.
+        // A definition that a bound interface cannot take leaves the old one in force, and hinders no other.
         let before = daemon.rules();
         host.write_filter("g", &replaced.replace("$MAC", "$OTHER"));
         host.write_filter("new", &guard("new", 1));
@@ -98,12 +98,12 @@ fn a_reload_takes_changes_and_survives_broken_files() {
         let taken = daemon.connect().filter_xml("new").unwrap();
         assert!(taken.contains("0x9002") && taken == known.replace("0x9001", "0x9002"), "{taken}");
         let log = daemon.log();
-        for told in [
+        for reported in [
             "filters reloaded: 1 defined, 1 redefined, 2 unchanged, 2 refused",
             "defined filter=\"new\"",
             "bound interface=\"vnet0\" filter=\"g\"",
         ] {
-            assert!(log.contains(told), "{told:?} is missing in\n{log}");
+            assert!(log.contains(reported), "{reported:?} is missing in\n{log}");
         }
     });
 }
@@ -193,7 +193,7 @@ const HARM: [&str; 8] = [
 fn harmed(harm: &str, owned: bool) {
     let (network, host) = (Network::new(), Host::new());
     if !owned {
-        // A table that exists without an owner can not be given one.
+        // A table that exists without an owner cannot be given one.
         nft("add table bridge nwfilter");
     }
     let daemon = host.start();
@@ -360,10 +360,10 @@ fn trace_reports_bound_interfaces_and_changes_no_verdict() {
         let mut nft = Command::new("nft");
         nft.args(["monitor", "trace"]).stdout(fs::File::create(host.path("trace")).unwrap());
         let mut monitor = nft.spawn().expect("nft is installed (scripts/setup)");
-        let told = || fs::read_to_string(host.path("trace")).unwrap().contains("verdict drop");
+        let reported = || fs::read_to_string(host.path("trace")).unwrap().contains("verdict drop");
         eventually("a trace of a forged frame", || {
             assert!(filtered(&network));
-            told()
+            reported()
         });
         monitor.kill().unwrap();
         monitor.status_in_time().unwrap();
@@ -416,7 +416,7 @@ fn an_unreadable_binding_is_closed_and_not_opened() {
             let daemon = host.start();
             assert!(!network.passes(Way::FromGuest, forged()), "nothing forged passes after the restart");
             daemon.connect().create("vnet0", "g").unwrap();
-            assert!(filtered(&network), "bound anew");
+            assert!(filtered(&network), "bound again");
             daemon.connect().delete("vnet0").unwrap();
             daemon.kill();
         }

@@ -1,4 +1,4 @@
-//! Many clients at once, and what is left of what they were told was done.
+//! Many clients at once, and what is left of what was acknowledged to them.
 
 use crate::host::*;
 use crate::lab::{Tap, in_fresh_netns};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 const CLIENTS: u32 = 32;
 
-/// What a client knows to be true, since nobody else touches what is its own.
+/// What a client knows to be true, since no other client touches what is its own.
 #[derive(Default)]
 struct Own {
     filters: BTreeMap<String, u32>,
@@ -30,7 +30,7 @@ impl Dice {
     }
 }
 
-/// Does things of its own until told to stop, in turn with what all share, and notes what was acknowledged.
+/// Does things of its own until it has to stop, in turn with what all share, and notes what was acknowledged.
 fn client(mut conn: Conn, number: u32, stop: &AtomicBool) -> Own {
     let (mut own, mut dice) = (Own::default(), Dice(u64::from(number) + 1));
     while !stop.load(Ordering::Relaxed) {
@@ -63,7 +63,7 @@ fn client(mut conn: Conn, number: u32, stop: &AtomicBool) -> Own {
                 Err(other) => panic!("{other}"),
             },
             6 => {
-                // Whoever defines the shared filter last wins; nobody is refused.
+                // The last definition of the shared filter wins; no client is refused.
                 conn.define(&guard("shared", version)).unwrap();
             }
             _ => {
@@ -125,7 +125,7 @@ fn check(with_links: bool) {
         });
         let calls: u64 = owned.iter().map(|own| own.calls).sum();
         println!("{CLIENTS} clients, {seconds} s: {calls} calls, {changes} links came or went");
-        assert!(owned.iter().all(|own| own.calls > 10), "somebody was starved");
+        assert!(owned.iter().all(|own| own.calls > 10), "a client was starved");
         compare(&host, &daemon, &owned);
         // The rules are those of a daemon that starts now with the same documents and links.
         thread::sleep(Duration::from_millis(1500));

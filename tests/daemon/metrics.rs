@@ -133,26 +133,29 @@ fn dropped_frames_are_reported_by_guest_and_rule() {
         let send = |tap: &Tap, times: usize, frame: &[u8]| (0..times).for_each(|_| tap.send(frame).unwrap());
         let (honest, forged) = (Vec::from(own()), Vec::from(own().from(FOREIGN_MAC)));
         // The second rule's, which goes to both guests.
-        let shut = [&[0xff; 6][..], &FOREIGN_MAC, &[0x90, 0], &[0; 46]].concat();
+        let stopped = [&[0xff; 6][..], &FOREIGN_MAC, &[0x90, 0], &[0; 46]].concat();
         send(&network.guest, 5, &honest);
         send(&network.guest, 7, &forged);
         send(&other, 2, &forged);
-        send(&network.peer, 3, &shut);
+        send(&network.peer, 3, &stopped);
         let sample = |what: &str, port: &str, rule: u32| {
             format!("dropped_{what}_total/filter=g/interface={port}/rule={rule}")
         };
         let of = |frames: usize, frame: &[u8]| (frames as f64, (frames * (frame.len() - 14)) as f64);
-        let told = figures(connect(&socket));
+        let reported = figures(connect(&socket));
         for (port, rule, (frames, bytes)) in [
             ("vnet0", 1, of(7, &forged)),
-            ("vnet0", 2, of(3, &shut)),
+            ("vnet0", 2, of(3, &stopped)),
             ("vnet1", 1, of(2, &forged)),
-            ("vnet1", 2, of(3, &shut)),
+            ("vnet1", 2, of(3, &stopped)),
         ] {
-            check(&told, &[(&sample("frames", port, rule), frames), (&sample("bytes", port, rule), bytes)]);
+            check(
+                &reported,
+                &[(&sample("frames", port, rule), frames), (&sample("bytes", port, rule), bytes)],
+            );
         }
-        let all = told.keys().filter(|name| name.starts_with("nwfilter_dropped_frames_total")).count();
-        assert_eq!(all, 4, "nothing else was dropped: {told:#?}");
+        let all = reported.keys().filter(|name| name.starts_with("nwfilter_dropped_frames_total")).count();
+        assert_eq!(all, 4, "nothing else was dropped: {reported:#?}");
     });
 }
 

@@ -28,7 +28,7 @@ struct Turns {
     sent: u32,
 }
 
-/// Where the daemon holds the listener for whoever fetches it.
+/// Where the daemon holds the listener for the one that fetches it.
 const LISTENER: i32 = 100;
 const RECEIVE: libc::c_ulong = 0xc050_2100;
 const SEND: libc::c_ulong = 0xc018_2101;
@@ -68,7 +68,7 @@ impl Refuser {
         (*self.0.lock().unwrap()) = Turns { taken, refused, sent: 0 };
     }
 
-    /// How many were sent since it was last told what to refuse.
+    /// How many were sent since it last learned what to refuse.
     pub fn sent(&self) -> u32 {
         self.0.lock().unwrap().sent
     }

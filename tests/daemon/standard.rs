@@ -174,7 +174,7 @@ fn before_and_after((_, prepare): Had, (_, change): Change) -> [Option<String>; 
             let host = host();
             prepare(&host);
             let daemon = host.start();
-            // What is not there can not be deleted.
+            // What is not there cannot be deleted.
             let _ = changes.then(|| change(&mut daemon.connect()));
             daemon.kill();
             found(&host)
@@ -222,7 +222,7 @@ fn a_kill_at_any_step_leaves_the_old_or_the_new_filter() {
     }
 }
 
-/// What is recorded is compared with at the next look, so that what can not be recorded now is found then.
+/// What is recorded is compared with at the next look, so that what cannot be recorded now is found then.
 #[test]
 fn a_choice_that_cannot_be_recorded_is_in_force() {
     in_fresh_netns(|| {

@@ -198,7 +198,7 @@ impl World {
         guest.held || self.bound.contains(guest.name)
     }
 
-    /// Sends a forged frame of every interface that is bound, or shut for its name, and counts what comes of them.
+    /// Sends a forged frame of every interface that is bound, or blocked for its name, and counts what comes of them.
     fn forged_that_leave(&self) -> usize {
         let filtered = |(_, guest): &(usize, &Guest)| self.must_be_filtered(guest);
         for (slot, guest) in self.present().filter(filtered) {
@@ -246,7 +246,7 @@ impl World {
         self.peers[bridge].drain().iter().any(|arrived| arrived == frame)
     }
 
-    /// Bound interfaces have their rules, renamed ones are shut, and the others are nobody's affair.
+    /// Bound interfaces have their rules, renamed ones are blocked, and no others are looked at.
     fn check(&self, daemon: &Daemon) {
         let status: Status = serde_json::from_str(&daemon.connect().0.status().unwrap()).unwrap();
         for (slot, guest) in self.present() {

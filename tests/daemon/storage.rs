@@ -23,7 +23,7 @@ struct Snapshot {
     filters: BTreeMap<String, String>,
     bindings: BTreeMap<String, String>,
     addresses: Vec<String>,
-    told: Vec<(String, String)>,
+    reported: Vec<(String, String)>,
     rules: ObservedTable,
 }
 
@@ -33,7 +33,7 @@ impl Snapshot {
             filters: host.files("filters"),
             bindings: host.files("run/nwfilter-binding"),
             addresses: addresses_on_disk(host),
-            told: daemon.connect().bindings().unwrap(),
+            reported: daemon.connect().bindings().unwrap(),
             rules: daemon.rules(),
         }
     }
@@ -321,7 +321,7 @@ impl Disk {
         assert_eq!(answer, 0, "{:?}: {}", self.path, std::io::Error::last_os_error());
     }
 
-    /// Nobody may have a file open for writing.
+    /// No process may have a file open for writing.
     fn set_read_only(&self, read_only: bool) {
         self.mount_with(libc::MS_REMOUNT | if read_only { libc::MS_RDONLY } else { 0 });
     }
@@ -393,7 +393,7 @@ fn a_disk_that_is_full_refuses_a_change_as_a_whole() {
         bindings.fill();
         unchanged("a binding, bindings full", conn.create("peer0", "h"));
         bindings.empty();
-        // The page of the journal has room, which is taken by a line that nobody reads.
+        // The page of the journal has room, which is taken by a line that nothing reads.
         state.fill();
         let path = host.path("state/addresses");
         let used = fs::metadata(&path).unwrap().len() as usize % 4096;
@@ -410,7 +410,7 @@ fn a_disk_that_is_full_refuses_a_change_as_a_whole() {
     });
 }
 
-/// What can not be written to is as it was, also for a daemon that starts then; it is written to when it can be.
+/// What cannot be written to is as it was, also for a daemon that starts then; it is written to when it can be.
 // P-10
 #[test]
 fn directories_that_are_read_only_refuse_a_change_as_a_whole() {
@@ -448,7 +448,7 @@ fn directories_that_are_read_only_refuse_a_change_as_a_whole() {
     });
 }
 
-/// What can not be written down is not in force, is tried seldom, and told once.
+/// What cannot be stored is not in force, is tried seldom, and reported once.
 // P-29
 #[test]
 fn an_address_that_cannot_be_stored_is_never_in_force() {
@@ -499,7 +499,7 @@ fn a_vanished_interface_is_let_go_without_any_write() {
     });
 }
 
-/// Guests that learn need a descriptor each: those for whom there is none wait, and everybody else is served.
+/// Guests that learn need a descriptor each: those without one wait, and all others are served.
 #[test]
 fn few_descriptors_suffice_for_bindings_and_clients() {
     in_fresh_netns(|| {
@@ -540,7 +540,7 @@ fn few_descriptors_suffice_for_bindings_and_clients() {
     });
 }
 
-/// An interface with rules and no document of a binding is shut until it is bound or removed; one whose binding was deleted is let go.
+/// An interface with rules and no document of a binding is blocked until it is bound or removed; one whose binding was deleted is let go.
 #[test]
 fn documents_of_bindings_that_are_lost_open_no_interface() {
     in_fresh_netns(|| {
@@ -604,7 +604,7 @@ fn a_daemon_starts_whatever_its_journal_is() {
             assert_eq!(
                 addresses(&mut host.start().connect()).unwrap(),
                 1,
-                "{what}: learned anew and written"
+                "{what}: learned again and written"
             );
         }
         let disk = Disk::mount(&host.path("state"));

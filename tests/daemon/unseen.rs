@@ -215,8 +215,8 @@ fn frames_of_every_other_kind_are_no_reason() {
                 send(&network.guest, 500, own().from(FOREIGN_MAC));
                 send(&network.guest, 100, arp_reply(GUEST_IP, PEER_IP).frame());
                 send(&network.peer, 500, own().inbound());
-                let shut = [&[0xff; 6][..], &FOREIGN_MAC, &[0x90, 0], &[0; 46]].concat();
-                (0..500).for_each(|_| network.peer.send(&shut).unwrap());
+                let stopped = [&[0xff; 6][..], &FOREIGN_MAC, &[0x90, 0], &[0; 46]].concat();
+                (0..500).for_each(|_| network.peer.send(&stopped).unwrap());
                 (0..5).for_each(|_| network.guest.send(&link_local()).unwrap());
                 quiet("allowed, dropped and link-local ones");
                 if round % 2 == 1 {

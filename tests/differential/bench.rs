@@ -148,7 +148,7 @@ impl Bench {
     /// Everything about a disagreement.
     pub fn tell(&self, subject: &Subject, opinion: &Opinion, way: Way, bytes: &[u8]) -> String {
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        let mut told =
+        let mut reported =
             format!("{opinion:?} {way:?} {hex}\n{}\n{:?}\n", subject.texts.join("\n"), subject.vars.0);
         for fold_up_to in [64, 0] {
             let Some(ruleset) = self.ruleset(subject, fold_up_to) else { continue };
@@ -157,11 +157,11 @@ impl Bench {
                 for step in rules.trace(chain, self.frame(way, bytes)).path {
                     let text = RuleText(Family::Bridge, step.rule);
                     let failed = step.failed.map_or("matches".into(), |at| format!("fails at {at}"));
-                    told.push_str(&format!("  {}: {text}: {failed}\n", step.chain));
+                    reported.push_str(&format!("  {}: {text}: {failed}\n", step.chain));
                 }
             }
         }
-        told
+        reported
     }
 
     fn ruleset(&self, subject: &Subject, fold_up_to: usize) -> Option<Ruleset> {

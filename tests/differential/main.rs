@@ -26,8 +26,8 @@ use std::sync::Mutex;
 const FRAMES: usize = 100;
 const PAIRS: usize = 20_000;
 const SEED: u64 = 20_261_124;
-/// Disagreements told before giving up.
-const TOLD: usize = 3;
+/// Disagreements reported before giving up.
+const REPORTED: usize = 3;
 
 fn asked<T: std::str::FromStr>(name: &str, default: T) -> T {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
@@ -80,9 +80,9 @@ fn run(mut dice: Dice, pairs: usize, tally: &Mutex<Tally>) {
         all.passed += opinions.iter().filter(|opinion| opinion.all_pass()).count();
         all.cut += opinions.iter().filter(|opinion| !opinion.layouts_agree()).count();
         let odd = opinions.iter().zip(&frames).find(|(opinion, (_, frame))| !opinion.agree(frame));
-        let told = odd.map(|(opinion, (way, frame))| bench.tell(&subject, opinion, *way, frame));
-        all.disagreements.extend(told);
-        if all.pairs >= pairs || all.disagreements.len() >= TOLD {
+        let reported = odd.map(|(opinion, (way, frame))| bench.tell(&subject, opinion, *way, frame));
+        all.disagreements.extend(reported);
+        if all.pairs >= pairs || all.disagreements.len() >= REPORTED {
             return;
         }
     }
@@ -113,21 +113,22 @@ fn rules_that_no_frame_is_left_for_match_no_frame() {
         let frames: Vec<_> = (0..FRAMES).map(|_| frames::frame(&mut dice)).collect();
         let library = subject.library();
         let lookup = |name: &str| library.get(name);
-        let (Ok(explainer), Ok(told)) =
+        let (Ok(explainer), Ok(reported)) =
             (Explainer::new(&lookup, "f0", &subject.vars, true), audit(&lookup, "f0"))
         else {
             continue;
         };
-        let told = told.into_iter().filter(|told| told.message.starts_with("no frame "));
-        let told: BTreeSet<String> = told.filter_map(|told| Some(told.place?.line_column())).collect();
-        hidden += told.len();
-        for (way, bytes) in frames.iter().filter(|_| !told.is_empty()) {
+        let reported = reported.into_iter().filter(|reported| reported.message.starts_with("no frame "));
+        let reported: BTreeSet<String> =
+            reported.filter_map(|reported| Some(reported.place?.line_column())).collect();
+        hidden += reported.len();
+        for (way, bytes) in frames.iter().filter(|_| !reported.is_empty()) {
             let way = if *way == Way::FromGuest { Direction::Out } else { Direction::In };
             let explanation = explainer.explain(way, Frame { bytes, ..Frame::default() });
             let matched =
                 explanation.chains.iter().flat_map(|chain| &chain.tried).filter(|tried| tried.matched);
             for tried in matched {
-                assert!(!told.contains(&tried.rule.place), "{told:?}\n{subject:?}\n{explanation}");
+                assert!(!reported.contains(&tried.rule.place), "{reported:?}\n{subject:?}\n{explanation}");
             }
         }
     }

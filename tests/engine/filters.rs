@@ -161,7 +161,7 @@ fn a_filter_in_use_stays_whatever_its_binding_waits_for() {
 }
 
 #[test]
-fn a_deleted_binding_in_its_grace_stands_in_nobodys_way() {
+fn a_deleted_binding_in_its_grace_hinders_no_change() {
     let bound = || {
         let mut world = World::new(&[guard("a", 0)]);
         world.appears(&tap(5, "vnet0"));
@@ -205,11 +205,11 @@ fn a_reload_takes_sound_files_and_reports_the_rest() {
     let files = [guard("a", 1), tree("l1", &["l2"]), tree("l2", &["l1"]), guard("new", 0), stolen];
     let (change, faults) = world.state.reload(files.iter().map(|xml| filter(xml)));
     world.state = change.next;
-    let mut told: Vec<_> =
+    let mut reported: Vec<_> =
         faults.iter().map(|fault| (fault.filter.as_str(), fault.why.message.as_str())).collect();
-    told.sort();
+    reported.sort();
     let same_uuid = "operation failed: filter with same UUID but different name ('a') already exists";
-    assert_eq!(told, [("l2", "operation failed: filter would introduce a loop"), ("thief", same_uuid)]);
+    assert_eq!(reported, [("l2", "operation failed: filter would introduce a loop"), ("thief", same_uuid)]);
     let names: Vec<_> = world.state.firewall().filters().keys().cloned().collect();
     assert_eq!(names, ["a", "kept", "l1", "new"]);
     assert_ne!(world.program(5), before);
@@ -238,9 +238,9 @@ fn of_many_filters_a_reload_takes_all_that_can_be_had() {
         };
         let files: Vec<String> = names.iter().enumerate().map(document).collect();
         let (change, faults) = world.state.reload(files.iter().map(|xml| filter(xml)));
-        let told: Vec<usize> =
+        let reported: Vec<usize> =
             faults.iter().map(|fault| names.iter().position(|name| *name == fault.filter).unwrap()).collect();
-        assert_eq!(told, bad);
+        assert_eq!(reported, bad);
         for (number, text) in files.iter().enumerate() {
             let is_new = change.next.firewall().filter(&names[number]).unwrap().source.text == *text;
             assert_eq!(is_new, !bad.contains(&number), "{number} of {bad:?}");
@@ -262,8 +262,8 @@ fn a_reload_takes_related_filters_beside_a_refused_one() {
     );
     let files = [needy("m"), needy("z"), given];
     let (change, faults) = world.state.reload(files.iter().map(|xml| filter(xml)));
-    let told: Vec<&str> = faults.iter().map(|fault| fault.filter.as_str()).collect();
-    assert_eq!(told, ["m"]);
+    let reported: Vec<&str> = faults.iter().map(|fault| fault.filter.as_str()).collect();
+    assert_eq!(reported, ["m"]);
     assert!(change.next.firewall().filter("z").unwrap().source.text.contains("$OTHER"));
 }
 
@@ -329,10 +329,10 @@ fn a_calls_documents_are_all_defined_or_every_fault_named() {
     ];
     for (documents, words) in cases {
         let error = world.ask(named(&documents)).unwrap_err();
-        let told: Vec<String> = error.faults.iter().map(|fault| fault.line()).collect();
-        words
-            .iter()
-            .for_each(|word| assert!(told.iter().any(|line| line.contains(word)), "{word}: {told:?}"));
+        let reported: Vec<String> = error.faults.iter().map(|fault| fault.line()).collect();
+        words.iter().for_each(|word| {
+            assert!(reported.iter().any(|line| line.contains(word)), "{word}: {reported:?}")
+        });
         assert_eq!(world.state.firewall().filters().len(), 1);
     }
     let needs = needy("a");

@@ -72,11 +72,11 @@ fn has(addresses: &[Ipv4Addr]) -> (String, Vec<String>) {
 
 /// The lines that are written.
 fn hear(world: &mut World, guest: u32, source: Mac, sighting: Sighting) -> String {
-    let told = Observation {
+    let reported = Observation {
         guest,
         frame: SightedFrame { source, destination: Mac::BROADCAST, tagged: false, sighting },
     };
-    let Some((_, change)) = world.state.observe(&told, world.now) else { return String::new() };
+    let Some((_, change)) = world.state.observe(&reported, world.now) else { return String::new() };
     let lines = change.next.journal_lines(&world.state);
     world.state = change.next;
     lines
@@ -265,7 +265,7 @@ fn new_variables_for_a_learning_guest_are_refused_whole() {
     }
 }
 
-/// Guests at links 7 and 8 who are filtered without an address, one of whom has one.
+/// Guests at links 7 and 8 that are filtered without an address; one of them has one.
 fn filtered(fold_up_to: usize, params: &[(&str, &str)]) -> World {
     let mut world = World::with(policy(fold_up_to), &[guard("sub", 1), rooted()]);
     world.link(Appeared(tap(7, "vnet0")));

@@ -68,7 +68,7 @@ fn a_reused_name_gets_its_rules_and_a_reused_index_does_not() {
     world.create("vnet0", "a").unwrap();
     world.goes(&tap(5, "vnet0"));
     assert_eq!((world.program(5), world.reserved("vnet0")), (None, true));
-    world.appears(&tap(5, "somebody"));
+    world.appears(&tap(5, "other0"));
     assert_eq!(world.program(5), None);
     world.appears(&tap(9, "vnet0"));
     assert!(world.program(9).is_some());
@@ -230,12 +230,12 @@ fn connections_of_a_routed_tap_are_judged_in_the_ip_layer() {
     world.changes(&tap(7, "vnet0"), &port);
     assert_eq!(seats(&world), [true, false, false]);
     let rules = world.state.firewall().ruleset();
-    assert_eq!(layout::bound(&rules.tables[&Family::Inet]), [7], "shut there");
+    assert_eq!(layout::bound(&rules.tables[&Family::Inet]), [7], "blocked there");
     world.changes(&port, &tap(7, "vnet0"));
     assert_eq!(seats(&world), [false, true, true]);
     world.delete("vnet0").unwrap();
     world.time(GRACE * 2);
-    assert!(!world.state.firewall().ruleset().tables.contains_key(&Family::Inet), "nobody to be kept out");
+    assert!(!world.state.firewall().ruleset().tables.contains_key(&Family::Inet), "nothing to block");
 }
 
 /// Dispatch sets that a plan takes interfaces out of.
@@ -340,8 +340,8 @@ fn world_of_devices(last: bool) -> World {
     world
 }
 
-/// Whom bridges let through, by index and name.
-fn let_by(world: &World) -> Vec<(u32, String)> {
+/// What bridges let through, by index and name.
+fn passed(world: &World) -> Vec<(u32, String)> {
     let ruleset = world.state.firewall().ruleset();
     let set = ruleset.tables[&Family::Bridge].sets.get(layout::AT_DEVICE);
     let read = |key: &Bytes| {
@@ -363,7 +363,7 @@ fn a_port_stays_at_its_own_hooks_while_they_suffice() {
     let mut world = world_of_devices(true);
     let at_device = |world: &World, name: &str| {
         assert_eq!(seats(world, 5), [Family::Netdev]);
-        assert_eq!(let_by(world), [(5, name.to_owned())]);
+        assert_eq!(passed(world), [(5, name.to_owned())]);
         let hooked = world.state.firewall().ruleset();
         assert!(layout::hooked(&hooked.tables[&Family::Netdev]).contains(name));
     };
@@ -372,17 +372,17 @@ fn a_port_stays_at_its_own_hooks_while_they_suffice() {
     at_device(&world, "other");
     world.changes(&port(5, "other"), &port(5, "vnet0"));
     world.define(&stateful("g")).unwrap();
-    assert_eq!((seats(&world, 5), let_by(&world)), (vec![Family::Bridge], vec![]));
+    assert_eq!((seats(&world, 5), passed(&world)), (vec![Family::Bridge], vec![]));
     world.define(&guard("g", 1)).unwrap();
     at_device(&world, "vnet0");
     world.changes(&port(5, "vnet0"), &tap(5, "vnet0"));
-    assert_eq!((seats(&world, 5), let_by(&world)), (vec![Family::Netdev], vec![]));
+    assert_eq!((seats(&world, 5), passed(&world)), (vec![Family::Netdev], vec![]));
     world.changes(&tap(5, "vnet0"), &port(5, "vnet0"));
     at_device(&world, "vnet0");
     world.goes(&port(5, "vnet0"));
-    assert_eq!((seats(&world, 5), let_by(&world)), (vec![], vec![]));
+    assert_eq!((seats(&world, 5), passed(&world)), (vec![], vec![]));
     let without = world_of_devices(false);
-    assert_eq!((seats(&without, 5), let_by(&without)), (vec![Family::Bridge], vec![]));
+    assert_eq!((seats(&without, 5), passed(&without)), (vec![Family::Bridge], vec![]));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What somebody does; few names, so that they meet.
+/// What clients and the host do; few names, so that they meet.
 #[derive(Clone, Debug)]
 enum Act {
     Define(u8, u8),
@@ -52,7 +52,7 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
-/// One of the contents a filter can have; most can not be had together with every other.
+/// One of the contents a filter can have; most cannot be had together with every other.
 fn content(name: &str, content: u8) -> String {
     match content {
         0 | 1 => guard(name, content),
@@ -129,7 +129,7 @@ fn perform(world: &mut World, links: &mut Links, act: &Act) {
 }
 
 /// What a daemon makes of the same documents and links. Links that were renamed away from a bound name are still that
-/// port's, which a fresh start can not know: they are told by the name they were bound under, and not compared.
+/// port's, which a fresh start cannot know: they are known by the name they were bound under, and not compared.
 fn fresh(state: &State, links: &Links, policy: Policy) -> State {
     let filters = state.firewall().filters().values().cloned();
     let firewall = Firewall::new(policy).define(filters).unwrap();
@@ -191,7 +191,7 @@ fn check(acts: &[Act], fold_up_to: usize) {
     assert_eq!(world.state.closed_ports(), fresh.closed_ports());
 }
 
-/// Ends what a fresh start can not know of: grace, and the former names of links.
+/// Ends what a fresh start cannot know of: grace, and the former names of links.
 fn settle(world: &mut World, links: &mut Links) {
     world.time(GRACE);
     let renamed = |link: &&Link| {

@@ -1,4 +1,4 @@
-//! What libvirt ignores: kept where libvirt's clients define it, refused where it would be bound, told in any case.
+//! What libvirt ignores: kept where libvirt's clients define it, refused where it would be bound, reported in any case.
 
 use crate::world::*;
 use nwfilter::document::binding;
@@ -38,8 +38,8 @@ fn a_document_that_loses_meaning_is_kept_and_not_bound() {
         let mut world = World::new(&[]);
         world.appears(&tap(5, "vnet0"));
         let defined = world.define(&document("odd", rule)).unwrap();
-        let [told, ..] = &defined.notices[..] else { panic!("{rule}: nothing is told") };
-        assert!(told.message.starts_with("no interface can be bound to filter 'odd': "), "{told}");
+        let [reported, ..] = &defined.notices[..] else { panic!("{rule}: nothing is reported") };
+        assert!(reported.message.starts_with("no interface can be bound to filter 'odd': "), "{reported}");
         let refused = world.create("vnet0", "odd").unwrap_err();
         assert_eq!(refused.code, ErrorNumber::InternalError);
         assert!(refused.message.contains("filter 'odd' would mean more than it says"), "{}", refused.message);
@@ -54,7 +54,7 @@ fn a_document_that_loses_meaning_is_kept_and_not_bound() {
     }
 }
 
-/// A parameter of a reference that can not be read is missed only where a rule reads it.
+/// A parameter of a reference that cannot be read is missed only where a rule reads it.
 #[test]
 fn a_dropped_reference_parameter_is_refused_if_it_is_read() {
     let over = |name: &str, variable: &str| {
@@ -68,8 +68,12 @@ fn a_dropped_reference_parameter_is_refused_if_it_is_read() {
     let mut world = World::new(&[reader("dst", "IP")]);
     world.appears(&tap(5, "vnet0"));
     for (name, variable, taken) in [("reads", "IP", false), ("spares", "ROUTER", true)] {
-        let told = world.define(&over(name, variable)).unwrap().notices;
-        assert!(told.iter().any(|told| told.message == format!("the parameter '{variable}' is ignored")));
+        let reported = world.define(&over(name, variable)).unwrap().notices;
+        assert!(
+            reported
+                .iter()
+                .any(|reported| reported.message == format!("the parameter '{variable}' is ignored"))
+        );
         let xml = with_params("vnet0", name, &[("IP", "10.0.0.1")]);
         let answer = world.ask(Request::CreateBinding { xml, flags: 0 });
         assert_eq!(answer.is_ok(), taken, "{answer:?}");
@@ -114,9 +118,11 @@ fn an_unread_variable_is_reported_or_refused() {
     };
     // libvirt's clients give every guest what some filters need.
     let spare = [("NET", "10.0.0.0"), ("PROJECT", "7")];
-    let told = create(&mut world, "net", &spare).unwrap().notices;
+    let reported = create(&mut world, "net", &spare).unwrap().notices;
     assert!(
-        told.iter().any(|told| told.message.contains("no rule of filter 'net' reads the variable 'PROJECT'"))
+        reported.iter().any(|reported| reported
+            .message
+            .contains("no rule of filter 'net' reads the variable 'PROJECT'"))
     );
     let refused = apply(&mut world, "net", &spare).unwrap_err();
     assert!(refused.message.contains("reads the variable 'PROJECT'"), "{}", refused.message);
@@ -127,7 +133,7 @@ fn an_unread_variable_is_reported_or_refused() {
         let refused = create(&mut world, "dst", &[(name, "10.0.0.1")]).unwrap_err();
         assert!(refused.message.contains(&format!("reads the variable '{name}'")), "{}", refused.message);
     }
-    // So would one that can not be read.
+    // So would one that cannot be read.
     for value in ["10.0.0.5/24", "10.0.0.5,10.0.0.6", "10.0.0.5-10.0.0.9", "10.0.0.5 "] {
         for answer in
             [create(&mut world, "dst", &[("IP", value)]), apply(&mut world, "dst", &[("IP", value)])]
@@ -162,8 +168,11 @@ fn misplaced_or_invalid_control_variables_are_refused() {
     assert!(refused.message.contains("filter 'top' learning value 'off' invalid."), "{}", refused.message);
     assert_eq!(refused.code, ErrorNumber::ParseFailed);
     // Where an address is given, nothing depends on it.
-    let told = create(&[("IP", "10.0.0.1")]).unwrap().notices;
-    assert!(told.iter().any(|told| told.message.contains("has no effect in a filter")), "{told:?}");
+    let reported = create(&[("IP", "10.0.0.1")]).unwrap().notices;
+    assert!(
+        reported.iter().any(|reported| reported.message.contains("has no effect in a filter")),
+        "{reported:?}"
+    );
 }
 
 #[test]
@@ -181,8 +190,8 @@ fn open_end_and_silent_reject_warn_at_define_and_first_bind() {
     let mut world = World::new(&[open]);
     world.appears(&tap(5, "vnet0"));
     world.appears(&tap(6, "vnet1"));
-    let says = |told: &[nwfilter::document::diag::Diagnostic]| {
-        let text: Vec<&str> = told.iter().map(|told| told.message.as_str()).collect();
+    let says = |reported: &[nwfilter::document::diag::Diagnostic]| {
+        let text: Vec<&str> = reported.iter().map(|reported| reported.message.as_str()).collect();
         (
             text.iter().any(|text| text.contains("chain 'ipv4' of filter 'over' has an open end")),
             text.iter().any(|text| text.contains("cannot be answered")),
@@ -196,13 +205,13 @@ fn open_end_and_silent_reject_warn_at_define_and_first_bind() {
 #[test]
 fn a_binding_knows_where_its_parameters_stand() {
     let text = with_params("vnet0", "x", &[("A", "1"), ("B", "a/b")]);
-    let (read, told) = binding::read(&Source::new("b", text.as_str())).unwrap();
+    let (read, reported) = binding::read(&Source::new("b", text.as_str())).unwrap();
     assert_eq!(&text[read.spans["A"].range()], "1");
     assert_eq!(read.dropped.len(), 1);
-    assert_eq!(told.len(), 1);
+    assert_eq!(reported.len(), 1);
 }
 
-/// However many parameters come to nothing, few are told of, and soon.
+/// However many parameters come to nothing, few are reported, and soon.
 #[test]
 fn many_unread_parameters_cost_little() {
     let rules: String = (0..8_000)
@@ -232,15 +241,15 @@ fn a_mac_address_not_the_guests_is_reported_or_refused() {
     world.appears(&tap(5, "vnet0"));
     let own = with_params("vnet0", "mac", &[]);
     let mac = &own[own.find("address='").unwrap() + 9..][..17];
-    let mut told = |macs: &[&str]| {
+    let mut reported = |macs: &[&str]| {
         let params: Vec<(&str, &str)> = macs.iter().map(|mac| ("MAC", *mac)).collect();
         let xml = with_params("vnet0", "mac", &params);
         world.ask(Request::Apply { xml }).map_err(|error| error.message)
     };
-    let refused = told(&["52:54:00:99:99:99"]).unwrap_err();
+    let refused = reported(&["52:54:00:99:99:99"]).unwrap_err();
     assert!(refused.contains("'MAC' is 52:54:00:99:99:99") && refused.contains(mac), "{refused}");
     for macs in [&[mac][..], &["52:54:00:99:99:99", mac], &[]] {
-        let answer = told(macs);
+        let answer = reported(macs);
         assert!(!answer.as_ref().is_err_and(|why| why.contains("'MAC' is")), "{answer:?}");
     }
 }

@@ -166,7 +166,7 @@ impl World {
         program(&self.state, index)
     }
 
-    /// Whether a link of this name is shut until it is bound.
+    /// Whether a link of this name is blocked until it is bound.
     pub fn reserved(&self, name: &str) -> bool {
         let rules = self.state.firewall().ruleset();
         let mut key = [0; 16];

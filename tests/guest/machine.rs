@@ -1,4 +1,4 @@
-//! A real guest: QEMU with a distribution's kernel and busybox, on a tap, told what to do over its serial line.
+//! A real guest: QEMU with a distribution's kernel and busybox, on a tap, driven over its serial line.
 //!
 //! Its initramfs is made here: busybox, the drivers of its card, and a shell that reads commands.
 

@@ -1,4 +1,4 @@
-//! A real guest behind a filter: it gets an address by DHCP, uses it, and tries to be somebody else from inside.
+//! A real guest behind a filter: it gets an address by DHCP, uses it, and tries to be another from inside.
 //!
 //! What it sends is counted at its tap, before any rule, and what arrives is counted at the host and at another port. Boots
 //! machines, so it runs only when asked for (`make guest-test`). Needs root, QEMU, a distribution's kernel and dnsmasq.
@@ -101,7 +101,7 @@ impl World {
         [all(&self.sent), all(&self.heard), self.peer.drain().iter().filter(|frame| is(frame)).count()]
     }
 
-    /// An attempt that the guest makes in earnest and nobody sees.
+    /// An attempt that the guest makes in earnest and no peer sees.
     #[track_caller]
     fn refuses(&self, what: &str, guest: &mut Machine, line: &str, is: impl Fn(&[u8]) -> bool) {
         self.count(|_| false);

@@ -16,7 +16,7 @@ fn two_fields_are_compared_where_the_kernel_can() {
     in_namespace(|| {
         let kernel = Kernel::open(Ownership::Shared).unwrap();
         if !kernel.features().xor_registers.is_yes() {
-            return println!("skipped: this kernel can not compare two fields");
+            return println!("skipped: this kernel cannot compare two fields");
         }
         let same = |left, right, negated| Match::Same { left: f(left), right: f(right), negated };
         let rules = vec![
@@ -178,7 +178,7 @@ fn a_failing_retire_is_reported_and_is_no_failure() {
         assert_eq!(
             kernel.apply(Plan::default()).unwrap().retire_failures.len(),
             1,
-            "told with the next answer"
+            "reported with the next answer"
         );
     });
 }

@@ -371,7 +371,7 @@ pub fn inet_rules() -> Vec<Rule> {
     rules
 }
 
-/// A small table whose every part can be told again.
+/// A small table whose every part can be read back.
 pub fn small() -> Ruleset {
     let rule = Rule {
         counter: true,

@@ -104,7 +104,7 @@ fn every_filter_is_what_nft_makes_of_its_text() {
         let kernel = Kernel::open(Ownership::Shared).unwrap();
         let ranges = Ranges::of_this_nft();
         let (mut compared, mut listed, mut refused) = (0, 0, 0);
-        // A machine that is emulated is slow: it compares what other kernels can not.
+        // A machine that is emulated is slow: it compares what other kernels cannot.
         let only_stateful = std::env::var_os("NWFILTER_KERNEL_IS_COMPLETE").is_some();
         for case in [documents("tests/golden"), documents("filters")].concat() {
             let parts = [(Part::Whole, Family::Bridge), (Part::Ip, Family::Inet)];

@@ -26,7 +26,7 @@ fn an_owned_table_outlives_its_owner_and_is_adopted() {
         nft("flush ruleset", "");
         assert_eq!(listing(), before, "a flush by others");
 
-        // Another of us may not touch it as long as we live, and is told so.
+        // Another of us may not touch it as long as we live, and learns so.
         let other = Kernel::open(Ownership::OwnedAndKept).unwrap();
         let chain = TableOperation::AddChain(name("intruder"), None);
         let refused = other
@@ -42,7 +42,7 @@ fn an_owned_table_outlives_its_owner_and_is_adopted() {
         while other.observe().unwrap().families[&Family::Bridge].port.is_some() {
             std::thread::yield_now();
         }
-        // nft tells who owns a table, and that somebody does.
+        // nft shows which process owns a table, and that one does.
         let unowned = |text: &str| {
             let lines = text.lines().filter(|line| !line.trim_start().starts_with("flags"));
             lines.map(|line| line.split(" # ").next().unwrap()).collect::<Vec<_>>().join("\n")

@@ -43,7 +43,7 @@ impl Ranges {
         }
     }
 
-    /// A listing whose ranges have one form, whoever compiled them: as comparisons, as far as this nft may have changed that.
+    /// A listing whose ranges have one form, whichever program compiled them: as comparisons, as far as this nft may have changed that.
     pub fn in_one_form(self, listing: &str) -> String {
         let line =
             |line| Range::read(line).map_or_else(|| self.words(line), |range| self.expression(line, &range));

@@ -28,7 +28,7 @@ pub const GUEST_IP: &str = "10.0.0.1";
 pub const PEER_MAC: Mac = [0x52, 0x54, 0, 0, 0, 0x02];
 /// The other end's address.
 pub const PEER_IP: &str = "10.0.0.2";
-/// A third station, whom an attacker would like to be.
+/// A third station, which an attacker would like to be.
 pub const FOREIGN_MAC: Mac = [0x52, 0x54, 0, 0, 0, 0x09];
 /// The third station's address.
 pub const FOREIGN_IP: &str = "10.0.0.9";

@@ -1,7 +1,7 @@
 //! Links by rtnetlink: bridges, veth pairs, macvtaps, and what can be done to any link.
 //!
 //! One request, one acknowledgement, blocking; a refusal is a panic that names the request, since a
-//! lab that can not be set up proves nothing. The `try_` forms return the refusal.
+//! lab that cannot be set up proves nothing. The `try_` forms return the refusal.
 
 use std::fs::{read_to_string, remove_file};
 use std::io::{self, Read};
@@ -38,7 +38,7 @@ const NEW: u16 = (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Link(u32);
 
-/// What a bridge port can be told, with the number rtnetlink has for it.
+/// A setting of a bridge port, with the number rtnetlink has for it.
 #[derive(Clone, Copy)]
 #[repr(u16)]
 pub enum PortOption {
@@ -289,7 +289,7 @@ pub fn index_of(name: &str) -> Option<u32> {
     }
 }
 
-/// A device node for a macvtap's queue; in a namespace nobody else makes one.
+/// A device node for a macvtap's queue; in a namespace nothing else creates one.
 struct DeviceNode(String);
 
 impl DeviceNode {

@@ -2,7 +2,7 @@
 //!
 //! It turns "may this frame pass?" into an answer from the running kernel, without sleeps and
 //! without running a command. The namespace and all that was made in it goes when the thread
-//! ends. It knows nothing of filters: who loads rules, and how, is the test's affair.
+//! ends. It knows nothing of filters: the test loads the rules, in its own way.
 //! Needs root. Include it with `mod lab;`, from elsewhere with `#[path = "../tests/lab/mod.rs"]`.
 
 // Every binary that includes the lab uses a part of it.
@@ -24,7 +24,7 @@ pub use wire::Wire;
 
 use std::{fs, io, panic, ptr, thread};
 
-/// Why a namespace may be refused. A chroot's root is no mount point, so its mounts can not be made private.
+/// Why a namespace may be refused. A chroot's root is no mount point, so its mounts cannot be made private.
 const NEEDS: &str = "run this as root, neither in a chroot (pivot_root makes a root that will do, as scripts/fresh shows) \
                      nor in a container that may not make namespaces and mounts";
 

@@ -173,7 +173,7 @@ pub fn flood<T>(
     forbidden: &[u8],
     work: impl FnOnce() -> T,
 ) -> (Flood, T) {
-    assert_ne!(honest, forbidden, "the two frames must be told apart");
+    assert_ne!(honest, forbidden, "the two frames must differ");
     drop(receiver.drain());
     let done = AtomicBool::new(false);
     let running = Barrier::new(2);

@@ -110,7 +110,7 @@ fn a_client_refused_its_address_keeps_the_new_one_alone() {
         let address = client.waits_for("bound", 1);
         world.becomes(&[&address]);
         drop(server);
-        // From now on the guest is to have another, and is told so when it renews the old one.
+        // From now on the guest is to have another, and learns so when it renews the old one.
         let moved = ["--dhcp-host=52:54:00:00:01:01,10.0.0.77"];
         let _server = Dnsmasq::at("br0", directory.path(), 3600, &moved).unwrap();
         client.process.signal(libc::SIGUSR1);
@@ -154,13 +154,13 @@ fn a_rogue_server_serves_no_guest_with_named_servers() {
         let _rogue = udhcpd(&world.host, Some(&rogue), 3600, "10.0.0.150-10.0.0.160");
         let client = Client::start(&world.guest, &world.host);
 
-        // Somebody who is not bound gets what the rogue has to give.
+        // A guest that is not bound gets what the rogue has to give.
         let other = Room::new(&world.network, "free", [0x52, 0x54, 0, 0, 1, 2]);
         let free = Client::start(&other, &world.host);
         assert!(free.waits_for("bound", 1).starts_with("10.0.0.15"));
         drop(free);
         std::thread::sleep(Duration::from_secs(2));
-        assert_eq!(client.told("bound"), [""; 0]);
+        assert_eq!(client.reported("bound"), [""; 0]);
         world.becomes(&[]);
 
         let directory = tempfile::tempdir().unwrap();
@@ -195,6 +195,6 @@ fn a_client_that_declines_its_address_keeps_nothing() {
         std::thread::sleep(Duration::from_secs(1));
         world.becomes(&[]);
         assert!(!world.guest.may_use(&address));
-        assert_eq!(client.told("bound"), [""; 0]);
+        assert_eq!(client.reported("bound"), [""; 0]);
     });
 }

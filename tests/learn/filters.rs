@@ -67,7 +67,7 @@ fn a_waiting_guest_sends_own_arp_and_dhcp_or_dhcp_alone() {
         B11b reply to the guest: any
         B11c forged reply to the guest: any
         B11d forged reply, target MAC foreign: any
-        B11e somebody claims the guest's address: any
+        B11e a station claims the guest's address: any
         B11f ARP cut to its header: any
         C02a UDP 68 to 67 from 0.0.0.0: any, dhcp, dhcp-servers
         E00a discover: any, dhcp, dhcp-servers
@@ -85,7 +85,7 @@ fn a_waiting_guest_sends_own_arp_and_dhcp_or_dhcp_alone() {
         E00d offer: any, dhcp, dhcp-servers
         E00e ack: any, dhcp, dhcp-servers
         E00f ack to the guest alone: any, dhcp, dhcp-servers
-        E02 ack from somebody else: any, dhcp
+        E02 ack from another server: any, dhcp
         E03c ack about a foreign MAC: any, dhcp, dhcp-servers
         E04 ack of another transaction: any, dhcp, dhcp-servers
         E09a lease of no time: any, dhcp, dhcp-servers

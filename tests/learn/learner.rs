@@ -127,7 +127,7 @@ fn dhcp_frames_teach_by_source_offer_and_ack() {
         E00d offer: 10.0.0.1 by offer
         E00e ack: 10.0.0.1 by ack
         E00f ack to the guest alone: 10.0.0.1 by ack
-        E02 ack from somebody else: 10.0.0.1 by ack
+        E02 ack from another server: 10.0.0.1 by ack
         E04 ack of another transaction: 10.0.0.1 by ack
         E09b lease without end: 10.0.0.1 by ack
         E13 ack through a relay: 10.0.0.1 by ack
@@ -147,7 +147,7 @@ fn of_dhcp_what_a_server_confirms_with_a_time_is_leased() {
         expect![[r#"
         E00e ack: 10.0.0.1 by lease until 3600
         E00f ack to the guest alone: 10.0.0.1 by lease until 3600
-        E02 ack from somebody else: 10.0.0.1 by lease until 3600
+        E02 ack from another server: 10.0.0.1 by lease until 3600
         E04 ack of another transaction: 10.0.0.1 by lease until 3600
         E09b lease without end: 10.0.0.1 by lease
         E13 ack through a relay: 10.0.0.1 by lease until 3600
@@ -183,7 +183,7 @@ fn servers_that_were_not_named_are_not_believed() {
 
 // P-27
 #[test]
-fn addresses_that_can_be_nobodys_are_not_usable() {
+fn addresses_that_no_guest_can_have_are_not_usable() {
     for (address, usable) in [
         ("0.0.0.0", false),
         ("0.1.2.3", false),

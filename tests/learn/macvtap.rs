@@ -76,7 +76,7 @@ impl Guest {
         udp(ip(address, PEER_IP), 1, 2).from(self.mac).into()
     }
 
-    /// What the rules of another guest would let by, and no learner takes.
+    /// What the rules of another guest would pass, and no learner takes.
     fn says_as(&self, number: u64) -> Vec<u8> {
         udp(ip(&ip_of(number), PEER_IP), 1, 2).from(mac_of(number)).into()
     }
@@ -123,7 +123,7 @@ fn the_next_guest_at_a_macvtap_gets_no_earlier_address() {
                 1 => macvtap_at(index, "macvtap0", lower, mac),
                 _ => macvtap("macvtap0", lower, mac),
             };
-            let guest = Guest { mac, own: ip_of(number), tap: tap.expect("it can be made again") };
+            let guest = Guest { mac, own: ip_of(number), tap: tap.expect("it can be recreated") };
             index = guest.tap.link.index();
             bind_with(&mut conn, "macvtap0", &format!("vm{number}"), mac, &[]);
             assert!(!guest.passes(&far, &guest.says_as(last)), "round {round}");

@@ -67,7 +67,7 @@ fn says(guest: &Guest, number: u32) -> Vec<u8> {
 #[test]
 fn a_thousand_guests_are_all_heard() {
     in_world(async || {
-        let (to, mut told) = mpsc::channel(64);
+        let (to, mut reported) = mpsc::channel(64);
         let before = resident("self");
         let made = Instant::now();
         let guests: Vec<Guest> = (0..GUESTS).map(|number| guest(number, to.clone())).collect();
@@ -79,10 +79,11 @@ fn a_thousand_guests_are_all_heard() {
         }
         let mut heard = BTreeSet::new();
         while heard.len() < guests.len() {
-            let told = timeout(Duration::from_secs(20), told.recv()).await.expect("all are heard").unwrap();
-            let Sighting::Arp { address, .. } = told.frame.sighting else { panic!("{told:?}") };
-            assert!(told.frame.sighting.addresses().eq([IpAddr::V4(address)]));
-            heard.insert((told.guest, address));
+            let reported =
+                timeout(Duration::from_secs(20), reported.recv()).await.expect("all are heard").unwrap();
+            let Sighting::Arp { address, .. } = reported.frame.sighting else { panic!("{reported:?}") };
+            assert!(reported.frame.sighting.addresses().eq([IpAddr::V4(address)]));
+            heard.insert((reported.guest, address));
         }
         let learned = began.elapsed();
         let expected = guests.iter().map(|guest| (guest.tap.link.index(), guest.address)).collect();

@@ -153,7 +153,7 @@ impl Drop for Process {
     }
 }
 
-/// A client, and what it told its script.
+/// A client, and what it reported to its script.
 pub struct Client {
     pub process: Process,
     events: PathBuf,
@@ -197,15 +197,15 @@ impl Client {
     }
 
     /// The addresses that came with an event of this kind.
-    pub fn told(&self, kind: &str) -> Vec<String> {
+    pub fn reported(&self, kind: &str) -> Vec<String> {
         let text = fs::read_to_string(&self.events).unwrap_or_default();
         let lines = text.lines().filter_map(|line| line.split_once(' '));
         lines.filter(|(word, _)| *word == kind).map(|(_, address)| address.into()).collect()
     }
 
     pub fn waits_for(&self, kind: &str, count: usize) -> String {
-        eventually(kind, || self.told(kind).len() >= count);
-        self.told(kind)[count - 1].clone()
+        eventually(kind, || self.reported(kind).len() >= count);
+        self.reported(kind)[count - 1].clone()
     }
 }
 

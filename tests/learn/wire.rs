@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 struct World {
     network: Network,
     ear: Capture,
-    told: mpsc::Receiver<Observation>,
+    reported: mpsc::Receiver<Observation>,
 }
 
 /// Runs a case in a fresh namespace, on a runtime of one thread.
@@ -36,22 +36,22 @@ fn ear_at(
     side: WireEnd,
     mode: LearningMode,
 ) -> (Capture, mpsc::Receiver<Observation>) {
-    let (to, told) = mpsc::channel(64);
+    let (to, reported) = mpsc::channel(64);
     let post = CaptureSpec { guest: guest.index(), link: link.index(), side, mac: GUEST, mode };
-    (listen(post, to).expect("root may listen"), told)
+    (listen(post, to).expect("root may listen"), reported)
 }
 
 impl World {
     fn new(mode: LearningMode) -> World {
         let network = Network::new();
-        let (ear, told) = ear_at(network.guest.link, network.guest.link, WireEnd::Host, mode);
-        World { network, ear, told }
+        let (ear, reported) = ear_at(network.guest.link, network.guest.link, WireEnd::Host, mode);
+        World { network, ear, reported }
     }
 }
 
-/// The next that is told.
-async fn next(told: &mut mpsc::Receiver<Observation>) -> Option<SightedFrame> {
-    timeout(PATIENCE, told.recv()).await.expect("an ear tells in time").map(|told| told.frame)
+/// The next that is reported.
+async fn next(reported: &mut mpsc::Receiver<Observation>) -> Option<SightedFrame> {
+    timeout(PATIENCE, reported.recv()).await.expect("an ear tells in time").map(|reported| reported.frame)
 }
 
 /// A frame that every ear hears and no case holds.
@@ -59,12 +59,12 @@ fn marker() -> Vec<u8> {
     Dhcp { transaction: 0x4d41_524b, ..dhcp(1) }.broadcast().into()
 }
 
-/// What is told before the marker that is sent now.
-async fn until_marker(guest: &Tap, told: &mut mpsc::Receiver<Observation>) -> Vec<SightedFrame> {
+/// What is reported before the marker that is sent now.
+async fn until_marker(guest: &Tap, reported: &mut mpsc::Receiver<Observation>) -> Vec<SightedFrame> {
     guest.send(&marker()).unwrap();
     let mut before = Vec::new();
     loop {
-        let frame = next(told).await.expect("the ear is there");
+        let frame = next(reported).await.expect("the ear is there");
         if Some(frame) == read(&marker()) {
             return before;
         }
@@ -72,7 +72,7 @@ async fn until_marker(guest: &Tap, told: &mut mpsc::Receiver<Observation>) -> Ve
     }
 }
 
-/// What a model of the kernel lets by.
+/// What a model of the kernel passes.
 fn expected(case: &Case, mode: LearningMode) -> Vec<SightedFrame> {
     let packet = Packet { bytes: &case.frame, outgoing: case.way == Way::ToGuest, tag_taken_out: false };
     let kept = match mode {
@@ -85,16 +85,16 @@ fn expected(case: &Case, mode: LearningMode) -> Vec<SightedFrame> {
 }
 
 #[test]
-fn the_kernel_lets_by_what_the_model_does() {
+fn the_kernel_passes_what_the_model_does() {
     in_world(async || {
         let network = Network::new();
         for mode in [LearningMode::Any, LearningMode::Dhcp] {
             for case in corpus() {
                 let guest = network.guest.link;
-                let (_ear, mut told) = ear_at(guest, guest, WireEnd::Host, mode);
+                let (_ear, mut reported) = ear_at(guest, guest, WireEnd::Host, mode);
                 let (sender, _) = network.ends(case.way);
                 sender.send(&case.frame).unwrap();
-                let heard = until_marker(&network.guest, &mut told).await;
+                let heard = until_marker(&network.guest, &mut reported).await;
                 assert_eq!(heard, expected(&case, mode), "{mode:?}: {} {}", case.id, case.what);
                 drop((network.guest.drain(), network.peer.drain()));
             }
@@ -108,7 +108,7 @@ fn what_is_sent_right_after_listening_began_is_heard() {
         let mut world = World::new(LearningMode::Any);
         let frame = Vec::from(arp_request(GUEST_IP, PEER_IP).frame());
         world.network.guest.send(&frame).unwrap();
-        assert_eq!(next(&mut world.told).await, read(&frame));
+        assert_eq!(next(&mut world.reported).await, read(&frame));
     });
 }
 
@@ -120,7 +120,7 @@ fn a_link_that_is_down_for_a_while_is_heard_after() {
             world.network.guest.link.down();
             tokio::task::yield_now().await;
             world.network.guest.link.up();
-            assert_eq!(until_marker(&world.network.guest, &mut world.told).await, []);
+            assert_eq!(until_marker(&world.network.guest, &mut world.reported).await, []);
         }
         assert!(!world.ear.has_ended());
     });
@@ -129,14 +129,14 @@ fn a_link_that_is_down_for_a_while_is_heard_after() {
 #[test]
 fn an_ear_ends_with_its_link_and_a_reused_name_is_not_heard() {
     in_world(async || {
-        let World { network, ear, mut told } = World::new(LearningMode::Any);
+        let World { network, ear, mut reported } = World::new(LearningMode::Any);
         let Network { bridge, guest, peer: _peer } = network;
         drop(guest);
         let again = Tap::new("vnet0");
         bridge.add(again.link);
         again.link.up();
         again.send(&marker()).unwrap();
-        assert_eq!(next(&mut told).await, None);
+        assert_eq!(next(&mut reported).await, None);
         assert!(ear.has_ended());
     });
 }
@@ -144,11 +144,11 @@ fn an_ear_ends_with_its_link_and_a_reused_name_is_not_heard() {
 #[test]
 fn a_dropped_ear_hears_no_more() {
     in_world(async || {
-        let World { network, ear, mut told } = World::new(LearningMode::Any);
-        assert_eq!(until_marker(&network.guest, &mut told).await, []);
+        let World { network, ear, mut reported } = World::new(LearningMode::Any);
+        assert_eq!(until_marker(&network.guest, &mut reported).await, []);
         drop(ear);
         network.guest.send(&marker()).unwrap();
-        assert_eq!(next(&mut told).await, None);
+        assert_eq!(next(&mut reported).await, None);
     });
 }
 
@@ -182,7 +182,7 @@ fn another_guests_frames_are_not_heard() {
         other.send(&Vec::from(arp_request(FOREIGN_IP, PEER_IP).frame())).unwrap();
         let host_says = arp_request(FOREIGN_IP, PEER_IP).frame();
         Wire::open(&world.network.guest.link).send(&Vec::from(host_says)).unwrap();
-        assert_eq!(until_marker(&world.network.guest, &mut world.told).await, []);
+        assert_eq!(until_marker(&world.network.guest, &mut world.reported).await, []);
     });
 }
 
@@ -198,7 +198,7 @@ fn a_flooding_guest_is_read_no_faster_than_its_budget() {
             (0..100).for_each(|_| world.network.guest.send(&flood).unwrap());
             drop(world.network.peer.drain());
             tokio::time::sleep(Duration::from_millis(1)).await;
-            while world.told.try_recv().is_ok() {
+            while world.reported.try_recv().is_ok() {
                 heard += 1;
             }
         }
@@ -226,17 +226,17 @@ fn a_macvtap_is_heard_at_itself_and_below() {
     in_world(async || {
         let Some((guest, lower, far)) = macvtap_world() else { return };
         for link in [guest.link, lower] {
-            let (_ear, mut told) = ear_at(guest.link, link, WireEnd::Guest, LearningMode::Any);
+            let (_ear, mut reported) = ear_at(guest.link, link, WireEnd::Guest, LearningMode::Any);
             let own = Vec::from(arp_request(GUEST_IP, PEER_IP).frame());
             guest.send(&own).unwrap();
-            assert_eq!(next(&mut told).await, read(&own), "at {}", link.name());
+            assert_eq!(next(&mut reported).await, read(&own), "at {}", link.name());
             let ack = dhcp(5).your_ip(GUEST_IP).lease(60, PEER_IP).reply(PEER_IP).inbound();
             let ack = Vec::from(ack.to(GUEST_MAC));
             far.send(&ack).unwrap();
-            assert_eq!(next(&mut told).await, read(&ack), "at {}", link.name());
+            assert_eq!(next(&mut reported).await, read(&ack), "at {}", link.name());
             let foreign = arp_request(FOREIGN_IP, PEER_IP).frame();
             far.send(&Vec::from(foreign)).unwrap();
-            assert_eq!(until_marker(&guest, &mut told).await, [], "at {}", link.name());
+            assert_eq!(until_marker(&guest, &mut reported).await, [], "at {}", link.name());
         }
     });
 }
@@ -245,9 +245,9 @@ fn a_macvtap_is_heard_at_itself_and_below() {
 fn an_ear_at_a_macvtap_ends_with_it() {
     in_world(async || {
         let Some((guest, ..)) = macvtap_world() else { return };
-        let (ear, mut told) = ear_at(guest.link, guest.link, WireEnd::Guest, LearningMode::Any);
+        let (ear, mut reported) = ear_at(guest.link, guest.link, WireEnd::Guest, LearningMode::Any);
         guest.link.delete();
-        assert_eq!(next(&mut told).await, None);
+        assert_eq!(next(&mut reported).await, None);
         assert!(ear.has_ended());
     });
 }

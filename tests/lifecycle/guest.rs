@@ -55,9 +55,9 @@ impl Daemon {
                 .is_ok_and(|mut client| client.status().is_ok())
         };
         while !answers() {
-            let told = || std::fs::read_to_string(at("log")).unwrap_or_default();
-            assert!(process.try_wait().unwrap().is_none(), "it ended: {}", told());
-            assert!(began.elapsed() < PATIENCE, "no socket: {}", told());
+            let reported = || std::fs::read_to_string(at("log")).unwrap_or_default();
+            assert!(process.try_wait().unwrap().is_none(), "it ended: {}", reported());
+            assert!(began.elapsed() < PATIENCE, "no socket: {}", reported());
             sleep(Duration::from_millis(5));
         }
         process

@@ -51,7 +51,7 @@ fn a_restart_of_the_nftables_service_leaves_guests_filtered() {
 fn a_table_deleted_by_name_or_emptied_is_restored() {
     with_guest(|network, _, owned| {
         if owned {
-            return; // Nobody else may.
+            return; // No other process may.
         }
         let took = healed(network, || nft(&["delete", "table", "bridge", "nwfilter"]));
         println!("measured: filtered again {took:?} after the table was deleted");

@@ -63,7 +63,7 @@ fn systemctl_restarts_nftables_and_guests_stay_filtered() {
             }
         });
         let took = began.elapsed();
-        // Where others may flush our rules, what comes before they are whole again is let by, or lost.
+        // Where others may flush our rules, what comes before they are whole again passes, or is lost.
         assert!(!owned || (seen.passed, seen.lost) == (0, 0), "{seen:?}");
         println!(
             "measured: {ROUNDS} times systemctl restart nftables in {took:.1?}: {} of {} spoofed frames passed, about {:.2?} in all",

@@ -95,7 +95,7 @@ def main():
     parser.add_argument("--libvirt", type=lambda path: pathlib.Path(path).resolve(), metavar="ROOT",
                         help="verdicts of the libvirtd in a chroot are taken now")
     parser.add_argument("--backend", choices=("iptables", "nftables"), default="iptables", help="of that libvirtd")
-    parser.add_argument("--vm", action="store_true", help="what this kernel can not hold is tried in a machine")
+    parser.add_argument("--vm", action="store_true", help="what this kernel cannot hold is tried in a machine")
     parser.add_argument("--keep", type=pathlib.Path, help="folder of verdicts, none of which is taken twice")
     parser.add_argument("--patience", type=int, default=3600, help="seconds that the machine may take")
     parser.add_argument("--show", type=int, default=8, help="unexplained frames to show, a filter")

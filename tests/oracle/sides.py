@@ -104,14 +104,14 @@ tests/oracle/run --frames {options.frames} {chroot} --take {folder.path} {words}
                                stderr=subprocess.STDOUT, text=True, start_new_session=True,
                                env=os.environ | {"PATH": f"{vng.parent}:{os.environ['PATH']}"})
     try:
-        told, _ = machine.communicate(timeout=options.patience)
+        answered, _ = machine.communicate(timeout=options.patience)
     except subprocess.TimeoutExpired:
         os.killpg(machine.pid, signal.SIGKILL)
-        told = "out of patience"
+        answered = "out of patience"
     silent = [one for one in wanted if not folder.get(*one)[0]]
     if silent:
         said = log.read_text() if log.exists() else ""
-        print(f"the machine did not answer {len(silent)} of {len(wanted)}: {(said + told)[-2000:]}")
+        print(f"the machine did not answer {len(silent)} of {len(wanted)}: {(said + answered)[-2000:]}")
 
 
 def take_all(options, folder, pairs):

@@ -359,7 +359,7 @@ fn what_others_do_to_the_table_of_devices_is_refused_or_undone() {
         daemon.kill();
         nft(&["flush", "ruleset"]);
         let daemon = host.start();
-        assert!(!segment.passes(&guest, &forged()), "flushed while nobody was there");
+        assert!(!segment.passes(&guest, &forged()), "flushed while no daemon ran");
         filtered("restored");
         assert_eq!(seen().families[&Family::Netdev].owner, owned);
         drop(daemon);
@@ -379,7 +379,7 @@ fn a_daemon_started_without_a_bound_device_blocks_its_name() {
         daemon.kill();
         host.start().kill();
         let guest = segment.guest("macvtap0");
-        assert!(!segment.passes(&guest, &honest()) && !segment.reaches(&guest, &unwanted()), "shut");
+        assert!(!segment.passes(&guest, &honest()) && !segment.reaches(&guest, &unwanted()), "blocked");
         let _daemon = host.start();
         assert!(segment.passes(&guest, &honest()) && !segment.passes(&guest, &forged()));
     });

@@ -112,7 +112,7 @@ fn every_mode_gives_every_verdict_of_the_corpus() {
             world.bind_guest();
             let mut wrong = Vec::new();
             for ((case, open), found) in corpus().iter().zip(&open).zip(world.verdicts()) {
-                // What the macvtap itself keeps from its guest, or from the wire, no filter lets by.
+                // What the macvtap itself keeps from its guest, or from the wire, no filter lets through.
                 let wanted = case.verdict_under_clean_traffic == Verdict::Accept && *open;
                 if found != wanted {
                     wrong.push(format!("{} {}: passes {found}, not {wanted}", case.id, case.what));
@@ -153,10 +153,10 @@ fn what_is_explained_of_a_macvtap_is_what_the_kernel_does() {
         for ((case, open), passes) in corpus().iter().zip(open).zip(world.verdicts()) {
             let hex: String = case.frame.iter().map(|byte| format!("{byte:02x}")).collect();
             let way = if case.way == Way::ToGuest { "--in" } else { "--out" };
-            let told = nwfilter(&host, &["explain", "--dev", "macvtap0", "--json", way, "--hex", &hex]);
-            let told: serde_json::Value = serde_json::from_str(&told).unwrap();
-            let accepted = told["verdict"] == "accept";
-            assert_eq!(passes, accepted && open, "{} {}: {told:#}", case.id, case.what);
+            let reported = nwfilter(&host, &["explain", "--dev", "macvtap0", "--json", way, "--hex", &hex]);
+            let reported: serde_json::Value = serde_json::from_str(&reported).unwrap();
+            let accepted = reported["verdict"] == "accept";
+            assert_eq!(passes, accepted && open, "{} {}: {reported:#}", case.id, case.what);
             found[usize::from(case.way == Way::ToGuest)][usize::from(accepted)] += usize::from(open);
         }
         assert!(found.iter().flatten().all(|count| *count > 3), "{found:?}");

@@ -12,7 +12,7 @@ use std::process::Command;
 use std::time::Duration;
 
 const HOST_IP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 254);
-/// Somebody whom the host routes for.
+/// A station that the host routes for.
 const OUTSIDE_IP: &str = "198.51.100.7";
 
 /// Shapes of filters that people write, and whether the host's packets pass them.
@@ -133,7 +133,7 @@ impl World {
         self.gets(22)
     }
 
-    /// Whether the guest gets what somebody else sends to it through the host.
+    /// Whether the guest gets what another station sends to it through the host.
     fn is_routed_to(&self) -> bool {
         drop(self.guest.drain());
         let frame: Vec<u8> = udp(ip(OUTSIDE_IP, GUEST_IP), 67, 68).to(PEER_MAC).into();

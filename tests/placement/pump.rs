@@ -17,7 +17,7 @@ const PORT: u16 = 7777;
 const HONEST: u16 = 1;
 const FORGED: u16 = 666;
 
-/// Sends until it is told that it is done.
+/// Sends until the test is done.
 pub struct Pump {
     guest: Mutex<Arc<Tap>>,
     receivers: Vec<Tap>,

@@ -173,7 +173,7 @@ fn a_last_step_refused_at_first_is_retried() {
     }
 }
 
-/// Who has moved himself is closed where he is.
+/// A guest that has moved is closed where it is.
 // P-18
 #[test]
 fn a_last_step_always_refused_keeps_the_rules_or_closes() {

@@ -1,7 +1,7 @@
 //! What can happen to a bound link, over and over, while its guest sends forged frames as fast as it can.
 //!
 //! Whatever of them gets anywhere is counted by kind of event: to another port of either bridge, out of a macvtap's lower
-//! device, to a socket of the host's. For most events it must be nothing; for those that the kernel can not
+//! device, to a socket of the host's. For most events it must be nothing; for those that the kernel cannot
 //! be kept from opening, it is printed how much and for how long.
 
 use crate::host::*;
@@ -140,8 +140,8 @@ fn away_and_back(stage: &mut Stage) {
 const AT_DEVICES: &str = "placement = 'device'\n";
 
 const EVERYWHERE: &[Event] = &[
-    Event { what: "made again, another index", may: May::Nothing, run: |stage| stage.make_again(false) },
-    Event { what: "made again, the same index", may: May::Nothing, run: |stage| stage.make_again(true) },
+    Event { what: "recreated, another index", may: May::Nothing, run: |stage| stage.make_again(false) },
+    Event { what: "recreated, the same index", may: May::Nothing, run: |stage| stage.make_again(true) },
     Event { what: "to another namespace and back", may: May::Nothing, run: away_and_back },
     Event {
         what: "restart of the daemon",
@@ -152,7 +152,7 @@ const EVERYWHERE: &[Event] = &[
         },
     },
     Event {
-        what: "made again while the daemon is dead",
+        what: "recreated while the daemon is dead",
         may: May::Nothing,
         run: |stage| {
             stage.die();

@@ -1,4 +1,4 @@
-//! A server in a thread of the test, and a client that says what it is told to say.
+//! A server in a thread of the test, and a client that says what the test has it say.
 
 use crate::engine::Engine;
 use crate::tool::LIMIT;

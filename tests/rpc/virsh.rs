@@ -147,7 +147,7 @@ fn virsh_on_the_read_only_socket_reads_and_cannot_write() {
     virsh.run(&["nwfilter-define", &virsh.file("f.xml", XML)]);
     let refused =
         |function: &str| format!("error: operation forbidden: read only access prevents {function}");
-    // Told by the client itself first, and by the server where the client was not told.
+    // Refused by the client itself first, and by the server where the client does not know.
     for (options, socket) in [(&["-r"][..], NAME_READ_ONLY), (&["-r"], NAME), (&[], NAME_READ_ONLY)] {
         (virsh.options, virsh.socket) = (options, socket);
         virsh.check(&["nwfilter-dumpxml", "cap-test"], XML);

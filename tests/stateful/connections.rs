@@ -1,4 +1,4 @@
-//! One guest and one peer: which packets of a connection rules let by, and which of no connection.
+//! One guest and one peer: which packets of a connection rules pass, and which of no connection.
 
 use crate::host::{Kind, Segment, everywhere, golden, heard};
 use crate::lab::Verdict;
@@ -118,7 +118,7 @@ fn an_opener_of_connections_gets_its_own_answers_alone() {
                 (talk.answers)(back()).inbound(),
             );
             segment.lets_out(&format!("{element}: the first packet"), (talk.opens)(out()));
-            segment.stops_in(&format!("{element}: an answer to nobody"), (talk.strange)(back()).inbound());
+            segment.stops_in(&format!("{element}: an unsolicited answer"), (talk.strange)(back()).inbound());
             segment.lets_in(&format!("{element}: the answer"), (talk.answers)(back()).inbound());
             segment.lets_out(&format!("{element}: the next packet"), (talk.goes_on)(out()));
         }
@@ -139,7 +139,7 @@ fn who_may_be_called_can_answer_and_not_call() {
             segment.stops_out(&format!("{element}: a call"), (talk.opens)(out()));
             segment.stops_out(&format!("{element}: an answer before the question"), (talk.answers)(out()));
             segment.lets_in(&format!("{element}: the first packet"), (talk.opens)(back()).inbound());
-            segment.stops_out(&format!("{element}: an answer to nobody"), (talk.strange)(out()));
+            segment.stops_out(&format!("{element}: an unsolicited answer"), (talk.strange)(out()));
             segment.lets_out(&format!("{element}: the answer"), (talk.answers)(out()));
             segment.lets_in(&format!("{element}: the next packet"), (talk.goes_on)(back()).inbound());
         }
@@ -177,7 +177,7 @@ fn states_that_a_rule_names_replace_its_own_and_its_reverse() {
         host.bind(&segment, &segment.guest, rules);
         segment.lets_out("a question", udp(out4(), 1234, 54));
         segment.lets_in("the answer has one", udp(back4(), 54, 1234).inbound());
-        segment.stops_in("an answer to nobody", udp(back4(), 54, 1236).inbound());
+        segment.stops_in("an unsolicited answer", udp(back4(), 54, 1236).inbound());
 
         let rules = "<rule action='accept' direction='inout'><udp state='ESTABLISHED'/></rule>
             <rule action='accept' direction='in'><udp state='NEW' dstportstart='55'/></rule>";
@@ -246,7 +246,7 @@ fn pings_go_the_way_that_their_types_say() {
         segment.lets_out("the guest's ping", request(out4(), 5));
         segment.lets_in("its answer", reply(back4(), 5).inbound());
         segment.stops_in("a ping", request(back4(), 6).inbound());
-        segment.stops_in("an answer to nobody", reply(back4(), 7).inbound());
+        segment.stops_in("an unsolicited answer", reply(back4(), 7).inbound());
     });
 }
 

@@ -112,7 +112,7 @@ fn in_all_styles(kinds: &[Kind], host_to_guest: HostToGuest, work: impl Fn(Host,
     }
 }
 
-/// As [`in_both_styles`], with constants only and with nobody else about.
+/// As [`in_both_styles`], with constants only and with no other guest.
 pub fn alone(work: impl FnOnce(Host) + Send) {
     let _exclusive = LIMIT.write().unwrap_or_else(|poisoned| poisoned.into_inner());
     in_fresh_netns(|| run(Kind::Bridged, 64, HostToGuest::Pass, work));
@@ -189,7 +189,7 @@ impl Host {
         self.kernel.features()
     }
 
-    /// Shuts links of this name until they are bound.
+    /// Blocks links of this name until they are bound.
     pub fn reserve(&mut self, name: &str) {
         self.enforce(self.firewall.reserve(name));
     }
@@ -232,7 +232,7 @@ impl Segment {
         route();
         let guest = wire("vm0", PEER_MAC, GUEST_MAC, &[GUEST_IP, "2001:db8::1"]);
         let peer = wire("net0", GUEST_MAC, PEER_MAC, &[PEER_IP, "2001:db8::2"]);
-        // Who answers a guest needs an address of his own.
+        // A station that answers a guest needs an address of its own.
         tool("ip", "addr add 192.0.2.1/32 dev lo");
         tool("ip", "addr add 2001:db8:ffff::1/128 dev lo nodad");
         Segment { site: Site::Routed, guest, peer }
@@ -307,7 +307,7 @@ fn route() {
     Link::named("lo").up();
 }
 
-/// A tap of the host's with this MAC address, and somebody with another and these addresses at its end.
+/// A tap of the host's with this MAC address, and a station with another and these addresses at its end.
 fn wire(name: &str, own: Mac6, other: Mac6, addresses: &[&str]) -> Tap {
     let tap = Tap::new(name);
     tap.link.set_mac(own);

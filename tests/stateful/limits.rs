@@ -112,7 +112,7 @@ fn a_full_connection_table_passes_known_connections_alone() {
             "{answered:?} were answered, {opened:?} asked"
         );
         assert!(answered.len() < 20, "the table was full, yet {} were answered", answered.len());
-        segment.stops_in("an answer to nobody", answer(5000));
+        segment.stops_in("an unsolicited answer", answer(5000));
         println!(
             "measured: with room for 4 connections {} of 200 opened, {} kept",
             opened.len(),

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-/// One port is open, and who knocks at another hears so where somebody can answer: for that the program is in two parts
+/// One port is open, and who knocks at another hears so where an answer can be sent: for that the program is in two parts
 /// where no bridge is.
 const ONE_PORT: &str = "<filter name='one-port' chain='root'>
     <rule action='drop' direction='out' priority='100'><mac match='no' srcmacaddr='52:54:00:00:00:01'/></rule>
@@ -16,7 +16,7 @@ const ONE_PORT: &str = "<filter name='one-port' chain='root'>
     <rule action='accept' direction='in' statematch='false'><icmp type='3'/></rule>
     <rule action='reject' direction='inout' priority='900'><all/></rule></filter>";
 
-const NOBODY: [Vec<u16>; 2] = [vec![], vec![]];
+const NO_PORT: [Vec<u16>; 2] = [vec![], vec![]];
 
 fn knock(port: u16) -> Frame {
     udp(ip(GUEST_IP, PEER_IP), 1234, port)
@@ -35,7 +35,7 @@ fn knocked(tap: &Tap) -> Vec<u16> {
     heard(tap).into_iter().filter_map(port).collect()
 }
 
-/// A guest that is a port of a bridge, with another port, and somebody elsewhere whom the host routes to.
+/// A guest that is a port of a bridge, with another port, and a station elsewhere that the host routes to.
 struct Wires {
     bridged: Site,
     neighbour: Tap,
@@ -72,7 +72,7 @@ impl Wires {
     fn knocks(&self) -> [Vec<u16>; 2] {
         let far = &self.segment.peer;
         drop((self.neighbour.drain(), far.drain()));
-        // To the host, which routes them on, and to somebody on the bridge.
+        // To the host, which routes them on, and to a station on the bridge.
         for mac in [PEER_MAC, FOREIGN_MAC] {
             for port in [80, 81] {
                 self.segment.guest.send(&Vec::from(knock(port).to(mac))).unwrap();
@@ -92,7 +92,7 @@ fn joining_or_leaving_a_bridge_blocks_until_bound_there() {
         for _ in 0..3 {
             assert_eq!(wires.knocks(), [vec![80], vec![80]], "on the bridge, of which the host is part");
             wires.leave();
-            assert_eq!(wires.knocks(), NOBODY, "it has left the bridge");
+            assert_eq!(wires.knocks(), NO_PORT, "it has left the bridge");
             host.bind_to(&wires.segment, guest, "one-port", &[]);
             assert_eq!(wires.knocks(), [vec![], vec![80]], "routed");
             let answered = wires.segment.out(knock(81));
@@ -103,7 +103,7 @@ fn joining_or_leaving_a_bridge_blocks_until_bound_there() {
                 "another's MAC address"
             );
             wires.join();
-            assert_eq!(wires.knocks(), NOBODY, "it has joined the bridge");
+            assert_eq!(wires.knocks(), NO_PORT, "it has joined the bridge");
             host.bind_to(&wires, guest, "one-port", &[]);
         }
     });
@@ -118,7 +118,7 @@ fn an_unreserved_routed_interface_is_blocked_at_a_bridge() {
         wires.leave();
         host.bind_document(&wires.segment, guest, ONE_PORT, &[]);
         wires.join();
-        assert_eq!(wires.knocks(), NOBODY);
+        assert_eq!(wires.knocks(), NO_PORT);
         wires.leave();
         assert_eq!(wires.knocks(), [vec![], vec![80]]);
         host.bind_to(&wires, guest, "one-port", &[]);
@@ -158,7 +158,7 @@ const WAITS: [Wait; 2] = [
 ];
 
 /// A packet that waits until its guest says its MAC address has left the host's IP layer and not come to the guest's own hooks.
-/// Where a redefinition takes its rules from there to the IP layer, nobody would judge it.
+/// Where a redefinition takes its rules from there to the IP layer, no hook would judge it.
 // P-24
 #[test]
 fn a_packet_that_waits_for_arp_is_judged_or_dropped() {
@@ -289,7 +289,7 @@ fn the_ethernet_rules_of_a_routed_guest_hold_for_its_frames() {
             other => panic!("{other:?}"),
         };
         assert!(asks(arp_request(GUEST_IP, "192.0.2.1")), "the host answers the guest");
-        assert!(!asks(arp_request(FOREIGN_IP, "192.0.2.1")), "and nobody whom it claims to be");
+        assert!(!asks(arp_request(FOREIGN_IP, "192.0.2.1")), "and no address that it claims");
     });
 }
 

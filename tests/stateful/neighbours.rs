@@ -38,7 +38,7 @@ fn guests_without_state_are_not_tracked() {
         let rules = "<rule action='accept' direction='inout'><udp/></rule>";
         host.bind(&stateless, &stateless.guest, rules);
         stateless.lets_out("a datagram", question(1));
-        assert_eq!(connections(), 0, "nobody needs conntrack");
+        assert_eq!(connections(), 0, "no guest needs conntrack");
         host.bind(&stateful, &stateful.guest, ASKS);
         for port in 1..20 {
             stateless.lets_out("a datagram", question(port));
@@ -55,7 +55,7 @@ fn guests_without_state_are_not_tracked() {
             std::thread::sleep(std::time::Duration::from_millis(20));
             connections() > before
         };
-        assert!((100..200).any(|port| !tracks(port)), "nobody needs conntrack any more");
+        assert!((100..200).any(|port| !tracks(port)), "no guest needs conntrack any more");
     });
 }
 
@@ -97,7 +97,7 @@ fn guests_of_one_bridge_talk_when_both_agree() {
         assert_eq!(ask(udp(ip(GUEST_IP, PEER_IP), 1000, 54)), Verdict::Drop, "a port the server has closed");
         assert_eq!(ask(question(1000)), Verdict::Accept);
         assert_eq!(reply(answer(1000)), Verdict::Accept);
-        assert_eq!(reply(answer(1001)), Verdict::Drop, "an answer to nobody");
+        assert_eq!(reply(answer(1001)), Verdict::Drop, "an unsolicited answer");
     });
 }
 

@@ -8,7 +8,7 @@ use socket2::SockRef;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
-/// A guest that may call, and that nobody may.
+/// A guest that may call, and may not be called.
 const CALLS: &str = "<filter name='calls' chain='root'>
     <rule action='accept' direction='out'><all/></rule>
     <rule action='accept' direction='in'><all state='ESTABLISHED'/></rule>

@@ -15,7 +15,7 @@ const SHORT: Duration = Duration::from_millis(400);
 const LONG: Duration = Duration::from_secs(5);
 const OUTSIDE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
 
-/// A machine: a thread in a network namespace of its own, that does what it is told.
+/// A machine: a thread in a network namespace of its own, that does what the test asks.
 struct Machine(Sender<Job>);
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -242,7 +242,7 @@ fn what_the_host_translates_is_judged_as_the_guest_sees_it() {
             <rule action='accept' direction='out'><udp dstipaddr='198.51.100.8'/></rule>
             <rule action='accept' direction='in'><tcp srcipaddr='198.51.100.9'/></rule>";
         bind(&mut host, &lan, port, asked);
-        assert_eq!(guest.reaches((Ipv4Addr::new(198, 51, 100, 8), 80)), [true; 2], "whom it asked for");
+        assert_eq!(guest.reaches((Ipv4Addr::new(198, 51, 100, 8), 80)), [true; 2], "as it asked");
         assert_eq!(guest.tries((OUTSIDE, 80)), [false; 2], "who it is, is not open");
         let calls = || outside.run(|| talks_tcp((Ipv4Addr::new(203, 0, 113, 1), 22)));
         assert!((0..5).any(|_| calls()), "who calls it, by the address that it sees");
@@ -272,7 +272,7 @@ fn a_judged_host_and_its_guest_talk_as_the_rules_say() {
     });
 }
 
-/// A guest that may call and answer, and that nobody may call. What it answers the host is judged as all that it sends.
+/// A guest that may call and answer, and may not be called. What it answers the host is judged as all that it sends.
 const ANSWERS: &str = "<filter name='answers' chain='root'>
     <rule action='accept' direction='out'><all state='NEW,ESTABLISHED'/></rule>
     <rule action='accept' direction='in'><all state='ESTABLISHED'/></rule>
@@ -290,7 +290,7 @@ fn the_host_alone_calls_a_guest_closed_to_all_others() {
         assert_eq!(outside.reaches(own), [true; 2], "without rules");
         host.bind_document(&lan, port, ANSWERS, &[]);
         assert!((0..5).any(|_| talks_tcp(own)) && (0..5).any(|_| talks_udp(own)), "the host");
-        assert_eq!(outside.tries(own), [false; 2], "another, whom the host routes for");
+        assert_eq!(outside.tries(own), [false; 2], "another, for which the host routes");
         assert_eq!(guest.reaches((OUTSIDE, 80)), [true; 2], "the guest calls");
     });
 }

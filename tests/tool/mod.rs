@@ -2,7 +2,7 @@
 //! with the signals of a process at a terminal, however the tests were started.
 //!
 //! `NWFILTER_REQUIRE=all`, which `make test` sets, says that scripts/setup has run: then a program that is missing fails the
-//! test. Without it the test says that it was skipped. What a kernel lacks is no affair of this page.
+//! test. Without it the test says that it was skipped. What a kernel lacks is no concern of this page.
 
 // Every binary uses a part of it.
 #![allow(dead_code)]

@@ -88,7 +88,7 @@ impl Host {
         self.enforce(next.map_err(Refusal::Firewall)?)
     }
 
-    /// Binds the guest's tap to a new meaning of a filter that nobody else uses, all in one change.
+    /// Binds the guest's tap to a new meaning of a filter that no other guest uses, all in one change.
     pub fn rebind_guest(&mut self, document: &str, vars: &[(&str, &str)]) -> Result<(), Refusal> {
         let filter = filter(document);
         let member = self.member(&self.network.guest, &filter.name, vars);

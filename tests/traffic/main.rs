@@ -1,4 +1,4 @@
-//! Frames against the kernel: what every protocol, attribute, direction and standard filter lets by and stops.
+//! Frames against the kernel: what every protocol, attribute, direction and standard filter passes and stops.
 //!
 //! Each test has a network namespace of its own, and needs root.
 

@@ -264,14 +264,14 @@ fn a_rename_keeps_the_filter_and_a_reused_name_gets_none() {
             link.down();
             link.rename("renamed");
             link.up();
-            // A device's hooks go by its name where they outlive it: whoever follows links puts them right.
+            // A device's hooks go by its name where they outlive it: the follower of links puts them right.
             if style.is_at_device() {
                 host.bind_guest("clean-traffic", GUEST_VARS).unwrap();
             }
             assert!(host.network.passes(Way::FromGuest, own()), "{style:?}");
             assert!(!host.network.passes(Way::FromGuest, own().from(FOREIGN_MAC)), "{style:?}");
 
-            // Another link of that name is shut both ways until it is bound itself.
+            // Another link of that name is blocked both ways until it is bound itself.
             let newcomer = host.network.add_port("vnet0");
             let theirs = || udp(ip(OTHER_IP, PEER_IP), 1234, 80).from(OTHER_MAC);
             let passes = |host: &Host, frame: Frame| {
@@ -366,7 +366,7 @@ fn a_redefinition_moves_all_members_at_once_or_none() {
             host.define(&[&document("81")]).unwrap();
             assert_eq!((passes(&host, 80), passes(&host, 81)), ([true; 2], [false; 2]), "{style:?}");
             let before = rules_in_force();
-            assert!(matches!(host.define(&[&document("$NOBODY")]), Err(Refusal::Firewall(_))));
+            assert!(matches!(host.define(&[&document("$MISSING")]), Err(Refusal::Firewall(_))));
             assert_eq!(rules_in_force(), before, "{style:?}");
         });
     }

@@ -206,7 +206,7 @@ fn the_small_standard_filters_stop_one_thing_each() {
         "qemu-announce-self",
         &[
             ("announcement", FromGuest, rarp_announce(GUEST_MAC).frame(), true),
-            ("for somebody else", FromGuest, rarp_announce(FOREIGN_MAC).frame(), false),
+            ("for another station", FromGuest, rarp_announce(FOREIGN_MAC).frame(), false),
             ("old EtherType", FromGuest, rarp_announce(GUEST_MAC).frame().kind(0x0835), true),
         ],
     );

@@ -1,4 +1,4 @@
-//! Section B: ARP, by which a guest becomes somebody else.
+//! Section B: ARP, by which a guest becomes another.
 
 use super::super::frames::{BROADCAST, FOREIGN_IP, FOREIGN_MAC, GUEST_IP, GUEST_MAC, PEER_IP, PEER_MAC, arp_reply, arp_request, ethertype};
 use super::{Case, enters, passes, stops};
@@ -104,7 +104,7 @@ fn inbound() -> Vec<Case> {
         ),
         enters(
             "B11e",
-            "somebody claims the guest's address",
+            "a station claims the guest's address",
             arp_request(GUEST_IP, GUEST_IP).sender_mac(PEER_MAC).frame(),
         ),
         enters("B11f", "ARP cut to its header", arp_request(PEER_IP, GUEST_IP).frame().length(14 + 8)),

@@ -58,7 +58,7 @@ fn server() -> Vec<Case> {
         enters("E00d", "offer", reply(&dhcp(2).your_ip(GUEST_IP).lease(HOUR, SERVER))),
         enters("E00e", "ack", reply(&ack())),
         enters("E00f", "ack to the guest alone", udp_with(ip(SERVER, GUEST_IP), 67, 68, &ack().bytes())),
-        enters("E02", "ack from somebody else", ack().reply(FOREIGN_IP)),
+        enters("E02", "ack from another server", ack().reply(FOREIGN_IP)),
         enters("E03c", "ack about a foreign MAC", reply(&ack().client_mac(FOREIGN_MAC))),
         enters("E04", "ack of another transaction", reply(&Dhcp { transaction: 1, ..ack() })),
         enters("E09a", "lease of no time", given(GUEST_IP, 0)),

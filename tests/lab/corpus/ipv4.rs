@@ -89,7 +89,7 @@ fn headers() -> Vec<Case> {
 fn fragments() -> Vec<Case> {
     let own = || ip(GUEST_IP, PEER_IP);
     let foreign = || ip(FOREIGN_IP, PEER_IP);
-    let nobody = || ip("0.0.0.0", EVERYBODY);
+    let unspecified = || ip("0.0.0.0", EVERYBODY);
     vec![
         passes("C08a", "first fragment of 8 bytes, own source", own().fragment(0, true).carry(6, &[0; 8])),
         stops("C08b", "first fragment of 8 bytes, foreign source", foreign().fragment(0, true).carry(6, &[0; 8])),
@@ -105,8 +105,8 @@ fn fragments() -> Vec<Case> {
             own().fragment(185, false).carry(17, &udp_bytes(68, 67, b"x")),
         ),
         stops("C10b", "later fragment, foreign source", foreign().fragment(185, false).carry(17, &[0x4e; 64])),
-        passes("C10c", "later fragment of UDP from 0.0.0.0", nobody().fragment(185, false).carry(17, &[0x4e; 64])),
-        stops("C10d", "later fragment of TCP from 0.0.0.0", nobody().fragment(185, false).carry(6, &[0x4e; 64])),
+        passes("C10c", "later fragment of UDP from 0.0.0.0", unspecified().fragment(185, false).carry(17, &[0x4e; 64])),
+        stops("C10d", "later fragment of TCP from 0.0.0.0", unspecified().fragment(185, false).carry(6, &[0x4e; 64])),
         passes("C11", "fragment beyond 64 kB, own source", own().fragment(8191, false).carry(17, &[0x4e; 64])),
         passes(
             "C12a",
@@ -128,7 +128,7 @@ fn protocols() -> Vec<Case> {
     vec![
         passes("C13a", "protocol 0, own source", own().carry(0, &[0; 20])),
         stops("C13b", "protocol 0, foreign source", foreign().carry(0, &[0; 20])),
-        // What a tunnel carries is the affair of its other end.
+        // What a tunnel carries is left to its other end.
         passes("C13c", "IP in IP, spoofed inside", own().carry(4, &inside)),
         stops("C13d", "IP in IP, spoofed outside, honest inside", foreign().carry(4, &own().packet(17, &[0; 8]))),
         passes("C13e", "6in4, own source", own().carry(41, &ip6("2001:db8::1", "2001:db8::2").packet(59, &[]))),

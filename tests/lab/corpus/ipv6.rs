@@ -1,4 +1,4 @@
-//! Section D: IPv6, none of which clean-traffic lets by in either direction.
+//! Section D: IPv6, none of which clean-traffic passes in either direction.
 //!
 //! Dropped to the last frame here, they are the corpus of filters that do speak IPv6 as well.
 

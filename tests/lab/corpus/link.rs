@@ -117,7 +117,7 @@ fn addresses() -> Vec<Case> {
         stops("A18a", "from the bridge's own MAC", own().from(Bridge::MAC)),
         stops("A18b", "from the peer's MAC", own().from(PEER_MAC)),
         passes("A19a", "to the guest's own MAC", own().to(GUEST_MAC)),
-        passes("A19b", "to nobody", own().to(FOREIGN_MAC)),
+        passes("A19b", "to no station", own().to(FOREIGN_MAC)),
         enters("A19c", "IPv4 to the guest", udp(ip(PEER_IP, GUEST_IP), 80, 1234)),
         Case {
             frame: own().from(PEER_MAC).to(FOREIGN_MAC).into(),

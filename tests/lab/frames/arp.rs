@@ -34,7 +34,7 @@ pub fn arp_request(sender: &str, target: &str) -> Arp {
     }
 }
 
-/// `sender` is at the guest: told to the peer as `target`.
+/// `sender` is at the guest: announced to the peer as `target`.
 pub fn arp_reply(sender: &str, target: &str) -> Arp {
     Arp { to: PEER_MAC, operation: 2, target_mac: PEER_MAC, ..arp_request(sender, target) }
 }

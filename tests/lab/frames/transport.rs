@@ -9,7 +9,7 @@ pub const PSH: u8 = 8;
 pub const ACK: u8 = 16;
 pub const URG: u8 = 32;
 
-/// What a packet says when nobody asks.
+/// What a packet says unless a test says otherwise.
 const WORDS: &[u8] = b"nwfilter";
 
 /// A UDP datagram.
