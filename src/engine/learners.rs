@@ -19,7 +19,8 @@ use crate::report::status::{Address, Learning};
 use crate::ruleset::attach;
 use crate::ruleset::firewall::{BoundInterface, Refused};
 use imbl::ordmap::DiffItem;
-use std::collections::BTreeMap;
+use std::cell::LazyCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +30,16 @@ use std::time::Duration;
 pub(super) struct LearnerEntry {
     guest: GuestId,
     learner: Learner,
+}
+
+/// An address of a guest, and the link at which it counts: 0 for a lease, which counts wherever the guest is.
+type Known = (Guest, u32, Ipv4Addr);
+
+fn known_addresses<'a>((index, entry): (&'a u32, &'a Arc<LearnerEntry>)) -> impl Iterator<Item = Known> {
+    entry
+        .table()
+        .iter()
+        .map(|(address, learned)| (entry.guest, if learned.how == How::Lease { 0 } else { *index }, address))
 }
 
 impl LearnerEntry {
@@ -75,7 +86,7 @@ impl State {
             let table = self.known(guest, link.index, &wanted);
             let entry = LearnerEntry { guest, learner: Learner::new(binding.mac, wanted.clone(), table) };
             let member = self.with_learned(link, binding, &entry.learner);
-            self.remembered.remove(&(guest, 0));
+            [0, link.index].iter().for_each(|index| drop(self.remembered.remove(&(guest, *index))));
             self.learners.insert(link.index, Arc::new(entry));
             member
         };
@@ -162,12 +173,19 @@ impl State {
 
     /// Forgets what was learned at links that are no more.
     pub(super) fn forget_gone_links(&mut self) {
-        self.remembered = self
-            .remembered
-            .iter()
-            .filter(|((_, index), _)| *index == 0)
-            .map(|(key, table)| (*key, table.clone()))
-            .collect();
+        self.keep_remembered(|index| index == 0);
+    }
+
+    /// Forgets what was learned at a link that is gone: another may get its index.
+    pub(super) fn forget_gone_link(&mut self, gone: u32) {
+        if self.remembered.keys().any(|(_, index)| *index == gone) {
+            self.keep_remembered(|index| index != gone);
+        }
+    }
+
+    fn keep_remembered(&mut self, stays: impl Fn(u32) -> bool) {
+        let kept = self.remembered.iter().filter(|((_, index), _)| stays(*index));
+        self.remembered = kept.map(|(key, table)| (*key, table.clone())).collect();
     }
 
     pub(super) fn expire_learned(&mut self, now: Duration) {
@@ -278,6 +296,36 @@ impl State {
                 DiffItem::Add(index, new) => differ(*index, None, Some(new)),
                 DiffItem::Update { old, new } => differ(*new.0, Some(old.1), Some(new.1)),
                 DiffItem::Remove(index, old) => differ(*index, Some(old), None),
+            }
+        }
+        lines + &self.forgotten(old)
+    }
+
+    /// The ends of addresses that an older state remembered: they are neither remembered nor known to a learner.
+    fn forgotten(&self, old: &State) -> String {
+        if old.remembered.ptr_eq(&self.remembered) {
+            return String::new();
+        }
+        let changed = old.learners.diff(&self.learners).filter_map(|item| match item {
+            DiffItem::Add(index, entry) | DiffItem::Update { new: (index, entry), .. } => {
+                Some((index, entry))
+            }
+            DiffItem::Remove(..) => None,
+        });
+        let taken: BTreeSet<Known> = changed.flat_map(known_addresses).collect();
+        let all =
+            LazyCell::new(|| self.learners.iter().flat_map(known_addresses).collect::<BTreeSet<Known>>());
+        let mut lines = String::new();
+        for item in old.remembered.diff(&self.remembered) {
+            let (DiffItem::Update { old: (key, table), .. } | DiffItem::Remove(key, table)) = item else {
+                continue;
+            };
+            for (address, learned) in table.iter() {
+                let known = (key.0, key.1, address);
+                let remembered = self.remembered.get(key).is_some_and(|table| table.get(address).is_some());
+                if !remembered && !taken.contains(&known) && !all.contains(&known) {
+                    lines.push_str(&file::ended(key.0, key.1, address, learned.how));
+                }
             }
         }
         lines

@@ -247,6 +247,7 @@ impl State {
 
     fn link_is_gone(&mut self, index: u32) {
         self.forget(index);
+        self.forget_gone_link(index);
         let Some(portdev) = self.firewall.members().get(&index).map(|member| member.name.clone()) else {
             return;
         };

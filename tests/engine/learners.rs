@@ -25,7 +25,7 @@ const OTHER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 254);
 
 /// Lets out only what has the guest's address.
-fn honest(extra: &str) -> String {
+pub fn honest(extra: &str) -> String {
     format!(
         "<filter name='honest'><uuid>{}</uuid><rule action='drop' direction='out'>\
          <ip match='no' srcipaddr='$IP'/></rule>{extra}</filter>",
@@ -35,7 +35,7 @@ fn honest(extra: &str) -> String {
 
 const NEEDY: &str = "<rule action='drop' direction='out'><mac srcmacaddr='$OTHER'/></rule>";
 
-fn with_params(port: &str, params: &[(&str, &str)]) -> String {
+pub fn with_params(port: &str, params: &[(&str, &str)]) -> String {
     let params: String =
         params.iter().map(|(name, value)| format!("<parameter name='{name}' value='{value}'/>")).collect();
     bind(port, "honest").replace("filter='honest'/>", &format!("filter='honest'>{params}</filterref>"))
@@ -82,7 +82,7 @@ fn hear(world: &mut World, guest: u32, source: Mac, sighting: Sighting) -> Strin
     lines
 }
 
-fn arp(world: &mut World, guest: u32, address: Ipv4Addr) -> String {
+pub fn arp(world: &mut World, guest: u32, address: Ipv4Addr) -> String {
     hear(world, guest, GUEST, Sighting::Arp { mac: GUEST, address })
 }
 
@@ -102,10 +102,16 @@ fn dhcp(kind: DhcpMessageType, address: Ipv4Addr, lease: Option<u32>) -> Sightin
 }
 
 fn ack(world: &mut World, address: Ipv4Addr, lease: u32) -> String {
-    hear(world, 7, Mac([2; 6]), dhcp(DhcpMessageType::Ack, address, Some(lease)))
+    ack_of(world, 7, SERVER, address, lease)
 }
 
-const DHCP: &[(&str, &str)] = &[("CTRL_IP_LEARNING", "dhcp")];
+/// A server's lease.
+pub fn ack_of(world: &mut World, guest: u32, server: Ipv4Addr, address: Ipv4Addr, lease: u32) -> String {
+    let Sighting::Dhcp(told) = dhcp(DhcpMessageType::Ack, address, Some(lease)) else { unreachable!() };
+    hear(world, guest, Mac([2; 6]), Sighting::Dhcp(Dhcp { source: server, server: Some(server), ..told }))
+}
+
+pub const DHCP: &[(&str, &str)] = &[("CTRL_IP_LEARNING", "dhcp")];
 
 #[test]
 fn only_a_missing_address_is_learned() {
@@ -428,7 +434,7 @@ fn a_client_cannot_see_or_define_waiting_filters() {
     assert!(world.define(&mine).is_err());
 }
 
-fn bound(params: &[(&str, &str)]) -> Binding {
+pub fn bound(params: &[(&str, &str)]) -> Binding {
     let all = [params, &[("MAC", "52:54:00:00:00:01")]].concat();
     binding::read(&Source::new("binding", with_params("vnet0", &all))).unwrap().0
 }
