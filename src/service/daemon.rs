@@ -26,6 +26,7 @@ use crate::engine::{self, State};
 use crate::guest::link::LinkEvent;
 use crate::kernel::apply::{self, Kernel};
 use crate::kernel::links;
+use crate::kernel::watch::Watch as Announcements;
 use crate::program::compile;
 use crate::program::ir::observed::Observed;
 use crate::program::ir::{Family, Name};
@@ -49,6 +50,7 @@ use start::Learned;
 use std::collections::BTreeSet;
 use std::io;
 use std::time::{Duration, Instant};
+use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 use transaction::Transaction;
@@ -168,9 +170,9 @@ async fn serve(config: Config, options: &Options) -> Result<(), Failure> {
     // Before the first thread: it binds only those that are born later.
     start::confine(&config, Config::file(options));
     let (captures, sightings) = Captures::new(start::most_ears());
-    let (mut daemon, counted) =
+    let (mut daemon, counted, foreign) =
         Daemon::start(config, settings, checksum_guard, filters, bindings, learned, captures).await?;
-    let mut inputs = Inputs::open(listeners, metrics, sightings, counted, &daemon)?;
+    let mut inputs = Inputs::open(listeners, metrics, sightings, counted, foreign, &daemon);
     systemd::tell(systemd::State::Ready);
     info!(
         bindings = daemon.state.bindings().len(),
@@ -191,7 +193,7 @@ fn system(what: &'static str) -> impl Fn(io::Error) -> Failure {
 
 impl Daemon {
     /// Builds what must be in force from what is on disk, and takes the kernel there from whatever it holds. Where
-    /// counts come from that were read to tidy up comes beside it.
+    /// counts come from that were read to tidy up, and what announces changes by others, come beside it.
     async fn start(
         config: Config,
         settings: Settings,
@@ -200,8 +202,11 @@ impl Daemon {
         bindings: Store,
         learned: Learned,
         captures: Captures,
-    ) -> Result<(Daemon, mpsc::Receiver<Observed>), Failure> {
+    ) -> Result<(Daemon, mpsc::Receiver<Observed>, AsyncFd<Announcements>), Failure> {
         let kernel = Kernel::open(Ownership::OwnedAndKept).map_err(system("no netfilter socket"))?;
+        // Before the rules are compared for the first time: what others change from then on is announced.
+        let foreign = Announcements::open_async(Some(kernel.port()))
+            .map_err(system("cannot follow changes of rules"))?;
         let teller = Teller::start().map_err(system("no netfilter socket to read by"))?;
         let features = kernel.features();
         let policy = Policy {
@@ -257,7 +262,7 @@ impl Daemon {
         daemon.write_what_is_known(stands.then_some(&book));
         trail::warn_of_blocked(&daemon.state);
         daemon.listen();
-        Ok((daemon, counted))
+        Ok((daemon, counted, foreign))
     }
 
     async fn work(&mut self, inputs: &mut Inputs, signals: &mut Signals) -> Result<(), Failure> {

@@ -75,21 +75,37 @@ impl Refuser {
 
     /// Fails when the daemon is no more.
     fn answer(&self, listener: &OwnedFd) -> io::Result<()> {
-        // SAFETY: zeroes are a valid notification, and what the kernel demands to be given.
-        let mut call: libc::seccomp_notif = unsafe { std::mem::zeroed() };
-        // SAFETY: the kernel fills one notification.
-        checked(unsafe { libc::ioctl(listener.as_raw_fd(), RECEIVE, &raw mut call) })?;
-        let name = fs::read_to_string(format!("/proc/{}/comm", call.pid)).unwrap_or_default();
-        let refused = name.trim() == "nftables" && self.0.lock().unwrap().refuses();
-        let mut answer = libc::seccomp_notif_resp { id: call.id, val: 0, error: 0, flags: 0 };
-        match refused {
-            true => answer.error = -libc::ENOMEM,
-            false => answer.flags = libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32,
-        }
-        // SAFETY: the kernel reads one answer. The caller may be gone by now.
-        unsafe { libc::ioctl(listener.as_raw_fd(), SEND, &raw mut answer) };
-        Ok(())
+        answer(listener, |name| {
+            let refused = name == "nftables" && self.0.lock().unwrap().refuses();
+            if refused { Answer::Refused } else { Answer::GoesOn }
+        })
     }
+}
+
+/// What becomes of a call.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// The kernel does it.
+    GoesOn,
+    /// The caller is told that there is no memory.
+    Refused,
+}
+
+/// Waits for a call, and answers it by the name of the thread that makes it. Fails when the daemon is no more.
+pub fn answer(listener: &OwnedFd, by_name: impl FnOnce(&str) -> Answer) -> io::Result<()> {
+    // SAFETY: zeroes are a valid notification, and what the kernel demands to be given.
+    let mut call: libc::seccomp_notif = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel fills one notification.
+    checked(unsafe { libc::ioctl(listener.as_raw_fd(), RECEIVE, &raw mut call) })?;
+    let name = fs::read_to_string(format!("/proc/{}/comm", call.pid)).unwrap_or_default();
+    let mut answer = libc::seccomp_notif_resp { id: call.id, val: 0, error: 0, flags: 0 };
+    match by_name(name.trim()) {
+        Answer::Refused => answer.error = -libc::ENOMEM,
+        Answer::GoesOn => answer.flags = libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32,
+    }
+    // SAFETY: the kernel reads one answer. The caller may be gone by now.
+    unsafe { libc::ioctl(listener.as_raw_fd(), SEND, &raw mut answer) };
+    Ok(())
 }
 
 impl Turns {

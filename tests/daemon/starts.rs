@@ -6,12 +6,18 @@
 use crate::host::*;
 use crate::lab::frames::*;
 use crate::lab::{Bridge, Tap, in_fresh_netns};
+use crate::refuser::{Answer, answer, listen_at, listener_of};
 use crate::tool::InTime;
+use nwfilter::kernel::apply::Kernel;
+use nwfilter::program::ir::Family;
 use nwfilter::report::status::Status;
+use nwfilter::ruleset::nft::Ownership;
+use nwfilter::ruleset::plan::{Change, Plan, Step as Batched};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use std::collections::BTreeSet;
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -310,4 +316,36 @@ fn any_sequence_ends_in_a_start_without_a_gap() {
         Ok(())
     });
     outcome.unwrap_or_else(|failure| panic!("{failure}"));
+}
+
+/// A table in our name is put there before the daemon compares, and again as soon as it has.
+// P-13
+#[test]
+fn what_others_change_while_the_daemon_starts_is_undone() {
+    in_fresh_netns(|| {
+        let others = Kernel::open(Ownership::Shared).unwrap();
+        let make = Batched { family: Family::Netdev, change: Change::AddTable };
+        let make = Plan { prepare: vec![make], ..Plan::default() };
+        let is_there = |others: &Kernel| others.observe().unwrap().families.contains_key(&Family::Netdev);
+        others.apply(make.clone()).unwrap();
+        let host = Host::new();
+        let mut command = host.command();
+        listen_at(&mut command, &[libc::SYS_bind]);
+        let mut daemon = host.spawn(command);
+        let (listener, meddler) = (listener_of(&daemon.child), others.clone());
+        let meddled = Arc::new(AtomicBool::new(false));
+        let note = Arc::clone(&meddled);
+        thread::spawn(move || {
+            let meddle = |_: &str| {
+                if !is_there(&meddler) && !note.swap(true, Ordering::SeqCst) {
+                    meddler.apply(make.clone()).unwrap();
+                }
+                Answer::GoesOn
+            };
+            while answer(&listener, meddle).is_ok() {}
+        });
+        daemon.hears("READY=1");
+        assert!(meddled.load(Ordering::SeqCst), "the daemon opened a socket after it had compared");
+        eventually("the second is undone as well", || !is_there(&others));
+    });
 }

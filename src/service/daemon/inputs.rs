@@ -1,6 +1,6 @@
 //! Where the daemon's events come from: clients, links, guests, foreign changes of rules, signals, the watchdog.
 
-use super::{Daemon, Failure, bypass_check, start, system};
+use super::{Daemon, bypass_check, start};
 use crate::guest::link::LinkEvent;
 use crate::guest::observation::Observation;
 use crate::kernel::links;
@@ -56,11 +56,11 @@ impl Inputs {
         metrics: Option<metrics_server::Socket>,
         sightings: mpsc::Receiver<Observation>,
         counted: mpsc::Receiver<Observed>,
+        foreign: AsyncFd<Watch>,
         daemon: &Daemon,
-    ) -> Result<Inputs, Failure> {
+    ) -> Inputs {
         let (links_to, links) = mpsc::channel(LINK_EVENTS);
         tokio::spawn(links::watch(RESYNC, links_to));
-        let foreign = Watch::open_async(Some(daemon.kernel.port()));
         let ((changes_to, changes), (asked_to, asked)) = (mpsc::channel(CALLS), mpsc::channel(CALLS));
         let queues = Queues { changes: changes_to, looks: asked_to };
         let (connected_to, connected) = watch::channel(0);
@@ -69,7 +69,7 @@ impl Inputs {
         let (scrapes_to, scrapes) = mpsc::channel(1);
         let report = |socket| tokio::spawn(metrics_server::serve(socket, scrapes_to, stopped.clone()));
         let reporter = metrics.map(report);
-        Ok(Inputs {
+        Inputs {
             changes,
             asked,
             connected,
@@ -80,11 +80,11 @@ impl Inputs {
             reporter,
             looks: bypass_check::looks(&daemon.config, &daemon.teller, daemon.started),
             counted,
-            foreign: foreign.map_err(system("cannot follow changes of rules"))?,
+            foreign,
             alive: tokio::time::interval(systemd::watchdog().unwrap_or(ALIVE)),
             stop,
             server: tokio::spawn(rpc::serve(listeners, limits, queues, connected_to, stopped)),
-        })
+        }
     }
 
     /// Whether nothing waits that changes something.
