@@ -33,13 +33,14 @@ pub(super) struct LearnerEntry {
 }
 
 /// An address of a guest, and the link at which it counts: 0 for a lease, which counts wherever the guest is.
-type Known = (Guest, u32, Ipv4Addr);
+type KnownAddress = (GuestId, u32, Ipv4Addr);
 
-fn known_addresses<'a>((index, entry): (&'a u32, &'a Arc<LearnerEntry>)) -> impl Iterator<Item = Known> {
-    entry
-        .table()
-        .iter()
-        .map(|(address, learned)| (entry.guest, if learned.how == How::Lease { 0 } else { *index }, address))
+fn known_addresses<'a>(
+    (index, entry): (&'a u32, &'a Arc<LearnerEntry>),
+) -> impl Iterator<Item = KnownAddress> {
+    entry.table().iter().map(|(address, learned)| {
+        (entry.guest, if learned.how == AddressSource::Lease { 0 } else { *index }, address)
+    })
 }
 
 impl LearnerEntry {
@@ -312,9 +313,10 @@ impl State {
             }
             DiffItem::Remove(..) => None,
         });
-        let taken: BTreeSet<Known> = changed.flat_map(known_addresses).collect();
-        let all =
-            LazyCell::new(|| self.learners.iter().flat_map(known_addresses).collect::<BTreeSet<Known>>());
+        let taken: BTreeSet<KnownAddress> = changed.flat_map(known_addresses).collect();
+        let all = LazyCell::new(|| {
+            self.learners.iter().flat_map(known_addresses).collect::<BTreeSet<KnownAddress>>()
+        });
         let mut lines = String::new();
         for item in old.remembered.diff(&self.remembered) {
             let (DiffItem::Update { old: (key, table), .. } | DiffItem::Remove(key, table)) = item else {

@@ -12,7 +12,7 @@ use nwfilter::kernel::apply::Kernel;
 use nwfilter::program::ir::Family;
 use nwfilter::report::status::Status;
 use nwfilter::ruleset::nft::Ownership;
-use nwfilter::ruleset::plan::{Change, Plan, Step as Batched};
+use nwfilter::ruleset::plan::{Plan, Step as Batched, TableOperation};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use std::collections::BTreeSet;
@@ -324,7 +324,7 @@ fn any_sequence_ends_in_a_start_without_a_gap() {
 fn what_others_change_while_the_daemon_starts_is_undone() {
     in_fresh_netns(|| {
         let others = Kernel::open(Ownership::Shared).unwrap();
-        let make = Batched { family: Family::Netdev, change: Change::AddTable };
+        let make = Batched { family: Family::Netdev, change: TableOperation::AddTable };
         let make = Plan { prepare: vec![make], ..Plan::default() };
         let is_there = |others: &Kernel| others.observe().unwrap().families.contains_key(&Family::Netdev);
         others.apply(make.clone()).unwrap();

@@ -49,12 +49,12 @@ fn print_into(out: &mut String, element: &Element, depth: usize) {
     let (name, indent) = (&element.name, "  ".repeat(depth));
     push(out, format_args!("{indent}<{name}"));
     for (name, value) in &element.attributes {
-        push(out, format_args!(" {name}='{}'", escape(value, Place::Attribute)));
+        push(out, format_args!(" {name}='{}'", escape(value, PrintedAs::Attribute)));
     }
     match element.children.as_slice() {
         [] => out.push_str("/>\n"),
         [XMLNode::Text(text)] => {
-            push(out, format_args!(">{}</{name}>\n", escape(text, Place::Text)));
+            push(out, format_args!(">{}</{name}>\n", escape(text, PrintedAs::Text)));
         }
         children => {
             out.push_str(">\n");
@@ -68,7 +68,7 @@ fn print_into(out: &mut String, element: &Element, depth: usize) {
 
 /// Where a text stands, which decides what its white space is read as.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum PrintedAs {
     /// Every white space is read as a blank.
     Attribute,
     /// Between tags: a carriage return is read as a line feed.
@@ -76,7 +76,7 @@ enum Place {
 }
 
 /// A text as it stands in an attribute or between tags.
-fn escape(text: &str, place: Place) -> String {
+fn escape(text: &str, printed_as: PrintedAs) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -86,8 +86,8 @@ fn escape(text: &str, place: Place) -> String {
             '"' => escaped.push_str("&quot;"),
             '\'' => escaped.push_str("&apos;"),
             '\r' => escaped.push_str("&#13;"),
-            '\n' if place == Place::Attribute => escaped.push_str("&#10;"),
-            '\t' if place == Place::Attribute => escaped.push_str("&#9;"),
+            '\n' if printed_as == PrintedAs::Attribute => escaped.push_str("&#10;"),
+            '\t' if printed_as == PrintedAs::Attribute => escaped.push_str("&#9;"),
             _ => escaped.push(c),
         }
     }
