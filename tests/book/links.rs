@@ -56,8 +56,8 @@ fn why_broken(page: &Page, target: &str) -> Option<&'static str> {
     (!there).then_some("no such heading")
 }
 
-/// The files that mdBook puts into a page.
+/// The files that mdBook puts into a page, or lines of them.
 fn includes(page: &Page) -> impl Iterator<Item = String> {
     let found = page.text.split("{{#include ").skip(1).filter_map(|rest| rest.split_once("}}"));
-    found.map(|(file, _)| file.trim().to_owned())
+    found.map(|(file, _)| file.trim().split(':').next().unwrap_or_default().to_owned())
 }

@@ -1,9 +1,11 @@
-//! The book in docs/ is true: its reference pages are those that the code gives, its links lead somewhere, its commands print
-//! what it shows, and its words are plain.
+//! The book in docs/ is true: its reference pages are those that the code gives, its pictures are drawn from data that code and
+//! documents hold, its links lead somewhere, its commands print what it shows, and its words are plain. So is what
+//! ARCHITECTURE.md names.
 //!
 //! `UPDATE=1 cargo test --test book` writes generated pages and the outputs of commands again; the difference is then for a
 //! person to judge. Commands run in a machine of their own (see `machine`) and need root.
 
+mod architecture;
 mod console;
 mod generated;
 #[path = "../lab/mod.rs"]
@@ -12,6 +14,7 @@ mod links;
 mod listed;
 mod machine;
 mod markdown;
+mod pictures;
 #[path = "../tool/mod.rs"]
 mod tool;
 mod words;
@@ -23,6 +26,22 @@ use std::path::{Path, PathBuf};
 /// Whether pages are written instead of compared.
 fn updates() -> bool {
     std::env::var_os("UPDATE").is_some_and(|value| value == "1")
+}
+
+/// Fails where a file of the repository is not what the code gives.
+fn holds(file: &str, wanted: &str) {
+    let path = root().join(file);
+    if updates() {
+        fs::write(&path, wanted).unwrap();
+    }
+    let found = fs::read_to_string(&path).unwrap_or_default();
+    let first = found.lines().zip(wanted.lines()).position(|(found, wanted)| found != wanted);
+    let stale = "is stale; run: UPDATE=1 cargo test --test book";
+    assert!(
+        found == wanted,
+        "{file} {stale}; the first difference is in line {}",
+        first.map_or(0, |at| at + 1)
+    );
 }
 
 fn root() -> &'static Path {
