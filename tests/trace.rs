@@ -20,8 +20,6 @@ use nwfilter::ruleset::plan::plan;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::Duration;
 use tool::{InTime, Lines, end, with_usual_signals};
 
 /// A guest with clean-traffic, and a traced line for each frame.
@@ -155,16 +153,12 @@ fn running(filters: &Path, arguments: &[&str]) -> Running {
     assert!(nwfilter(filters, &bind).args(["--param", "IP=10.0.0.1"]).status_in_time().unwrap().success());
     let command = nwfilter(filters, &[&["trace", "--dev", "vnet0"], arguments].concat());
     let child = Running::spawn(command);
-    wait_for(|| traces().len() == 1);
+    tool::eventually("the tables of traces", || traces().len() == 1);
     child
 }
 
 fn traces() -> Vec<String> {
     tables().into_iter().filter(|table| table.contains("nwfilter-trace")).collect()
-}
-
-fn wait_for(what: impl Fn() -> bool) {
-    assert!((0..500).any(|_| what() || (thread::sleep(Duration::from_millis(10)), false).1), "in vain");
 }
 
 fn frames() -> [Vec<u8>; 3] {
@@ -190,7 +184,7 @@ fn a_trace_has_each_frame_once_and_ends_with_its_process() {
             tool::signal(&child.0, signal);
             child.0.status_in_time().unwrap();
             assert_eq!(lines.count(), 0, "nothing is reported twice");
-            wait_for(|| traces().is_empty());
+            tool::eventually("the tables of traces", || traces().is_empty());
             assert!(network.passes(Way::FromGuest, arp_request(GUEST_IP, PEER_IP).frame()));
         });
     }
@@ -326,7 +320,7 @@ fn of_routed_packets_only_the_guests_are_traced() {
             // Else the host would answer.
             let _heard = UdpSocket::bind("10.0.0.254:90").unwrap();
             let mut child = Running::spawn(nwfilter(filters.path(), &["trace", "--dev", "vnet0"]));
-            wait_for(|| traces().len() == 2);
+            tool::eventually("the tables of traces", || traces().len() == 2);
             let mut lines = Lines::of(child.0.stdout.take().unwrap());
             for port in [80, 81] {
                 let _ = others.send_to(b"hello", ("10.0.1.1", port)); // The sender hears of a drop.
@@ -348,7 +342,7 @@ fn of_routed_packets_only_the_guests_are_traced() {
             drop(other);
             tool::signal(&child.0, signal);
             child.0.status_in_time().unwrap();
-            wait_for(|| tables() == before);
+            tool::eventually("the tables of traces", || tables() == before);
         });
     }
 }

@@ -24,7 +24,6 @@ use nwfilter::ruleset::plan::{Plan, Step, TableOperation, plan};
 use std::panic::resume_unwind;
 use std::process::Command;
 use std::thread;
-use std::time::{Duration, Instant};
 use tool::InTime;
 
 /// Two ports of a bridge, and what is enforced on one of them.
@@ -383,14 +382,6 @@ fn a_shared_program_without_rules_passes_nothing() {
     });
 }
 
-fn wait_until(what: &str, fact: impl Fn() -> bool) {
-    let limit = Instant::now() + Duration::from_secs(5);
-    while !fact() {
-        assert!(Instant::now() < limit, "{what}");
-        thread::sleep(Duration::from_millis(1));
-    }
-}
-
 #[test]
 fn a_dead_owner_leaves_no_gap_and_its_table_is_adopted() {
     in_fresh_netns(|| {
@@ -408,7 +399,7 @@ fn a_dead_owner_leaves_no_gap_and_its_table_is_adopted() {
                 let next = Kernel::open(Ownership::OwnedAndKept).unwrap();
                 drop(kernel);
                 let port = || next.observe().unwrap().families[&Family::Bridge].port;
-                wait_until("the dead owner lets go", || port().is_none());
+                tool::eventually("the dead owner lets go", || port().is_none());
                 let aim = states[turn % 2].ruleset();
                 let found = recall(&next.observe().unwrap(), &aim);
                 let mut plan = plan(&found, &aim);

@@ -3,6 +3,7 @@
 // The bench uses another part of it than the tests.
 #![allow(dead_code)]
 
+pub use crate::tool::eventually;
 use crate::tool::{self, InTime, end, with_usual_signals};
 use nwfilter::engine::api::{BindingId, FilterId};
 use nwfilter::engine::error::Error;
@@ -372,15 +373,6 @@ pub fn rules() -> ObservedTable {
 pub fn bound() -> Vec<u32> {
     let index = |key: &nwfilter::program::ir::Bytes| u32::from_ne_bytes(key[..].try_into().unwrap());
     table().sets.get(layout::BOUND).map(|set| set.elements.keys().map(index).collect()).unwrap_or_default()
-}
-
-/// Waits for what must come.
-pub fn eventually(what: &str, mut there: impl FnMut() -> bool) {
-    let until = Instant::now() + PATIENCE;
-    while !there() {
-        assert!(Instant::now() < until, "never came: {what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
 }
 
 /// A number that a longer run sets from outside.

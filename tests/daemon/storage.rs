@@ -15,7 +15,7 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// All that a daemon keeps or puts in force, without what differs from run to run.
 #[derive(Debug, PartialEq)]
@@ -112,13 +112,13 @@ fn addresses(conn: &mut Conn) -> Result<usize, Failure> {
 
 /// Announces itself until its address is known, or the daemon is gone.
 fn is_learned(network: &Network, conn: &mut Conn) -> Result<(), Failure> {
-    let until = Instant::now() + PATIENCE;
-    while addresses(conn)? == 0 {
-        assert!(Instant::now() < until, "the address is never learned");
+    let mut known = Ok(0);
+    eventually("the address", || {
         announce(network);
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Ok(())
+        known = addresses(conn);
+        !matches!(known, Ok(0))
+    });
+    known.map(drop)
 }
 
 fn learned(network: &Network, conn: &mut Conn) {
@@ -528,14 +528,11 @@ fn few_descriptors_suffice_for_bindings_and_clients() {
         }
         assert_eq!(daemon.log().lines().filter(|line| line.contains("ERROR")).count(), 1, "{}", daemon.log());
         // Each that has its address gives its descriptor to another.
-        let until = Instant::now() + PATIENCE;
-        while addresses(&mut conn).unwrap() < guests.len() {
-            assert!(Instant::now() < until, "{} have an address", addresses(&mut conn).unwrap());
-            guests.iter().for_each(|guest| {
-                guest.send(&Vec::from(arp_request(GUEST_IP, PEER_IP).frame())).unwrap();
-            });
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        eventually("an address for each", || {
+            let announces = Vec::from(arp_request(GUEST_IP, PEER_IP).frame());
+            guests.iter().for_each(|guest| guest.send(&announces).unwrap());
+            addresses(&mut conn).unwrap() == guests.len()
+        });
         drop(others);
     });
 }

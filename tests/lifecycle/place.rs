@@ -2,14 +2,10 @@
 //!
 //! It is in the network namespace of the thread that makes it, so that what it rules is the lab's.
 
-use crate::tool::{InTime, Lines, end, with_usual_signals};
+use crate::tool::{InTime, Lines, end, eventually, with_usual_signals};
 use std::io::Write;
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::time::{Duration, Instant};
 use tempfile::TempDir;
-
-/// An emulated machine reads a large program slowly.
-const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The place. Dropping it ends everything there.
 pub struct Place {
@@ -49,11 +45,7 @@ impl Place {
 
     /// Runs it until it succeeds.
     pub fn waits_for(&mut self, line: &str) {
-        let began = Instant::now();
-        while !self.run(line) {
-            assert!(began.elapsed() < PATIENCE, "never succeeds: {line}: {}", self.log());
-            std::thread::sleep(Duration::from_millis(100));
-        }
+        eventually(line, || self.run(line));
     }
 
     /// Runs a line that ends the place, and waits for that.

@@ -1,7 +1,7 @@
 //! What clients can make the server hold, measured from outside: the server is a process of its own.
 
 use crate::engine::Engine;
-use crate::served::{Raw, filter, limits, run, word};
+use crate::served::{Raw, eventually, filter, limits, run, word};
 use crate::tool::end;
 use nwfilter::engine::api::{Reply, Request};
 use nwfilter::service::rpc::listen::{NAME, NAME_READ_ONLY, Permissions};
@@ -31,11 +31,7 @@ impl Process {
             .spawn()
             .unwrap();
         let process = Process { directory, child };
-        let until = Instant::now() + Duration::from_secs(10);
-        while UnixStream::connect(process.path(NAME_READ_ONLY)).is_err() {
-            assert!(Instant::now() < until, "the server process did not start");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        eventually("the server process", || UnixStream::connect(process.path(NAME_READ_ONLY)).is_ok());
         process
     }
 

@@ -1,7 +1,7 @@
 //! A server in a thread of the test, and a client that says what the test has it say.
 
 use crate::engine::Engine;
-use crate::tool::LIMIT;
+pub use crate::tool::eventually;
 use nwfilter::engine::api::{FilterId, Reply, Request};
 use nwfilter::engine::error::Error;
 use nwfilter::service::rpc::listen::{NAME, Permissions};
@@ -13,7 +13,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
@@ -88,15 +88,6 @@ pub fn run(
 
 pub fn limits() -> Limits {
     Limits { grace: Duration::from_millis(500), ..Limits::default() }
-}
-
-/// Waits for what must come.
-pub fn eventually(what: &str, mut there: impl FnMut() -> bool) {
-    let until = Instant::now() + LIMIT;
-    while !there() {
-        assert!(Instant::now() < until, "never came: {what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
 }
 
 pub struct Raw {

@@ -11,6 +11,9 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::Duration;
 
+/// How long one try waits for an answer. A drop is silent at every hook, and a later message says nothing of it: each
+/// connection takes a path of its own through conntrack and NAT. So that a slow machine is not taken for a drop, each test
+/// asks first for what must pass, in up to five tries, and then once for what must not.
 const SHORT: Duration = Duration::from_millis(400);
 const LONG: Duration = Duration::from_secs(5);
 const OUTSIDE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);

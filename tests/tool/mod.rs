@@ -21,6 +21,18 @@ use std::time::{Duration, Instant};
 /// How long a program may take. An emulated machine reads a large one slowly.
 pub const LIMIT: Duration = Duration::from_secs(300);
 
+/// Waits for what must come: every test's bounded poll.
+///
+/// # Panics
+/// Where it has not come within the limit.
+pub fn eventually(what: &str, mut there: impl FnMut() -> bool) {
+    let until = Instant::now() + LIMIT;
+    while !there() {
+        assert!(Instant::now() < until, "never came: {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
 /// Waiting that ends.
 ///
 /// # Panics
