@@ -18,6 +18,7 @@ use nwfilter::kernel::apply::Kernel;
 use nwfilter::kernel::tracer::Tracer;
 use nwfilter::program::ir::{Name, Table};
 use nwfilter::ruleset::firewall::{Attachment, BoundInterface, BridgePort, Firewall, Policy};
+use nwfilter::ruleset::layout::TrafficCounting;
 use nwfilter::ruleset::nft::Ownership;
 use nwfilter::ruleset::nft::trace::At;
 use nwfilter::ruleset::plan::plan;
@@ -160,7 +161,8 @@ fn enforce(
     let filters = Firewall::new(Policy { fold_up_to, ..policy(kernel.features().into()) })
         .define(Library::standard().filters.into_values().chain(more));
     let firewall = filters.and_then(|filters| filters.bind_all(members)).expect("bound");
-    let mut ruleset = firewall.counting_traffic(counting == Counting::Traffic).ruleset();
+    let traffic = if counting == Counting::Traffic { TrafficCounting::On } else { TrafficCounting::Off };
+    let mut ruleset = firewall.counting_traffic(traffic).ruleset();
     if counting == Counting::Nothing {
         ruleset.tables.values_mut().for_each(count_nothing);
     }

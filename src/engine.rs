@@ -24,6 +24,7 @@ use crate::document::binding::{self, Binding};
 use crate::document::diag::Diagnostic;
 use crate::document::filter::{Filter, write};
 use crate::engine::api::{BindingId, FilterId, Reply, Request};
+use crate::engine::documents::Validation;
 use crate::engine::error::Error;
 use crate::guest::lease::GuestLeases;
 use crate::guest::lease::file::{self, Book};
@@ -262,7 +263,7 @@ impl State {
             Request::FilterXml { uuid, .. } => {
                 self.answer(Reply::Xml(write::write(self.filter_with(*uuid)?)))
             }
-            Request::DefineFilter { xml, flags } => self.define(xml, flags & 1 != 0, context),
+            Request::DefineFilter { xml, flags } => self.define(xml, Validation::of(*flags), context),
             Request::UndefineFilter { uuid } => self.undefine(*uuid),
             Request::Define { documents } => self.define_named(documents, context),
             Request::Undefine { name } => self.undefine_named(name),
@@ -277,7 +278,7 @@ impl State {
             Request::BindingXml { portdev, .. } => {
                 self.answer(Reply::Xml(binding::write(self.binding(portdev)?)))
             }
-            Request::CreateBinding { xml, flags } => self.create(xml, flags & 1 != 0),
+            Request::CreateBinding { xml, flags } => self.create(xml, Validation::of(*flags)),
             Request::DeleteBinding { portdev } => self.delete(portdev, context.now),
             Request::Apply { xml } => self.apply(xml),
             Request::Remove { portdev } => self.remove(portdev),

@@ -9,6 +9,7 @@ pub mod ir;
 pub mod name;
 pub mod resolve;
 
+use crate::guest::link::Orientation;
 use crate::program::ir::text::{ChainText, SetText};
 use crate::program::ir::{
     Action, Chain, Family, Key, KeySource, KeyType, Match, MetaInterface, Name, Rule, Set, SetRef, SetRole,
@@ -108,6 +109,15 @@ impl SlotPart {
     }
 }
 
+/// Which refusals a program counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusals {
+    /// What is dropped in silence.
+    Dropped,
+    /// What is rejected with an answer as well.
+    All,
+}
+
 impl Program {
     /// The program that lets nothing pass.
     pub fn blocked() -> Program {
@@ -122,15 +132,19 @@ impl Program {
         }
     }
 
-    /// The program that counts what it drops, and what it rejects where `answers` are counted, for each interface and rule.
-    pub fn tallied(mut self, reversed: bool, answers: bool) -> Program {
+    /// The program that counts what it refuses, for each interface and rule.
+    pub fn tallied(mut self, orientation: Orientation, counted: Refusals) -> Program {
         for (chain, rules) in &mut self.chains {
             let out = chain.split('/').next() == Some(OUT);
-            let by = if out != reversed { MetaInterface::In } else { MetaInterface::Out };
+            let by = if out == (orientation == Orientation::Straight) {
+                MetaInterface::In
+            } else {
+                MetaInterface::Out
+            };
             for rule in rules {
                 let id = rule.origin.as_ref().map_or(0, |origin| origin.id);
                 let tally = Tally { by, id };
-                let counts = answers || rule.action == Action::Drop;
+                let counts = counted == Refusals::All || rule.action == Action::Drop;
                 rule.tally = tally.chain(&rule.action).filter(|_| counts).map(|_| tally);
             }
         }

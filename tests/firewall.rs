@@ -14,6 +14,7 @@ use nwfilter::program::compile::{self, Capabilities, compile_at};
 use nwfilter::program::eval::{self, End};
 use nwfilter::program::ir::{Action, Bytes, Chain, Family, Name, Set, SetRole, Table};
 use nwfilter::program::resolve::{Mode, resolve};
+use nwfilter::ruleset::firewall::HookLifetime;
 use nwfilter::ruleset::firewall::{
     Attachment, BoundInterface, BridgePort, Firewall, Policy, Refused, Rules, Tables,
 };
@@ -574,11 +575,11 @@ fn a_hook_stays_only_as_long_as_its_name_is_bound() {
         let place = if bridge { Attachment::Bridge(None) } else { device };
         BoundInterface { name: "vnet1".into(), place, ..guest(index, "parent") }
     };
-    for last in [false, true] {
+    for hooks in [HookLifetime::Device, HookLifetime::Lasting] {
         let firewall = Firewall::new(policy(64)).define([filter("parent", OWN_MAC)]).unwrap();
-        let firewall = firewall.hooks_last(last).reserve("vnet1").bind(at(1, "vnet1", false)).unwrap();
+        let firewall = firewall.with_hooks(hooks).reserve("vnet1").bind(at(1, "vnet1", false)).unwrap();
         assert_eq!(hooked(&firewall), ["vnet1"]);
-        let expected: &[&str] = if last { &["vnet1"] } else { &[] };
+        let expected: &[&str] = if hooks == HookLifetime::Lasting { &["vnet1"] } else { &[] };
         let gone = firewall.unbind(1);
         assert_eq!(hooked(&gone), expected, "its device is gone");
         assert_eq!(hooked(&gone.unreserve("vnet1")), [""; 0], "no binding waits for it");
@@ -590,10 +591,10 @@ fn a_hook_stays_only_as_long_as_its_name_is_bound() {
         assert_eq!(hooked(&gone.bind(at(2, "vnet1", false)).unwrap().unreserve("vnet1")), ["vnet1"]);
         assert_eq!(hooked(&firewall.bind(at(1, "vnet1", true)).unwrap()), [""; 0], "it came to a bridge");
         let renamed = firewall.bind(at(1, "other", false)).unwrap();
-        let expected: &[&str] = if last { &["other", "vnet1"] } else { &["other"] };
+        let expected: &[&str] = if hooks == HookLifetime::Lasting { &["other", "vnet1"] } else { &["other"] };
         assert_eq!(hooked(&renamed), expected, "renamed");
         let adopted = firewall.unreserve("vnet1").unbind(1).reserve("vnet1");
-        let expected: &[&str] = if last { &["vnet1"] } else { &[] };
+        let expected: &[&str] = if hooks == HookLifetime::Lasting { &["vnet1"] } else { &[] };
         assert_eq!(hooked(&adopted.keep_hooks(["vnet1", "strange"])), expected, "found at a start");
     }
 }

@@ -15,6 +15,7 @@ use nwfilter::program::compile::Options;
 use nwfilter::program::ir::{Action, Chain, Family, Ruleset};
 use nwfilter::ruleset::firewall::{Attachment, BoundInterface, BridgePort, Firewall, Policy, Rules};
 use nwfilter::ruleset::from_kernel::recall;
+use nwfilter::ruleset::layout::TrafficCounting;
 use nwfilter::ruleset::nft::{Ownership, encode};
 use nwfilter::ruleset::plan::{Step, TableOperation, plan};
 use std::collections::BTreeMap;
@@ -50,7 +51,8 @@ impl Host {
             (macvtap, Attachment::Device { name: "other0".into(), reversed: true }),
         ];
         let members = members.map(|(index, place)| member(index, place));
-        let firewall = firewall.bind_all(members).unwrap().counting_traffic(true).reserve("vnet7");
+        let firewall =
+            firewall.bind_all(members).unwrap().counting_traffic(TrafficCounting::On).reserve("vnet7");
         let wanted = firewall.ruleset();
         kernel.apply(plan(&Ruleset::default(), &wanted)).unwrap();
         Host { network, _taps: taps, kernel, wanted }

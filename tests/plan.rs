@@ -2,6 +2,7 @@
 
 use imbl::OrdMap;
 use nwfilter::document::mac::Mac;
+use nwfilter::guest::link::Orientation;
 use nwfilter::program::Program;
 use nwfilter::program::ir::{
     Action, Chain, ElementValue, Family, KeyType, Match, Name, Rule, Ruleset, Set, SetRef, SetRole, Table,
@@ -109,7 +110,7 @@ fn perform_at(tables: &mut Tables, at: At, operation: &Operation) {
         perform(&mut tables[1 - table], &Operation::Unbind { index: *index });
         let device = format!("vnet{index}");
         match at != At::Bridge && !matches!(operation, Operation::Unbind { .. }) {
-            true => layout::hook(&mut tables[1], &device, false),
+            true => layout::hook(&mut tables[1], &device, layout::Tracing::Off),
             false => layout::unhook(&mut tables[1], &device),
         }
     }
@@ -122,7 +123,7 @@ fn perform_at(tables: &mut Tables, at: At, operation: &Operation) {
         Operation::BindShared { index, shared } if at == At::Macvtap => {
             let name: Name = format!("turned{shared}").into();
             layout::place(&mut tables[table], &prefix(shared), &program(shared));
-            layout::link_shared(&mut tables[table], &name, &prefix(shared), true);
+            layout::link_shared(&mut tables[table], &name, &prefix(shared), Orientation::Reversed);
             layout::dispatch_to(&mut tables[table], index, &DispatchTarget::Shared(name));
             layout::remove_unreferenced(&mut tables[table]);
         }
@@ -151,7 +152,7 @@ fn perform(table: &mut Table, operation: &Operation) {
             let name: Name = format!("shared{shared}").into();
             if !table.sets.contains_key(&*format!("{name}/members")) {
                 layout::place(table, &prefix(shared), &program(shared));
-                layout::link_shared(table, &name, &prefix(shared), false);
+                layout::link_shared(table, &name, &prefix(shared), Orientation::Straight);
             }
             layout::dispatch_to(table, index, &DispatchTarget::Shared(name));
         }
@@ -159,7 +160,7 @@ fn perform(table: &mut Table, operation: &Operation) {
             let name = format!("shared{shared}");
             if table.sets.contains_key(&*format!("{name}/members")) {
                 layout::place(table, &prefix(content), &program(content));
-                layout::link_shared(table, &name, &prefix(content), false);
+                layout::link_shared(table, &name, &prefix(content), Orientation::Straight);
             }
         }
         Operation::Unbind { index } => layout::remove_interface(table, index),

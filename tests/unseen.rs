@@ -3,10 +3,12 @@
 use nwfilter::document::catalog::Library;
 use nwfilter::document::vars::Vars;
 use nwfilter::guest::link::Load;
+use nwfilter::guest::link::Orientation;
 use nwfilter::program::compile::Capabilities;
 use nwfilter::ruleset::bypass::{BypassCount, Finding, Flow, Look, Watch, counted_anew};
 use nwfilter::ruleset::counters::{Count, Ways};
 use nwfilter::ruleset::firewall::{Attachment, BoundInterface, Firewall, Policy, Rules};
+use nwfilter::ruleset::layout::TrafficCounting;
 use nwfilter::ruleset::plan::plan;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -244,14 +246,17 @@ fn a_look_begun_before_a_recount_is_no_baseline() {
 
 #[test]
 fn a_macvtaps_guest_sends_what_goes_out() {
-    assert_eq!(BypassCount::of([1, 2], false), BypassCount { from_guest: 1, to_guest: 2 });
-    assert_eq!(BypassCount::of([1, 2], true), BypassCount { from_guest: 2, to_guest: 1 });
+    assert_eq!(BypassCount::of([1, 2], Orientation::Straight), BypassCount { from_guest: 1, to_guest: 2 });
+    assert_eq!(BypassCount::of([1, 2], Orientation::Reversed), BypassCount { from_guest: 2, to_guest: 1 });
 }
 
 #[test]
 fn only_a_newly_bound_link_is_recounted() {
     let library = Library::standard().filters.into_values();
-    let empty = Firewall::new(Policy::new(Capabilities::ALL)).define(library).unwrap().counting_traffic(true);
+    let empty = Firewall::new(Policy::new(Capabilities::ALL))
+        .define(library)
+        .unwrap()
+        .counting_traffic(TrafficCounting::On);
     let member = |index| BoundInterface {
         index,
         name: format!("vnet{index}"),

@@ -24,7 +24,7 @@ use crate::report::audit;
 use crate::report::explain::Bound;
 use crate::report::status::Interface;
 use crate::ruleset::attach;
-use crate::ruleset::firewall::{Attachment, Tables};
+use crate::ruleset::firewall::{Attachment, HookLifetime, Placement, Tables};
 use crate::ruleset::from_kernel::recall;
 use crate::ruleset::ipset;
 use crate::ruleset::layout;
@@ -76,7 +76,7 @@ fn apply_here(arguments: &BindArgs) -> Outcome {
     let (old, new) = change(&kernel, arguments)?;
     notices(&kernel, arguments)?;
     let (index, place) = link(&arguments.dev)?;
-    let is_newly_guarded = guard::attach(&arguments.dev, index, TcxHook::of(place.is_reversed()))?;
+    let is_newly_guarded = guard::attach(&arguments.dev, index, TcxHook::of(place.orientation()))?;
     commit_with_record(arguments, &records, &kernel, (&old, &new)).map_err(|failure| match is_newly_guarded {
         true => failure.undone(guard::detach(index)),
         false => failure,
@@ -313,7 +313,7 @@ fn programs(kernel: &Kernel, arguments: &BindArgs, hooks: AttachPoint) -> Result
     complete(&library, &arguments.filter.filter, &vars(arguments))?;
     let options = options(kernel, arguments);
     let resolved = resolve(&lookup, &arguments.filter.filter, &vars(arguments), Mode::Fold);
-    let guarded = hooks == AttachPoint::Bridge && kernel.features().lasting_hooks.is_yes();
+    let guarded = hooks == AttachPoint::Bridge && kernel.features().hook_lifetime() == HookLifetime::Lasting;
     let programs = resolved.and_then(|resolved| match guarded {
         true => compile_guarded(&resolved, &options),
         false => compile_at(&resolved, &options, hooks),
@@ -399,7 +399,7 @@ fn link(dev: &str) -> Result<(u32, Attachment), Failure> {
     let found = links.iter().find(|link| link.name == dev);
     let link = found.ok_or_else(|| Failure::Host(no_interface(dev)))?;
     let master = links.iter().find(|other| Some(other.index) == link.master);
-    Ok((link.index, attach::of(link, master, false)))
+    Ok((link.index, attach::of(link, master, Placement::Bridge)))
 }
 
 /// Refuses an interface whose packets no filter judges.

@@ -11,10 +11,26 @@ use crate::document::span::Source;
 use crate::engine::error::{Domain, Error, ErrorNumber};
 use std::collections::BTreeSet;
 
+/// How a client's document is checked before it is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Validation {
+    /// Against libvirt's schema (`VIR_NWFILTER_DEFINE_VALIDATE`).
+    Schema,
+    /// Not at all: what is not known is left out.
+    None,
+}
+
+impl Validation {
+    /// What a call's flags ask for.
+    pub fn of(flags: u32) -> Validation {
+        if flags & 1 != 0 { Validation::Schema } else { Validation::None }
+    }
+}
+
 /// A filter that a client sent, checked against the schema first where it asks for that, and what libvirt leaves out of it.
-pub fn read_filter(xml: &str, strictly: bool) -> Result<(Filter, Vec<Diagnostic>), Error> {
+pub fn read_filter(xml: &str, validation: Validation) -> Result<(Filter, Vec<Diagnostic>), Error> {
     let source = Source::new("filter", xml);
-    if strictly {
+    if validation == Validation::Schema {
         validate::validate(&source).map_err(|faults| schema(&faults))?;
     }
     let (filter, _) = read::read(&source).map_err(|faults| error(&faults))?;
@@ -37,9 +53,9 @@ fn unbindable(filter: &str, fault: &Diagnostic) -> Diagnostic {
 }
 
 /// A binding that a client sent, likewise.
-pub fn read_binding(xml: &str, strictly: bool) -> Result<Binding, Error> {
+pub fn read_binding(xml: &str, validation: Validation) -> Result<Binding, Error> {
     let source = Source::new("binding", xml);
-    if strictly {
+    if validation == Validation::Schema {
         binding::validate::validate(&source).map_err(|faults| schema(&faults))?;
     }
     binding::read(&source).map(|(binding, _)| binding).map_err(|faults| error(&faults))

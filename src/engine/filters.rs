@@ -4,7 +4,7 @@
 //! uses stays. A deleted binding in its grace period prevents no change: where it would, the grace period
 //! ends.
 
-use super::documents::{self, read_filter};
+use super::documents::{self, Validation, read_filter};
 use super::{Change, Context, State, Write, refusal};
 use crate::document::diag::{Diagnostic, Severity};
 use crate::document::filter::{Filter, write};
@@ -119,8 +119,13 @@ pub(super) fn is_same(known: &Filters, filter: &Filter) -> bool {
 }
 
 impl State {
-    pub(super) fn define(&self, xml: &str, validate: bool, context: Context) -> Result<Change, Error> {
-        let (mut filter, mut notices) = read_filter(xml, validate)?;
+    pub(super) fn define(
+        &self,
+        xml: &str,
+        validation: Validation,
+        context: Context,
+    ) -> Result<Change, Error> {
+        let (mut filter, mut notices) = read_filter(xml, validation)?;
         let uuid = *filter.uuid.get_or_insert(context.fresh);
         check(self.firewall.filters(), &filter)?;
         let (id, text) = (FilterId { name: filter.name.clone(), uuid }, write::file_text(&filter));

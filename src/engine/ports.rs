@@ -3,7 +3,7 @@
 //! An index is what is filtered and a name is what is bound, so a bound link stays under the rules of its binding when it is
 //! renamed, until the binding goes or the new name has a binding of its own.
 
-use super::documents::{read_binding, read_whole_binding, refusal};
+use super::documents::{Validation, read_binding, read_whole_binding, refusal};
 use super::missing_vars::Needs;
 use super::{Change, State, Write, binding_id, own_refusal};
 use crate::document::binding::{self, Binding};
@@ -24,8 +24,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 impl State {
-    pub(super) fn create(&self, xml: &str, validate: bool) -> Result<Change, Error> {
-        let binding = read_binding(xml, validate)?;
+    pub(super) fn create(&self, xml: &str, validation: Validation) -> Result<Change, Error> {
+        let binding = read_binding(xml, validation)?;
         if self.bindings.contains_key(&binding.portdev) {
             return Err(Error::failed(format!("binding '{}' already exists", binding.portdev)));
         }
@@ -117,7 +117,7 @@ impl State {
 
     fn place(&self, link: &Link) -> Attachment {
         let master = link.master.and_then(|master| self.links.get(&master));
-        attach::of(link, master.map(|master| &**master), self.firewall.ports_at_devices())
+        attach::of(link, master.map(|master| &**master), self.firewall.port_placement())
     }
 
     /// Where a binding's interface is judged, or can come to be while it is not there.

@@ -19,6 +19,15 @@ pub struct Link {
     pub up: bool,
 }
 
+/// Which way a guest's frames go through its interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Orientation {
+    /// What the guest sends comes in by it: a tap.
+    Straight,
+    /// What the guest sends goes out by it: a macvtap.
+    Reversed,
+}
+
 /// What kind of device a link is, as far as filtering cares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -48,8 +57,11 @@ pub enum LinkKind {
 
 impl LinkKind {
     /// Whether what its guest sends goes out by it.
-    pub fn is_reversed(self) -> bool {
-        matches!(self, LinkKind::Macvtap { .. })
+    pub fn orientation(self) -> Orientation {
+        match self {
+            LinkKind::Macvtap { .. } => Orientation::Reversed,
+            _ => Orientation::Straight,
+        }
     }
 }
 

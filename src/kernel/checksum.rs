@@ -15,6 +15,7 @@ mod call;
 pub mod program;
 pub mod skb;
 
+use crate::guest::link::Orientation;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -39,8 +40,11 @@ impl TcxHook {
     pub const ALL: [TcxHook; 2] = [TcxHook::Ingress, TcxHook::Egress];
 
     /// The side of an interface, or of one that is turned: what the guest of a macvtap sends leaves by it.
-    pub fn of(reversed: bool) -> TcxHook {
-        if reversed { TcxHook::Egress } else { TcxHook::Ingress }
+    pub fn of(orientation: Orientation) -> TcxHook {
+        match orientation {
+            Orientation::Straight => TcxHook::Ingress,
+            Orientation::Reversed => TcxHook::Egress,
+        }
     }
 }
 

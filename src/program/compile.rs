@@ -15,12 +15,13 @@ pub use ip::{needs_bridge, refuses_to_guest};
 pub use notes::{Use, silenced, warnings};
 
 use crate::document::diag::Diagnostic;
+use crate::guest::link::Orientation;
 use crate::program::ir::{
     self, Action, KeySource, KeyType, Match, Name, Set, SetRef, SetRole, ValueType, Verdict,
 };
 use crate::program::name::SetName;
 use crate::program::resolve::Resolved;
-use crate::program::{Direction, IN, OUT, Program, Slot};
+use crate::program::{Direction, IN, OUT, Program, Refusals, Slot};
 use imbl::OrdMap;
 use ip::{asks_for_connections, rejects_packets};
 use std::collections::{BTreeMap, BTreeSet};
@@ -109,6 +110,16 @@ pub enum AttachPoint {
     Routed,
     /// In the host's IP layer, which sees packets and no frames.
     Packets,
+}
+
+impl AttachPoint {
+    /// Which way guests' frames go through an interface with these hooks.
+    pub fn orientation(self) -> Orientation {
+        match self {
+            AttachPoint::Macvtap => Orientation::Reversed,
+            _ => Orientation::Straight,
+        }
+    }
 }
 
 impl Capabilities {
@@ -237,9 +248,9 @@ impl Programs {
     /// The same, counting what they drop at an interface with these hooks, for each interface and rule.
     pub fn tallied(self, hooks: AttachPoint) -> Programs {
         // The host's answer to a packet may be known by the packet's own mark (`fwmark_reflect`).
-        let packets = self.packets.map(|packets| packets.tallied(false, false));
-        let guard = self.guard.map(|guard| guard.tallied(false, true));
-        Programs { frames: self.frames.tallied(hooks == AttachPoint::Macvtap, true), packets, guard }
+        let packets = self.packets.map(|packets| packets.tallied(Orientation::Straight, Refusals::Dropped));
+        let guard = self.guard.map(|guard| guard.tallied(Orientation::Straight, Refusals::All));
+        Programs { frames: self.frames.tallied(hooks.orientation(), Refusals::All), packets, guard }
     }
 }
 

@@ -3,23 +3,22 @@
 //! Pure, and the one answer to that question: for the daemon, which follows links, and for the command, which reads them once.
 
 use crate::document::diag::{Code, Diagnostic};
-use crate::guest::link::{Link, LinkKind};
-use crate::ruleset::firewall::{Attachment, BridgePort};
+use crate::guest::link::{Link, LinkKind, Orientation};
+use crate::ruleset::firewall::{Attachment, BridgePort, Placement};
 
 /// The place of a link whose master is this one, as far as that is known.
 ///
-/// A bridge's port is filtered by its bridge, or at its own hooks where `ports_at_devices` says so. All others are filtered at
+/// A bridge's port is filtered by its bridge, or at its own hooks where the placement says so. All others are filtered at
 /// their own hooks; the host's IP layer also sees the packets of an interface that has no master and is no macvtap.
-pub fn of(link: &Link, master: Option<&Link>, ports_at_devices: bool) -> Attachment {
+pub fn of(link: &Link, master: Option<&Link>, ports: Placement) -> Attachment {
     let name = link.name.clone();
-    let reversed = link.kind.is_reversed();
+    let reversed = link.kind.orientation() == Orientation::Reversed;
     match master.filter(|master| master.kind == LinkKind::Bridge) {
         Some(Link { index, name: bridge, mac, .. }) => {
             let bridge = BridgePort { index: *index, name: bridge.clone(), host: *mac, port: name.clone() };
-            if ports_at_devices {
-                Attachment::Port { name, bridge }
-            } else {
-                Attachment::Bridge(Some(bridge))
+            match ports {
+                Placement::Device => Attachment::Port { name, bridge },
+                Placement::Bridge => Attachment::Bridge(Some(bridge)),
             }
         }
         None if link.master.is_none() && !reversed => Attachment::Routed { name },
@@ -65,24 +64,30 @@ mod tests {
         let port = BridgePort { index: 2, name: "link2".into(), host: None, port: "link9".into() };
         let name = || "link9".to_owned();
         let device = |reversed| Attachment::Device { name: name(), reversed };
-        for (kind, number, master, ports_at_devices, expected) in [
-            (LinkKind::Tap, None, None, true, Attachment::Routed { name: name() }),
-            (LinkKind::Veth, None, None, false, Attachment::Routed { name: name() }),
-            (LinkKind::Tap, Some(2), Some(&bridge), false, Attachment::Bridge(Some(port.clone()))),
+        for (kind, number, master, ports, expected) in [
+            (LinkKind::Tap, None, None, Placement::Device, Attachment::Routed { name: name() }),
+            (LinkKind::Veth, None, None, Placement::Bridge, Attachment::Routed { name: name() }),
             (
                 LinkKind::Tap,
                 Some(2),
                 Some(&bridge),
-                true,
+                Placement::Bridge,
+                Attachment::Bridge(Some(port.clone())),
+            ),
+            (
+                LinkKind::Tap,
+                Some(2),
+                Some(&bridge),
+                Placement::Device,
                 Attachment::Port { name: name(), bridge: port.clone() },
             ),
-            (LinkKind::Tap, Some(3), Some(&bond), true, device(false)),
-            (LinkKind::Tap, Some(4), None, true, device(false)),
-            (macvtap, None, None, true, device(true)),
-            (macvtap, Some(3), Some(&bond), false, device(true)),
-            (macvtap, Some(2), Some(&bridge), false, Attachment::Bridge(Some(port.clone()))),
+            (LinkKind::Tap, Some(3), Some(&bond), Placement::Device, device(false)),
+            (LinkKind::Tap, Some(4), None, Placement::Device, device(false)),
+            (macvtap, None, None, Placement::Device, device(true)),
+            (macvtap, Some(3), Some(&bond), Placement::Bridge, device(true)),
+            (macvtap, Some(2), Some(&bridge), Placement::Bridge, Attachment::Bridge(Some(port.clone()))),
         ] {
-            let found = of(&link(9, kind, number), master, ports_at_devices);
+            let found = of(&link(9, kind, number), master, ports);
             assert_eq!(found, expected, "{kind:?} of {number:?}, known as {master:?}");
         }
     }

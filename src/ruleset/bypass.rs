@@ -4,7 +4,7 @@
 //! rightly never reach our hooks, so only a clear excess is reported. Pure; knows neither guests nor what may be the
 //! reason.
 
-use crate::guest::link::Load;
+use crate::guest::link::{Load, Orientation};
 use crate::ruleset::counters::{Count, Ways};
 use crate::ruleset::layout::{self, TRAFFIC_IN, TRAFFIC_OUT};
 use crate::ruleset::plan::{Plan, TableOperation};
@@ -171,8 +171,11 @@ impl Watch {
 
 impl BypassCount {
     /// Of frames that came in and that went out by an interface. A macvtap's guest sends those that go out.
-    pub fn of([came, went]: [u64; 2], reversed: bool) -> BypassCount {
-        let (from_guest, to_guest) = if reversed { (went, came) } else { (came, went) };
+    pub fn of([came, went]: [u64; 2], orientation: Orientation) -> BypassCount {
+        let (from_guest, to_guest) = match orientation {
+            Orientation::Straight => (came, went),
+            Orientation::Reversed => (went, came),
+        };
         BypassCount { from_guest, to_guest }
     }
 }

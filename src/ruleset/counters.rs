@@ -3,6 +3,7 @@
 //! Rules of our tables count what they drop in a set of their table, under the index of the interface and a number of
 //! the rule ([`Tally`](crate::program::ir::Tally)); the rules in force tell which rule of a filter that is. Pure.
 
+use crate::guest::link::Orientation;
 use crate::program::ir::observed::{Observed, ObservedChain, ObservedTable};
 use crate::program::ir::{Chain, Family, Name, Ruleset, Table};
 use crate::ruleset::from_kernel::recall;
@@ -131,8 +132,10 @@ pub fn traffic(rules: &Ruleset, counted: &Observed) -> BTreeMap<u32, Traffic> {
     let mut all = BTreeMap::new();
     each_table(rules, counted, |seen, table| {
         for (index, Ways { came, went }) in ways_of(seen) {
-            let (from_guest, to_guest) =
-                if layout::is_reversed(table, index) { (went, came) } else { (came, went) };
+            let (from_guest, to_guest) = match layout::orientation_of(table, index) {
+                Orientation::Straight => (came, went),
+                Orientation::Reversed => (went, came),
+            };
             all.insert(index, Traffic { from_guest, to_guest });
         }
     });

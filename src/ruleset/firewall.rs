@@ -19,7 +19,7 @@ mod members;
 mod retained;
 mod tables;
 
-pub use attachment::{Attachment, BridgePort};
+pub use attachment::{Attachment, BridgePort, HookLifetime};
 pub use dispatch::FOLDED_RULES;
 pub use group::{Group, Placed};
 pub use tables::Tables;
@@ -34,11 +34,12 @@ use crate::program::ir::{Family, Name, Origin, Ruleset};
 use crate::program::resolve::given::{self, Given, Unread};
 use crate::program::resolve::{self, Mode, introduces_loop, resolve};
 use crate::ruleset::layout::{self, Tracked};
+use crate::ruleset::layout::{Tracing, TrafficCounting};
 use attachment::Devices;
 use group::Compiled;
 use grouping::Changed;
 use imbl::{OrdMap, OrdSet};
-use members::Members;
+use members::BoundInterfaces;
 use retained::Earlier;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -53,7 +54,7 @@ pub struct Firewall {
     filters: Filters,
     /// Definitions that some members still have, by the name that stands in their rules.
     earlier: OrdMap<String, Earlier>,
-    members: Members,
+    members: BoundInterfaces,
     groups: OrdMap<Name, Arc<Group>>,
     /// The group of each member.
     group_of: OrdMap<u32, Name>,
@@ -66,7 +67,7 @@ pub struct Firewall {
     tables: Tables,
     /// Devices whose own hooks lead to the second table.
     devices: Devices,
-    traced: bool,
+    tracing: Tracing,
 }
 
 /// The choices that no filter makes.
@@ -154,7 +155,7 @@ impl Firewall {
             policy,
             filters: OrdMap::new(),
             earlier: OrdMap::new(),
-            members: Members::default(),
+            members: BoundInterfaces::default(),
             groups: OrdMap::new(),
             group_of: OrdMap::new(),
             uses: OrdMap::new(),
@@ -162,7 +163,7 @@ impl Firewall {
             host_links: OrdMap::new(),
             tables: Tables::new(&policy.compile.features),
             devices: Devices::default(),
-            traced: false,
+            tracing: Tracing::Off,
         }
     }
 
@@ -292,19 +293,19 @@ impl Firewall {
     }
 
     /// With the kernel telling of every rule that frames of bound interfaces meet, or not.
-    pub fn traced(&self, on: bool) -> Firewall {
-        let mut next = Firewall { traced: on, ..self.clone() };
-        layout::trace(&mut next.tables.bridge, on);
-        layout::trace(&mut next.tables.inet, on);
+    pub fn traced(&self, tracing: Tracing) -> Firewall {
+        let mut next = Firewall { tracing, ..self.clone() };
+        layout::trace(&mut next.tables.bridge, tracing);
+        layout::trace(&mut next.tables.inet, tracing);
         next.hook_all();
         next
     }
 
     /// With the frames of bound interfaces counted, or not.
-    pub fn counting_traffic(&self, on: bool) -> Firewall {
+    pub fn counting_traffic(&self, traffic: TrafficCounting) -> Firewall {
         let mut next = self.clone();
-        layout::count_traffic(&mut next.tables.bridge, on);
-        layout::count_traffic(&mut next.tables.netdev, on);
+        layout::count_traffic(&mut next.tables.bridge, traffic);
+        layout::count_traffic(&mut next.tables.netdev, traffic);
         next
     }
 

@@ -21,11 +21,13 @@ mod own;
 pub use crate::program::name::prefix;
 pub use conntrack::{HOSTS, TRACKED, Tracked, ZONES, track, tracked};
 pub use counting::{
-    DROPS, TRAFFIC_IN, TRAFFIC_OUT, count_traffic, counts, tallies, with_answers, with_counts,
+    DROPS, TRAFFIC_IN, TRAFFIC_OUT, TrafficCounting, count_traffic, counts, tallies, with_answers,
+    with_counts,
 };
-pub use directions::{guard, has_hooks, hook, hooked, trace, unhook};
-pub use own::{HOST_LINKS, mark_host};
+pub use directions::{Tracing, guard, has_hooks, hook, hooked, trace, unhook};
+pub use own::{HOST_LINKS, mark_host, unmark_host};
 
+use crate::guest::link::Orientation;
 use crate::program::ir::digest::digest;
 use crate::program::ir::{
     Action, Bytes, Chain, ElementValue, KeyType, Name, Rule, Ruleset, Set, SetRole, SetType, Table,
@@ -231,13 +233,13 @@ fn is_same(some: &[Rule], others: &[Rule]) -> bool {
 
 /// Lets the entry chains of a shared program, whose members are macvtaps or are not, lead to the program placed
 /// under a prefix.
-pub fn link_shared(table: &mut Table, shared: &str, prefix: &str, reversed: bool) {
+pub fn link_shared(table: &mut Table, shared: &str, prefix: &str, orientation: Orientation) {
     for way in [OUT, IN] {
         let goto = Rule::new(vec![], Action::Goto(chain(prefix, way)));
         let entry = ChainName::Entry(shared, way).into();
         table.chains.insert(entry, Arc::new(Chain { hook: None, rules: vec![goto] }));
     }
-    let members = Name::from(if reversed { SetName::Reversed(shared) } else { SetName::Members(shared) });
+    let members = Name::from(members(shared, orientation));
     if !table.sets.contains_key(&members) {
         table.sets.insert(members, set(vec![KeyType::IfIndex], ValueType::None, SetRole::Dispatch));
         refresh_dispatch(table);
@@ -263,17 +265,16 @@ pub fn dispatch_to(table: &mut Table, index: u32, dispatch_target: &DispatchTarg
     {
         insert(table, side.traffic(), index, ElementValue::None);
     }
-    let (prefix, reversed) = match dispatch_target {
+    let (prefix, orientation) = match dispatch_target {
         DispatchTarget::Shared(name) => {
-            let reversed = has_reversed(table, name);
-            let members = if reversed { SetName::Reversed(name) } else { SetName::Members(name) };
+            let members = members(name, orientation(table, name));
             return insert(table, &members.to_string(), index, ElementValue::None);
         }
-        DispatchTarget::Private(prefix) => (prefix, false),
-        DispatchTarget::Reversed(prefix) => (prefix, true),
+        DispatchTarget::Private(prefix) => (prefix, Orientation::Straight),
+        DispatchTarget::Reversed(prefix) => (prefix, Orientation::Reversed),
     };
     for side in sides(table) {
-        insert(table, side.map, index, ElementValue::Jump(chain(prefix, side.chain(reversed))));
+        insert(table, side.map, index, ElementValue::Jump(chain(prefix, side.chain(orientation))));
     }
 }
 
@@ -395,12 +396,12 @@ pub fn program(table: &Table, index: u32) -> Option<Name> {
     }
 }
 
-/// Whether what a bound interface's guest sends goes out by it.
-pub fn is_reversed(table: &Table, index: u32) -> bool {
+/// Which way a bound interface's guest sends through it.
+pub fn orientation_of(table: &Table, index: u32) -> Orientation {
     match dispatch_target(table, index) {
-        Some(DispatchTarget::Reversed(_)) => true,
-        Some(DispatchTarget::Shared(name)) => has_reversed(table, &name),
-        _ => false,
+        Some(DispatchTarget::Reversed(_)) => Orientation::Reversed,
+        Some(DispatchTarget::Shared(name)) => orientation(table, &name),
+        _ => Orientation::Straight,
     }
 }
 
@@ -433,8 +434,17 @@ pub fn shared_by(set: &str) -> Option<&str> {
 }
 
 /// Whether the members of a group are macvtaps.
-fn has_reversed(table: &Table, group: &str) -> bool {
-    table.sets.contains_key(&Name::from(SetName::Reversed(group)))
+fn orientation(table: &Table, group: &str) -> Orientation {
+    let reversed = table.sets.contains_key(&Name::from(SetName::Reversed(group)));
+    if reversed { Orientation::Reversed } else { Orientation::Straight }
+}
+
+/// The set of a group's members.
+fn members(group: &str, orientation: Orientation) -> SetName<'_> {
+    match orientation {
+        Orientation::Straight => SetName::Members(group),
+        Orientation::Reversed => SetName::Reversed(group),
+    }
 }
 
 /// A table as it was found, with all that is no program's rebuilt: a skeleton is filled with the interfaces, groups, devices
@@ -447,11 +457,11 @@ pub fn renewed(found: &Table, skeleton: Table) -> Table {
     table.chains.extend(programs.map(|(name, chain)| (name.clone(), chain.clone())));
     for group in found.sets.keys().filter_map(|name| shared_by(name)) {
         match target_of(found, group) {
-            Some(prefix) => link_shared(&mut table, group, &prefix, has_reversed(found, group)),
+            Some(prefix) => link_shared(&mut table, group, &prefix, orientation(found, group)),
             None => block_members(&mut table, group),
         }
     }
-    hooked(found).into_iter().for_each(|device| hook(&mut table, device, false));
+    hooked(found).into_iter().for_each(|device| hook(&mut table, device, Tracing::Off));
     let bridges = tracked(found);
     if !bridges.is_empty() {
         track(&mut table, &bridges);

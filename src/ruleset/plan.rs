@@ -97,11 +97,12 @@ fn differences(old: &Ruleset, new: &Ruleset) -> Plan {
         let before = before.unwrap_or(&empty);
         let stay = handed && family == Family::Netdev;
         let guards = stay && !exempts_ports(new) && leaves_guards(before, table);
-        let difference = TableDiff::of(&Bindings { old: before, new: table, stay, guards });
+        let mut difference = TableDiff::of(&Bindings { old: before, new: table, stay, guards });
+        difference.unbinds |= handed;
         if before.unfit && !table.unfit || difference.replaces {
             plan.replace(family, table)
         } else {
-            difference.append_to(&mut plan, family, handed)
+            difference.append_to(&mut plan, family)
         }
     }
     for &family in old.tables.keys().filter(|family| !new.tables.contains_key(family)) {
@@ -150,7 +151,7 @@ struct TableDiff {
     replaces: bool,
     /// What reduces the devices' own hooks to a guard, sent after every packet that the bridge exempted has left.
     guard: Vec<TableOperation>,
-    /// Whether an interface stays bound and is no longer dispatched: packets under way may be in its program.
+    /// Whether an interface stays bound and is no longer dispatched here, or is handed over: packets under way may be in its program.
     unbinds: bool,
     /// Elements of a map that lead elsewhere, and interfaces that are unbound.
     redirect: Vec<TableOperation>,
@@ -186,18 +187,17 @@ impl TableDiff {
                 DiffItem::Remove(name, _) => difference.delete_chain(name),
                 DiffItem::Update { old: (name, before), new: (_, after) } => {
                     difference.replaces |= before.hook != after.hook;
-                    difference.refill(name, before, after, bindings.guards);
+                    difference.refill(name, before, after, bindings);
                 }
             }
         }
         difference
     }
 
-    fn append_to(self, plan: &mut Plan, family: Family, handed: bool) {
+    fn append_to(self, plan: &mut Plan, family: Family) {
         // What a packet under way may still read waits for it: not only elements, chains as well, for with a rule that
         // branches the kernel takes its constant map from packets that are still to walk the rule.
-        let waits = handed
-            || self.unbinds
+        let waits = self.unbinds
             || !self.exempt.is_empty()
             || !self.refill.is_empty()
             || self.redirect.iter().any(|change| matches!(change, TableOperation::AddElements(..)))
@@ -268,11 +268,11 @@ impl TableDiff {
         self.delete_chains.push(TableOperation::DeleteChain(name.clone()));
     }
 
-    fn refill(&mut self, name: &Name, before: &Arc<Chain>, after: &Arc<Chain>, guards: bool) {
+    fn refill(&mut self, name: &Name, before: &Arc<Chain>, after: &Arc<Chain>, bindings: &Bindings) {
         if before.rules == after.rules {
             return;
         }
-        let refill = if guards { &mut self.guard } else { &mut self.refill };
+        let refill = if bindings.guards { &mut self.guard } else { &mut self.refill };
         refill.push(TableOperation::FlushChain(name.clone()));
         refill.extend(after.rules.iter().map(|rule| TableOperation::AddRule(name.clone(), rule.clone())));
     }
@@ -286,10 +286,13 @@ impl TableDiff {
             match item {
                 DiffItem::Add(key, datum) => changes.add(key, datum, after.role, bindings),
                 DiffItem::Remove(key, _) => {
-                    let keeps = bindings.keeps(name, key);
-                    self.unbinds |=
-                        !keeps && after.role == SetRole::Dispatch && Bindings::bound(bindings.new, key);
-                    changes.remove(key, after.role, keeps);
+                    if after.role != SetRole::Dispatch || bindings.keeps(name, key) {
+                        // An interface that stays bound is dispatched twice before it is no longer dispatched the old way.
+                        changes.left.push(key.clone());
+                    } else {
+                        self.unbinds |= Bindings::bound(bindings.new, key);
+                        changes.unbound.push(key.clone());
+                    }
                 }
                 // An interface that is from now on filtered at its own hooks alone leaves the IP layer's program after those hooks have seen all packets.
                 DiffItem::Update { new: (key, datum), .. }
@@ -385,14 +388,6 @@ impl ElementChanges {
             _ => self.unread.push(element),
         }
     }
-
-    /// An interface that stays bound is dispatched twice before it is no longer dispatched the old way.
-    fn remove(&mut self, key: &Bytes, role: SetRole, keeps: bool) {
-        match role {
-            SetRole::Dispatch if !keeps => self.unbound.push(key.clone()),
-            _ => self.left.push(key.clone()),
-        }
-    }
 }
 
 fn push_elements(
@@ -424,7 +419,7 @@ impl Plan {
     fn replace(&mut self, family: Family, table: &Table) {
         let (old, mut made) = (Table::default(), Plan::default());
         let bindings = Bindings { old: &old, new: table, stay: false, guards: false };
-        TableDiff::of(&bindings).append_to(&mut made, family, false);
+        TableDiff::of(&bindings).append_to(&mut made, family);
         let replace =
             [TableOperation::DeleteTable, TableOperation::AddTable].map(|change| Step { family, change });
         self.switch.extend([replace.into(), made.prepare, made.switch, made.retire].into_iter().flatten());

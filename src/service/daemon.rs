@@ -32,6 +32,7 @@ use crate::program::ir::observed::Observed;
 use crate::program::ir::{Family, Name};
 use crate::ruleset::bypass::Watch;
 use crate::ruleset::firewall::{Firewall, Policy};
+use crate::ruleset::layout::{Tracing, TrafficCounting};
 use crate::ruleset::nft::Ownership;
 use crate::service::config::{Config, Options};
 use crate::service::metrics::Counters;
@@ -220,9 +221,10 @@ impl Daemon {
         };
         let (found, _) = filters.read(&Default::default())?;
         let links = links::snapshot().map_err(system("cannot list links"))?;
-        let firewall = Firewall::new(policy).hooks_last(features.lasting_hooks.is_yes());
-        let firewall =
-            start::define_all(firewall, found).traced(config.trace).counting_traffic(config.traffic);
+        let firewall = Firewall::new(policy).with_hooks(features.hook_lifetime());
+        let tracing = if config.trace { Tracing::On } else { Tracing::Off };
+        let traffic = if config.traffic { TrafficCounting::On } else { TrafficCounting::Off };
+        let firewall = start::define_all(firewall, found).traced(tracing).counting_traffic(traffic);
         let (bound, lost) = start::read_bindings(&bindings)?;
         let (epoch, started) = (start::time(), Instant::now());
         let cleanup_due = Some(started + TIDY);

@@ -7,7 +7,7 @@ use nwfilter::document::mac::Mac;
 use nwfilter::document::span::Source;
 use nwfilter::document::standard::STANDARD;
 use nwfilter::engine::api::Request;
-use nwfilter::engine::documents;
+use nwfilter::engine::documents::{self, Validation};
 use nwfilter::engine::{Context, State};
 use nwfilter::guest::link::{Link, LinkKind};
 use nwfilter::program::compile::Capabilities;
@@ -107,7 +107,10 @@ pub fn read_all(text: &str) -> usize {
     ];
     let faults = reported.into_iter().filter_map(Result::err);
     let length = |faults: Vec<_>| render(&faults, false).len() + documents::error(&faults).message.len();
-    let strict = [documents::read_filter(text, true).err(), documents::read_binding(text, true).err()];
+    let strict = [
+        documents::read_filter(text, Validation::Schema).err(),
+        documents::read_binding(text, Validation::Schema).err(),
+    ];
     faults.map(length).sum::<usize>()
         + strict.into_iter().flatten().map(|error| error.message.len()).sum::<usize>()
 }

@@ -9,6 +9,7 @@ use nwfilter::program::ir::Ruleset;
 use nwfilter::ruleset::counters::{dropped, traffic};
 use nwfilter::ruleset::firewall::{Attachment, BoundInterface, Firewall, Policy, Rules};
 use nwfilter::ruleset::from_kernel::recall;
+use nwfilter::ruleset::layout::TrafficCounting;
 use nwfilter::ruleset::nft::Ownership;
 use nwfilter::ruleset::plan::plan;
 use std::time::Duration;
@@ -32,7 +33,7 @@ fn what_a_macvtaps_guest_sends_is_counted_as_its_own() {
             let index = guest.link.index();
             let policy = Policy { fold_up_to, ..Policy::new(kernel.features()) };
             let firewall = Firewall::new(policy).define(Library::standard().filters.into_values()).unwrap();
-            let firewall = firewall.counting_traffic(true);
+            let firewall = firewall.counting_traffic(TrafficCounting::On);
             let firewall = firewall.bind(BoundInterface { index, name, place, rules, vars }).unwrap();
             kernel.apply(plan(&Ruleset::default(), &firewall.ruleset())).unwrap();
             let own = || udp(ip(GUEST_IP, PEER_IP), 1, 2);

@@ -6,6 +6,7 @@ use crate::lab::in_fresh_netns;
 use nwfilter::program::ir::Ruleset;
 use nwfilter::ruleset::counters::{Count, traffic};
 use nwfilter::ruleset::from_kernel::recall;
+use nwfilter::ruleset::layout::TrafficCounting;
 use nwfilter::ruleset::plan::plan;
 
 const VARS: &[(&str, &str)] = &[("MAC", "52:54:00:00:00:01"), ("IP", GUEST_IP)];
@@ -35,7 +36,7 @@ fn each_direction_is_counted_from_bind_to_unbind() {
             host.bind_guest("clean-traffic", VARS).unwrap();
             send(&host, 2, 2);
             assert_eq!(counts(&host), None, "{style:?}: no guest is counted");
-            host.enforce(host.firewall.counting_traffic(true)).unwrap();
+            host.enforce(host.firewall.counting_traffic(TrafficCounting::On)).unwrap();
             send(&host, 3, 5);
             let forged = Vec::from(own().from(FOREIGN_MAC));
             host.network.guest.send(&forged).unwrap();
@@ -57,7 +58,7 @@ fn each_direction_is_counted_from_bind_to_unbind() {
             host.enforce(host.firewall.unbind(index)).unwrap();
             host.bind_guest("clean-traffic", VARS).unwrap();
             assert_eq!(counts(&host), Some((of(0), received(0))), "{style:?}: bound again");
-            host.enforce(host.firewall.counting_traffic(false)).unwrap();
+            host.enforce(host.firewall.counting_traffic(TrafficCounting::Off)).unwrap();
             assert_eq!(counts(&host), None, "{style:?}");
         });
     }

@@ -11,6 +11,7 @@ use nwfilter::program::eval::{self, End, Frame, Port};
 use nwfilter::program::ir::text::RuleText;
 use nwfilter::program::ir::{Family, Ruleset};
 use nwfilter::ruleset::firewall::{Attachment, BoundInterface, BridgePort, Firewall, Policy, Rules};
+use nwfilter::ruleset::layout::TrafficCounting;
 use nwfilter::ruleset::nft::Ownership;
 use nwfilter::ruleset::plan::plan;
 use std::sync::Arc;
@@ -186,7 +187,11 @@ impl Bench {
             vars: subject.vars.clone(),
         };
         let firewall = Firewall::new(Policy { fold_up_to, compile, placement: Default::default() });
-        let firewall = firewall.counting_traffic(subject.counters);
+        let firewall = firewall.counting_traffic(if subject.counters {
+            TrafficCounting::On
+        } else {
+            TrafficCounting::Off
+        });
         Some(firewall.define(subject.filters()?).ok()?.bind(member).ok()?.ruleset())
     }
 }

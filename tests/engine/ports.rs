@@ -7,6 +7,7 @@ use nwfilter::engine::State;
 use nwfilter::engine::error::ErrorNumber;
 use nwfilter::guest::link::{Link, LinkKind};
 use nwfilter::program::ir::{Bytes, Family, Name};
+use nwfilter::ruleset::firewall::HookLifetime;
 use nwfilter::ruleset::firewall::{Firewall, Placement, Policy};
 use nwfilter::ruleset::layout;
 use nwfilter::ruleset::plan::TableOperation;
@@ -329,9 +330,9 @@ fn port(index: u32, name: &str) -> Link {
 }
 
 /// A port that may sit at its own hooks, in a kernel whose hooks outlive their device or not.
-fn world_of_devices(last: bool) -> World {
+fn world_of_devices(hooks: HookLifetime) -> World {
     let policy = Policy { placement: Placement::Device, ..policy(64) };
-    let firewall = Firewall::new(policy).hooks_last(last);
+    let firewall = Firewall::new(policy).with_hooks(hooks);
     let mut world = World { state: State::restore(firewall, [], [], GRACE), now: Duration::ZERO };
     world.define(&guard("g", 0)).unwrap();
     world.appears(&bridge(2, "br0"));
@@ -360,7 +361,7 @@ fn seats(world: &World, index: u32) -> Vec<Family> {
 
 #[test]
 fn a_port_stays_at_its_own_hooks_while_they_suffice() {
-    let mut world = world_of_devices(true);
+    let mut world = world_of_devices(HookLifetime::Lasting);
     let at_device = |world: &World, name: &str| {
         assert_eq!(seats(world, 5), [Family::Netdev]);
         assert_eq!(passed(world), [(5, name.to_owned())]);
@@ -381,7 +382,7 @@ fn a_port_stays_at_its_own_hooks_while_they_suffice() {
     at_device(&world, "vnet0");
     world.goes(&port(5, "vnet0"));
     assert_eq!((seats(&world, 5), passed(&world)), (vec![], vec![]));
-    let without = world_of_devices(false);
+    let without = world_of_devices(HookLifetime::Device);
     assert_eq!((seats(&without, 5), passed(&without)), (vec![Family::Bridge], vec![]));
 }
 

@@ -5,8 +5,10 @@ use crate::cases::*;
 use crate::lab::*;
 use crate::ranges::Ranges;
 use nwfilter::document::field::Field;
+use nwfilter::guest::link::Orientation;
 use nwfilter::kernel::apply::Kernel;
 use nwfilter::program::Program;
+use nwfilter::program::Refusals;
 use nwfilter::program::ir::*;
 use nwfilter::ruleset::layout::{self, DispatchTarget};
 use nwfilter::ruleset::nft::Ownership;
@@ -72,8 +74,11 @@ fn what_counts_is_what_nft_makes_of_its_text() {
         for (family, mut table) in
             [(Family::Bridge, layout::skeleton()), (Family::Netdev, layout::device_skeleton())]
         {
-            let prefix = layout::install_program(&mut table, &Program::blocked().tallied(false, true));
-            layout::count_traffic(&mut table, true);
+            let prefix = layout::install_program(
+                &mut table,
+                &Program::blocked().tallied(Orientation::Straight, Refusals::All),
+            );
+            layout::count_traffic(&mut table, layout::TrafficCounting::On);
             layout::dispatch_to(&mut table, 7, &DispatchTarget::Private(prefix));
             let drop = Rule::new(vec![eq(Field::EtherSaddr, &MAC)], Action::Drop);
             let tally = Some(Tally { by: MetaInterface::Out, id: 0x01020304 });

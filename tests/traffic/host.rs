@@ -62,7 +62,7 @@ impl Host {
         let compile =
             Options { features: kernel.features().into(), counters: false, host_to_guest: HostToGuest::Pass };
         let firewall = Firewall::new(Policy { fold_up_to, compile, placement: Default::default() });
-        let firewall = firewall.hooks_last(kernel.features().lasting_hooks.is_yes());
+        let firewall = firewall.with_hooks(kernel.features().hook_lifetime());
         let mut host =
             Host { network: Network::new(), firewall, at_device, in_force: Ruleset::default(), kernel };
         let standard = Library::standard().filters.into_values();

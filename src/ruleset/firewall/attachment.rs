@@ -5,6 +5,7 @@
 
 use super::{Firewall, Placement};
 use crate::document::mac::Mac;
+use crate::guest::link::Orientation;
 use crate::program::compile::AttachPoint;
 use crate::program::ir::{Family, Table};
 use crate::ruleset::layout;
@@ -76,8 +77,11 @@ impl Attachment {
     }
 
     /// Whether what the guest sends leaves by the interface.
-    pub fn is_reversed(&self) -> bool {
-        matches!(self, Attachment::Device { reversed: true, .. })
+    pub fn orientation(&self) -> Orientation {
+        match self {
+            Attachment::Device { reversed: true, .. } => Orientation::Reversed,
+            _ => Orientation::Straight,
+        }
     }
 
     /// The bridge, where it is one that is known.
@@ -138,15 +142,25 @@ impl Devices {
     }
 }
 
+/// How long a device's own hooks stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HookLifetime {
+    /// They outlive their device (Linux 6.16).
+    Lasting,
+    /// They go with their device.
+    Device,
+}
+
 impl Firewall {
     /// For a kernel in which hooks outlive their device, or not.
-    pub fn hooks_last(&self, last: bool) -> Firewall {
+    pub fn with_hooks(&self, hooks: HookLifetime) -> Firewall {
+        let last = hooks == HookLifetime::Lasting;
         Firewall { devices: Devices { last, ..self.devices.clone() }, ..self.clone() }
     }
 
-    /// Whether a bridge's port is to sit at its own hooks where it can.
-    pub fn ports_at_devices(&self) -> bool {
-        self.policy.placement == Placement::Device && self.devices.last
+    /// Where a bridge's port is to be filtered if its program allows either.
+    pub fn port_placement(&self) -> Placement {
+        if self.devices.last { self.policy.placement } else { Placement::Bridge }
     }
 
     /// Whether the ports that are judged there have hooks of their own for what their bridge takes or makes itself.
@@ -225,8 +239,8 @@ impl Firewall {
 
     fn hook_as_needed(&mut self, device: &str) {
         match (self.devices.has(device), self.devices.guarded.contains_key(device)) {
-            (true, _) => layout::hook(&mut self.tables.netdev, device, self.traced),
-            (false, true) => layout::guard(&mut self.tables.netdev, device, self.traced),
+            (true, _) => layout::hook(&mut self.tables.netdev, device, self.tracing),
+            (false, true) => layout::guard(&mut self.tables.netdev, device, self.tracing),
             (false, false) => layout::unhook(&mut self.tables.netdev, device),
         }
     }

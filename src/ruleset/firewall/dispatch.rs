@@ -20,6 +20,13 @@ use std::sync::Arc;
 /// All rules that the private programs of one group come to at most: a redefinition replaces all of them.
 pub const FOLDED_RULES: usize = 4096;
 
+/// Whether a group comes to need something for its members, or needs it no longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Need {
+    Begins,
+    Ends,
+}
+
 impl Firewall {
     /// Lets the table show these groups as they are.
     pub(super) fn arrange(&mut self, changed: Changed) -> Result<(), Refused> {
@@ -113,8 +120,8 @@ impl Firewall {
         let mut places = Vec::new();
         for (hooks, program) in group.programs() {
             let prefix = layout::install_program(self.table_mut(hooks), program);
-            layout::link_shared(self.table_mut(hooks), name, &prefix, hooks == AttachPoint::Macvtap);
-            self.count(hooks, &prefix, true);
+            layout::link_shared(self.table_mut(hooks), name, &prefix, hooks.orientation());
+            self.count(hooks, &prefix);
             for slot in &program.slots {
                 let empty = || layout::set(slot.key(), ValueType::None, SetRole::Variable);
                 self.table_mut(hooks).sets.entry(slot.set_name()).or_insert_with(empty);
@@ -125,7 +132,7 @@ impl Firewall {
             if !group.programs().any(|(those, _)| those == hooks) {
                 layout::unlink_shared(self.table_mut(hooks), name);
             }
-            self.count(hooks, prefix, false);
+            self.uncount(hooks, prefix);
         }
         let mut places = places.into_iter();
         let placed = places.next().map(|program| Placed { program, further: places.next() });
@@ -136,7 +143,7 @@ impl Firewall {
     pub(super) fn remove_dispatch(&mut self, name: &Name, group: &Group) -> bool {
         for (hooks, prefix) in group.places() {
             layout::unlink_shared(self.table_mut(hooks), name);
-            self.count(hooks, prefix, false);
+            self.uncount(hooks, prefix);
         }
         if let Some(group) = self.groups.get_mut(name) {
             Arc::make_mut(group).placed = None;
@@ -158,9 +165,9 @@ impl Firewall {
         let seat = AttachSpec { hooks, device: member.place.device(hooks), packets };
         let left = self.tables.dispatch(index, seat, &dispatch_targets);
         for (hooks, dispatch_target) in &dispatch_targets {
-            dispatch_target.own_program().into_iter().for_each(|prefix| self.count(*hooks, prefix, true));
+            dispatch_target.own_program().into_iter().for_each(|prefix| self.count(*hooks, prefix));
         }
-        left.iter().for_each(|(hooks, prefix)| self.count(*hooks, prefix, false));
+        left.iter().for_each(|(hooks, prefix)| self.uncount(*hooks, prefix));
     }
 
     /// Removes an interface from the tables that had it as this member.
@@ -169,7 +176,7 @@ impl Firewall {
             self.clear_slots(member.index, hooks);
             let before = layout::private(self.table(hooks), member.index);
             layout::remove_interface(self.table_mut(hooks), member.index);
-            before.into_iter().for_each(|before| self.count(hooks, &before, false));
+            before.into_iter().for_each(|before| self.uncount(hooks, &before));
         }
         if attach_point != AttachPoint::Bridge {
             layout::remove_interface(&mut self.tables.bridge, member.index);
@@ -177,11 +184,15 @@ impl Firewall {
         self.detach(&member.place, attach_point);
     }
 
-    /// Counts the dispatch entries of a program; a program without any is removed.
-    fn count(&mut self, hooks: AttachPoint, prefix: &Name, more: bool) {
+    /// Counts a dispatch entry of a program.
+    fn count(&mut self, hooks: AttachPoint, prefix: &Name) {
+        *self.uses.entry((hooks.family(), prefix.clone())).or_default() += 1;
+    }
+
+    /// A dispatch entry of a program is gone; a program without any is removed.
+    fn uncount(&mut self, hooks: AttachPoint, prefix: &Name) {
         let key = (hooks.family(), prefix.clone());
-        let uses = self.uses.get(&key).copied().unwrap_or_default();
-        match if more { uses + 1 } else { uses.saturating_sub(1) } {
+        match self.uses.get(&key).copied().unwrap_or_default().saturating_sub(1) {
             0 => {
                 self.uses.remove(&key);
                 layout::displace(self.table_mut(hooks), prefix);
@@ -247,40 +258,45 @@ impl Firewall {
 
     /// Counts the bridges of a group's members in or out of those that conntrack must see, and the interfaces that lead to
     /// them in or out of those whose packets the host marks.
-    pub(super) fn note_all(&mut self, group: &Group, members: &OrdSet<u32>, needed: bool) {
+    pub(super) fn note_all(&mut self, group: &Group, members: &OrdSet<u32>, need: Need) {
         if group.program.stateful {
-            members.iter().for_each(|index| self.track(*index, needed));
+            members.iter().for_each(|index| self.track(*index, need));
         }
         if group.lets_host() {
-            members.iter().for_each(|index| self.mark_host(*index, needed));
+            members.iter().for_each(|index| self.mark_host(*index, need));
         }
     }
 
-    fn mark_host(&mut self, index: u32, needed: bool) {
+    fn mark_host(&mut self, index: u32, need: Need) {
         let member = self.members.get(index);
         let Some(link) = member.and_then(|member| member.place.host_link()).map(String::from) else { return };
         let before = self.host_links.get(&link).copied().unwrap_or_default();
-        let after = if needed { before + 1 } else { before.saturating_sub(1) };
-        match after {
-            0 => self.host_links.remove(&link),
-            after => self.host_links.insert(link.clone(), after),
+        let after = match need {
+            Need::Begins => before + 1,
+            Need::Ends => before.saturating_sub(1),
         };
-        layout::mark_host(&mut self.tables.inet, &link, after > 0);
+        if after == 0 {
+            layout::unmark_host(&mut self.tables.inet, &link);
+            self.host_links.remove(&link);
+        } else {
+            layout::mark_host(&mut self.tables.inet, &link);
+            self.host_links.insert(link, after);
+        }
     }
 
-    fn track(&mut self, index: u32, needed: bool) {
+    fn track(&mut self, index: u32, need: Need) {
         let Some(bridge) = self.members.get(index).and_then(|member| member.place.bridge().cloned()) else {
             return;
         };
         let before = self.tracked.get(&bridge.name).cloned();
         let (tracked, name) = (bridge.tracked(), bridge.name);
-        let after = match (before.clone(), needed) {
-            (before, true) => {
+        let after = match (before.clone(), need) {
+            (before, Need::Begins) => {
                 let count = before.map_or(1, |(_, count)| count + 1);
                 Some((tracked, count))
             }
-            (Some((tracked, count)), false) if count > 1 => Some((tracked, count - 1)),
-            (_, false) => None,
+            (Some((tracked, count)), Need::Ends) if count > 1 => Some((tracked, count - 1)),
+            (_, Need::Ends) => None,
         };
         let changed = before.map(|(tracked, _)| tracked) != after.clone().map(|(tracked, _)| tracked);
         match after {

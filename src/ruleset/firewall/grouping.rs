@@ -2,6 +2,7 @@
 //!
 //! Only membership is settled here; the table follows in `dispatch`, which is given what changed.
 
+use super::dispatch::Need;
 use super::{BoundInterface, Firewall, Group, Refused, Rules};
 use crate::document::diag::Diagnostic;
 use crate::document::vars::Vars;
@@ -64,7 +65,7 @@ impl Firewall {
         let name = self.group_of.remove(&index)?;
         let mut group = Group::clone(&self.groups[&name]);
         group.members.remove(&index);
-        self.note_all(&group, &OrdSet::unit(index), false);
+        self.note_all(&group, &OrdSet::unit(index), Need::Ends);
         self.groups.insert(name.clone(), Arc::new(group));
         Some(name)
     }
@@ -72,7 +73,7 @@ impl Firewall {
     /// Makes these members, who are in no group, some of this one.
     fn admit(&mut self, name: &Name, members: OrdSet<u32>) {
         let mut group = Group::clone(&self.groups[name]);
-        self.note_all(&group, &members, true);
+        self.note_all(&group, &members, Need::Begins);
         group.members = if group.members.is_empty() { members } else { group.members.union(members) };
         self.groups.insert(name.clone(), Arc::new(group));
     }
@@ -128,7 +129,7 @@ impl Firewall {
             .filter_map(|name| self.groups.remove(&name).map(|group| (name, group)))
             .collect();
         for (_, group) in &old {
-            self.note_all(group, &group.members, false);
+            self.note_all(group, &group.members, Need::Ends);
         }
         let mut changed = Changed::new();
         for (name, group) in &old {

@@ -8,12 +8,12 @@ use imbl::{OrdMap, OrdSet};
 use std::sync::Arc;
 
 #[derive(Clone, Debug, Default)]
-pub(super) struct Members {
+pub(super) struct BoundInterfaces {
     by_index: OrdMap<u32, Arc<BoundInterface>>,
     by_name: OrdMap<String, OrdSet<u32>>,
 }
 
-impl Members {
+impl BoundInterfaces {
     pub fn by_index(&self) -> &OrdMap<u32, Arc<BoundInterface>> {
         &self.by_index
     }
@@ -62,7 +62,7 @@ mod tests {
     proptest! {
         #[test]
         fn both_views_say_the_same(steps in proptest::collection::vec((0u32..6, "[ab]?", any::<bool>()), 0..30)) {
-            let mut members = Members::default();
+            let mut members = BoundInterfaces::default();
             for (index, name, add) in steps {
                 let had = members.get(index).cloned();
                 let before = if add { members.insert(member(index, &name)) } else { members.remove(index) };

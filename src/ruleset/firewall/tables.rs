@@ -7,6 +7,7 @@ use super::attachment::{Attachment, BridgePort};
 use crate::program::Program;
 use crate::program::compile::{AttachPoint, Capabilities, Programs};
 use crate::program::ir::{Action, Family, Name, Ruleset, Table};
+use crate::ruleset::layout::Tracing;
 use crate::ruleset::layout::{self, DispatchTarget, Tracked};
 
 /// Our tables, each with everything but programs and interfaces at least.
@@ -120,14 +121,14 @@ impl Tables {
         self.dispatch(index, AttachSpec { hooks, device: place.device(hooks), packets }, &dispatch_targets);
         self.reserve(name);
         match (place.device(hooks), &programs.guard) {
-            (Some(device), _) => layout::hook(&mut self.netdev, device, false),
-            (None, Some(_)) => layout::guard(&mut self.netdev, name, false),
+            (Some(device), _) => layout::hook(&mut self.netdev, device, Tracing::Off),
+            (None, Some(_)) => layout::guard(&mut self.netdev, name, Tracing::Off),
             (None, None) => layout::unhook(&mut self.netdev, name),
         }
         if programs.let_host()
             && let Some(link) = place.host_link()
         {
-            layout::mark_host(&mut self.inet, link, true);
+            layout::mark_host(&mut self.inet, link);
         }
         if programs.frames.stateful
             && let Some(bridge) = place.bridge()
@@ -207,7 +208,7 @@ impl Tables {
 
     /// Lets the device of this name be.
     pub fn unhook(&mut self, name: &str) {
-        layout::mark_host(&mut self.inet, name, false);
+        layout::unmark_host(&mut self.inet, name);
         layout::unhook(&mut self.netdev, name);
     }
 

@@ -67,12 +67,12 @@ pub fn track(table: &mut Table, bridges: &[Tracked]) {
     let to_host = lookup(vec![bridge.clone(), Key::field(Field::EtherDaddr)], false, HOSTS);
     let tracking = vec![
         Rule::new(vec![elsewhere()], Action::Notrack),
-        Rule::new(vec![untagged_ip(false)], Action::Notrack),
+        Rule::new(vec![untagged_ip(EtherTypeIs::Other)], Action::Notrack),
         Rule::new(vec![to_host], Action::Accept),
         // A zone that is set takes back that a frame is not tracked.
-        Rule::new(vec![untagged_ip(true)], Action::SetZone(vec![bridge.clone()], ZONES.into())),
+        Rule::new(vec![untagged_ip(EtherTypeIs::Ip)], Action::SetZone(vec![bridge.clone()], ZONES.into())),
     ];
-    let untracked = [elsewhere(), untagged_ip(false)];
+    let untracked = [elsewhere(), untagged_ip(EtherTypeIs::Other)];
     let local = untracked.map(|frames| Rule::new(vec![frames], Action::Zone(HOST_ZONE))).into();
     let mut hook = |chain: &str, point, priority, rules| {
         let hook = Some(Hook { point, priority, device: None });
@@ -101,9 +101,16 @@ pub fn tracked(table: &Table) -> Vec<Tracked> {
     zones.filter_map(read).collect()
 }
 
-/// Whether the Ethernet type in the frame is that of IP, or is not.
-fn untagged_ip(wanted: bool) -> Match {
+/// What the Ethernet type in the frame is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum EtherTypeIs {
+    Ip,
+    Other,
+}
+
+/// The Ethernet type in the frame itself is that of IP, or another.
+fn untagged_ip(is: EtherTypeIs) -> Match {
     let types = [[0x08, 0x00], [0x86, 0xdd]].map(|ether_type: [u8; 2]| Bytes::from(ether_type));
     let set = SetRef::Anonymous(vec![KeyType::EtherType], types.into());
-    Match::Lookup { keys: vec![Key::field(Field::EtherType)], negated: !wanted, set }
+    Match::Lookup { keys: vec![Key::field(Field::EtherType)], negated: is == EtherTypeIs::Other, set }
 }

@@ -51,11 +51,20 @@ pub fn counts(chain: &str) -> bool {
     actions.iter().any(|action| all.iter().any(|tally| tally.chain(action) == Some(chain)))
 }
 
+/// Whether the frames of bound interfaces are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrafficCounting {
+    /// All of them, by interface and direction.
+    On,
+    /// Only those that are refused.
+    Off,
+}
+
 /// Has the frames of bound interfaces counted, or not.
-pub fn count_traffic(table: &mut Table, on: bool) {
+pub fn count_traffic(table: &mut Table, traffic: TrafficCounting) {
     let bound = table.sets.get(BOUND).map(|bound| bound.elements.clone()).unwrap_or_default();
     for side in sides(table) {
-        if on {
+        if traffic == TrafficCounting::On {
             let counting =
                 Set { counted: true, ..set(vec![KeyType::IfIndex], ValueType::None, SetRole::Dispatch) };
             table.sets.insert(side.traffic().into(), Set { elements: bound.clone(), ..counting });

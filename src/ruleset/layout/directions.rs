@@ -8,6 +8,7 @@ use super::{
     TRAFFIC_IN, TRAFFIC_OUT,
 };
 use crate::document::field::Field;
+use crate::guest::link::Orientation;
 use crate::program::ir::{
     Action, Chain, Hook, HookPoint, Key, KeySource, Match, MetaInterface, Name, Rule, SetRef, Table, Tally,
 };
@@ -131,11 +132,11 @@ impl Dispatch {
         }
     }
 
-    pub(super) fn chain(&self, reversed: bool) -> &'static str {
-        match (self.chain, reversed) {
-            (OUT, true) => IN,
-            (_, true) => OUT,
-            (chain, false) => chain,
+    pub(super) fn chain(&self, orientation: Orientation) -> &'static str {
+        match (self.chain, orientation) {
+            (chain, Orientation::Straight) => chain,
+            (OUT, Orientation::Reversed) => IN,
+            (_, Orientation::Reversed) => OUT,
         }
     }
 }
@@ -151,12 +152,12 @@ fn dispatch(table: &Table, side: &Dispatch) -> Vec<Rule> {
         Rule::new(vec![by], Action::Accept)
     });
     let shared = table.sets.keys().filter_map(|set| {
-        let (group, reversed) = match SetName::parse(set)? {
-            SetName::Members(group) => (group, false),
-            SetName::Reversed(group) => (group, true),
+        let (group, orientation) = match SetName::parse(set)? {
+            SetName::Members(group) => (group, Orientation::Straight),
+            SetName::Reversed(group) => (group, Orientation::Reversed),
             _ => return None,
         };
-        let target = ChainName::Entry(group, side.chain(reversed)).into();
+        let target = ChainName::Entry(group, side.chain(orientation)).into();
         // A jump: should a packet that a change overtakes fall out of a chain not filled yet, it is dropped below.
         Some(Rule::new(vec![is_in(side.index(), set)], Action::Jump(target)))
     });
@@ -183,8 +184,27 @@ fn reserved(side: &Dispatch) -> Rule {
     Rule::new(vec![is_in(side.name, RESERVED)], Action::Drop)
 }
 
+/// Whether the kernel tells of every rule that a frame meets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tracing {
+    /// It does.
+    On,
+    /// It does not.
+    #[default]
+    Off,
+}
+
+impl Tracing {
+    fn rule(self) -> Option<Rule> {
+        match self {
+            Tracing::On => Some(Rule::new(vec![], Action::Trace)),
+            Tracing::Off => None,
+        }
+    }
+}
+
 /// Has the kernel tell of every rule that the frames of bound interfaces meet (`nft monitor trace`), or of none.
-pub fn trace(table: &mut Table, on: bool) {
+pub fn trace(table: &mut Table, tracing: Tracing) {
     for side in sides(table) {
         let (base, point, priority) = match side.entry {
             DispatchEntry::Hook(point, priority) => (side.base, point, priority),
@@ -192,7 +212,7 @@ pub fn trace(table: &mut Table, on: bool) {
             DispatchEntry::Devices => continue,
         };
         let name: Name = format!("trace-{base}").into();
-        if !on {
+        if tracing == Tracing::Off {
             table.chains.remove(&name);
             continue;
         }
@@ -204,12 +224,11 @@ pub fn trace(table: &mut Table, on: bool) {
 
 /// Leads all frames of the device that has this name to the dispatch, where it is dropped unless it is bound. The kernel
 /// may be made to tell of every rule that they meet.
-pub fn hook(table: &mut Table, device: &str, traced: bool) {
+pub fn hook(table: &mut Table, device: &str, tracing: Tracing) {
     for (side, point) in DEVICE_SIDES.iter().zip([HookPoint::Ingress, HookPoint::Egress]) {
         let hook = Some(Hook { point, priority: FILTER_PRIORITY, device: Some(device.into()) });
-        let trace = traced.then(|| Rule::new(vec![], Action::Trace));
         let goto = Rule::new(vec![], Action::Goto(side.base.into()));
-        let rules = trace.into_iter().chain([goto]).collect();
+        let rules = tracing.rule().into_iter().chain([goto]).collect();
         table.chains.insert(device_chain(side, device), Arc::new(Chain { hook, rules }));
     }
 }
@@ -227,17 +246,16 @@ const TCP_AND_UDP: [u8; 2] = [6, 17];
 ///
 /// What other stations send to the port the kernel has marked as such when it came. Of what the host sends, TCP and UDP
 /// are recognized directly.
-pub fn guard(table: &mut Table, device: &str, traced: bool) {
+pub fn guard(table: &mut Table, device: &str, tracing: Tracing) {
     let compare = |key, negated, value: &[u8]| Match::Compare { key, negated, value: value.into() };
     let link_local = compare(Key::masked(Field::EtherDaddr, &LINK_LOCAL_BITS), false, &LINK_LOCAL);
     let forwarded = compare(Key::new(KeySource::PacketType), true, &HOST);
     let judged = TCP_AND_UDP.map(|number| Match::equals(Key::new(KeySource::L4Proto), &[number]));
     let pass = |part| Rule::new(vec![part], Action::Accept);
     let goto = |side: &Dispatch, matches| Rule::new(matches, Action::Goto(side.base.into()));
-    let trace = || traced.then(|| Rule::new(vec![], Action::Trace));
     let [came, goes] = &DEVICE_SIDES;
-    let ingress = trace().into_iter().chain([goto(came, vec![link_local])]).collect();
-    let egress = std::iter::once(pass(forwarded)).chain(judged.map(pass)).chain(trace());
+    let ingress = tracing.rule().into_iter().chain([goto(came, vec![link_local])]).collect();
+    let egress = std::iter::once(pass(forwarded)).chain(judged.map(pass)).chain(tracing.rule());
     let egress = egress.chain([goto(goes, vec![])]).collect();
     for (side, point, rules) in [(came, HookPoint::Ingress, ingress), (goes, HookPoint::Egress, egress)] {
         let hook = Some(Hook { point, priority: FILTER_PRIORITY, device: Some(device.into()) });

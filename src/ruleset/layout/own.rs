@@ -7,7 +7,7 @@
 use super::{name_key, set};
 use crate::program::compile::HOST_MARK;
 use crate::program::ir::{
-    Action, Chain, ElementValue, Hook, HookPoint, Key, KeySource, KeyType, Match, Rule, SetRef, SetRole,
+    Action, Chain, ElementValue, Hook, HookPoint, Key, KeySource, KeyType, Match, Rule, Set, SetRef, SetRole,
     Table, ValueType,
 };
 use std::sync::Arc;
@@ -31,13 +31,17 @@ pub(super) fn with_output(table: &mut Table) {
     table.chains.entry(OUTPUT.into()).or_insert_with(|| Arc::new(Chain { hook, rules }));
 }
 
-/// Has what the host itself sends by an interface marked, or not.
-pub fn mark_host(table: &mut Table, link: &str, on: bool) {
+/// Has what the host itself sends by an interface marked.
+pub fn mark_host(table: &mut Table, link: &str) {
+    host_links(table).elements.insert(name_key(link), ElementValue::None);
+}
+
+/// Has what the host itself sends by an interface marked no longer.
+pub fn unmark_host(table: &mut Table, link: &str) {
+    host_links(table).elements.remove(&name_key(link));
+}
+
+fn host_links(table: &mut Table) -> &mut Set {
     with_output(table);
-    let links = table.sets.get_mut(HOST_LINKS).expect("made above");
-    if on {
-        drop(links.elements.insert(name_key(link), ElementValue::None))
-    } else {
-        drop(links.elements.remove(&name_key(link)))
-    }
+    table.sets.get_mut(HOST_LINKS).expect("made above")
 }

@@ -15,11 +15,13 @@ use super::object::Encoder;
 use super::reply::Refusal;
 use super::{Encoded, uapi};
 use crate::document::field::Field;
+use crate::program::compile::Capabilities;
 use crate::program::compile::{AttachPoint, PacketCapabilities};
 use crate::program::ir::SetType;
 use crate::program::ir::{
     Action, Family, Hook, HookPoint, Key, KeySource, KeyType, Match, Name, Reject, Rule, ValueType,
 };
+use crate::ruleset::firewall::HookLifetime;
 use crate::ruleset::plan::{Step, TableOperation};
 use std::fmt::{self, Display, Formatter};
 
@@ -68,9 +70,16 @@ pub enum Support {
     Inconclusive,
 }
 
-impl std::convert::From<Features> for crate::program::compile::Capabilities {
-    fn from(found: Features) -> crate::program::compile::Capabilities {
-        crate::program::compile::Capabilities {
+impl Features {
+    /// How long a device's own hooks stay.
+    pub fn hook_lifetime(&self) -> HookLifetime {
+        if self.lasting_hooks.is_yes() { HookLifetime::Lasting } else { HookLifetime::Device }
+    }
+}
+
+impl From<Features> for Capabilities {
+    fn from(found: Features) -> Capabilities {
+        Capabilities {
             xor_registers: found.xor_registers.is_yes(),
             reject: found.bridge_reject.is_yes(),
             // Where the answer is not known, the kernel's own refusal is one.

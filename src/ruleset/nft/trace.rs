@@ -174,7 +174,7 @@ pub fn event(message: &Received<'_>) -> Option<Traced> {
         .and_then(number);
     let family = message.payload.first().and_then(|number| family_of(*number));
     let oif = word(attribute_kind::OIF);
-    let leaves = family == Some(Family::Inet) && oif.is_some();
+    let route = if family == Some(Family::Inet) && oif.is_some() { Route::Leaves } else { Route::Comes };
     Some(Traced {
         id: word(attribute_kind::ID)?,
         family,
@@ -182,20 +182,27 @@ pub fn event(message: &Received<'_>) -> Option<Traced> {
         chain: name(attribute_kind::CHAIN),
         handle: handle.map(u64::from_be_bytes),
         verdict: verdict(code.or(word(attribute_kind::POLICY))),
-        headers: headers(attribute_kind::HEADERS.map(|kind| attribute(all, kind)), leaves),
+        headers: headers(attribute_kind::HEADERS.map(|kind| attribute(all, kind)), route),
         iif: word(attribute_kind::IIF),
         oif,
     })
 }
 
+/// Whether a packet comes with its link header, or leaves before it has a new one.
+#[derive(Clone, Copy)]
+enum Route {
+    Comes,
+    Leaves,
+}
+
 /// The headers of the link, the network and the transport as one. What a packet that leaves has of a link's is that of the
 /// frame it once came in, if it came at all.
-fn headers([link, network, transport]: [Option<&[u8]>; 3], leaves: bool) -> Option<Vec<u8>> {
+fn headers([link, network, transport]: [Option<&[u8]>; 3], route: Route) -> Option<Vec<u8>> {
     let network = network.unwrap_or_default();
-    let link = match (leaves, network.first().map(|first| first >> 4)) {
-        (false, _) => link?.to_vec(),
-        (true, Some(6)) => [&[0; 12][..], &[0x86, 0xdd]].concat(),
-        (true, _) => [&[0; 12][..], &[0x08, 0x00]].concat(),
+    let link = match (route, network.first().map(|first| first >> 4)) {
+        (Route::Comes, _) => link?.to_vec(),
+        (Route::Leaves, Some(6)) => [&[0; 12][..], &[0x86, 0xdd]].concat(),
+        (Route::Leaves, _) => [&[0; 12][..], &[0x08, 0x00]].concat(),
     };
     Some([&link, network, transport.unwrap_or_default()].concat())
 }

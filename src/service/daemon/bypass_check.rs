@@ -5,6 +5,7 @@
 use super::Daemon;
 use super::reader::Teller;
 use crate::guest::link::Link;
+use crate::guest::link::Orientation;
 use crate::kernel::apply::Wanted;
 use crate::kernel::links;
 use crate::program::ir::{Family, KeyType, SetType, ValueType};
@@ -67,7 +68,7 @@ impl Daemon {
         self.counters.look();
         for Finding { index, way, carried, seen, missed } in self.watch.look(look) {
             let Some(link) = self.state.link_at(index) else { continue };
-            let sends = (way == Flow::Ingress) != link.kind.is_reversed();
+            let sends = (way == Flow::Ingress) == (link.kind.orientation() == Orientation::Straight);
             let (interface, direction) = (&link.name, if sends { "from the guest" } else { "to the guest" });
             if missed {
                 warn!(
@@ -87,7 +88,7 @@ impl Daemon {
     pub(super) fn missed(&self) -> impl Iterator<Item = (&Link, BypassCount)> {
         self.watch.missed().filter_map(|(index, frames)| {
             let link = self.state.link_at(index)?;
-            Some((&**link, BypassCount::of(frames, link.kind.is_reversed())))
+            Some((&**link, BypassCount::of(frames, link.kind.orientation())))
         })
     }
 }

@@ -136,5 +136,5 @@ fn difference(old: &OrdMap<u32, Arc<BoundInterface>>, new: &OrdMap<u32, Arc<Boun
 }
 
 fn attachment(member: &Arc<BoundInterface>) -> Attachment {
-    (member.index, TcxHook::of(member.place.is_reversed()))
+    (member.index, TcxHook::of(member.place.orientation()))
 }

@@ -6,6 +6,7 @@ use nwfilter::document::filter::read;
 use nwfilter::document::span::Source;
 use nwfilter::document::vars::Vars;
 use nwfilter::program::compile::Capabilities;
+use nwfilter::ruleset::firewall::HookLifetime;
 use nwfilter::ruleset::firewall::{Attachment, BoundInterface, BridgePort, Firewall, Policy, Rules};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -103,7 +104,10 @@ fn hooks(place: Attachment) -> BTreeSet<String> {
     let text = "<filter name='web'><rule action='accept' direction='out'><tcp/></rule></filter>";
     let (web, _) = read::read(&Source::new("web.xml", text)).unwrap();
     let filters = Library::standard().filters.into_values().chain([Arc::new(web)]);
-    let firewall = Firewall::new(Policy::new(Capabilities::ALL)).hooks_last(true).define(filters).unwrap();
+    let firewall = Firewall::new(Policy::new(Capabilities::ALL))
+        .with_hooks(HookLifetime::Lasting)
+        .define(filters)
+        .unwrap();
     // A macvtap's connections are not tracked.
     let filter = if matches!(place, Attachment::Device { .. }) { "clean-traffic" } else { "web" };
     let rules = Rules::Filter(filter.into());
