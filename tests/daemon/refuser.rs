@@ -87,7 +87,7 @@ impl Refuser {
 pub enum Answer {
     /// The kernel does it.
     GoesOn,
-    /// The caller is told that there is no memory.
+    /// The kernel answers the caller that there is no memory.
     Refused,
 }
 

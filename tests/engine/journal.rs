@@ -111,13 +111,13 @@ impl Host {
             bound(&params.iter().map(|(name, value)| (&name[..], &value[..])).collect::<Vec<_>>())
         });
         let links = self.link.map(|index| tap(index, "vnet0"));
-        let book = self.told(&self.journal);
+        let book = self.parsed(&self.journal);
         self.world.state = State::restore_learned(firewall, params, links, GRACE, book, self.epoch);
         self.world.now = Duration::ZERO;
         self.journal = file::write(&self.world.state.book());
     }
 
-    fn told(&self, text: &str) -> Book {
+    fn parsed(&self, text: &str) -> Book {
         let (book, skipped) = file::read(text, self.epoch + self.world.now, MOST);
         assert_eq!(skipped, []);
         book
@@ -133,8 +133,8 @@ proptest! {
         let mut host = Host::new();
         for act in &acts {
             host.perform(act);
-            let known = host.told(&file::write(&host.world.state.book()));
-            prop_assert_eq!(host.told(&host.journal), known, "after {:?}", act);
+            let known = host.parsed(&file::write(&host.world.state.book()));
+            prop_assert_eq!(host.parsed(&host.journal), known, "after {:?}", act);
         }
     }
 }
