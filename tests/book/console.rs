@@ -8,6 +8,9 @@ use super::lab::in_fresh_netns;
 use super::machine::Machine;
 use super::markdown::{Block, Page};
 use super::{book, tool, updates};
+use clap::Parser;
+use nwfilter::cli::Cli;
+use nwfilter::service::config::Options;
 use std::fmt::Write;
 use std::fs;
 use std::thread;
@@ -33,6 +36,31 @@ fn an_output_matches_its_wildcards_and_nothing_else() {
     assert!(matches("a\n...\n", "a\n"));
     assert!(!matches("a\n", "a\nb\n"));
     assert!(!matches("x[..]x\n", "x\n"));
+}
+
+/// What is shown and not run (it would change the host) has at least options that exist.
+#[test]
+fn commands_that_are_not_run_are_well_formed() {
+    let pages = book();
+    let blocks = pages.iter().flat_map(Page::blocks).filter(|block| block.info == "sh");
+    let lines: Vec<&str> = blocks.flat_map(|block| block.body.lines()).collect();
+    let ours: Vec<Vec<&str>> = lines.into_iter().filter_map(our_command).collect();
+    assert!(ours.len() > 4, "{ours:?}");
+    for words in ours {
+        let parsed = match words[0] {
+            "nwfilterd" => Options::try_parse_from(&words).map(drop),
+            _ => Cli::try_parse_from(&words).map(drop),
+        };
+        assert!(parsed.is_ok(), "{words:?}: {}", parsed.unwrap_err());
+    }
+}
+
+/// The words of a command of ours, up to a comment or another command.
+fn our_command(line: &str) -> Option<Vec<&str>> {
+    let line = line.trim().trim_start_matches("sudo ").trim_start_matches("target/release/");
+    let words: Vec<&str> =
+        line.split_whitespace().take_while(|word| !["#", "|", "&&"].contains(word)).collect();
+    ["nwfilter", "nwfilterd"].contains(words.first()?).then_some(words)
 }
 
 fn has_commands(page: &Page) -> bool {
