@@ -107,8 +107,8 @@ fn ack(world: &mut World, address: Ipv4Addr, lease: u32) -> String {
 
 /// A server's lease.
 pub fn ack_of(world: &mut World, guest: u32, server: Ipv4Addr, address: Ipv4Addr, lease: u32) -> String {
-    let Sighting::Dhcp(told) = dhcp(DhcpMessageType::Ack, address, Some(lease)) else { unreachable!() };
-    hear(world, guest, Mac([2; 6]), Sighting::Dhcp(Dhcp { source: server, server: Some(server), ..told }))
+    let Sighting::Dhcp(acked) = dhcp(DhcpMessageType::Ack, address, Some(lease)) else { unreachable!() };
+    hear(world, guest, Mac([2; 6]), Sighting::Dhcp(Dhcp { source: server, server: Some(server), ..acked }))
 }
 
 pub const DHCP: &[(&str, &str)] = &[("CTRL_IP_LEARNING", "dhcp")];
