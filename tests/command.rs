@@ -946,7 +946,7 @@ fn an_interface_that_carries_no_ethernet_frames_is_refused() {
         let _device = tun("vnet0");
         let desk = Desk::new(&[(
             "blocked",
-            "<filter name='shut'><rule action='drop' direction='inout'><all/></rule></filter>",
+            "<filter name='blocked'><rule action='drop' direction='inout'><all/></rule></filter>",
         )]);
         desk.bind("apply", "blocked").fails(1, &["vnet0", "no Ethernet frames"]);
         assert_eq!(rules_in_force(), "");
