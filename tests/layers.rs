@@ -30,7 +30,8 @@ const ROOMS: &[(&str, &[&str])] = &[
 ];
 
 /// Rooms and modules that may do I/O, look at the clock, or have state of their own.
-const EFFECTS: &[&str] = &["document::catalog", "ruleset::nft", "kernel", "service", "cli"];
+const EFFECTS: &[&str] =
+    &["document::catalog", "document::regular", "ruleset::nft", "kernel", "service", "cli"];
 
 /// What a pure module never says.
 const IMPURE: &[&str] = &[

@@ -7,6 +7,7 @@ use super::{Failure, Outcome, note, print};
 use crate::document::catalog::{Library, unreadable};
 use crate::document::diag::Diagnostic;
 use crate::document::filter::{Filter, write};
+use crate::document::regular;
 use crate::engine::named::{Defined, Outcome as Became, in_use, read_all, unknown};
 use crate::service::store::{Fault, LOCK, Lock, Store};
 use std::collections::BTreeSet;
@@ -97,7 +98,7 @@ fn define_here(documents: &[(String, String)], directory: &Path) -> Result<Vec<D
 fn save_all(store: &Store, filters: &[&Arc<Filter>], directory: &Path) -> Result<(), Failure> {
     let before: Vec<Option<String>> = filters
         .iter()
-        .map(|filter| std::fs::read_to_string(directory.join(format!("{}.xml", filter.name))).ok())
+        .map(|filter| regular::read_text(&directory.join(format!("{}.xml", filter.name))).ok())
         .collect();
     for (saved, filter) in filters.iter().enumerate() {
         if let Err(fault) = store.save(&filter.name, &write::file_text(filter)) {

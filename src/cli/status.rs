@@ -2,6 +2,7 @@
 
 use super::{Failure, Outcome, date, print};
 use crate::document::binding::{self, Binding};
+use crate::document::regular;
 use crate::document::span::Source;
 use crate::engine::error::ErrorNumber;
 use crate::guest::learning::filters::{ANY, DHCP, DHCP_FROM_SERVERS};
@@ -50,7 +51,7 @@ pub(super) fn recorded() -> BTreeMap<String, Binding> {
         fs::read_dir(runtime().join(BINDINGS)).into_iter().flatten().flatten().map(|entry| entry.path());
     let documents = files.filter(|path| path.extension().is_some_and(|extension| extension == "xml"));
     let read = |path: PathBuf| {
-        let text = fs::read_to_string(&path).ok()?;
+        let text = regular::read_text(&path).ok()?;
         binding::read_status(&Source::new(path.display().to_string(), text)).ok()
     };
     documents.filter_map(read).map(|binding| (binding.portdev.clone(), binding)).collect()

@@ -5,6 +5,7 @@
 
 use crate::document::diag::{Code, Diagnostic};
 use crate::document::filter::{Filter, read};
+use crate::document::regular;
 use crate::document::span::Source;
 use crate::document::standard::{ADMINISTRATORS, Found, PACKAGED, RECORD, Record, STANDARD, Taken};
 use crate::document::xml::decode;
@@ -128,7 +129,7 @@ pub fn packaged_copy(directory: &Path, name: &str) -> Option<String> {
     if directory != Path::new(ADMINISTRATORS) {
         return None;
     }
-    match fs::read(Path::new(PACKAGED).join(format!("{name}.xml"))) {
+    match regular::read(&Path::new(PACKAGED).join(format!("{name}.xml"))) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         copy => Some(copy.map(|bytes| decode(&bytes)).unwrap_or_default()),
     }
@@ -146,7 +147,7 @@ pub fn unreadable(path: &Path, error: &io::Error) -> Diagnostic {
 
 #[cfg(feature = "service")]
 fn recorded(path: &Path) -> Result<Record, Diagnostic> {
-    match fs::read_to_string(path) {
+    match regular::read_text(path) {
         Ok(text) => Record::read(&text).map_err(|error| unreadable(path, &io::Error::other(error))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Record::default()),
         Err(error) => Err(unreadable(path, &error)),
@@ -162,7 +163,7 @@ fn found(file: Option<&File>) -> Found<'_> {
 }
 
 fn files(directory: &Path) -> io::Result<BTreeMap<PathBuf, File>> {
-    let read = |path: PathBuf| (path.clone(), fs::read(path).map(|bytes| decode(&bytes)));
+    let read = |path: PathBuf| (path.clone(), regular::read(&path).map(|bytes| decode(&bytes)));
     Ok(documents(directory)?.into_iter().map(read).collect())
 }
 

@@ -17,7 +17,6 @@ use clap::{ArgAction, Parser};
 use serde::de::{Deserializer, Error, Unexpected};
 use serde::{Deserialize, de};
 use std::fmt;
-use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -200,7 +199,7 @@ impl Config {
     /// options.
     pub fn load(options: &Options) -> Result<Config, Diagnostic> {
         let path = Config::file(options);
-        let config = match fs::read_to_string(path) {
+        let config = match crate::document::regular::read_text(path) {
             Ok(text) => Config::parse(&Source::new(path.to_string_lossy(), text))?,
             Err(e) if e.kind() == ErrorKind::NotFound && options.config.is_none() => Config::default(),
             Err(e) => {
@@ -294,6 +293,7 @@ fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Er
 mod tests {
     use super::*;
     use clap::CommandFactory;
+    use std::fs;
 
     fn parse(text: &str) -> Result<Config, String> {
         Config::parse(&Source::new("c.conf", text)).map_err(|e| e.to_string())

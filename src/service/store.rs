@@ -15,7 +15,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{DirBuilder, File, TryLockError};
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -29,6 +29,9 @@ const NAME_LIMIT: usize = 128;
 pub const BINDINGS: &str = "nwfilter-binding";
 /// The lock of the process that changes them, below the runtime directory.
 pub const LOCK: &str = "nwfilterd.lock";
+
+/// The ending of what was in the place of a file.
+const ASIDE: &str = "aside";
 
 const SUFFIX: &str = ".xml";
 /// How the name of a file that is being written begins. The dot hides it from every reader of `*.xml`.
@@ -201,7 +204,7 @@ impl Lock {
         if let Some(parent) = path.parent() {
             DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(&io)?;
         }
-        let file = File::options().create(true).append(true).mode(0o600).open(path).map_err(&io)?;
+        let file = append(path, 0o600)?;
         match file.try_lock() {
             Ok(()) => Ok(Lock { _file: file }),
             Err(TryLockError::WouldBlock) => Err(Fault::Locked(path.into())),
@@ -219,6 +222,44 @@ fn stand(staged: Staged) -> Result<bool, Fault> {
     let replaces = staged.replaces();
     staged.keep();
     Ok(replaces)
+}
+
+/// Opens a file at its end for reading and writing, and makes it where it is missing. Follows no link and never blocks: what
+/// lies in its place is not trusted.
+fn append(path: &Path, mode: u32) -> Result<File, Fault> {
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+    let mut options = File::options();
+    options.read(true).append(true).create(true).mode(mode).custom_flags(flags);
+    match options.open(path).and_then(only_regular) {
+        Err(error) if is_odd(&error) => Err(Fault::NotAFile(path.into())),
+        opened => opened.map_err(fault("open", path)),
+    }
+}
+
+/// Replaces what a file holds. It is written in place: others may watch it.
+pub fn overwrite(path: &Path, text: &str) -> Result<(), Fault> {
+    let mut file = append(path, 0o644)?;
+    let written = file.set_len(0).and_then(|()| file.write_all(text.as_bytes()));
+    written.map_err(fault("write", path))
+}
+
+fn only_regular(file: File) -> io::Result<File> {
+    if file.metadata()?.is_file() { Ok(file) } else { Err(ErrorKind::IsADirectory.into()) }
+}
+
+/// Whether something else than a file is there.
+fn is_odd(error: &io::Error) -> bool {
+    let number = error.raw_os_error();
+    error.kind() == ErrorKind::IsADirectory
+        || matches!(number, Some(libc::ELOOP | libc::ENXIO | libc::ENODEV))
+}
+
+/// Gives what cannot be read another name beside its own, so that nothing of it is lost. Where it is now.
+pub fn put_aside(path: &Path) -> Result<PathBuf, Fault> {
+    let asides = (0..).map(|number| path.with_extension(format!("{ASIDE}.{number}")));
+    let aside = asides.into_iter().find(|aside| aside.symlink_metadata().is_err()).unwrap_or_default();
+    std::fs::rename(path, &aside).map_err(fault("put aside", path))?;
+    Ok(aside)
 }
 
 fn fault(doing: &'static str, path: &Path) -> impl Fn(io::Error) -> Fault + use<> {

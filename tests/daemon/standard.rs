@@ -5,7 +5,10 @@ use crate::host::{Conn, Daemon, Host, eventually, refused};
 use crate::lab::in_fresh_netns;
 use nwfilter::document::standard::{self, Found, RECORD, Record, STANDARD};
 use nwfilter::service::rpc::client::Failure;
+use rustix::fs::{CWD, Mode, mkfifoat};
 use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
 use uuid::Uuid;
 
 /// A host whose daemon has the standard filters.
@@ -238,4 +241,77 @@ fn a_choice_that_cannot_be_recorded_is_in_force() {
         daemon.kill();
         assert!(found(&host).unwrap().contains("drop"));
     });
+}
+
+/// What can lie in the place of a file, and how it gets there.
+type Odd = (&'static str, fn(&Path));
+
+const ODD: [Odd; 3] = [
+    ("a directory", |path| fs::create_dir_all(path.join("within")).unwrap()),
+    ("a link", |path| symlink("/etc/passwd", path).unwrap()),
+    ("a pipe", |path| mkfifoat(CWD, path, Mode::RWXU).unwrap()),
+];
+
+#[test]
+fn a_record_that_cannot_be_read_is_put_aside_and_the_daemon_starts() {
+    let large = |path: &Path| fs::write(path, " ".repeat((4 << 20) + 1)).unwrap();
+    for (what, make) in ODD.into_iter().chain([("a large file", large as fn(&Path))]) {
+        in_fresh_netns(|| {
+            let host = host();
+            fs::create_dir(host.path("state")).unwrap();
+            make(&host.path("state").join(RECORD));
+            let daemon = host.start();
+            assert!(daemon.log().contains("is put aside: deleted standard filters come back"), "{what}");
+            let mut conn = daemon.connect();
+            conn.undefine_uuid(uuid("allow-ipv6")).unwrap();
+            assert!(host.path("state/standard-filters.aside.0").symlink_metadata().is_ok(), "{what}");
+            let (daemon, mut conn) = restarted(&host, daemon);
+            assert!(!has(&mut conn, "allow-ipv6") && has(&mut conn, "allow-ipv4"), "{what}");
+            assert_eq!(daemon.log().matches("put aside").count(), 1, "{what}");
+        });
+    }
+}
+
+/// What the daemon opens by a fixed name before it serves, and what it then says.
+const PLACES: [(&str, &str); 4] = [
+    ("run/nwfilterd.lock", "delete it and start nwfilterd again"),
+    ("pid", "not a regular file"),
+    ("conf", "not a regular file"),
+    ("run/virtnwfilterd-sock", "in the way, and not a socket"),
+];
+
+#[test]
+fn a_daemon_that_finds_no_file_in_its_place_ends_and_names_it() {
+    for (place, message) in PLACES {
+        for (what, make) in ODD.into_iter().filter(|(what, _)| (place, *what) != ("conf", "a link")) {
+            in_fresh_netns(|| {
+                let host = host();
+                let path = host.path(place);
+                let _ = fs::remove_file(&path);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                make(&path);
+                let mut command = host.command();
+                command.arg("--pid-file").arg(host.path("pid"));
+                let mut daemon = host.spawn(command);
+                assert!(!daemon.wait().success(), "{place}: {what}");
+                let log = daemon.log();
+                assert!(log.contains(message) && log.contains(path.to_str().unwrap()), "{what}: {log}");
+            });
+        }
+    }
+}
+
+#[test]
+fn a_pipe_among_the_files_that_are_only_looked_at_holds_up_no_start() {
+    for place in ["run/network/nwfilter.leases", "run/nwfilter/driver.pid", "filters/allow-arp.xml"] {
+        in_fresh_netns(|| {
+            let host = host();
+            let path = host.path(place);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::set_permissions(path.parent().unwrap(), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+                .unwrap();
+            mkfifoat(CWD, &path, Mode::RWXU).unwrap();
+            assert!(has(&mut host.start().connect(), "allow-ipv4"), "{place}");
+        });
+    }
 }

@@ -9,7 +9,7 @@ use crate::document::filter::{Filter, read, write};
 use crate::document::span::Source;
 use crate::document::standard::{self, Found, RECORD, Record, STANDARD, Taken, is_standard};
 use crate::service::config::Config;
-use crate::service::store::{Document, Fault, Staged, Store};
+use crate::service::store::{Document, Fault, Staged, Store, put_aside};
 use imbl::OrdMap;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -56,11 +56,15 @@ impl Filters {
         let directory = Store::open(&config.filter_dir)?;
         let standard = match config.standard_filters.then(|| Standard::open(config)).transpose() {
             // A start that fails would bind no interface; only these filters are left out.
-            Err(fault @ Fault::Open(_)) => {
-                error!(reason = %fault, "the standard filters are those that have a file");
+            Err(fault) => {
+                error!(
+                    reason = chain(&fault),
+                    "the standard filters are those that have a file: an interface that needs another is blocked; check the disk and \
+                     the permissions of state_dir, then restart nwfilterd"
+                );
                 None
             }
-            standard => standard?,
+            Ok(standard) => standard,
         };
         Ok(Filters { directory, standard })
     }
@@ -129,7 +133,25 @@ impl Filters {
 
 impl Standard {
     fn open(config: &Config) -> Result<Standard, Fault> {
-        Ok(Standard { state: Store::open(&config.state_dir)?, directory: config.filter_dir.clone() })
+        let standard =
+            Standard { state: Store::open(&config.state_dir)?, directory: config.filter_dir.clone() };
+        standard.put_aside_unreadable()?;
+        Ok(standard)
+    }
+
+    /// A record that cannot be read would end every start: it is put aside, whole.
+    fn put_aside_unreadable(&self) -> Result<(), Fault> {
+        let Err(fault) = self.state.get(RECORD) else { return Ok(()) };
+        if fault.is_missing() {
+            return Ok(());
+        }
+        let aside = put_aside(&self.state.path().join(RECORD))?;
+        error!(
+            reason = chain(&fault),
+            aside = %aside.display(),
+            "the record of standard filters cannot be read, and is put aside: deleted standard filters come back; delete them again"
+        );
+        Ok(())
     }
 
     /// What was recorded. A record that cannot be understood is logged, and replaced.

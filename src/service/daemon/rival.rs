@@ -4,7 +4,7 @@
 //! is executed, and a file that a dead process left behind is no sign of it.
 
 use rustix::process::{Flock, FlockType, fcntl_getlk};
-use std::fs::{self, File};
+use std::fs;
 use std::path::Path;
 use tracing::warn;
 
@@ -32,7 +32,7 @@ pub(super) fn warn_of_driver(runtime: &Path) {
 }
 
 fn find(runtime: &Path) -> Option<Rival> {
-    let file = File::open(runtime.join(DRIVER)).ok()?;
+    let file = crate::document::regular::open(&runtime.join(DRIVER)).ok()?;
     let holder = fcntl_getlk(&file, &Flock::from(FlockType::ReadLock)).ok()??;
     let process = holder.pid?.as_raw_nonzero().get();
     let program = fs::read_to_string(format!("/proc/{process}/comm")).ok();
@@ -42,6 +42,7 @@ fn find(runtime: &Path) -> Option<Rival> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::File;
     use std::io::{BufRead, BufReader};
     use std::process::{Command, Stdio};
 

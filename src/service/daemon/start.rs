@@ -4,6 +4,7 @@ use super::Failure;
 use super::transaction::chain;
 use crate::document::binding::{self, Binding};
 use crate::document::filter::Filter;
+use crate::document::regular;
 use crate::document::span::Source;
 use crate::document::standard::PACKAGED;
 use crate::engine::{self, documents};
@@ -20,7 +21,7 @@ use crate::service::rpc::listen::Permissions;
 use crate::service::rpc::session::Keepalive;
 use crate::service::rpc::{Limits, Listeners};
 use crate::service::store::journal::Journal;
-use crate::service::store::{BINDINGS, Document, Fault, LOCK, Lock, Store};
+use crate::service::store::{BINDINGS, Document, Fault, LOCK, Lock, Store, overwrite, put_aside};
 use crate::service::systemd;
 use caps::CapSet;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -31,8 +32,6 @@ use tracing::{error, warn};
 
 /// Below the directory of what survives.
 const ADDRESSES: &str = "addresses";
-/// The ending of what was in the journal's place.
-const ASIDE: &str = "not-a-file";
 /// Unreadable lines that are logged one by one.
 const SKIPPED: usize = 5;
 /// Where libvirt's own driver keeps leases, below its runtime directory.
@@ -42,7 +41,14 @@ const LIBVIRT_LEASES: &str = "network/nwfilter.leases";
 pub fn lock(config: &Config) -> Result<Lock, Failure> {
     let system = |error| Failure::System("cannot make the runtime directory", error);
     std::fs::create_dir_all(&config.runtime_dir).map_err(system)?;
-    Ok(Lock::take(&config.runtime_dir.join(LOCK))?)
+    let path = config.runtime_dir.join(LOCK);
+    Lock::take(&path).map_err(|fault| match fault {
+        Fault::NotAFile(_) => Failure::Config(format!(
+            "{}: not a regular file, so no daemon can lock it; rules in force stay; delete it and start nwfilterd again",
+            path.display()
+        )),
+        fault => fault.into(),
+    })
 }
 
 /// As many open files as the system lets us have: each guest that learns needs one.
@@ -68,7 +74,7 @@ pub fn most_ears() -> usize {
 /// Tells others our process number in a file.
 pub fn write_process_number(path: &Path) -> Result<(), Failure> {
     let text = format!("{}\n", std::process::id());
-    std::fs::write(path, text).map_err(|error| Failure::System("cannot write the process number", error))
+    Ok(overwrite(path, &text)?)
 }
 
 /// The directory of the status files of bindings.
@@ -97,7 +103,7 @@ pub fn addresses(config: &Config, now: Duration) -> Learned {
     let (journal, mut text) = journal(&config.state_dir.join(ADDRESSES));
     let foreign = text.is_empty();
     if foreign {
-        text = std::fs::read_to_string(config.runtime_dir.join(LIBVIRT_LEASES)).unwrap_or_default();
+        text = regular::read_text(&config.runtime_dir.join(LIBVIRT_LEASES)).unwrap_or_default();
     }
     let (book, skipped) = lease::file::read(&text, now, learning::MOST);
     skipped.iter().take(SKIPPED).for_each(|skipped| warn!(file = ADDRESSES, "{skipped}"));
@@ -110,12 +116,11 @@ pub fn addresses(config: &Config, now: Duration) -> Learned {
 
 /// The journal. What lies in its place and is no file is put aside.
 fn journal(path: &Path) -> (Journal, String) {
-    let asides = (0..).map(|number| path.with_extension(format!("{ASIDE}.{number}")));
-    let aside = asides.into_iter().find(|aside| aside.symlink_metadata().is_err()).unwrap_or_default();
     let opened = Journal::open(path).or_else(|fault| match fault {
         Fault::NotAFile(_) => {
+            let aside = put_aside(path)?;
             error!(file = %path.display(), aside = %aside.display(), "no regular file, and put aside: addresses are learned again");
-            std::fs::rename(path, &aside).map_err(|_| fault).and_then(|()| Journal::open(path))
+            Journal::open(path)
         }
         fault => Err(fault),
     });

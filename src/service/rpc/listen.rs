@@ -8,7 +8,7 @@ use socket2::{SockAddr, Socket, Type};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt, chown};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 /// The file name of the socket for reading and writing.
@@ -141,13 +141,22 @@ fn remove_stale(path: &Path) -> Result<(), ListenError> {
         Ok(there) if !there.file_type().is_socket() => return Err(ListenError::InTheWay(path.into())),
         Ok(_) => (),
     }
-    match UnixStream::connect(path) {
+    match connect(path) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             std::fs::remove_file(path).map_err(system)
         }
+        // One that accepts nobody has a full queue.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(ListenError::InUse(path.into())),
         Err(error) => Err(system(error)),
-        Ok(_) => Err(ListenError::InUse(path.into())),
+        Ok(()) => Err(ListenError::InUse(path.into())),
     }
+}
+
+/// Whether somebody listens, without waiting to be accepted.
+fn connect(path: &Path) -> io::Result<()> {
+    let socket = Socket::new(socket2::Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.connect(&SockAddr::unix(path)?)
 }
 
 /// The path and the socket behind a descriptor, if it is a listening unix stream socket with a path.

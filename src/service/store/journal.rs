@@ -4,7 +4,7 @@
 //! last line at most: the next one begins on a line of its own. Lines can be taken back, which needs no room on the disk. A
 //! file that cannot be written to is read, and written to as soon as it can be.
 
-use super::{Fault, UNFINISHED, fault};
+use super::{Fault, UNFINISHED, append, fault, only_regular};
 use rustix::fs::OFlags;
 use std::fs::{DirBuilder, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -42,7 +42,7 @@ impl Journal {
         if let Some(parent) = path.parent() {
             DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(&io)?;
         }
-        let mut file = append(path)?;
+        let mut file = append(path, 0o600)?;
         let text = text_of(&mut file).map_err(&io)?;
         if !text.is_empty() && !text.ends_with('\n') {
             file.write_all(b"\n").map_err(&io)?;
@@ -127,28 +127,6 @@ impl Journal {
         (self.lines, self.cut) = (text.lines().count(), None);
         File::open(directory).and_then(|directory| directory.sync_all()).map_err(&io)
     }
-}
-
-/// Follows no link and never blocks: what lies in the directory is not trusted.
-fn append(path: &Path) -> Result<File, Fault> {
-    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
-    let mut options = File::options();
-    options.read(true).append(true).create(true).mode(0o600).custom_flags(flags);
-    match options.open(path).and_then(only_regular) {
-        Err(error) if is_odd(&error) => Err(Fault::NotAFile(path.into())),
-        opened => opened.map_err(fault("open", path)),
-    }
-}
-
-fn only_regular(file: File) -> io::Result<File> {
-    if file.metadata()?.is_file() { Ok(file) } else { Err(io::ErrorKind::IsADirectory.into()) }
-}
-
-/// Whether something else than a file is there.
-fn is_odd(error: &io::Error) -> bool {
-    let number = error.raw_os_error();
-    error.kind() == io::ErrorKind::IsADirectory
-        || matches!(number, Some(libc::ELOOP | libc::ENXIO | libc::ENODEV))
 }
 
 fn text_of(file: &mut File) -> io::Result<String> {
