@@ -263,6 +263,7 @@ impl Daemon {
         daemon.unguard_from_start()?;
         daemon.write_what_is_known(stands.then_some(&book));
         trail::warn_of_blocked(&daemon.state);
+        trail::warn_of_lost_addresses(&daemon.state, &book);
         daemon.listen();
         Ok((daemon, counted, foreign))
     }

@@ -612,3 +612,28 @@ fn a_daemon_starts_whatever_its_journal_is() {
         is_learned(&network, &mut daemon.connect()).unwrap();
     });
 }
+
+/// Guests whose addresses got lost are blocked, and nothing else would say why.
+#[test]
+fn a_start_without_recorded_addresses_is_logged_where_guests_learn() {
+    const LOST: &str = "no learned address is on record";
+    in_fresh_netns(|| {
+        let (network, host) = (Network::new(), Host::new());
+        let daemon = host.start();
+        learned(&network, &mut daemon.connect());
+        daemon.kill();
+        let daemon = host.start();
+        assert!(!daemon.log().contains(LOST), "it is on record: {}", daemon.log());
+        daemon.kill();
+        let path = host.path("state/addresses");
+        let lose: [fn(&Path); 2] =
+            [|path| fs::write(path, "").unwrap(), |path| fs::remove_file(path).unwrap()];
+        for (times, lose) in lose.into_iter().enumerate() {
+            lose(&path);
+            let daemon = host.start();
+            assert_eq!(daemon.log().matches(LOST).count(), times + 1, "{}", daemon.log());
+            assert!(!network.passes(Way::FromGuest, honest()), "it waits");
+            daemon.kill();
+        }
+    });
+}

@@ -3,6 +3,7 @@
 use crate::document::binding::Binding;
 use crate::document::filter::Filter;
 use crate::engine::State;
+use crate::guest::lease::file::Book;
 use imbl::ordmap::DiffItem;
 use std::sync::Arc;
 use tracing::{info, warn};
@@ -47,6 +48,20 @@ pub(super) fn warn_of_blocked(state: &State) {
             interface = port,
             reason,
             "blocked: nothing passes; mend its filter and reload (SIGHUP), or bind the interface again"
+        );
+    }
+}
+
+/// Warns of guests that wait for an address where nothing was on record at a start: their addresses may be lost.
+pub(super) fn warn_of_lost_addresses(state: &State, recorded: &Book) {
+    let waiting =
+        state.census().bindings.into_iter().find_map(|(word, guests)| (word == "learning").then_some(guests));
+    let Some(guests @ 1..) = waiting else { return };
+    if recorded.0.is_empty() {
+        warn!(
+            guests,
+            "no learned address is on record: guests that learn theirs stay blocked until they ask DHCP or, in mode any, use it; \
+             if they had one, renew their leases"
         );
     }
 }
