@@ -5,21 +5,23 @@
 //! trusted: links, pipes, oversized files and odd names are refused, each with its own error. What a
 //! document means, and whether its name fits its content, the caller decides.
 
+pub mod files;
 pub mod journal;
 mod staged;
 
 pub use staged::Staged;
 
 use crate::document::xml::decode;
-use rustix::fs::{AtFlags, Mode, OFlags};
+use files::{Directory, Disk, RealDisk};
+use rustix::fs::OFlags;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{DirBuilder, File, TryLockError};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::rc::Rc;
 
 /// The largest document taken: what fits one string of libvirt's protocol.
 pub const LIMIT: u64 = 4 << 20;
@@ -41,7 +43,7 @@ const UNFINISHED: &str = ".nwfilter-";
 #[derive(Debug)]
 pub struct Store {
     path: PathBuf,
-    directory: Arc<File>,
+    directory: Rc<dyn Directory>,
     deleted: BTreeSet<String>,
 }
 
@@ -96,19 +98,20 @@ impl Store {
     ///
     /// Fails when other users can write to the directory.
     pub fn open(path: &Path) -> Result<Store, Fault> {
+        Store::open_on(&RealDisk, path)
+    }
+
+    /// The same on another disk.
+    pub fn open_on(disk: &dyn Disk, path: &Path) -> Result<Store, Fault> {
         let io = fault("open the directory", path);
-        path.parent().map(std::fs::create_dir_all).transpose().map_err(&io)?;
-        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(&io)?;
-        let directory = File::options()
-            .read(true)
-            .custom_flags(rustix::fs::OFlags::DIRECTORY.bits().cast_signed())
-            .open(path)
-            .map_err(&io)?;
-        if directory.metadata().map_err(&io)?.mode() & 0o002 != 0 {
+        let directory = disk.directory(path).map_err(&io)?;
+        if directory.is_open_to_all().map_err(&io)? {
             return Err(Fault::Open(path.into()));
         }
-        let mut store = Store { path: path.into(), directory: Arc::new(directory), deleted: BTreeSet::new() };
+        let mut store = Store { path: path.into(), directory, deleted: BTreeSet::new() };
         store.sweep()?;
+        // What an instance that was killed had not synced counts from now on. A disk that refuses this is no reason not to start.
+        let _ = store.directory.sync();
         Ok(store)
     }
 
@@ -151,16 +154,14 @@ impl Store {
     }
 
     fn names(&self) -> Result<Vec<std::ffi::OsString>, Fault> {
-        let io = fault("list the directory", &self.path);
-        let entries = self.path.read_dir().map_err(&io)?;
-        entries.map(|entry| Ok(entry.map_err(&io)?.file_name())).collect()
+        self.directory.names().map_err(fault("list the directory", &self.path))
     }
 
     /// What cannot be deleted, since the file system is read-only or it is a directory, is no document, and stays.
     fn sweep(&mut self) -> Result<(), Fault> {
         for name in self.names()?.iter().filter(|name| name.as_bytes().starts_with(UNFINISHED.as_bytes())) {
             self.deleted.extend(staged::deleted(name));
-            let _ = rustix::fs::unlinkat(&self.directory, name, AtFlags::empty());
+            let _ = self.directory.unlink(name);
         }
         Ok(())
     }
@@ -175,21 +176,12 @@ impl Store {
         Document { name, text }
     }
 
-    /// Neither follows a link nor waits for the writer of a pipe.
     fn read(&self, file: &str) -> Result<String, Fault> {
         let path = self.path.join(file);
-        let io = fault("read", &path);
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let open = rustix::fs::openat(&self.directory, file, flags, Mode::empty()).map(File::from);
-        let open = match open {
-            Ok(open) if open.metadata().map_err(&io)?.is_file() => open,
-            Ok(_) | Err(rustix::io::Errno::LOOP | rustix::io::Errno::NXIO) => {
-                return Err(Fault::NotAFile(path));
-            }
-            Err(e) => return Err(io(e.into())),
+        let bytes = match self.directory.read(file) {
+            Err(error) if error.kind() == ErrorKind::IsADirectory => return Err(Fault::NotAFile(path)),
+            bytes => bytes.map_err(fault("read", &path))?,
         };
-        let mut bytes = Vec::new();
-        open.take(LIMIT + 1).read_to_end(&mut bytes).map_err(&io)?;
         if bytes.len() as u64 > LIMIT {
             return Err(Fault::TooLarge(path));
         }

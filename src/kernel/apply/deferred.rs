@@ -1,7 +1,7 @@
 //! What is put off until no packet is left that may read it: a thread waits for those packets, while changes go on.
 //!
 //! Only chains and sets are put off that nothing leads to. A change that names one of them, or that deletes what they may
-//! still refer to, [minds](Grace::minds) and has to come after they are gone. What is put off during a wait has the next one.
+//! still refer to, [minds](Deferred::minds) and has to come after they are gone. What is put off during a wait has the next one.
 
 use super::socket::wait_for_packets_under_way;
 use crate::program::ir::{Family, Name};
@@ -16,10 +16,23 @@ use std::time::Duration;
 /// How often is looked whether a wait is over.
 const LOOK: Duration = Duration::from_millis(2);
 
-/// Steps that wait, and the thread that waits for them.
-pub(super) struct Grace {
+/// A wait for the packets under way that holds nothing up.
+pub(crate) trait Wait {
+    /// Begins to wait for all that are under way now. Whether it did.
+    fn begin(&mut self) -> bool;
+    /// Whether one more wait that was begun is over.
+    fn is_over(&mut self) -> bool;
+}
+
+/// A thread that waits.
+pub(super) struct Waiter {
     begin: Sender<()>,
     ended: Receiver<()>,
+}
+
+/// Steps that wait.
+pub(crate) struct Deferred<W> {
+    wait: W,
     /// Waited for now.
     waiting: Vec<Step>,
     /// Put off since that wait began.
@@ -28,8 +41,8 @@ pub(super) struct Grace {
     given_up: usize,
 }
 
-impl Grace {
-    pub(super) fn new() -> io::Result<Grace> {
+impl Waiter {
+    pub(super) fn start() -> io::Result<Waiter> {
         let (begin, begun) = mpsc::channel();
         let (end, ended) = mpsc::channel();
         thread::Builder::new().name("grace".into()).spawn(move || {
@@ -40,7 +53,23 @@ impl Grace {
                 }
             }
         })?;
-        Ok(Grace { begin, ended, waiting: Vec::new(), later: Vec::new(), given_up: 0 })
+        Ok(Waiter { begin, ended })
+    }
+}
+
+impl Wait for Waiter {
+    fn begin(&mut self) -> bool {
+        self.begin.send(()).is_ok()
+    }
+
+    fn is_over(&mut self) -> bool {
+        self.ended.try_recv().is_ok()
+    }
+}
+
+impl<W: Wait> Deferred<W> {
+    pub(super) fn new(wait: W) -> Deferred<W> {
+        Deferred { wait, waiting: Vec::new(), later: Vec::new(), given_up: 0 }
     }
 
     /// The next job; a timeout where a wait may be over before one comes.
@@ -90,7 +119,7 @@ impl Grace {
     /// What no packet can be reading any more.
     pub(super) fn over(&mut self) -> Vec<Step> {
         let mut over = Vec::new();
-        while self.ended.try_recv().is_ok() {
+        while self.wait.is_over() {
             match self.given_up.checked_sub(1) {
                 Some(left) => self.given_up = left,
                 None => over.extend(take(&mut self.waiting)),
@@ -109,7 +138,7 @@ impl Grace {
     }
 
     fn go_on(&mut self) {
-        if self.waiting.is_empty() && !self.later.is_empty() && self.begin.send(()).is_ok() {
+        if self.waiting.is_empty() && !self.later.is_empty() && self.wait.begin() {
             self.waiting = take(&mut self.later);
         }
     }

@@ -4,11 +4,16 @@
 //! after sending, what is there is read without waiting, and nothing there is success.
 #![allow(unsafe_code, reason = "socket options, the descriptor of mnl's socket, membarrier")]
 
-use crate::ruleset::nft::read::{Dump, DumpRequest};
+use super::worker::{Batch, Nftables};
+use crate::kernel::links;
+use crate::program::ir::Family;
+use crate::program::ir::observed::{Observed, ObservedTable};
+use crate::ruleset::nft::read::{self, Dump, DumpRequest};
 use crate::ruleset::nft::reply::{self, Received, Refusal, RefusalCause};
 use crate::ruleset::nft::{Encoded, EncodedBatch};
 use crate::ruleset::plan::Step;
 use rustix::net::{RecvFlags, recv, sockopt};
+use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::thread;
@@ -68,7 +73,7 @@ impl Link {
     }
 
     /// Sends a batch as one datagram and says what was refused of it; nothing refused means that it is in force.
-    pub(super) fn commit(&self, encoded: &Encoded, steps: &[Step]) -> Vec<Refusal> {
+    pub(super) fn send(&self, encoded: &Encoded, steps: &[Step]) -> Vec<Refusal> {
         if encoded.is_empty() {
             return Vec::new();
         }
@@ -198,6 +203,32 @@ impl Dump for Link {
             }
         }
         Err(io::Error::new(io::ErrorKind::ResourceBusy, "the rule set does not stop changing"))
+    }
+}
+
+impl Nftables for Link {
+    fn commit(&mut self, batch: &Batch<'_>) -> Vec<Refusal> {
+        self.send(&batch.encoded, batch.steps)
+    }
+
+    fn observe(&mut self) -> io::Result<Observed> {
+        read::observe(self)
+    }
+
+    fn observe_sets(&mut self, is_wanted: &dyn Fn(&str) -> bool) -> io::Result<Observed> {
+        read::observe_sets(self, is_wanted)
+    }
+
+    fn tables(&mut self) -> io::Result<BTreeMap<Family, ObservedTable>> {
+        read::tables(self)
+    }
+
+    fn wait_for_packets_under_way(&mut self) {
+        wait_for_packets_under_way();
+    }
+
+    fn let_waiting_go(&mut self, links: &[u32]) -> io::Result<()> {
+        links::let_waiting_go(links)
     }
 }
 

@@ -4,8 +4,7 @@
 
 use super::Daemon;
 use super::reader::Teller;
-use crate::guest::link::Link;
-use crate::guest::link::Orientation;
+use crate::guest::link::{Link, Orientation};
 use crate::kernel::apply::Wanted;
 use crate::kernel::links;
 use crate::program::ir::{Family, KeyType, SetType, ValueType};
@@ -65,9 +64,9 @@ async fn aside<T: Send + 'static>(read: fn() -> io::Result<T>) -> io::Result<T> 
 
 impl Daemon {
     pub(super) fn look(&mut self, look: &Look) {
-        self.counters.look();
-        for Finding { index, way, carried, seen, missed } in self.watch.look(look) {
-            let Some(link) = self.state.link_at(index) else { continue };
+        self.core.counters.look();
+        for Finding { index, way, carried, seen, missed } in self.core.watch.look(look) {
+            let Some(link) = self.core.state.link_at(index) else { continue };
             let sends = (way == Flow::Ingress) == (link.kind.orientation() == Orientation::Straight);
             let (interface, direction) = (&link.name, if sends { "from the guest" } else { "to the guest" });
             if missed {
@@ -86,8 +85,8 @@ impl Daemon {
 
     /// What was missed of each interface that is looked at.
     pub(super) fn missed(&self) -> impl Iterator<Item = (&Link, BypassCount)> {
-        self.watch.missed().filter_map(|(index, frames)| {
-            let link = self.state.link_at(index)?;
+        self.core.watch.missed().filter_map(|(index, frames)| {
+            let link = self.core.state.link_at(index)?;
             Some((&**link, BypassCount::of(frames, link.kind.orientation())))
         })
     }

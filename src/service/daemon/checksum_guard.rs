@@ -3,11 +3,11 @@
 //! Follows the difference of two states, so a change costs what it changes. What the kernel lacks is said once, at the start. There
 //! all other interfaces are rid of the guard: of an earlier daemon that was killed on the way, or had another configuration.
 
-use super::{Daemon, Failure, system};
+use super::core::Core;
+use super::{Failure, system};
 use crate::engine::State;
 use crate::kernel::apply::Refused;
 use crate::kernel::checksum::{Guard, PIN, TcxHook};
-use crate::kernel::links;
 use crate::ruleset::firewall::BoundInterface;
 use crate::service::config::ChecksumGuard as Mode;
 use imbl::ordmap::DiffItem;
@@ -56,9 +56,60 @@ impl ChecksumGuard {
         Ok(ChecksumGuard::Off(None))
     }
 
+    pub(super) fn attach(&self, index: u32, hook: TcxHook) -> io::Result<()> {
+        match self {
+            ChecksumGuard::On(guard) => guard.attach(index, hook),
+            ChecksumGuard::Off(_) => Ok(()),
+        }
+    }
+
+    pub(super) fn detach(&self, index: u32, hook: TcxHook) -> io::Result<()> {
+        match self {
+            ChecksumGuard::On(guard) | ChecksumGuard::Off(Some(guard)) => guard.detach(index, hook),
+            ChecksumGuard::Off(None) => Ok(()),
+        }
+    }
+}
+
+impl Core {
+    /// Attaches the guard to what a change binds.
+    pub(super) fn guard(&self, next: &State) -> Result<(), Refused> {
+        let difference = difference(self.state.firewall().members(), next.firewall().members());
+        self.attach(&difference.attach)
+    }
+
+    /// A change is over: `from` is the state that is left, for the present one.
+    pub(super) fn unguard(&self, from: &State) {
+        let difference = difference(from.firewall().members(), self.state.firewall().members());
+        self.detach(&difference.detach);
+    }
+
+    fn detach(&self, attachments: &OrdSet<Attachment>) {
+        for (index, hook) in attachments {
+            if let Err(error) = self.host.detach_guard(*index, *hook) {
+                info!(index, reason = %error, "the checksum guard stays at an interface that is to have none");
+            }
+        }
+    }
+
+    /// Attaches the guard to all that is bound when the daemon starts.
+    pub(super) fn guard_from_start(&self) -> Result<(), Failure> {
+        let all = difference(&OrdMap::new(), self.state.firewall().members());
+        self.attach(&all.attach).map_err(Failure::Refused)
+    }
+
+    /// Takes the guard away from all that is to have none, once all that is bound has its rules.
+    pub(super) fn unguard_from_start(&self) -> Result<(), Failure> {
+        let bound = difference(&OrdMap::new(), self.state.firewall().members()).attach;
+        let attached = if self.host.has_guard() { bound } else { OrdSet::new() };
+        let links = self.host.links().map_err(system("cannot list links"))?;
+        let hooks = links.iter().flat_map(|link| TcxHook::ALL.map(|hook| (link.index, hook)));
+        self.detach(&hooks.filter(|hook| !attached.contains(hook)).collect());
+        Ok(())
+    }
+
     fn attach(&self, attachments: &OrdSet<Attachment>) -> Result<(), Refused> {
-        let ChecksumGuard::On(guard) = self else { return Ok(()) };
-        attachments.iter().try_for_each(|(index, hook)| match guard.attach(*index, *hook) {
+        attachments.iter().try_for_each(|(index, hook)| match self.host.attach_guard(*index, *hook) {
             // Its end is on its way to us, and it carries no frames.
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
             Err(error) => Err(Refused::unsent(
@@ -67,53 +118,6 @@ impl ChecksumGuard {
             )),
             Ok(()) => Ok(()),
         })
-    }
-
-    fn detach(&self, attachments: &OrdSet<Attachment>) {
-        let (ChecksumGuard::On(guard) | ChecksumGuard::Off(Some(guard))) = self else { return };
-        for (index, hook) in attachments {
-            if let Err(error) = guard.detach(*index, *hook) {
-                info!(index, reason = %error, "the checksum guard stays at an interface that is to have none");
-            }
-        }
-    }
-
-    /// What of these the guard is to be attached to.
-    fn attached(&self, bound: OrdSet<Attachment>) -> OrdSet<Attachment> {
-        match self {
-            ChecksumGuard::On(_) => bound,
-            ChecksumGuard::Off(_) => OrdSet::new(),
-        }
-    }
-}
-
-impl Daemon {
-    /// Attaches the guard to what a change binds.
-    pub(super) fn guard(&self, next: &State) -> Result<(), Refused> {
-        let difference = difference(self.state.firewall().members(), next.firewall().members());
-        self.checksum_guard.attach(&difference.attach)
-    }
-
-    /// A change is over: `from` is the state that is left, for the present one.
-    pub(super) fn unguard(&self, from: &State) {
-        let difference = difference(from.firewall().members(), self.state.firewall().members());
-        self.checksum_guard.detach(&difference.detach);
-    }
-
-    /// Attaches the guard to all that is bound when the daemon starts.
-    pub(super) fn guard_from_start(&self) -> Result<(), Failure> {
-        let all = difference(&OrdMap::new(), self.state.firewall().members());
-        self.checksum_guard.attach(&all.attach).map_err(Failure::Refused)
-    }
-
-    /// Takes the guard away from all that is to have none, once all that is bound has its rules.
-    pub(super) fn unguard_from_start(&self) -> Result<(), Failure> {
-        let bound = difference(&OrdMap::new(), self.state.firewall().members()).attach;
-        let links = links::snapshot().map_err(system("cannot list links"))?;
-        let hooks = links.iter().flat_map(|link| TcxHook::ALL.map(|hook| (link.index, hook)));
-        let attached = self.checksum_guard.attached(bound);
-        self.checksum_guard.detach(&hooks.filter(|hook| !attached.contains(hook)).collect());
-        Ok(())
     }
 }
 

@@ -9,6 +9,7 @@ use crate::document::filter::{Filter, read, write};
 use crate::document::span::Source;
 use crate::document::standard::{self, Found, RECORD, Record, STANDARD, Taken, is_standard};
 use crate::service::config::Config;
+use crate::service::store::files::{Disk, RealDisk};
 use crate::service::store::{Document, Fault, Staged, Store, put_aside};
 use imbl::OrdMap;
 use std::collections::BTreeMap;
@@ -39,7 +40,7 @@ pub(super) fn record(config: &Config) -> Result<(), Failure> {
     let mut files =
         if config.filter_dir.exists() { files(&Store::open(&config.filter_dir)?)? } else { Files::new() };
     if config.standard_filters {
-        let standard = Standard::open(config)?;
+        let standard = Standard::open(config, &RealDisk)?;
         let (_, changed) = standard.look(&mut files)?;
         changed.map(|record| standard.write(&record)).transpose()?;
     }
@@ -52,9 +53,9 @@ fn files(directory: &Store) -> Result<Files, Fault> {
 }
 
 impl Filters {
-    pub(super) fn open(config: &Config) -> Result<Filters, Failure> {
-        let directory = Store::open(&config.filter_dir)?;
-        let standard = match config.standard_filters.then(|| Standard::open(config)).transpose() {
+    pub(super) fn open(config: &Config, disk: &dyn Disk) -> Result<Filters, Failure> {
+        let directory = Store::open_on(disk, &config.filter_dir)?;
+        let standard = match config.standard_filters.then(|| Standard::open(config, disk)).transpose() {
             // A start that fails would bind no interface; only these filters are left out.
             Err(fault) => {
                 error!(
@@ -132,9 +133,9 @@ impl Filters {
 }
 
 impl Standard {
-    fn open(config: &Config) -> Result<Standard, Fault> {
-        let standard =
-            Standard { state: Store::open(&config.state_dir)?, directory: config.filter_dir.clone() };
+    fn open(config: &Config, disk: &dyn Disk) -> Result<Standard, Fault> {
+        let state = Store::open_on(disk, &config.state_dir)?;
+        let standard = Standard { state, directory: config.filter_dir.clone() };
         standard.put_aside_unreadable()?;
         Ok(standard)
     }

@@ -78,7 +78,7 @@ impl Inputs {
             sightings,
             scrapes,
             reporter,
-            looks: bypass_check::looks(&daemon.config, &daemon.teller, daemon.started),
+            looks: bypass_check::looks(&daemon.config, &daemon.teller, daemon.core.started.into_std()),
             counted,
             foreign,
             alive: tokio::time::interval(systemd::watchdog().unwrap_or(ALIVE)),

@@ -1,7 +1,7 @@
 //! Turns observed frames into learned addresses, and these into rules.
 
+use super::core::Core;
 use super::transaction::CommitError;
-use super::{Daemon, start};
 use crate::engine::Change;
 use crate::guest::learning;
 use crate::guest::learning::LearnOutcome;
@@ -10,7 +10,7 @@ use crate::guest::lease::file::{self, Book};
 use crate::guest::observation::Observation;
 use tracing::{error, info};
 
-impl Daemon {
+impl Core {
     /// Applies a batch of observations. It is one change, so that many guests do not wait for each other; where that is
     /// refused, each observation is a change of its own.
     pub(super) async fn on_observations(&mut self, sightings: Vec<Observation>) {
@@ -66,8 +66,8 @@ impl Daemon {
     /// Opens captures for the guests that learn.
     pub(super) fn listen(&mut self) {
         let posts = self.state.posts();
-        self.captures.close(&posts);
-        self.captures.open(&posts);
+        self.host.close_captures(&posts);
+        self.host.open_captures(&posts);
     }
 
     fn compact_journal(&mut self) {
@@ -79,7 +79,7 @@ impl Daemon {
     /// Rewrites the journal at the start, unless it already says what is known.
     pub(super) fn write_what_is_known(&mut self, said: Option<&Book>) {
         let (book, now) = (self.state.book(), self.now());
-        let (known, _) = file::read(&file::write(&book), start::time(), learning::MOST);
+        let (known, _) = file::read(&file::write(&book), self.host.time(), learning::MOST);
         if said != Some(&known) {
             self.addresses.write_anew(&book, now);
         }

@@ -1,9 +1,9 @@
 //! Takes the kernel to what must be in force: at the start, after a change, and when another program changed our rules.
 
-use super::{AGAIN, Daemon, Failure, KernelState, gone, system};
+use super::core::{AGAIN, Core, KernelState};
+use super::{Failure, gone, system};
 use crate::guest::link::{Link, LinkEvent};
 use crate::kernel::apply::{self, Retire, Stage};
-use crate::kernel::links;
 use crate::program::ir::Ruleset;
 use crate::program::ir::observed::Observed;
 use crate::ruleset::bypass::counted_anew;
@@ -12,10 +12,10 @@ use crate::ruleset::ipset;
 use crate::ruleset::layout;
 use crate::ruleset::nft::reply::Refusal;
 use crate::ruleset::plan::{Plan, Step, TableOperation, plan};
-use std::time::Instant;
+use tokio::time::Instant;
 use tracing::{error, warn};
 
-impl Daemon {
+impl Core {
     /// What the kernel filters under a name that the interface no longer has belongs to no binding, and still stays filtered.
     pub(super) async fn close_strays(&mut self) -> Result<(), Failure> {
         let observed = self.observe().await?;
@@ -73,12 +73,12 @@ impl Daemon {
         let observed = self.observe().await.map_err(unseen)?;
         let wanted = self.state.firewall().ruleset();
         let difference = plan(&recall(&observed, &wanted), &wanted);
-        apply::Refused::of(ipset::unmade(&difference, &observed, apply::has_ipset))
+        apply::Refused::of(ipset::unmade(&difference, &observed, |name| self.host.has_ipset(name)))
     }
 
     /// Whether links were known that are gone by now, whose hooks cannot be installed.
     fn forget_gone_links(&mut self) -> Result<bool, Failure> {
-        let there = links::snapshot().map_err(system("cannot list links"))?;
+        let there = self.host.links().map_err(system("cannot list links"))?;
         let gone = self.state.links_not_in(&there);
         for link in &gone {
             self.state = self.state.link(&LinkEvent::Gone(Link::clone(link))).next;
@@ -120,7 +120,11 @@ impl Daemon {
             KernelState::InSync => self.submit(change).await,
         };
         let left = match outcome {
-            Err(refused) if refused.is_stale() => self.converge_from_there(new).await?,
+            Err(refused) if refused.is_stale() => {
+                // Also where the next try is refused, the kernel does not hold what the state says.
+                self.kernel_state = KernelState::Diverged;
+                self.converge_from_there(new).await?
+            }
             outcome => outcome?,
         };
         self.retry_retire(left, new).await
@@ -133,14 +137,14 @@ impl Daemon {
         }
         let unseen = |failure: Failure| apply::Refused::unsent("the sets in force", failure.to_string());
         let observed = self.observe().await.map_err(unseen)?;
-        apply::Refused::of(ipset::unmade(plan, &observed, apply::has_ipset))
+        apply::Refused::of(ipset::unmade(plan, &observed, |name| self.host.has_ipset(name)))
     }
 
     async fn converge_from_there(&mut self, new: &Ruleset) -> Result<Vec<Refusal>, apply::Refused> {
         let unseen = |failure: Failure| apply::Refused::unsent("the rules in force", failure.to_string());
         let observed = self.observe().await.map_err(unseen)?;
         let change = ipset::without_unread(plan(&recall(&observed, new), new));
-        apply::Refused::of(ipset::unmade(&change, &observed, apply::has_ipset))?;
+        apply::Refused::of(ipset::unmade(&change, &observed, |name| self.host.has_ipset(name)))?;
         self.submit(change).await
     }
 
@@ -164,9 +168,8 @@ impl Daemon {
 
     /// Takes the kernel back to the rules of the state, where a change that was refused has left it half way.
     pub(super) async fn rollback_kernel(&mut self) {
-        if self.kernel_state == KernelState::Diverged
-            && let Err(failure) = self.reconcile().await
-        {
+        let needed = self.kernel_state == KernelState::Diverged || std::mem::take(&mut self.has_leftovers);
+        if needed && let Err(failure) = self.reconcile().await {
             error!(reason = %failure, "rules of a refused change stay in force for now: the kernel refused the undo, too; it is tried again");
             self.cleanup_due = Some(Instant::now() + AGAIN);
         }
@@ -183,7 +186,9 @@ impl Daemon {
             Ok(false) => {}
             Err(failure) => {
                 self.counters.heal(false);
-                error!(by = who, reason = %failure, "rules were changed by another program and are not restored: the changed rules count; restart the daemon")
+                error!(by = who, reason = %failure, "rules were changed by another program and are not restored for now: the changed rules count; it is tried again");
+                self.kernel_state = KernelState::Diverged;
+                self.cleanup_due = Some(Instant::now() + AGAIN);
             }
         }
     }
@@ -202,11 +207,29 @@ impl Daemon {
         let outcome = self.kernel.submit(plan, retire).await;
         self.watch.begin_anew(counted_anew, self.now());
         self.counters.commit(began.elapsed(), !matches!(outcome, Ok(Ok(_))));
-        let applied = outcome.unwrap_or_else(|_| Err(apply::Refused::gone()))?;
-        applied
-            .retire_failures
-            .iter()
-            .for_each(|refusal| warn!(%refusal, "obsolete rules not deleted: it is tried again"));
+        let outcome = outcome.unwrap_or_else(|_| Err(apply::Refused::gone()));
+        let leftovers = match &outcome {
+            Ok(applied) => &applied.retire_failures,
+            Err(refused) => &refused.retire_failures,
+        };
+        self.note_leftovers(leftovers);
+        let applied = outcome?;
         Ok(if moves { applied.retire_failures } else { Vec::new() })
+    }
+
+    /// Waits until what was put off is deleted, and notes what the kernel refused to delete.
+    pub(super) async fn finish_deferred(&mut self) {
+        if let Ok(Ok(applied)) = self.kernel.submit(Plan::default(), Retire::BeforeAnswer).await {
+            self.note_leftovers(&applied.retire_failures);
+        }
+    }
+
+    /// Obsolete rules that the kernel did not delete are in no packet's way, and are deleted later.
+    fn note_leftovers(&mut self, leftovers: &[Refusal]) {
+        for refusal in leftovers {
+            warn!(%refusal, "obsolete rules not deleted: it is tried again");
+            self.has_leftovers = true;
+            self.cleanup_due = Some(Instant::now() + AGAIN);
+        }
     }
 }

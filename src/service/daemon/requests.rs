@@ -1,12 +1,12 @@
 //! Answers clients and the metrics server.
 
 use super::Daemon;
+use super::core::Core;
 use super::reader::{Ask, View, bad_ipset, ipset_sets};
+use crate::engine::Context;
 use crate::engine::api::{Reply, Request};
 use crate::engine::error::Error;
-use crate::engine::{self, Context, Write};
 use crate::kernel::apply::Wanted;
-use crate::kernel::links;
 use crate::program::ir::observed::Observed;
 use crate::ruleset::counters;
 use crate::ruleset::ipset;
@@ -17,44 +17,25 @@ use crate::service::rpc::Call;
 use tracing::debug;
 use uuid::Uuid;
 
-/// Rules and links go by an interface's own name: a binding under another of its names would wait while the interface is open.
-fn under_own_name(change: engine::Change) -> Result<engine::Change, Error> {
-    let bound = change.writes.iter().filter_map(|write| match write {
-        Write::SaveBinding(portdev, _) => Some(portdev),
-        _ => None,
-    });
-    let mut otherwise = bound.filter_map(|portdev| Some((portdev, links::named_otherwise(portdev)?)));
-    match otherwise.next() {
-        Some((portdev, own)) => {
-            Err(Error::invalid(format!("'{portdev}' is another name of interface '{own}': bind '{own}'")))
-        }
-        None => Ok(change),
-    }
-}
-
 impl Daemon {
     /// A call that changes something.
     pub(super) async fn answer(&mut self, call: Call) {
-        let context = Context { now: self.now(), fresh: Uuid::new_v4() };
         let answer = match &call.request {
             Request::Ipset { name, verb, addresses } => self.ipset(name, *verb, addresses).await,
-            request => {
-                let change = self.state.request(request, context).and_then(under_own_name);
-                self.commit_if(change).await
-            }
+            request => self.core.request(request, Uuid::new_v4()).await,
         };
         self.reply(call, answer);
     }
 
     /// A call that only looks. What takes longer than a look-up is answered elsewhere.
     pub(super) fn show(&mut self, call: Call) {
-        let context = Context { now: self.now(), fresh: Uuid::nil() };
+        let context = Context { now: self.core.now(), fresh: Uuid::nil() };
         match &call.request {
             Request::CountFilters
             | Request::LookupFilterByName { .. }
             | Request::LookupFilterByUuid { .. }
             | Request::LookupBinding { .. } => {
-                let answer = self.state.request(&call.request, context).map(|change| change.reply);
+                let answer = self.core.state.request(&call.request, context).map(|change| change.reply);
                 self.reply(call, answer);
             }
             _ => self.teller.ask(Ask::Call(call, self.view())),
@@ -62,7 +43,7 @@ impl Daemon {
     }
 
     fn reply(&mut self, call: Call, answer: Result<Reply, Error>) {
-        self.counters.call(call.request.name(), answer.is_err());
+        self.core.counters.call(call.request.name(), answer.is_err());
         if let Err(refused) = &answer {
             self.refusals.tell(&call, refused);
         }
@@ -71,11 +52,11 @@ impl Daemon {
 
     fn view(&self) -> Box<View> {
         Box::new(View {
-            now: self.now(),
-            state: self.state.clone(),
+            now: self.core.now(),
+            state: self.core.state.clone(),
             missed: self.missed().map(|(link, missed)| (link.index, missed)).collect(),
-            counters: self.counters.clone(),
-            ipsets: self.ipsets.clone(),
+            counters: self.core.counters.clone(),
+            ipsets: self.core.ipsets.clone(),
         })
     }
 
@@ -88,23 +69,12 @@ impl Daemon {
         let counted = self.teller.counts(ipset_sets(name)).await;
         let counted = counted.map_err(|error| Error::internal(error.to_string()))?;
         let work = ipset::plan_change(&counted, name, verb, addresses).map_err(|fault| bad_ipset(&fault))?;
-        self.submit(work.plan).await.map_err(|refused| Error::internal(refused.to_string()))?;
+        self.core.submit(work.plan).await.map_err(|refused| Error::internal(refused.to_string()))?;
         if verb != ipset::IpsetVerb::List {
             // Some may be blocked since the set was not there.
-            self.retry_closed().await;
+            self.core.retry_closed().await;
         }
         Ok(Reply::Names(work.addresses))
-    }
-
-    /// Sets that stand for ipsets outlive the programs that refer to them, so they are remembered when they come.
-    pub(super) fn know_ipsets(&mut self, plan: &crate::ruleset::plan::Plan) {
-        for step in plan.prepare.iter().chain(&plan.switch) {
-            if let TableOperation::AddSet(name, kind) = &step.change
-                && layout::is_ipset(name, kind)
-            {
-                self.ipsets.insert((step.family, name.clone()));
-            }
-        }
     }
 
     /// The state of the daemon at this moment, for the metrics server.
@@ -115,7 +85,7 @@ impl Daemon {
     /// Has the kernel's counts read, to drop those of objects that no longer exist; no call waits for that.
     pub(super) fn count_for_tidying(&self) {
         let (teller, to) = (self.teller.clone(), self.counted.clone());
-        let wanted = Wanted { sets: self.state.counted(), chains: Vec::new() };
+        let wanted = Wanted { sets: self.core.state.counted(), chains: Vec::new() };
         tokio::spawn(async move {
             match teller.counts(wanted).await {
                 Ok(counted) => _ = to.send(counted).await,
@@ -126,6 +96,20 @@ impl Daemon {
 
     /// Forgets what was counted of interfaces and rules that are no more. Whatever that meets is found the next time.
     pub(super) async fn forget(&mut self, counted: Observed) {
-        let _ = self.submit(counters::forget_stale(&self.state.firewall().ruleset(), &counted)).await;
+        let _ =
+            self.core.submit(counters::forget_stale(&self.core.state.firewall().ruleset(), &counted)).await;
+    }
+}
+
+impl Core {
+    /// Sets that stand for ipsets outlive the programs that refer to them, so they are remembered when they come.
+    pub(super) fn know_ipsets(&mut self, plan: &crate::ruleset::plan::Plan) {
+        for step in plan.prepare.iter().chain(&plan.switch) {
+            if let TableOperation::AddSet(name, kind) = &step.change
+                && layout::is_ipset(name, kind)
+            {
+                self.ipsets.insert((step.family, name.clone()));
+            }
+        }
     }
 }

@@ -1,17 +1,17 @@
 //! What the daemon finds and makes before it serves: directories, documents, sockets, confinement.
 
 use super::Failure;
+use super::core::Documents;
+use super::filters::Filters;
 use super::transaction::chain;
 use crate::document::binding::{self, Binding};
 use crate::document::filter::Filter;
-use crate::document::regular;
 use crate::document::span::Source;
 use crate::document::standard::PACKAGED;
 use crate::engine::{self, documents};
 use crate::guest::learning;
 use crate::guest::lease;
 use crate::guest::lease::file::Book;
-use crate::guest::link::Link;
 use crate::kernel::watch::Watch;
 use crate::ruleset::firewall::Firewall;
 use crate::service::config::Config;
@@ -20,12 +20,14 @@ use crate::service::metrics_server;
 use crate::service::rpc::listen::Permissions;
 use crate::service::rpc::session::Keepalive;
 use crate::service::rpc::{Limits, Listeners};
+use crate::service::store::files::Disk;
 use crate::service::store::journal::Journal;
-use crate::service::store::{BINDINGS, Document, Fault, LOCK, Lock, Store, overwrite, put_aside};
+use crate::service::store::{BINDINGS, Document, Fault, LIMIT, LOCK, Lock, Store, overwrite, put_aside};
 use crate::service::systemd;
 use caps::CapSet;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::path::Path;
+use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 use tokio::io::unix::AsyncFdReadyMutGuard;
 use tracing::{error, warn};
@@ -77,9 +79,13 @@ pub fn write_process_number(path: &Path) -> Result<(), Failure> {
     Ok(overwrite(path, &text)?)
 }
 
-/// The directory of the status files of bindings.
-pub fn bindings(config: &Config) -> Result<Store, Failure> {
-    Ok(Store::open(&config.runtime_dir.join(BINDINGS))?)
+/// What is on the disk.
+pub(super) fn documents(config: &Config, disk: Rc<dyn Disk>) -> Result<Documents, Failure> {
+    Ok(Documents {
+        filters: Filters::open(config, &*disk)?,
+        bindings: Store::open_on(&*disk, &config.runtime_dir.join(BINDINGS))?,
+        learned: addresses(config, disk, time()),
+    })
 }
 
 /// Now, since the Unix epoch. A clock that is set before it counts from there.
@@ -99,11 +105,11 @@ pub struct Learned {
 
 /// What was learned before, and where to write what will be. Where nothing ever was, leases of libvirt's own driver count. What
 /// cannot be read or written leaves no guest unfiltered: guests whose addresses are lost wait for them.
-pub fn addresses(config: &Config, now: Duration) -> Learned {
-    let (journal, mut text) = journal(&config.state_dir.join(ADDRESSES));
+fn addresses(config: &Config, disk: Rc<dyn Disk>, now: Duration) -> Learned {
+    let (journal, mut text) = journal(&disk, &config.state_dir.join(ADDRESSES));
     let foreign = text.is_empty();
     if foreign {
-        text = regular::read_text(&config.runtime_dir.join(LIBVIRT_LEASES)).unwrap_or_default();
+        text = disk.text(&config.runtime_dir.join(LIBVIRT_LEASES), LIMIT);
     }
     let (book, skipped) = lease::file::read(&text, now, learning::MOST);
     skipped.iter().take(SKIPPED).for_each(|skipped| warn!(file = ADDRESSES, "{skipped}"));
@@ -115,12 +121,13 @@ pub fn addresses(config: &Config, now: Duration) -> Learned {
 }
 
 /// The journal. What lies in its place and is no file is put aside.
-fn journal(path: &Path) -> (Journal, String) {
-    let opened = Journal::open(path).or_else(|fault| match fault {
+fn journal(disk: &Rc<dyn Disk>, path: &Path) -> (Journal, String) {
+    let open = || Journal::open_on(disk.clone(), path);
+    let opened = open().or_else(|fault| match fault {
         Fault::NotAFile(_) => {
             let aside = put_aside(path)?;
             error!(file = %path.display(), aside = %aside.display(), "no regular file, and put aside: addresses are learned again");
-            Journal::open(path)
+            open()
         }
         fault => Err(fault),
     });
@@ -129,7 +136,7 @@ fn journal(path: &Path) -> (Journal, String) {
             reason = chain(&fault),
             "learned addresses cannot be written: a guest without an address stays blocked until they can; check the disk and the permissions of state_dir"
         );
-        Journal::unwritable(path)
+        Journal::unwritable_on(disk.clone(), path)
     })
 }
 
@@ -279,17 +286,4 @@ fn read_binding(store: &Store, Document { name, text }: Document) -> Option<Bind
         error!(port = name, binding = binding.portdev, "the file of a binding must have its port's name");
     }
     named.then_some(binding)
-}
-
-/// The last resort for an interface that could not even be closed.
-pub fn set_down(link: &Link) {
-    match crate::kernel::links::set_down(link.index) {
-        Ok(()) => error!(
-            interface = link.name,
-            "set down: it could not be blocked; set it up when the cause is mended"
-        ),
-        Err(failure) => {
-            error!(interface = link.name, reason = %failure, "neither blocked nor set down: it keeps the rules that it had; look at it at once")
-        }
-    }
 }

@@ -6,7 +6,8 @@
 //! the kernel there.
 
 use super::addresses::Addresses;
-use super::{Daemon, TIDY, start, trail};
+use super::core::{Core, TIDY};
+use super::trail;
 use crate::engine::api::Reply;
 use crate::engine::error::Error;
 use crate::engine::{Change, Records, State, Write};
@@ -14,7 +15,8 @@ use crate::guest::link::Link;
 use crate::kernel::apply;
 use crate::service::store::journal::Appended;
 use crate::service::store::{Fault, Staged};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 use tracing::{error, warn};
 
 /// So much is said of one change.
@@ -68,7 +70,7 @@ impl Transaction {
     }
 }
 
-impl Daemon {
+impl Core {
     /// Takes a change and answers; the kernel is as it was where it is refused.
     pub(super) async fn commit(&mut self, change: Change) -> Result<Reply, Error> {
         let outcome = self.try_commit(change).await;
@@ -105,7 +107,7 @@ impl Daemon {
     async fn stage(&mut self, change: &Change) -> Result<(), CommitError> {
         // The capture of an interface whose rules are about to go ends first.
         if !change.next.knows_the_same(&self.state) || !change.next.binds_the_same(&self.state) {
-            self.captures.close(&change.next.posts());
+            self.host.close_captures(&change.next.posts());
         }
         let records = change.records(&self.state);
         let transaction = self.write(&records).map_err(CommitError::ByDisk)?;
@@ -192,6 +194,7 @@ impl Daemon {
 
     /// Writes and puts back what could not be. Whether nothing of that is left.
     pub(super) async fn settle(&mut self) -> bool {
+        self.finish_deferred().await;
         self.rollback().await;
         let now = self.now();
         if self.addresses.owes() {
@@ -227,8 +230,23 @@ impl Daemon {
                 "blocked: its rules were refused and nothing passes; bind it again"
             ),
             Err(_) => {
-                start::set_down(link);
+                self.set_down(link);
                 self.state = self.state.set_down(link, why);
+            }
+        }
+    }
+}
+
+impl Core {
+    /// The last resort for an interface that could not even be blocked.
+    fn set_down(&self, link: &Link) {
+        match self.host.set_down(link.index) {
+            Ok(()) => error!(
+                interface = link.name,
+                "set down: it could not be blocked; set it up when the cause is mended"
+            ),
+            Err(failure) => {
+                error!(interface = link.name, reason = %failure, "neither blocked nor set down: it keeps the rules that it had; look at it at once")
             }
         }
     }

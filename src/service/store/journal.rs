@@ -4,18 +4,18 @@
 //! last line at most: the next one begins on a line of its own. Lines can be taken back, which needs no room on the disk. A
 //! file that cannot be written to is read, and written to as soon as it can be.
 
-use super::{Fault, UNFINISHED, append, fault, only_regular};
-use rustix::fs::OFlags;
-use std::fs::{DirBuilder, File};
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use super::files::{Disk, Lines, RealDisk};
+use super::{Fault, fault, is_odd};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 /// The file, open for appending where it can be.
 #[derive(Debug)]
 pub struct Journal {
+    disk: Rc<dyn Disk>,
     path: PathBuf,
-    file: Option<File>,
+    file: Option<Box<dyn Lines>>,
     lines: usize,
     /// Where the file must be cut off before it grows: what comes after does not count.
     cut: Option<u64>,
@@ -38,26 +38,32 @@ const FEW: usize = 1000;
 impl Journal {
     /// Opens the file, or makes it and its directory, and reads what it holds.
     pub fn open(path: &Path) -> Result<(Journal, String), Fault> {
-        let io = fault("open", path);
-        if let Some(parent) = path.parent() {
-            DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(&io)?;
-        }
-        let mut file = append(path, 0o600)?;
-        let text = text_of(&mut file).map_err(&io)?;
+        Journal::open_on(Rc::new(RealDisk), path)
+    }
+
+    /// The same on another disk.
+    pub fn open_on(disk: Rc<dyn Disk>, path: &Path) -> Result<(Journal, String), Fault> {
+        let (mut file, text) = disk.lines(path, LIMIT).map_err(|error| match is_odd(&error) {
+            true => Fault::NotAFile(path.into()),
+            false => fault("open", path)(error),
+        })?;
         if !text.is_empty() && !text.ends_with('\n') {
-            file.write_all(b"\n").map_err(&io)?;
+            file.append("\n").map_err(fault("open", path))?;
         }
         let lines = text.lines().count();
-        Ok((Journal { path: path.into(), file: Some(file), lines, cut: None }, text))
+        Ok((Journal { disk, path: path.into(), file: Some(file), lines, cut: None }, text))
     }
 
     /// One that cannot be written to for now, and what can be read of it.
     pub fn unwritable(path: &Path) -> (Journal, String) {
-        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        let file = File::options().read(true).custom_flags(flags.bits().cast_signed()).open(path);
-        let text = file.and_then(only_regular).and_then(|mut file| text_of(&mut file)).unwrap_or_default();
+        Journal::unwritable_on(Rc::new(RealDisk), path)
+    }
+
+    /// The same on another disk.
+    pub fn unwritable_on(disk: Rc<dyn Disk>, path: &Path) -> (Journal, String) {
+        let text = disk.text(path, LIMIT);
         let lines = text.lines().count();
-        (Journal { path: path.into(), file: None, lines, cut: None }, text)
+        (Journal { disk, path: path.into(), file: None, lines, cut: None }, text)
     }
 
     /// Appends lines; when this returns, they are on the disk. Where it fails, nothing of them counts.
@@ -65,9 +71,8 @@ impl Journal {
         self.make_ready()?;
         let io = fault("write", &self.path);
         let Some(file) = &mut self.file else { return Err(io(io::ErrorKind::NotFound.into())) };
-        let end = file.seek(SeekFrom::End(0)).map_err(&io)?;
-        let written = file.write_all(lines.as_bytes()).and_then(|()| file.sync_data());
-        if let Err(error) = written {
+        let end = file.end().map_err(&io)?;
+        if let Err(error) = file.append(lines) {
             // The disk may be full: what was written of it is taken back.
             self.cut = Some(end);
             let _ = self.settle();
@@ -88,8 +93,8 @@ impl Journal {
     /// Cuts off what does not count, where that is still to be done.
     pub fn settle(&mut self) -> Result<(), Fault> {
         let Some(end) = self.cut else { return Ok(()) };
-        if let Some(file) = &self.file {
-            file.set_len(end).and_then(|()| file.sync_data()).map_err(fault("cut off", &self.path))?;
+        if let Some(file) = &mut self.file {
+            file.cut(end).map_err(fault("cut off", &self.path))?;
         }
         self.cut = None;
         Ok(())
@@ -103,7 +108,7 @@ impl Journal {
     /// Opens the file where it is not, and cuts off what does not count.
     fn make_ready(&mut self) -> Result<(), Fault> {
         if self.file.is_none() {
-            let (opened, _) = Journal::open(&self.path)?;
+            let (opened, _) = Journal::open_on(self.disk.clone(), &self.path)?;
             *self = opened;
         }
         self.settle()
@@ -117,22 +122,12 @@ impl Journal {
     /// Replaces all lines by these. Where it fails, the old ones count.
     pub fn rewrite(&mut self, text: &str) -> Result<(), Fault> {
         let io = fault("write", &self.path);
-        let directory = self.path.parent().unwrap_or(Path::new("."));
-        let builder = || tempfile::Builder::new().prefix(UNFINISHED).append(true).tempfile_in(directory);
-        let mut new = builder().map_err(&io)?;
-        new.write_all(text.as_bytes()).map_err(&io)?;
-        new.as_file().sync_all().map_err(&io)?;
         // From here on the new file has the name, so what is appended goes there whatever becomes of the directory.
-        self.file = Some(new.persist(&self.path).map_err(|e| io(e.error))?);
+        self.file = Some(self.disk.replace(&self.path, text).map_err(&io)?);
         (self.lines, self.cut) = (text.lines().count(), None);
-        File::open(directory).and_then(|directory| directory.sync_all()).map_err(&io)
+        let directory = self.path.parent().unwrap_or(Path::new("."));
+        self.disk.directory(directory).and_then(|directory| directory.sync()).map_err(&io)
     }
-}
-
-fn text_of(file: &mut File) -> io::Result<String> {
-    let mut bytes = Vec::new();
-    file.take(LIMIT).read_to_end(&mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 #[cfg(test)]

@@ -3,19 +3,17 @@
 //! What was there before lies aside under a name that no reader looks at. To go back is to rename, which needs no room on the
 //! disk. What a process that dies leaves aside is swept when the directory is opened again: its change stands.
 
+use super::files::Directory;
 use super::{Fault, LIMIT, SUFFIX, Store, UNFINISHED, fault, file_name};
-use rustix::fs::{AtFlags, FileType, RenameFlags};
-use rustix::io::Errno;
 use std::ffi::OsStr;
-use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, ErrorKind};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::rc::Rc;
 
 /// A change of one document that is in its place, but not necessarily on the disk before [`Staged::sync`].
 #[derive(Debug)]
 pub struct Staged {
-    directory: Arc<File>,
+    directory: Rc<dyn Directory>,
     path: PathBuf,
     file: String,
     before: Before,
@@ -51,14 +49,11 @@ impl Store {
             return Err(Fault::TooLarge(path));
         }
         let io = fault("write", &path);
-        let mut new = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(&self.path).map_err(&io)?;
-        new.write_all(text.as_bytes()).map_err(&io)?;
-        new.as_file().sync_all().map_err(&io)?;
-        let new = new.into_temp_path();
-        let before = self.put_in_place(new.file_name().and_then(|name| name.to_str()), &file).map_err(io)?;
+        let new = self.directory.write_new(text).map_err(&io)?;
         // From here on the name is that of what was there before, or free.
-        let _ = new.keep();
-        Ok(Staged { directory: self.directory.clone(), path, file, before })
+        let before =
+            self.put_in_place(&new, &file).inspect_err(|_| drop(self.directory.unlink(new.as_ref())));
+        Ok(Staged { directory: self.directory.clone(), path, file, before: before.map_err(io)? })
     }
 
     /// Deletes a document, if there is one.
@@ -66,37 +61,34 @@ impl Store {
         let file = self.regular(file_name(name)?)?;
         let path = self.path.join(&file);
         let aside = format!("{UNFINISHED}{file}");
-        let before = match rustix::fs::renameat(&self.directory, &file, &self.directory, &aside) {
+        let before = match self.directory.rename(&file, &aside) {
             Ok(()) => Before::Aside(aside),
-            Err(Errno::NOENT) => Before::Same,
-            Err(error) => return Err(fault("delete", &path)(error.into())),
+            Err(error) if error.kind() == ErrorKind::NotFound => Before::Same,
+            Err(error) => return Err(fault("delete", &path)(error)),
         };
         Ok(Staged { directory: self.directory.clone(), path, file, before })
     }
 
     /// The file, whose place no directory has.
     fn regular(&self, file: String) -> Result<String, Fault> {
-        let found = rustix::fs::statat(&self.directory, &file, AtFlags::SYMLINK_NOFOLLOW);
-        let is_directory =
-            found.is_ok_and(|found| FileType::from_raw_mode(found.st_mode) == FileType::Directory);
+        let is_directory = self.directory.is_directory(&file);
         if is_directory { Err(Fault::NotAFile(self.path.join(file))) } else { Ok(file) }
     }
 
     /// Exchanges the new file with what is there; where that is impossible, what is there gets a second name first.
-    fn put_in_place(&self, new: Option<&str>, file: &str) -> io::Result<Before> {
-        let new = new.ok_or(io::ErrorKind::InvalidFilename)?;
-        let (directory, aside) = (&*self.directory, format!("{UNFINISHED}{file}"));
-        match rustix::fs::renameat_with(directory, new, directory, file, RenameFlags::EXCHANGE) {
+    fn put_in_place(&self, new: &str, file: &str) -> io::Result<Before> {
+        let (directory, aside) = (&self.directory, format!("{UNFINISHED}{file}"));
+        match directory.exchange(new, file) {
             Ok(()) => return Ok(Before::Aside(new.into())),
-            Err(Errno::NOENT) => {
-                rustix::fs::renameat(directory, new, directory, file)?;
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                directory.rename(new, file)?;
                 return Ok(Before::Nothing);
             }
-            Err(Errno::INVAL | Errno::NOSYS) => {}
-            Err(error) => return Err(error.into()),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS)) => {}
+            Err(error) => return Err(error),
         }
-        rustix::fs::linkat(directory, file, directory, &aside, AtFlags::empty())?;
-        rustix::fs::renameat(directory, new, directory, file)?;
+        directory.link(file, &aside)?;
+        directory.rename(new, file)?;
         Ok(Before::Aside(aside))
     }
 }
@@ -107,7 +99,7 @@ impl Staged {
         if self.before == Before::Same {
             return Ok(());
         }
-        self.directory.sync_all().map_err(fault("sync", &self.path))
+        self.directory.sync().map_err(fault("sync", &self.path))
     }
 
     /// Whether there was a document before.
@@ -123,21 +115,21 @@ impl Staged {
     /// Puts back what was there before. Where it fails, it can be tried again.
     pub fn undo(&self) -> Result<(), Fault> {
         let back = match &self.before {
-            Before::Aside(aside) => rustix::fs::renameat(&self.directory, aside, &self.directory, &self.file),
-            Before::Nothing => rustix::fs::unlinkat(&self.directory, &self.file, AtFlags::empty()),
+            Before::Aside(aside) => self.directory.rename(aside, &self.file),
+            Before::Nothing => self.directory.unlink(self.file.as_ref()),
             Before::Same => return Ok(()),
         };
         match back {
-            // It is back since an earlier try.
-            Ok(()) | Err(Errno::NOENT) => self.sync(),
-            Err(error) => Err(fault("put back", &self.path)(error.into())),
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(fault("put back", &self.path)(error)),
+            // Or it is back since an earlier try.
+            Ok(()) | Err(_) => self.sync(),
         }
     }
 
     /// Forgets what was there before. What of it stays is swept when the directory is opened again.
     pub fn keep(self) {
         if let Before::Aside(aside) = &self.before {
-            let _ = rustix::fs::unlinkat(&self.directory, aside, AtFlags::empty());
+            let _ = self.directory.unlink(aside.as_ref());
         }
     }
 }
