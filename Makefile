@@ -17,7 +17,7 @@ DEBIAN ?= 12
 N    ?= 1000000
 SEED ?= 1
 
-.PHONY: demo test fuzz-verdicts lint fresh install-test bench vm-test guest-test doc book install uninstall deb package-test qemu-test clean
+.PHONY: demo test simulate fuzz-verdicts lint fresh install-test bench vm-test guest-test doc book install uninstall deb package-test qemu-test clean
 
 demo:
 	scripts/setup
@@ -53,6 +53,10 @@ lint:
 bench:
 	scripts/setup --tests
 	$(CARGO) bench $(AS_ROOT)
+
+# The daemon's decisions on a simulated machine, under faults by seed: make simulate SEED=1 STEPS=10000000. A failure names its seed.
+simulate:
+	SEED=$(SEED) STEPS=$(STEPS) cargo test --release --lib simulation::for_as_long_as_asked -- --ignored --nocapture
 
 # The tests under the kernel of a distribution, which has what a slim kernel lacks: make vm-test KERNEL=all
 vm-test:

@@ -17,6 +17,8 @@ mod reconfigure;
 mod refusals;
 mod requests;
 mod rival;
+#[cfg(test)]
+mod simulation;
 mod start;
 mod trail;
 mod transaction;
