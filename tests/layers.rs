@@ -10,7 +10,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "document",
         &[
             "strtoul", "mac", "span", "diag", "field", "vars", "xml", "filter", "binding", "standard",
-            "catalog",
+            "regular", "catalog",
         ],
     ),
     ("guest", &["link", "bpf", "frame", "lease", "learning", "observation"]),

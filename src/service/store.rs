@@ -87,6 +87,9 @@ pub enum Fault {
     /// A directory where any user can put files.
     #[error("{}: other users can write to this directory", .0.display())]
     Open(PathBuf),
+    /// A file whose content is not what it should be, and why.
+    #[error("{}: not understood: {}", .0.display(), .1)]
+    Content(PathBuf, String),
     /// Another instance holds the lock.
     #[error("{}: another instance is running", .0.display())]
     Locked(PathBuf),

@@ -10,7 +10,7 @@ use crate::document::span::Source;
 use crate::document::standard::{self, Found, RECORD, Record, STANDARD, Taken, is_standard};
 use crate::service::config::Config;
 use crate::service::store::files::{Disk, RealDisk};
-use crate::service::store::{Document, Fault, Staged, Store, put_aside};
+use crate::service::store::{Document, Fault, Staged, Store};
 use imbl::OrdMap;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -60,8 +60,8 @@ impl Filters {
             Err(fault) => {
                 error!(
                     reason = chain(&fault),
-                    "the standard filters are those that have a file: an interface that needs another is blocked; check the disk and \
-                     the permissions of state_dir, then restart nwfilterd"
+                    "the standard filters are those that have a file: an interface that needs another is blocked; mend what the reason \
+                     names, or delete it to have them all as they ship, then restart nwfilterd"
                 );
                 None
             }
@@ -136,32 +136,16 @@ impl Standard {
     fn open(config: &Config, disk: &dyn Disk) -> Result<Standard, Fault> {
         let state = Store::open_on(disk, &config.state_dir)?;
         let standard = Standard { state, directory: config.filter_dir.clone() };
-        standard.put_aside_unreadable()?;
+        // Without it an edited filter would be the one that ships, and a deleted one would be back.
+        standard.record()?;
         Ok(standard)
     }
 
-    /// A record that cannot be read would end every start: it is put aside, whole.
-    fn put_aside_unreadable(&self) -> Result<(), Fault> {
-        let Err(fault) = self.state.get(RECORD) else { return Ok(()) };
-        if fault.is_missing() {
-            return Ok(());
-        }
-        let aside = put_aside(&self.state.path().join(RECORD))?;
-        error!(
-            reason = chain(&fault),
-            aside = %aside.display(),
-            "the record of standard filters cannot be read, and is put aside: deleted standard filters come back; delete them again"
-        );
-        Ok(())
-    }
-
-    /// What was recorded. A record that cannot be understood is logged, and replaced.
+    /// What was recorded.
     fn record(&self) -> Result<Record, Fault> {
+        let not_understood = |reason| Fault::Content(self.state.path().join(RECORD), reason);
         let record = match self.state.get(RECORD) {
-            Ok(text) => Record::read(&text).unwrap_or_else(|reason| {
-                error!(file = RECORD, reason, "not understood: deleted standard filters may come back");
-                Record::default()
-            }),
+            Ok(text) => Record::read(&text).map_err(not_understood)?,
             Err(fault) if fault.is_missing() => Record::default(),
             Err(fault) => return Err(fault),
         };
