@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_file_is_refused_at_once_and_a_link_to_one_is_followed() {
+    fn what_is_no_file_is_refused_and_a_link_to_one_followed() {
         let directory = tempfile::tempdir().unwrap();
         let place = |name| directory.path().join(name);
         std::fs::write(place("file"), "text").unwrap();

@@ -306,7 +306,7 @@ fn a_daemon_that_finds_no_file_in_its_place_ends_and_names_it() {
 }
 
 #[test]
-fn a_pipe_among_the_files_that_are_only_looked_at_holds_up_no_start() {
+fn a_pipe_among_files_only_looked_at_holds_up_no_start() {
     for place in ["run/network/nwfilter.leases", "run/nwfilter/driver.pid", "filters/allow-arp.xml"] {
         in_fresh_netns(|| {
             let host = host();

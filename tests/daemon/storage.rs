@@ -615,7 +615,7 @@ fn a_daemon_starts_whatever_its_journal_is() {
 
 /// Guests whose addresses got lost are blocked, and nothing else would say why.
 #[test]
-fn a_start_without_recorded_addresses_is_logged_where_guests_learn() {
+fn a_start_without_addresses_is_logged_where_guests_learn() {
     const LOST: &str = "no learned address is on record";
     in_fresh_netns(|| {
         let (network, host) = (Network::new(), Host::new());

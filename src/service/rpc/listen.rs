@@ -145,14 +145,14 @@ fn remove_stale(path: &Path) -> Result<(), ListenError> {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             std::fs::remove_file(path).map_err(system)
         }
-        // One that accepts nobody has a full queue.
+        // One that accepts no connection has a full queue.
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(ListenError::InUse(path.into())),
         Err(error) => Err(system(error)),
         Ok(()) => Err(ListenError::InUse(path.into())),
     }
 }
 
-/// Whether somebody listens, without waiting to be accepted.
+/// Whether a process listens there, without waiting to be accepted.
 fn connect(path: &Path) -> io::Result<()> {
     let socket = Socket::new(socket2::Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;

@@ -342,7 +342,7 @@ impl Run {
         }
     }
 
-    /// Whoever comes next finds what is on the disk.
+    /// The next process finds what is on the disk.
     fn leave(&mut self) {
         match self.core.take() {
             Some(core) if core.is_owing() || self.is_uncertain => self.wanted.append(&mut self.uncertain),
