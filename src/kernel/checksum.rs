@@ -4,8 +4,10 @@
 //! (`csum_start` and `csum_offset` of the virtio-net header). The kernel writes when the frame leaves by a device
 //! that does not finish checksums, behind the last netfilter hook, and asks only that the place lies in the
 //! frame: the guest can so choose its source address or its port once they have been judged. nftables cannot
-//! see the place. A small BPF program can: attached at the interface's own `tcx` hook, which comes before every
-//! netfilter hook, it drops a frame whose checksum would be written anywhere but where it belongs.
+//! see the place. A small BPF program can: attached at the interface's own `tcx` hook, it drops a frame whose checksum
+//! would be written anywhere but where it belongs. The hook for frames that come in, a tap's, is before every netfilter
+//! hook. The one for frames that leave, a macvtap's, is behind netfilter's of the same interface and still before the
+//! kernel writes. A frame has to pass the rules and the program, whichever comes first.
 //!
 //! A [`Guard`] holds the program and attaches it to interfaces. Attachments belong to the interface and stay when the
 //! process ends. The module knows nothing of filters, and does not tell whose frames were dropped: the kernel counts them as
