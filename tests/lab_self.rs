@@ -241,7 +241,7 @@ fn udp_goes_between_guest_and_host() {
         let network = Network::new();
         lab::address(network.bridge.link, Ipv4Addr::new(10, 0, 0, 254), 24);
         let host = UdpSocket::bind("10.0.0.254:80").unwrap();
-        host.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        host.set_read_timeout(Some(lab::PATIENCE)).unwrap();
         let parts =
             [ip(GUEST_IP, "10.0.0.254").fragment(0, true), ip(GUEST_IP, "10.0.0.254").fragment(2, false)];
         let whole = Vec::from(udp_with(ip(GUEST_IP, "10.0.0.254"), 1234, 80, b"sixteen and more"));
@@ -254,10 +254,10 @@ fn udp_goes_between_guest_and_host() {
         assert_eq!(&heard[..length], b"sixteen and more");
 
         host.send_to(b"hello", guest).unwrap();
-        let question = network.guest.recv_within(Duration::from_secs(2)).expect("the host asks");
+        let question = network.guest.recv_within(lab::PATIENCE).expect("the host asks");
         assert_eq!(question[12..14], ethertype::ARP.to_be_bytes());
         network.guest.send(&Vec::from(arp_reply(GUEST_IP, "10.0.0.254").frame().to(Bridge::MAC))).unwrap();
-        let answer = network.guest.recv_within(Duration::from_secs(2)).expect("the host answers");
+        let answer = network.guest.recv_within(lab::PATIENCE).expect("the host answers");
         assert!(answer.ends_with(b"hello"), "{answer:02x?}");
     });
 }
@@ -317,7 +317,7 @@ fn veths_and_macvtaps_carry_frames() {
         near.ready();
         let wire = Wire::open(&far);
         let guest = lab::macvtap("mvt0", near, GUEST_MAC).expect("the kernel has macvtap");
-        let limit = Duration::from_secs(2);
+        let limit = lab::PATIENCE;
         guest.send(&Vec::from(own())).unwrap();
         assert_eq!(wire.recv_within(limit), Some(own().into()));
         let answer = Vec::from(own().inbound());

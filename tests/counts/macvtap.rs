@@ -1,7 +1,7 @@
 //! A macvtap's guest, whose frames go out by its interface.
 
 use crate::lab::frames::*;
-use crate::lab::{Link, Wire, in_fresh_netns, macvtap, veth};
+use crate::lab::{Link, PATIENCE, Wire, in_fresh_netns, macvtap, veth};
 use nwfilter::document::catalog::Library;
 use nwfilter::document::vars::Vars;
 use nwfilter::kernel::apply::Kernel;
@@ -12,7 +12,6 @@ use nwfilter::ruleset::from_kernel::recall;
 use nwfilter::ruleset::layout::TrafficCounting;
 use nwfilter::ruleset::nft::Ownership;
 use nwfilter::ruleset::plan::plan;
-use std::time::Duration;
 
 #[test]
 fn what_a_macvtaps_guest_sends_is_counted_as_its_own() {
@@ -41,10 +40,10 @@ fn what_a_macvtaps_guest_sends_is_counted_as_its_own() {
             for frame in [own().from(FOREIGN_MAC), own().from(FOREIGN_MAC), own()] {
                 guest.send(&Vec::from(frame)).unwrap();
             }
-            assert!(wire.recv_within(Duration::from_secs(2)).is_some());
+            assert!(wire.recv_within(PATIENCE).is_some());
             let _ = guest.drain();
             wire.send(&Vec::from(own().inbound())).unwrap();
-            assert!(guest.recv_within(Duration::from_secs(2)).is_some());
+            assert!(guest.recv_within(PATIENCE).is_some());
             let seen = kernel.observe().unwrap();
             let drops = &dropped(&seen)[&index];
             let reported: Vec<_> =

@@ -11,6 +11,7 @@
 pub mod corpus;
 pub mod frames;
 mod link;
+mod marker;
 mod network;
 mod tap;
 mod wire;
@@ -18,6 +19,7 @@ mod wire;
 pub use link::{
     Bridge, Link, MacvtapMode, PortOption, address, index_of, macvtap, macvtap_at, macvtap_in, veth,
 };
+pub use marker::{End, Marker, PATIENCE, arrivals};
 pub use network::{Flood, Network, Verdict, Way, flood, guest_with_headers, verdict};
 pub use tap::Tap;
 pub use wire::Wire;

@@ -6,10 +6,11 @@
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
 
 use super::link::Bridge;
+use super::marker::PATIENCE;
 use super::tap::Tap;
+use super::wire::Wire;
 
 /// Which way a frame goes through the guest's interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -223,15 +224,21 @@ fn burst(sender: &Tap, receiver: &Tap, [honest, forbidden]: [&[u8]; 2], count: &
     }
 }
 
-/// Gives frames still on their way, if there can be any, a moment to arrive.
+/// A frame may wait in the queue of the receiver's interface while another processor empties it. All have come when one has that joins
+/// the queue after them: an honest one with a trailer, sent by the host itself. Where the interface refuses that, it takes none.
 fn settle(receiver: &Tap, [honest, forbidden]: [&[u8]; 2], mut count: Flood) -> Flood {
-    while count.honest_arrived < count.honest_sent {
-        let Some(late) = receiver.recv_within(Duration::from_millis(50)) else {
-            break;
-        };
+    let marker = [honest, b"marker"].concat();
+    if Wire::open(&receiver.link).send(&marker).is_err() {
+        return count;
+    }
+    loop {
+        let late =
+            receiver.recv_within(PATIENCE).expect("what the host sends by the receiver's interface comes");
+        if late == marker {
+            return count;
+        }
         count.arrival(&late, honest, forbidden);
     }
-    count
 }
 
 impl Flood {

@@ -2,7 +2,9 @@
 
 use crate::host::*;
 use crate::lab::frames::*;
-use crate::lab::{Link, Network, Tap, Way, Wire, address, in_fresh_netns, macvtap, macvtap_at, veth};
+use crate::lab::{
+    Link, Marker, Network, Tap, Way, Wire, address, arrivals, in_fresh_netns, macvtap, macvtap_at, veth,
+};
 use crate::tool::InTime;
 use crate::{hooks_last, where_hooks_last};
 use nwfilter::kernel::apply::Kernel;
@@ -10,7 +12,7 @@ use nwfilter::program::ir::Family;
 use nwfilter::report::status::{Interface, ProgramLocation, Status};
 use nwfilter::ruleset::nft::Ownership;
 use std::net::{Ipv4Addr, UdpSocket};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 const PORT: u16 = 7777;
 const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 254);
@@ -23,41 +25,45 @@ fn forged() -> Vec<u8> {
     udp(ip(GUEST_IP, PEER_IP), 1, 2).from(FOREIGN_MAC).into()
 }
 
-/// A guest's macvtap can be made over one end of a veth, and is heard at the other.
+/// A guest's macvtap can be made over one end of a veth, and is heard at the other. Another macvtap there is never bound.
 struct Segment {
     lower: Link,
     far: Wire,
+    witness: Tap,
 }
+
+const WITNESS: [u8; 6] = [0x52, 0x54, 0, 0, 0, 0x77];
 
 impl Segment {
     fn new() -> Segment {
         let (lower, far) = veth("lower", "far");
         [lower, far].into_iter().for_each(Link::up);
         [lower, far].into_iter().for_each(Link::ready);
-        Segment { lower, far: Wire::open(&far) }
+        let witness = macvtap("witness", lower, WITNESS).expect("the kernel has macvtap");
+        Segment { lower, far: Wire::open(&far), witness }
     }
 
     fn guest(&self, name: &str) -> Tap {
         macvtap(name, self.lower, GUEST_MAC).expect("the kernel has macvtap")
     }
 
-    /// Whether a frame comes out, by one sent after it that is known to.
+    /// Whether a frame comes out at the far end before one of the witness.
     fn passes(&self, guest: &Tap, frame: &[u8]) -> bool {
-        self.arrivals();
-        let _ = guest.send(frame);
-        self.arrivals().iter().any(|arrived| arrived == frame)
+        let from_witness = Vec::from(udp(ip("10.0.0.77", PEER_IP), 1, 2).from(WITNESS));
+        let marker = Marker { frame: from_witness, from: &self.witness, to: &self.far };
+        arrivals(frame, guest, &self.far, vec![marker]).iter().any(|arrived| arrived == frame)
     }
 
-    /// What has come out: a veth hands frames on while they are sent.
+    /// What has come out so far.
     fn arrivals(&self) -> Vec<Vec<u8>> {
         std::iter::from_fn(|| self.far.recv()).collect()
     }
 
-    /// What of these came back to the guest.
+    /// Whether a frame from the far end comes to the guest before the witness has its own.
     fn reaches(&self, guest: &Tap, frame: &[u8]) -> bool {
-        drop(guest.drain());
-        self.far.send(frame).unwrap();
-        guest.recv_within(Duration::from_millis(100)).as_deref() == Some(frame)
+        let to_witness = Vec::from(udp(ip(PEER_IP, "10.0.0.77"), 1, 2).from(PEER_MAC).to(WITNESS));
+        let marker = Marker { frame: to_witness, from: &self.far, to: &self.witness };
+        arrivals(frame, &self.far, guest, vec![marker]).iter().any(|arrived| arrived == frame)
     }
 }
 

@@ -3,7 +3,9 @@
 use crate::host::Host;
 use crate::lab::corpus::corpus;
 use crate::lab::frames::*;
-use crate::lab::{MacvtapMode, Tap, Verdict, Way, Wire, in_fresh_netns, macvtap_in, veth};
+use crate::lab::{
+    End, MacvtapMode, Marker, Tap, Verdict, Way, Wire, arrivals, in_fresh_netns, macvtap_in, veth,
+};
 use crate::tool::InTime;
 use nwfilter::document::catalog::Library;
 use nwfilter::document::vars::Vars;
@@ -13,11 +15,9 @@ use nwfilter::ruleset::firewall::{Attachment, BoundInterface, Firewall, Policy, 
 use nwfilter::ruleset::nft::Ownership;
 use nwfilter::ruleset::plan::plan;
 use std::process::Command;
-use std::time::Duration;
 
 const MODES: [MacvtapMode; 4] =
     [MacvtapMode::Bridge, MacvtapMode::Vepa, MacvtapMode::Private, MacvtapMode::Passthru];
-const LIMIT: Duration = Duration::from_secs(5);
 
 /// A guest's macvtap over one end of a veth, and the other end.
 struct World {
@@ -65,36 +65,16 @@ impl World {
     /// Whether the frame comes out at the other end. A macvtap hands frames for groups on from a work queue, so that
     /// the answer is there when a frame of each kind that was sent after it has come.
     fn passes(&self, way: Way, frame: &[u8]) -> bool {
-        let markers: Vec<Vec<u8>> = match way {
-            Way::FromGuest => vec![udp(ip(GUEST_IP, PEER_IP), 60_001, 60_002).into()],
-            Way::ToGuest => vec![
-                udp(ip(GUEST_IP, PEER_IP), 60_001, 60_002).inbound().into(),
-                arp_request(GUEST_IP, "10.0.0.77").frame().inbound().to([0xff; 6]).into(),
-            ],
+        let single = udp(ip(GUEST_IP, PEER_IP), 60_001, 60_002);
+        let (from, to, frames): (&dyn End, &dyn End, _) = match way {
+            Way::FromGuest => (&self.guest, &self.far, vec![single]),
+            Way::ToGuest => {
+                let to_all = arp_request(GUEST_IP, "10.0.0.77").frame().inbound().to(BROADCAST);
+                (&self.far, &self.guest, vec![single.inbound(), to_all])
+            }
         };
-        match way {
-            Way::FromGuest => drop(self.guest.send(frame)),
-            Way::ToGuest => drop(self.far.send(frame)),
-        }
-        for marker in &markers {
-            match way {
-                Way::FromGuest => self.guest.send(marker).unwrap(),
-                Way::ToGuest => self.far.send(marker).unwrap(),
-            }
-        }
-        let (mut others, mut waiting) = (0, markers);
-        while !waiting.is_empty() {
-            let arrived = match way {
-                Way::FromGuest => self.far.recv_within(LIMIT),
-                Way::ToGuest => self.guest.recv_within(LIMIT),
-            };
-            let arrived = arrived.unwrap_or_else(|| panic!("no marker came {way:?}"));
-            match waiting.iter().position(|marker| *marker == arrived) {
-                Some(at) => drop(waiting.remove(at)),
-                None => others += 1,
-            }
-        }
-        others > 0
+        let markers = frames.into_iter().map(|frame| Marker { frame: frame.into(), from, to });
+        !arrivals(frame, from, to, markers.collect()).is_empty()
     }
 
     fn verdicts(&self) -> Vec<bool> {
@@ -174,9 +154,9 @@ fn guests_of_one_lower_device_do_not_deceive_each_other() {
             let honest = Vec::from(udp(ip(GUEST_IP, "10.0.0.7"), 1, 2).to(other_mac));
             let forged = Vec::from(udp(ip(FOREIGN_IP, "10.0.0.7"), 1, 2).to(other_mac));
             let reaches = |world: &World, frame: &[u8]| {
-                world.guest.send(frame).unwrap();
-                let arrived = other.recv_within(Duration::from_millis(100));
-                arrived.as_deref() == Some(frame)
+                let own = Vec::from(udp(ip(GUEST_IP, "10.0.0.7"), 1, 3).to(other_mac));
+                let marker = Marker { frame: own, from: &world.guest, to: &other };
+                arrivals(frame, &world.guest, &other, vec![marker]).iter().any(|arrived| arrived == frame)
             };
             assert!(reaches(&world, &honest) && reaches(&world, &forged), "unfiltered");
             world.bind(&other, OTHER, "10.0.0.7");

@@ -99,7 +99,13 @@ impl World {
     }
 
     fn socket(&self, mark: u32) -> UdpSocket {
-        let socket = UdpSocket::bind((HOST_IP, 67)).unwrap();
+        // The last one may stay open for a moment in a process that another test starts.
+        let mut socket = None;
+        eventually("the port", || {
+            socket = UdpSocket::bind((HOST_IP, 67)).ok();
+            socket.is_some()
+        });
+        let socket = socket.unwrap();
         socket.set_broadcast(true).unwrap();
         let name = self.inner();
         let set = |option, value: &[u8]| {

@@ -8,7 +8,7 @@ use crate::host::*;
 use crate::lab::frames::GUEST_MAC;
 use crate::lab::{Bridge, Link, Tap, address, in_fresh_netns, macvtap, macvtap_at, sysctl};
 use crate::pump::{Arrivals, HOST, Pump, TAP_MAC};
-use nwfilter::report::status::Status;
+use nwfilter::report::status::{Interface, Status};
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -57,6 +57,11 @@ fn made(by: By, lower: Link, index: Option<u32>) -> Tap {
         (_, None) => Tap::new("guest0"),
         (_, Some(index)) => Tap::new_at(index, "guest0"),
     }
+}
+
+fn interfaces(daemon: &Daemon) -> Vec<Interface> {
+    let status: Status = serde_json::from_str(&daemon.connect().0.status().unwrap()).unwrap();
+    status.interfaces
 }
 
 fn namespace_of_this_thread() -> File {
@@ -111,12 +116,20 @@ impl Stage<'_> {
         let honest = self.pump.honest();
         eventually("an honest frame", || self.pump.honest() > honest);
         eventually("the guest in its place", || {
-            let status: Status = serde_json::from_str(&daemon.connect().0.status().unwrap()).unwrap();
-            let own = status.interfaces.iter().filter(|interface| interface.index == Some(index));
+            let interfaces = interfaces(daemon);
+            let own = interfaces.iter().filter(|interface| interface.index == Some(index));
             own.clone().count() == 1 && own.clone().all(|own| !own.unseen && own.closed.is_none())
         });
-        thread::sleep(Duration::from_millis(3));
-        // What was sent before is counted as what came of it.
+        // What happened to links before this one is made is followed before it.
+        let last = Tap::new("last");
+        last.link.up();
+        let is_last = |interface: &Interface| interface.index == Some(last.link.index());
+        eventually("the last link", || interfaces(daemon).iter().any(is_last));
+        self.turn();
+    }
+
+    /// Waits until what was sent before is counted as what came of it.
+    fn turn(&self) {
         let turns = self.pump.turns();
         eventually("a whole turn of the pump", || self.pump.turns() >= turns + 2);
     }
@@ -157,7 +170,7 @@ const EVERYWHERE: &[Event] = &[
         run: |stage| {
             stage.die();
             stage.make_again(false);
-            thread::sleep(Duration::from_millis(5));
+            stage.turn();
             stage.rise();
         },
     },
@@ -252,7 +265,7 @@ fn stage(by: By, configuration: &str, work: impl FnOnce(&mut Stage) + Send) {
         host.configure(configuration);
         let daemon = host.start();
         daemon.connect().define(&guard("g", 0)).unwrap();
-        daemon.connect().create("guest0", "g").unwrap();
+        ["guest0", "last"].into_iter().for_each(|port| daemon.connect().create(port, "g").unwrap());
         let guest = made(by, lower, None);
         let pump = Pump::new(guest, receivers.into());
         let (home, abroad) = (namespace_of_this_thread(), in_fresh_netns(namespace_of_this_thread));

@@ -2,11 +2,10 @@
 
 use crate::host::{Host, Kind, Segment, Site, heard, routed, tool};
 use crate::lab::frames::*;
-use crate::lab::{Bridge, Tap, Verdict};
+use crate::lab::{Bridge, PATIENCE, Tap, Verdict};
 use std::net::UdpSocket;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
 
 /// One port is open, and who knocks at another hears so where an answer can be sent: for that the program is in two parts
 /// where no bridge is.
@@ -238,11 +237,16 @@ fn a_bridged_guest_does_not_reach_the_host_around_the_bridge() {
     routed(|mut host| {
         let wires = Wires::new();
         let server = UdpSocket::bind(("192.0.2.1", 80)).unwrap();
-        server.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        server.set_read_timeout(Some(PATIENCE)).unwrap();
+        // The rules pass what goes to the host by its own address; the source port says which it was.
         let gets = || {
-            let frame = udp(ip(GUEST_IP, "192.0.2.1"), 1234, 80).to(NEAREST_BRIDGE);
-            wires.segment.guest.send(&Vec::from(frame)).unwrap();
-            server.recv(&mut [0; 64]).is_ok()
+            for (port, mac) in [(1234, NEAREST_BRIDGE), (1235, PEER_MAC)] {
+                let frame = udp(ip(GUEST_IP, "192.0.2.1"), port, 80).to(mac);
+                wires.segment.guest.send(&Vec::from(frame)).unwrap();
+            }
+            let from =
+                || server.recv_from(&mut [0; 64]).expect("what is sent to the host's own address").1.port();
+            std::iter::repeat_with(from).take_while(|port| *port != 1235).collect::<Vec<_>>() == [1234]
         };
         assert!(gets(), "no rules, which shows that there is such a way");
         host.bind_document(&wires, wires.segment.guest.link, ONE_PORT, &[]);
