@@ -41,6 +41,7 @@ struct Watched {
     fate: Option<(u32, Fate)>,
     seen: u32,
     met: bool,
+    on_disk: u32,
 }
 
 /// Watches a daemon's steps.
@@ -71,6 +72,11 @@ impl Boundaries {
         self.0.lock().unwrap().fate = None;
     }
 
+    /// How many calls had the disk as one side since the start, or since something was to happen.
+    pub fn on_disk(&self) -> u32 {
+        self.0.lock().unwrap().on_disk
+    }
+
     /// Whether the step was reached.
     pub fn was_met(&self) -> bool {
         self.0.lock().unwrap().met
@@ -99,6 +105,7 @@ impl Boundaries {
 
 impl Watched {
     fn fate_of(&mut self, is_disk: bool, is_step: bool) -> Option<Fate> {
+        self.on_disk += u32::from(is_disk);
         let (number, fate) = self.fate?;
         self.seen += u32::from(is_step);
         let now = is_step && self.seen == number;

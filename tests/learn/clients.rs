@@ -3,8 +3,8 @@
 
 use crate::daemon::host::{Conn, Daemon, Host, eventually};
 use crate::daemon::{Dnsmasq, becomes, bind_with, filter, interface, known};
-use crate::lab::frames::Mac;
-use crate::lab::{Network, address, in_fresh_netns};
+use crate::lab::frames::{BROADCAST, FOREIGN_IP, Mac, PEER_IP, dhcp};
+use crate::lab::{Network, Tap, address, in_fresh_netns};
 use crate::rooms::{Client, Room, SERVER, dhclient, equipped, udhcpd};
 use crate::tool::InTime;
 use std::net::Ipv4Addr;
@@ -46,6 +46,43 @@ impl World {
     fn ends(&mut self) -> Option<u64> {
         let learning = interface(&mut self.conn, self.guest.port.index()).and_then(|found| found.learning);
         learning.and_then(|learning| learning.addresses.first()?.until)
+    }
+}
+
+const DISCOVER: u8 = 1;
+const OFFER: u8 = 2;
+const REQUEST: u8 = 3;
+const DECLINE: u8 = 4;
+const ACK: u8 = 5;
+
+/// The DHCP messages about a guest that its bridge carries to another port.
+struct Messages<'a> {
+    port: &'a Tap,
+    guest: Mac,
+    /// Their kinds, and the addresses that they give.
+    seen: Vec<(u8, Ipv4Addr)>,
+}
+
+impl Messages<'_> {
+    /// From now on.
+    fn about(network: &Network, guest: Mac) -> Messages<'_> {
+        drop(network.peer.drain());
+        Messages { port: &network.peer, guest, seen: Vec::new() }
+    }
+
+    /// Waits for one of this kind, and says which address it gives.
+    fn next(&mut self, kind: u8) -> Ipv4Addr {
+        eventually(&format!("a DHCP message of kind {kind}"), || {
+            let frames = std::iter::from_fn(|| self.port.recv());
+            let of_guest = frames.filter(|frame| frame.get(70..76) == Some(&self.guest));
+            let mut messages = of_guest.filter(|frame| frame.get(282..284) == Some(&[53, 1]));
+            messages.any(|frame| {
+                let given = <[u8; 4]>::try_from(&frame[58..62]).unwrap();
+                self.seen.push((frame[284], given.into()));
+                frame[284] == kind
+            })
+        });
+        self.seen[self.seen.len() - 1].1
     }
 }
 
@@ -159,7 +196,12 @@ fn a_rogue_server_serves_no_guest_with_named_servers() {
         let free = Client::start(&other, &world.host);
         assert!(free.waits_for("bound", 1).starts_with("10.0.0.15"));
         drop(free);
-        std::thread::sleep(Duration::from_secs(2));
+        // The guest that is bound has an offer as well. It goes on asking for one, twice, and never takes it.
+        let mut messages = Messages::about(&world.network, GUEST);
+        for kind in [OFFER, DISCOVER, DISCOVER] {
+            messages.next(kind);
+        }
+        assert!(messages.seen.iter().all(|(kind, _)| *kind != REQUEST), "{:?}", messages.seen);
         assert_eq!(client.reported("bound"), [""; 0]);
         world.becomes(&[]);
 
@@ -180,20 +222,15 @@ fn a_client_that_declines_its_address_keeps_nothing() {
         (50..=60).for_each(|last| other.has(&format!("10.0.0.{last}")));
         let directory = tempfile::tempdir().unwrap();
         let Some(_server) = Dnsmasq::start(directory.path(), 3600) else { return };
-        let client = Client::start_with(&world.guest, &world.host, " -a8000");
         // A lease that is declined at once may never be in force: what tells of it is on the bridge.
-        let mut frames: Vec<Vec<u8>> = Vec::new();
-        let of_kind = |frames: &[Vec<u8>], kind: u8| {
-            let found = frames.iter().find(|frame| frame.get(282..285) == Some(&[53, 1, kind]));
-            found.map(|frame| <[u8; 4]>::try_from(&frame[58..62]).unwrap())
-        };
-        eventually("a decline", || {
-            frames.extend(world.network.peer.drain());
-            of_kind(&frames, 4).is_some()
-        });
-        let address = Ipv4Addr::from(of_kind(&frames, 5).expect("it was confirmed before")).to_string();
-        std::thread::sleep(Duration::from_secs(1));
-        world.becomes(&[]);
+        let mut messages = Messages::about(&world.network, GUEST);
+        let client = Client::start_with(&world.guest, &world.host, " -a8000");
+        let address = messages.next(ACK).to_string();
+        messages.next(DECLINE);
+        // What the guest is sent after it is handled after it.
+        let other = dhcp(ACK).client_mac(GUEST).your_ip(FOREIGN_IP).lease(3600, PEER_IP).reply(PEER_IP);
+        world.network.peer.send(&Vec::from(other.inbound().to(BROADCAST))).unwrap();
+        world.becomes(&[FOREIGN_IP]);
         assert!(!world.guest.may_use(&address));
         assert_eq!(client.reported("bound"), [""; 0]);
     });

@@ -259,7 +259,7 @@ fn an_idle_daemon_stays_while_one_waits() {
         conn.define(&filter()).unwrap();
         bind(&mut conn, "vnet0", "vm", GUEST_MAC, "any");
         drop(conn);
-        std::thread::sleep(Duration::from_millis(2500));
+        in_fresh_netns(host::an_idle_daemon_ends);
         assert!(daemon.child.try_wait().unwrap().is_none());
         network.guest.send(&Vec::from(announces(GUEST_IP))).unwrap();
         assert!(daemon.wait().success());

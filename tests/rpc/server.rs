@@ -2,6 +2,7 @@
 
 use crate::engine::{BINDING, Engine, XML};
 use crate::served::{Raw, Served, body, eventually, filter, limits, opening, text, word};
+use crate::tool::LIMIT;
 use nwfilter::engine::api::{Reply, Request};
 use nwfilter::engine::error::{Error, ErrorNumber};
 use nwfilter::ruleset::ipset::IpsetVerb;
@@ -12,6 +13,8 @@ use nwfilter::service::rpc::proto::{self, FRAME_MAX, HEADER, Header, KEEPALIVE, 
 use nwfilter::service::rpc::session::Keepalive;
 use std::io::Write;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
@@ -155,12 +158,13 @@ fn all_procedures_reach_the_engine() {
 #[test]
 fn a_stop_lets_answers_out_and_nothing_in() {
     static ASKED: AtomicBool = AtomicBool::new(false);
-    let mut served = Served::with(limits(), |engine, request| {
+    static SOCKET: OnceLock<PathBuf> = OnceLock::new();
+    let mut served = Served::with(Limits { grace: LIMIT, ..limits() }, |engine, request| {
         ASKED.store(true, Ordering::SeqCst);
-        // The stop comes meanwhile.
-        std::thread::sleep(Duration::from_millis(150));
+        eventually("the stop during the call", || UnixStream::connect(SOCKET.get().unwrap()).is_err());
         engine.answer(request)
     });
+    SOCKET.set(served.path(NAME)).unwrap();
     let mut raw = Raw::open(&served.path(NAME));
     raw.send(178, &[]);
     eventually("the engine is asked", || ASKED.load(Ordering::SeqCst));
@@ -319,23 +323,26 @@ fn a_client_that_does_not_read_is_dropped_and_delays_none() {
 
 #[test]
 fn calls_wait_for_room_until_slow_readers_are_gone() {
+    static ANSWERED: AtomicUsize = AtomicUsize::new(0);
     let write_deadline = Duration::from_secs(2);
-    // Room for four of the answers; the other two of these clients keep the engine's two places.
+    // Room for four of the answers; the next two keep the engine's two places.
     let tight = Limits { write_deadline, calls: 2, bytes: 0, ..limits() };
     let served = Served::with(tight, |_, request| match request {
         Request::CountFilters => Ok(Reply::Count(0)),
-        _ => Ok(Reply::Xml("x".repeat(1 << 20))),
+        _ => {
+            ANSWERED.fetch_add(1, Ordering::SeqCst);
+            Ok(Reply::Xml("x".repeat(1 << 20)))
+        }
     });
     let mut slow: Vec<Raw> = (0..3).map(|_| Raw::open(&served.path(NAME))).collect();
     for raw in &mut slow {
         (0..8).for_each(|_| raw.send(177, &[filter("a", Uuid::nil()), word(0)].concat()));
     }
-    std::thread::sleep(Duration::from_millis(200));
+    eventually("no place", || ANSWERED.load(Ordering::SeqCst) >= 6);
     let mut patient = Raw::open(&served.path(NAME));
-    let begun = Instant::now();
     patient.ask(178, &[]).unwrap();
-    assert!(begun.elapsed() > Duration::from_millis(100), "there was a place after {:?}", begun.elapsed());
-    assert!(begun.elapsed() < Duration::from_secs(30), "waited {:?}", begun.elapsed());
+    let left = *served.connected.borrow();
+    assert!(left < slow.len() + 1, "answered while all {left} were there");
 }
 
 #[test]
