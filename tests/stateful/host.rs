@@ -14,6 +14,7 @@ use nwfilter::document::vars::Vars;
 use nwfilter::kernel::apply::Kernel;
 use nwfilter::program::compile::{HostToGuest, Options};
 use nwfilter::program::ir::Ruleset;
+use nwfilter::ruleset::counters::dropped;
 use nwfilter::ruleset::firewall::{Attachment, BoundInterface, BridgePort, Firewall, Policy, Rules};
 use nwfilter::ruleset::from_kernel::recall;
 use nwfilter::ruleset::nft::{Ownership, probe::Features};
@@ -187,6 +188,12 @@ impl Host {
     /// What the kernel can do.
     pub fn features(&self) -> Features {
         self.kernel.features()
+    }
+
+    /// How many frames and packets of this port rules have dropped.
+    pub fn dropped(&self, port: Link) -> u64 {
+        let seen = self.kernel.observe().expect("the kernel tells");
+        dropped(&seen).remove(&port.index()).unwrap_or_default().iter().map(|rule| rule.count.frames).sum()
     }
 
     /// Blocks links of this name until they are bound.
