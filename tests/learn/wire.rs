@@ -192,9 +192,11 @@ fn a_flooding_guest_is_read_no_faster_than_its_budget() {
     in_world(async || {
         let mut world = World::new(LearningMode::Any);
         let flood = Vec::from(udp(ip(GUEST_IP, PEER_IP), 1, 2));
-        let end = tokio::time::Instant::now() + Duration::from_millis(600);
+        let began = Instant::now();
         let mut heard = 0;
-        while tokio::time::Instant::now() < end {
+        let long_enough =
+            |heard| began.elapsed() >= if heard < 50 { PATIENCE } else { Duration::from_millis(600) };
+        while !long_enough(heard) {
             (0..100).for_each(|_| world.network.guest.send(&flood).unwrap());
             drop(world.network.peer.drain());
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -202,7 +204,8 @@ fn a_flooding_guest_is_read_no_faster_than_its_budget() {
                 heard += 1;
             }
         }
-        assert!((50..=70).contains(&heard), "{heard} of a burst of 50 and 20 a second");
+        let most = 51 + began.elapsed().as_millis() / 50;
+        assert!((50..=most).contains(&heard), "{heard} of a burst of 50 and 20 a second, at most {most}");
     });
 }
 
