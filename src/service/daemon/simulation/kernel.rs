@@ -8,7 +8,8 @@ use crate::kernel::apply::{Applied, Batch, Nftables, Refused, Retire, Wait, Work
 use crate::program::ir::digest::rule as digest;
 use crate::program::ir::observed::{Observed, ObservedChain, ObservedRule, ObservedSet, ObservedTable};
 use crate::program::ir::{
-    Action, Chain, ElementValue, Family, KeyType, Match, Name, Rule, Ruleset, Set, SetRef, Table, Verdict,
+    Action, Bytes, Chain, ElementValue, Family, KeyType, Match, Name, Rule, Ruleset, Set, SetRef, Table,
+    Verdict,
 };
 use crate::ruleset::layout;
 use crate::ruleset::nft::Ownership;
@@ -32,7 +33,15 @@ pub(super) struct Tables {
     owned: BTreeMap<Family, bool>,
     /// Devices that are there: hooks need them.
     devices: BTreeSet<String>,
-    under_way: Vec<Ruleset>,
+    under_way: Vec<Moment>,
+}
+
+/// Tables that packets may still see.
+#[derive(Clone, Debug)]
+struct Moment {
+    tables: Ruleset,
+    /// Interfaces that are gone since, and their packets with them. Others may have their indexes.
+    gone: BTreeSet<u32>,
 }
 
 impl Tables {
@@ -41,7 +50,8 @@ impl Tables {
     }
 
     /// The chains of a device go with it, or wait for the next of its name.
-    pub fn device_gone(&mut self, name: &str, lasting_hooks: bool) {
+    pub fn device_gone(&mut self, index: u32, name: &str, lasting_hooks: bool) {
+        self.under_way.iter_mut().for_each(|moment| _ = moment.gone.insert(index));
         self.devices.remove(name);
         if let Some(table) = self.now.tables.get_mut(&Family::Netdev).filter(|_| !lasting_hooks) {
             let stays = |(_, chain): &(Name, Arc<Chain>)| device_of(chain) != Some(name);
@@ -204,7 +214,7 @@ impl Nftables for Kernel {
                 return vec![refused(number, step, error)];
             }
         }
-        after.under_way.push(machine.tables.now.clone());
+        after.under_way.push(Moment { tables: machine.tables.now.clone(), gone: BTreeSet::new() });
         machine.note(|| {
             batch
                 .steps
@@ -485,12 +495,13 @@ fn is_of_interfaces(set: &Set) -> bool {
 
 /// What a batch takes away from packets under way.
 fn lost_under_way(last: &Ruleset, after: &Tables, replaced: impl Fn(Family) -> bool) -> Option<String> {
-    for before in &after.under_way {
-        for (family, table) in before.tables.iter().filter(|(family, _)| !replaced(**family)) {
+    for Moment { tables, gone } in &after.under_way {
+        for (family, table) in tables.tables.iter().filter(|(family, _)| !replaced(**family)) {
             // A table that is deleted goes with its hooks, at once.
             let Some(now) = after.now.tables.get(family) else { continue };
             let bound = now.sets.get(layout::BOUND).into_iter().flat_map(|bound| bound.elements.keys());
-            let reached: Vec<_> = bound.map(|interface| reached(table, interface)).collect();
+            let is_there = |key: &&Bytes| layout::index_of(key).is_none_or(|index| !gone.contains(&index));
+            let reached: Vec<_> = bound.filter(is_there).map(|interface| reached(table, interface)).collect();
             let last = last.tables.get(family).unwrap_or(table);
             let has_rules = |table: &Table, name: &Name| {
                 table.chains.get(name).is_some_and(|chain| !chain.rules.is_empty())

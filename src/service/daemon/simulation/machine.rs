@@ -192,7 +192,7 @@ impl Machine {
 
     pub fn remove_link(&mut self, index: u32) {
         let Some(link) = self.links.remove(&index) else { return };
-        self.tables.device_gone(&link.name, self.ability.lasting_hooks);
+        self.tables.device_gone(index, &link.name, self.ability.lasting_hooks);
         self.tell(LinkEvent::Gone(link));
     }
 
