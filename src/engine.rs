@@ -244,16 +244,11 @@ impl State {
     /// Answers a client.
     pub fn request(&self, request: &Request, context: Context) -> Result<Change, Error> {
         match request {
-            Request::CountFilters => self.answer(Reply::Count(self.firewall.filters().len())),
-            Request::ListFilterNames { max } => {
-                self.answer(Reply::Names(self.firewall.filters().keys().take(*max).cloned().collect()))
-            }
-            Request::ListAllFilters { need_results: false, .. } => {
+            Request::CountFilters | Request::ListAllFilters { need_results: false, .. } => {
                 self.answer(Reply::Count(self.firewall.filters().len()))
             }
-            Request::ListAllFilters { .. } => self.answer(Reply::Filters(
-                self.firewall.filters().values().map(|filter| filter_id(filter)).collect(),
-            )),
+            Request::ListFilterNames { max } => self.answer(self.filter_names(*max)),
+            Request::ListAllFilters { need_results: true, .. } => self.answer(self.filter_ids()),
             Request::LookupFilterByName { name } => {
                 self.answer(Reply::Filter(filter_id(self.filter_named(name)?)))
             }
@@ -270,8 +265,7 @@ impl State {
             Request::ListAllBindings { need_results: false, .. } => {
                 self.answer(Reply::Count(self.bindings.len()))
             }
-            Request::ListAllBindings { .. } => self
-                .answer(Reply::Bindings(self.bindings.values().map(|binding| binding_id(binding)).collect())),
+            Request::ListAllBindings { need_results: true, .. } => self.answer(self.binding_ids()),
             Request::LookupBinding { portdev } => {
                 self.answer(Reply::Binding(binding_id(self.binding(portdev)?)))
             }
@@ -312,6 +306,18 @@ impl State {
 
     fn answer(&self, reply: Reply) -> Result<Change, Error> {
         Ok(Change { reply, ..Change::silent(self.clone()) })
+    }
+
+    fn filter_names(&self, max: usize) -> Reply {
+        Reply::Names(self.firewall.filters().keys().take(max).cloned().collect())
+    }
+
+    fn filter_ids(&self) -> Reply {
+        Reply::Filters(self.firewall.filters().values().map(|filter| filter_id(filter)).collect())
+    }
+
+    fn binding_ids(&self) -> Reply {
+        Reply::Bindings(self.bindings.values().map(|binding| binding_id(binding)).collect())
     }
 
     fn filter_named(&self, name: &str) -> Result<&Arc<Filter>, Error> {

@@ -23,10 +23,13 @@ const FRAMES: usize = 256;
 /// The addresses that are shown of a packet that is no frame yet.
 const NO_ADDRESSES: &str = "00:00:00:00:00:00 > 00:00:00:00:00:00, ";
 
+/// Our rules by what tells each from all others, with the filter's rule that it was made of.
+type Rules = BTreeMap<(Family, u64), Option<String>>;
+
 /// Joins the steps.
 #[derive(Debug, Default)]
 pub struct Joiner {
-    rules: BTreeMap<(Family, u64), Option<String>>,
+    rules: Rules,
     frames: VecDeque<TracedFrame>,
 }
 
@@ -46,6 +49,108 @@ struct TracedFrame {
     /// The interfaces at the hook where it was seen last.
     iif: Option<u32>,
     oif: Option<u32>,
+}
+
+/// What a step means for its frame.
+enum StepKind {
+    /// The frame is still on its way.
+    Passing,
+    /// A base chain of ours ends and no rule of it has decided.
+    End,
+    /// The host's IP layer accepts it; the interface's own hooks have the last word.
+    LetOut,
+    /// The rule decides.
+    Decision,
+}
+
+impl StepKind {
+    fn of(step: &Traced, frame: &TracedFrame) -> StepKind {
+        match step.verdict {
+            _ if step.table != TABLE => StepKind::Passing,
+            _ if step.handle.is_none() => StepKind::End,
+            TracedVerdict::On => StepKind::Passing,
+            TracedVerdict::Accept if frame.program.is_none() => StepKind::Passing,
+            TracedVerdict::Accept if step.family == Some(Family::Inet) && frame.direction() == Some("in") => {
+                StepKind::LetOut
+            }
+            TracedVerdict::Accept | TracedVerdict::Drop => StepKind::Decision,
+        }
+    }
+}
+
+impl TracedFrame {
+    /// What the kernel reports of the packet and its interfaces.
+    fn note_packet(&mut self, step: &Traced) {
+        if let Some(headers) = &step.headers {
+            self.headers.clone_from(headers);
+        }
+        // The kernel reports both once at each hook, the way out not before it knows it.
+        if step.iif.is_some() || step.oif.is_some() {
+            (self.iif, self.oif) = (step.iif, step.oif);
+        }
+    }
+
+    /// Where in our tables the frame is, and the filter's rule that it met there.
+    fn note_rule(&mut self, step: &Traced, rules: &Rules) {
+        if let Some(program) = layout::prefix_of(&step.chain) {
+            self.chain = step.chain[program.len() + 1..].to_owned();
+            self.program = Some(program.to_owned());
+        }
+        // A chain that counts speaks for the rule that went there.
+        if !layout::counts(&step.chain) {
+            self.last = known(step).and_then(|rule| rules.get(&rule)?.clone());
+            if self.program.is_none() {
+                self.base.clone_from(&step.chain);
+            }
+        }
+        if self.last.is_some() {
+            self.rule.clone_from(&self.last);
+        }
+    }
+
+    /// `out` or `in`, by the program's chain.
+    fn direction(&self) -> Option<&str> {
+        self.chain.split('/').next()
+    }
+
+    /// Whether the guest sent it: by the program's chain, or by the base chain where it reached none.
+    fn is_from_guest(&self) -> bool {
+        let to_program = ["prerouting", "ingress", "from"];
+        self.direction() == Some("out") || self.chain.is_empty() && to_program.contains(&&*self.base)
+    }
+
+    /// What is kept of it when the host's IP layer lets it out.
+    fn let_out(self) -> TracedFrame {
+        let TracedFrame { id, headers, iif, oif, rule, .. } = self;
+        TracedFrame { id, headers, iif, oif, let_out: rule, ..TracedFrame::default() }
+    }
+
+    /// What became of it by the verdict of the rule that was met last.
+    fn fate(self, verdict: TracedVerdict) -> Fate {
+        let dropped = verdict == TracedVerdict::Drop;
+        let from_guest = self.is_from_guest();
+        let whole = whole(&self.headers);
+        Fate {
+            dropped,
+            from_guest,
+            // What the guest of a macvtap sends goes out by it.
+            interface: if from_guest { self.iif.or(self.oif) } else { self.oif.or(self.iif) },
+            // A drop without a name on it is no filter's; to accept may have been said before.
+            rule: if dropped { self.last } else { self.let_out.or(self.last).or(self.rule) },
+            filter: label_of(&self.program.unwrap_or_default()).to_owned(),
+            frame: in_a_line(&self.headers, &whole),
+            length: whole.len(),
+            headers: self.headers,
+        }
+    }
+}
+
+/// At a device's egress the kernel shows no Ethernet header.
+fn in_a_line(headers: &[u8], whole: &[u8]) -> String {
+    if headers.is_empty() {
+        return "headers not reported".into();
+    }
+    summary::of(whole).replacen(NO_ADDRESSES, "", 1)
 }
 
 /// What became of one frame.
@@ -88,72 +193,17 @@ impl Joiner {
     /// Takes a step in; what became of the frame, if that is now known.
     pub fn step(&mut self, step: &Traced) -> Option<Fate> {
         let mut frame = self.frame(step.id);
-        if let Some(headers) = &step.headers {
-            frame.headers.clone_from(headers);
+        frame.note_packet(step);
+        if step.table == TABLE {
+            frame.note_rule(step, &self.rules);
         }
-        // The kernel reports both once at each hook, the way out not before it knows it.
-        if step.iif.is_some() || step.oif.is_some() {
-            (frame.iif, frame.oif) = (step.iif, step.oif);
+        match StepKind::of(step, &frame) {
+            StepKind::Passing => self.keep(frame),
+            StepKind::LetOut => self.keep(frame.let_out()),
+            StepKind::End => {}
+            StepKind::Decision => return Some(frame.fate(step.verdict)),
         }
-        if step.table != TABLE {
-            self.keep(frame);
-            return None;
-        }
-        if let Some(program) = layout::prefix_of(&step.chain) {
-            frame.chain = step.chain[program.len() + 1..].to_owned();
-            frame.program = Some(program.to_owned());
-        }
-        // A chain that counts speaks for the rule that went there.
-        if !layout::counts(&step.chain) {
-            frame.last = known(step).and_then(|rule| self.rules.get(&rule)?.clone());
-            if frame.program.is_none() {
-                frame.base.clone_from(&step.chain);
-            }
-        }
-        let own = frame.last.clone();
-        frame.rule = own.clone().or(frame.rule);
-        let decided = step.verdict != TracedVerdict::On && step.handle.is_some();
-        if !decided || frame.program.is_none() && step.verdict == TracedVerdict::Accept {
-            let ended = step.handle.is_none();
-            if !ended {
-                self.keep(frame);
-            }
-            return None;
-        }
-        let dropped = step.verdict == TracedVerdict::Drop;
-        let way = frame.chain.split('/').next();
-        if step.family == Some(Family::Inet) && !dropped && way == Some("in") {
-            // The interface's own hooks have the last word.
-            self.keep(TracedFrame {
-                let_out: frame.rule,
-                id: frame.id,
-                headers: frame.headers,
-                iif: frame.iif,
-                oif: frame.oif,
-                ..TracedFrame::default()
-            });
-            return None;
-        }
-        let program = frame.program.unwrap_or_default();
-        let whole = whole(&frame.headers);
-        let from_guest = way == Some("out")
-            || ["prerouting", "ingress", "from"].contains(&&*frame.base) && frame.chain.is_empty();
-        Some(Fate {
-            dropped,
-            from_guest,
-            // What the guest of a macvtap sends goes out by it.
-            interface: if from_guest { frame.iif.or(frame.oif) } else { frame.oif.or(frame.iif) },
-            // A drop without a name on it is no filter's; to accept may have been said before.
-            rule: if dropped { own } else { frame.let_out.or(own).or(frame.rule) },
-            filter: label_of(&program).to_owned(),
-            // At a device's egress the kernel shows no Ethernet header.
-            frame: match frame.headers.is_empty() {
-                true => "headers not reported".into(),
-                false => summary::of(&whole).replacen(NO_ADDRESSES, "", 1),
-            },
-            length: whole.len(),
-            headers: frame.headers,
-        })
+        None
     }
 
     fn frame(&mut self, id: u32) -> TracedFrame {

@@ -75,48 +75,79 @@ pub fn plan_change(
     verb: IpsetVerb,
     addresses: &[String],
 ) -> Result<IpsetPlan, IpsetError> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "_.:+- ".contains(c);
-    if name.is_empty() || name.len() > 31 || !name.chars().all(plain) {
-        return Err(IpsetError::Name(name.to_owned()));
-    }
+    check_name(name)?;
     let parse = |text: &String| text.parse().map_err(|_| IpsetError::Address(text.clone()));
     let named: Vec<IpAddr> = addresses.iter().map(parse).collect::<Result<_, _>>()?;
     let observed = recall(observed, &Ruleset::default());
     if matches!(verb, IpsetVerb::List | IpsetVerb::Delete) && !is_made(&observed, name) {
         return Err(IpsetError::Unknown(name.to_owned()));
     }
-    let mut with_bridge = observed.clone();
-    with_bridge.tables.entry(Family::Bridge).or_insert_with(layout::skeleton);
-    let mut plan = plan(&observed, &with_bridge);
-    let mut after = Vec::new();
-    for kind in FAMILIES {
+    let sets = FAMILIES.map(|kind| SetChange::of(&observed, (name, kind), verb, &named));
+    let after = sets.iter().flat_map(|set| set.wanted.iter().filter_map(address));
+    let addresses = after.map(|address| address.to_string()).collect();
+    if verb == IpsetVerb::List {
+        return Ok(IpsetPlan { plan: Plan::default(), addresses });
+    }
+    let mut plan = plan(&observed, &with_bridge_table(&observed));
+    plan.switch.extend(sets.iter().flat_map(|set| set.steps(&observed, verb)));
+    Ok(IpsetPlan { plan, addresses })
+}
+
+fn check_name(name: &str) -> Result<(), IpsetError> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_.:+- ".contains(c);
+    if name.is_empty() || name.len() > 31 || !name.chars().all(plain) {
+        return Err(IpsetError::Name(name.to_owned()));
+    }
+    Ok(())
+}
+
+/// The bridge's table is made for a set, if it is not there.
+fn with_bridge_table(observed: &Ruleset) -> Ruleset {
+    let mut rules = observed.clone();
+    rules.tables.entry(Family::Bridge).or_insert_with(layout::skeleton);
+    rules
+}
+
+/// One of the two sets of a name, and the elements that it has after the change in each table that has it.
+struct SetChange {
+    set: Name,
+    kind: KeyType,
+    wanted: BTreeSet<Bytes>,
+}
+
+impl SetChange {
+    fn of(observed: &Ruleset, (name, kind): (&str, KeyType), verb: IpsetVerb, named: &[IpAddr]) -> SetChange {
         let set = Name::from(SetName::Ipset(name.into(), kind));
-        let found = |family| observed.tables.get(&family).and_then(|table| table.sets.get(&set));
-        let within = |found: Option<&Set>| -> BTreeSet<Bytes> {
-            found.into_iter().flat_map(|set| set.elements.keys().cloned()).collect()
-        };
-        let before: BTreeSet<Bytes> = TABLES.into_iter().flat_map(|family| within(found(family))).collect();
+        let found = TABLES.into_iter().filter_map(|family| set_of(observed, family, &set));
+        let before: BTreeSet<Bytes> = found.flat_map(|set| set.elements.keys().cloned()).collect();
         let named: BTreeSet<Bytes> = named.iter().filter_map(|address| key(*address, kind)).collect();
         let wanted = match verb {
-            IpsetVerb::List => before.clone(),
+            IpsetVerb::List => before,
             IpsetVerb::Add => before.union(&named).cloned().collect(),
             IpsetVerb::Delete => before.difference(&named).cloned().collect(),
             IpsetVerb::Flush => BTreeSet::new(),
         };
+        SetChange { set, kind, wanted }
+    }
+
+    /// What each table lacks of that. Only the bridge's gets the set where it has none.
+    fn steps(&self, observed: &Ruleset, verb: IpsetVerb) -> Vec<Step> {
+        let mut steps = Vec::new();
         for family in TABLES {
-            let found = found(family);
-            if family == Family::Bridge || found.is_some() {
-                let make = Make::of(found, verb);
-                let changes = changes(&set, kind, make, &within(found), &wanted);
-                plan.switch.extend(changes.into_iter().map(|change| Step { family, change }));
+            let found = set_of(observed, family, &self.set);
+            if found.is_none() && family != Family::Bridge {
+                continue;
             }
+            let within = found.into_iter().flat_map(|set| set.elements.keys().cloned()).collect();
+            let changes = changes(&self.set, self.kind, Make::of(found, verb), &within, &self.wanted);
+            steps.extend(changes.into_iter().map(|change| Step { family, change }));
         }
-        after.extend(wanted.iter().filter_map(address).map(|address| address.to_string()));
+        steps
     }
-    if verb == IpsetVerb::List {
-        plan = Plan::default();
-    }
-    Ok(IpsetPlan { plan, addresses: after })
+}
+
+fn set_of<'a>(rules: &'a Ruleset, family: Family, set: &Name) -> Option<&'a Set> {
+    rules.tables.get(&family)?.sets.get(set)
 }
 
 /// Whether one of our tables has a set of this name, be it empty.
@@ -136,7 +167,8 @@ pub fn unmade(plan: &Plan, observed: &Observed, on_host: impl Fn(&str) -> bool) 
     };
     let new: BTreeSet<String> = steps(plan).filter_map(new_ipset).filter(|name| !made(name)).collect();
     let read = reads(plan).into_iter().filter(|(name, _)| new.contains(name));
-    read.map(|(name, origin)| refusal(&name, origin, on_host(&name))).collect()
+    let why = |name: &str| if on_host(name) { UNREADABLE } else { MISSING };
+    read.map(|(name, origin)| refusal(&name, origin, why(&name))).collect()
 }
 
 /// Whether a plan makes a set that stands for an ipset.
@@ -188,12 +220,11 @@ fn reads(plan: &Plan) -> BTreeMap<String, Option<Origin>> {
     read
 }
 
-fn refusal(name: &str, origin: Option<Origin>, on_host: bool) -> Refusal {
-    let why = if on_host {
-        "the host's own set (of the ipset command) cannot be read by these rules"
-    } else {
-        "it does not exist"
-    };
+/// Why a set of the ipset command does not help.
+const UNREADABLE: &str = "the host's own set (of the ipset command) cannot be read by these rules";
+const MISSING: &str = "it does not exist";
+
+fn refusal(name: &str, origin: Option<Origin>, why: &str) -> Refusal {
     let way_out = format!(
         "put addresses into a set of ours with 'nwfilter ipset add {name} ADDRESS...', or make an empty one with \
          'nwfilter ipset flush {name}'"

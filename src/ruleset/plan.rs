@@ -281,47 +281,21 @@ impl TableDiff {
         if after.role == SetRole::Foreign {
             return;
         }
-        let mut changes = ElementChanges::default();
-        for item in before.elements.diff(&after.elements) {
-            match item {
-                DiffItem::Add(key, datum) => changes.add(key, datum, after.role, bindings),
-                DiffItem::Remove(key, _) => {
-                    if after.role != SetRole::Dispatch || bindings.keeps(name, key) {
-                        // An interface that stays bound is dispatched twice before it is no longer dispatched the old way.
-                        changes.left.push(key.clone());
-                    } else {
-                        self.unbinds |= Bindings::bound(bindings.new, key);
-                        changes.unbound.push(key.clone());
-                    }
-                }
-                // An interface that is from now on filtered at its own hooks alone leaves the IP layer's program after those hooks have seen all packets.
-                DiffItem::Update { new: (key, datum), .. }
-                    if bindings.guards || layout::is_elsewhere(datum) =>
-                {
-                    changes.left_for.push((key.clone(), datum.clone()));
-                }
-                DiffItem::Update { new: (key, datum), .. } => {
-                    changes.unbound.push(key.clone());
-                    changes.dispatched.push((key.clone(), datum.clone()));
-                }
-            }
-        }
+        let changes = ElementChanges::of(name, before, after, bindings);
+        self.unbinds |= changes.unbinds;
+        // What a bridge exempts, what a guard alone leads to and what the IP layer blocked wait for packets under way.
+        let is_late = |(key, _): &(Bytes, ElementValue)| {
+            **name == *AT_DEVICE || bindings.guards || bindings.was_blocked(key)
+        };
+        let (late, dispatched) = changes.dispatched.into_iter().partition(is_late);
+        let replaced = changes.left_for.iter().map(|(key, _)| key.clone()).collect();
         push_elements(&mut self.add_unread, name, after, changes.unread);
         push_elements(&mut self.add_read, name, after, changes.read);
         push_removal(&mut self.redirect, name, after, changes.unbound);
-        let by = |(key, _): &(Bytes, ElementValue)| {
-            **name == *AT_DEVICE || bindings.guards || bindings.was_shut(key)
-        };
-        let (by, dispatched) = changes.dispatched.into_iter().partition(by);
         push_elements(&mut self.redirect, name, after, dispatched);
-        push_removal(
-            &mut self.exempt,
-            name,
-            after,
-            changes.left_for.iter().map(|(key, _)| key.clone()).collect(),
-        );
+        push_removal(&mut self.exempt, name, after, replaced);
         push_elements(&mut self.exempt, name, after, changes.left_for);
-        push_elements(&mut self.exempt, name, after, by);
+        push_elements(&mut self.exempt, name, after, late);
         push_removal(&mut self.delete_elements, name, after, changes.left);
     }
 }
@@ -351,7 +325,7 @@ impl Bindings<'_> {
     }
 
     /// Whether an interface was bound in the host's IP layer and not dispatched, since it was a bridge's port.
-    fn was_shut(&self, key: &Bytes) -> bool {
+    fn was_blocked(&self, key: &Bytes) -> bool {
         let packets = self.old.sets.contains_key(AT_PREROUTING);
         packets && Bindings::bound(self.old, key) && !Bindings::is_dispatched(self.old, key)
     }
@@ -377,9 +351,23 @@ struct ElementChanges {
     left: Vec<Bytes>,
     /// Elements that become exemptions in place of dispatch entries.
     left_for: Vec<(Bytes, ElementValue)>,
+    /// Whether an interface stays bound and is no longer dispatched by this set.
+    unbinds: bool,
 }
 
 impl ElementChanges {
+    fn of(name: &Name, before: &Set, after: &Set, bindings: &Bindings) -> ElementChanges {
+        let mut changes = ElementChanges::default();
+        for item in before.elements.diff(&after.elements) {
+            match item {
+                DiffItem::Add(key, datum) => changes.add(key, datum, after.role, bindings),
+                DiffItem::Remove(key, _) => changes.remove(name, key, after.role, bindings),
+                DiffItem::Update { new: (key, datum), .. } => changes.update(key, datum, bindings),
+            }
+        }
+        changes
+    }
+
     fn add(&mut self, key: &Bytes, datum: &ElementValue, role: SetRole, bindings: &Bindings) {
         let element = (key.clone(), datum.clone());
         match role {
@@ -387,6 +375,28 @@ impl ElementChanges {
             _ if Bindings::bound(bindings.old, key) => self.read.push(element),
             _ => self.unread.push(element),
         }
+    }
+
+    fn remove(&mut self, name: &Name, key: &Bytes, role: SetRole, bindings: &Bindings) {
+        // An interface that stays bound is dispatched twice before it is no longer dispatched the old way.
+        if role != SetRole::Dispatch || bindings.keeps(name, key) {
+            self.left.push(key.clone());
+            return;
+        }
+        self.unbinds |= Bindings::bound(bindings.new, key);
+        self.unbound.push(key.clone());
+    }
+
+    fn update(&mut self, key: &Bytes, datum: &ElementValue, bindings: &Bindings) {
+        let element = (key.clone(), datum.clone());
+        // An interface that is from now on filtered at its own hooks alone leaves the IP layer's program after those
+        // hooks have seen all packets.
+        if bindings.guards || layout::is_elsewhere(datum) {
+            self.left_for.push(element);
+            return;
+        }
+        self.unbound.push(key.clone());
+        self.dispatched.push(element);
     }
 }
 

@@ -12,51 +12,53 @@ const VALUES: usize = 4;
 
 /// What a match asks for, beside what was seen for each of its keys.
 pub(super) fn missed(part: &Match, seen: Vec<Option<Vec<u8>>>) -> FailedMatch {
-    let keys = part.keys();
-    let what = keys.iter().map(|key| name(key)).collect::<Vec<_>>().join(" and ");
-    let seen: Option<Vec<String>> =
-        keys.iter().zip(&seen).map(|(key, bytes)| Some(text(key, bytes.as_ref()?))).collect();
-    let seen = seen.map(|values| values.join(" and "));
-    let missed = |what: &str, wanted: String| FailedMatch { what: what.into(), wanted, seen: None };
+    FailedMatch { what: what(part), wanted: wanted(part), seen: seen_instead(part, &seen) }
+}
+
+/// What a match is about.
+fn what(part: &Match) -> String {
     match part {
-        Match::Compare { key, negated, value } => {
-            FailedMatch { what, wanted: but(*negated, wanted(key, value)), seen }
+        Match::Compare { .. } | Match::Range { .. } | Match::Lookup { .. } | Match::Same { .. } => {
+            part.keys().iter().map(|key| name(key)).collect::<Vec<_>>().join(" and ")
         }
+        Match::TcpOption { kind, .. } => format!("TCP option {kind}"),
+        Match::CtState { .. } => "state of the connection".into(),
+        Match::CtDirection(_) => "direction in the connection".into(),
+        Match::ConnLimit { .. } => "connections of this source".into(),
+    }
+}
+
+fn wanted(part: &Match) -> String {
+    match part {
+        Match::Compare { key, negated, value } => but(*negated, masked(key, value)),
         Match::Range { key, negated, from, to } => {
-            let wanted = but(*negated, format!("{} to {}", text(key, from), text(key, to)));
-            FailedMatch { what, wanted, seen }
+            but(*negated, format!("{} to {}", text(key, from), text(key, to)))
         }
-        Match::Lookup { keys, negated, set } => {
-            FailedMatch { what, wanted: but(*negated, listed(keys, set)), seen }
+        Match::Lookup { keys, negated, set } => but(*negated, listed(keys, set)),
+        Match::Same { negated: true, .. } => "different".into(),
+        Match::Same { negated: false, .. } => "the same".into(),
+        Match::TcpOption { negated: true, .. } => "absent".into(),
+        Match::TcpOption { negated: false, .. } => "present".into(),
+        Match::CtState { states, negated } => but(*negated, names_of(*states)),
+        Match::CtDirection(CtDirection::Original) => "as it was opened".into(),
+        Match::CtDirection(CtDirection::Reply) => "in reply".into(),
+        Match::ConnLimit { above, negated: true, .. } => format!("at most {above}"),
+        Match::ConnLimit { above, negated: false, .. } => format!("more than {above}"),
+    }
+}
+
+/// The frame's own values of the match's keys; none where it lacks one.
+fn seen_instead(part: &Match, seen: &[Option<Vec<u8>>]) -> Option<String> {
+    match part {
+        Match::Compare { .. } | Match::Range { .. } | Match::Lookup { .. } | Match::Same { .. } => {
+            let keys = part.keys();
+            let values = keys.iter().zip(seen).map(|(key, bytes)| Some(text(key, bytes.as_ref()?)));
+            Some(values.collect::<Option<Vec<_>>>()?.join(" and "))
         }
-        Match::Same { negated, .. } => {
-            FailedMatch { what, wanted: if *negated { "different" } else { "the same" }.into(), seen }
-        }
-        Match::TcpOption { kind, negated } => {
-            let wanted = if *negated { "absent" } else { "present" };
-            FailedMatch {
-                seen: Some(if *negated { "present" } else { "absent" }.into()),
-                ..missed(&format!("TCP option {kind}"), wanted.into())
-            }
-        }
-        Match::CtState { states, negated } => FailedMatch {
-            seen: Some("another".into()),
-            ..missed("state of the connection", but(*negated, names_of(*states)))
-        },
-        Match::CtDirection(direction) => {
-            let wanted = if *direction == CtDirection::Original { "as it was opened" } else { "in reply" };
-            FailedMatch {
-                seen: Some("another".into()),
-                ..missed("direction in the connection", wanted.into())
-            }
-        }
-        Match::ConnLimit { above, negated, .. } => {
-            let wanted = if *negated { format!("at most {above}") } else { format!("more than {above}") };
-            FailedMatch {
-                seen: Some("another number".into()),
-                ..missed("connections of this source", wanted)
-            }
-        }
+        Match::TcpOption { negated: true, .. } => Some("present".into()),
+        Match::TcpOption { negated: false, .. } => Some("absent".into()),
+        Match::CtState { .. } | Match::CtDirection(_) => Some("another".into()),
+        Match::ConnLimit { .. } => Some("another number".into()),
     }
 }
 
@@ -65,7 +67,7 @@ fn but(negated: bool, wanted: String) -> String {
 }
 
 /// The value with its mask: an address with a prefix where that says it.
-fn wanted(key: &Key, bytes: &[u8]) -> String {
+fn masked(key: &Key, bytes: &[u8]) -> String {
     let plain = text(key, bytes);
     let Some(mask) = &key.mask else { return plain };
     let ones: u32 = mask.iter().map(|byte| byte.count_ones()).sum();
@@ -127,7 +129,6 @@ fn text(key: &Key, bytes: &[u8]) -> String {
 }
 
 fn name(key: &Key) -> &'static str {
-    use Field::*;
     match key.from {
         KeySource::Iif | KeySource::IifName => "interface it came in by",
         KeySource::Oif | KeySource::OifName => "interface it goes out by",
@@ -136,45 +137,50 @@ fn name(key: &Key) -> &'static str {
         KeySource::PacketType => "packet type",
         KeySource::Protocol => "protocol",
         KeySource::L4Proto => "IP protocol",
-        KeySource::Field(field) => match field {
-            EtherDaddr => "destination MAC address",
-            EtherSaddr => "source MAC address",
-            EtherType => "Ethernet type",
-            VlanId => "VLAN id",
-            VlanType => "Ethernet type behind the tag",
-            StpType => "BPDU type",
-            StpFlags => "BPDU flags",
-            StpRootPriority => "root priority",
-            StpRootAddress => "root address",
-            StpRootCost => "root cost",
-            StpSenderPriority => "sender priority",
-            StpSenderAddress => "sender address",
-            StpPort => "port of the BPDU",
-            StpAge => "age",
-            StpMaxAge => "maximal age",
-            StpHelloTime => "hello time",
-            StpForwardDelay => "forward delay",
-            StpHeader => "BPDU header",
-            ArpHtype => "ARP hardware type",
-            ArpPtype => "ARP protocol type",
-            ArpHlen => "ARP hardware address length",
-            ArpPlen => "ARP protocol address length",
-            ArpOperation => "ARP operation",
-            ArpSaddrEther => "ARP sender MAC address",
-            ArpSaddrIp => "ARP sender IP address",
-            ArpDaddrEther => "ARP target MAC address",
-            ArpDaddrIp => "ARP target IP address",
-            IpDscp | Ip6Dscp => "DSCP",
-            IpFragment => "place of the fragment",
-            ThStart => "transport header",
-            IpProtocol => "IP protocol",
-            IpSaddr | Ip6Saddr => "source IP address",
-            IpDaddr | Ip6Daddr => "destination IP address",
-            ThSport => "source port",
-            ThDport => "destination port",
-            TcpFlags => "TCP flags",
-            IcmpType | Icmp6Type => "ICMP type",
-            IcmpCode | Icmp6Code => "ICMP code",
-        },
+        KeySource::Field(field) => name_of(field),
+    }
+}
+
+fn name_of(field: Field) -> &'static str {
+    use Field::*;
+    match field {
+        EtherDaddr => "destination MAC address",
+        EtherSaddr => "source MAC address",
+        EtherType => "Ethernet type",
+        VlanId => "VLAN id",
+        VlanType => "Ethernet type behind the tag",
+        StpType => "BPDU type",
+        StpFlags => "BPDU flags",
+        StpRootPriority => "root priority",
+        StpRootAddress => "root address",
+        StpRootCost => "root cost",
+        StpSenderPriority => "sender priority",
+        StpSenderAddress => "sender address",
+        StpPort => "port of the BPDU",
+        StpAge => "age",
+        StpMaxAge => "maximal age",
+        StpHelloTime => "hello time",
+        StpForwardDelay => "forward delay",
+        StpHeader => "BPDU header",
+        ArpHtype => "ARP hardware type",
+        ArpPtype => "ARP protocol type",
+        ArpHlen => "ARP hardware address length",
+        ArpPlen => "ARP protocol address length",
+        ArpOperation => "ARP operation",
+        ArpSaddrEther => "ARP sender MAC address",
+        ArpSaddrIp => "ARP sender IP address",
+        ArpDaddrEther => "ARP target MAC address",
+        ArpDaddrIp => "ARP target IP address",
+        IpDscp | Ip6Dscp => "DSCP",
+        IpFragment => "place of the fragment",
+        ThStart => "transport header",
+        IpProtocol => "IP protocol",
+        IpSaddr | Ip6Saddr => "source IP address",
+        IpDaddr | Ip6Daddr => "destination IP address",
+        ThSport => "source port",
+        ThDport => "destination port",
+        TcpFlags => "TCP flags",
+        IcmpType | Icmp6Type => "ICMP type",
+        IcmpCode | Icmp6Code => "ICMP code",
     }
 }

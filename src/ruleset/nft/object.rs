@@ -49,44 +49,62 @@ impl Encoder {
         Step { family, change }: &Step,
         flags: u32,
     ) -> Result<(), String> {
-        let table = self.table;
         let to = Target { family: family_number(*family), step };
         match change {
             TableOperation::AddTable => self.add_table(to, flags),
-            TableOperation::DeleteTable => {
-                self.push(to, libc::NFT_MSG_DELTABLE, 0, |a| a.text(TABLE_NAME, table))
-            }
+            TableOperation::DeleteTable => self.delete_table(to),
             TableOperation::AddChain(name, hook) => self.chain(to, name, hook.as_ref()),
-            TableOperation::DeleteChain(name) => self.push(to, libc::NFT_MSG_DELCHAIN, 0, |a| {
-                a.text(CHAIN_TABLE, table);
-                a.text(CHAIN_NAME, name);
-            }),
-            TableOperation::FlushChain(name) => self.push(to, libc::NFT_MSG_DELRULE, 0, |a| {
-                a.text(RULE_TABLE, table);
-                a.text(RULE_CHAIN, name);
-            }),
+            TableOperation::DeleteChain(name) => {
+                self.delete(to, libc::NFT_MSG_DELCHAIN, [CHAIN_TABLE, CHAIN_NAME], name)
+            }
+            TableOperation::FlushChain(name) => {
+                self.delete(to, libc::NFT_MSG_DELRULE, [RULE_TABLE, RULE_CHAIN], name)
+            }
             TableOperation::AddRule(chain, rule) => {
                 let code = encode_expressions(*family, rule, self.next_set)?;
                 self.rule(to, chain, rule, code)
             }
             TableOperation::AddSet(name, kind) => self.set(to, name, kind),
-            TableOperation::DeleteSet(name) => self.push(to, libc::NFT_MSG_DELSET, 0, |a| {
-                a.text(SET_TABLE, table);
-                a.text(SET_NAME, name);
-            }),
+            TableOperation::DeleteSet(name) => {
+                self.delete(to, libc::NFT_MSG_DELSET, [SET_TABLE, SET_NAME], name)
+            }
             TableOperation::AddElements(name, kind, elements) => {
                 let items = elements.iter().map(|(key, datum)| element(kind, key, Some(datum)));
                 self.elements(to, libc::NFT_MSG_NEWSETELEM, (name, None), items)
             }
             TableOperation::DeleteElements(name, kind, keys) => {
-                let items = keys.iter().map(|key| element(kind, key, None));
-                self.elements(to, libc::NFT_MSG_DELSETELEM, (name, None), items)
+                self.delete_elements(to, libc::NFT_MSG_DELSETELEM, (name, kind), keys)
             }
             TableOperation::DestroyElements(name, kind, keys) => {
-                let items = keys.iter().map(|key| element(kind, key, None));
-                self.elements(to, MSG_DESTROY_ELEMENTS, (name, None), items)
+                self.delete_elements(to, MSG_DESTROY_ELEMENTS, (name, kind), keys)
             }
         }
+    }
+
+    /// A message that deletes what a name of our table stands for: it has these two attributes.
+    fn delete(
+        &mut self,
+        to: Target,
+        kind: i32,
+        [of_table, of_name]: [u16; 2],
+        name: &str,
+    ) -> Result<(), String> {
+        let table = self.table;
+        self.push(to, kind, 0, |a| {
+            a.text(of_table, table);
+            a.text(of_name, name);
+        })
+    }
+
+    fn delete_elements(
+        &mut self,
+        to: Target,
+        message: i32,
+        (set, kind): (&str, &SetType),
+        keys: &[Bytes],
+    ) -> Result<(), String> {
+        let items = keys.iter().map(|key| element(kind, key, None));
+        self.elements(to, message, (set, None), items)
     }
 
     fn push(
@@ -113,6 +131,11 @@ impl Encoder {
             a.text(TABLE_NAME, table);
             a.u32(TABLE_FLAGS, flags);
         })
+    }
+
+    fn delete_table(&mut self, to: Target) -> Result<(), String> {
+        let table = self.table;
+        self.push(to, libc::NFT_MSG_DELTABLE, 0, |a| a.text(TABLE_NAME, table))
     }
 
     fn chain(&mut self, to: Target, name: &str, hook: Option<&Hook>) -> Result<(), String> {
