@@ -81,7 +81,7 @@ fn filter(network: &Network) -> Result<Ruleset, Box<dyn Error>> {
 }
 
 fn refused(refused: nwfilter::ruleset::firewall::Refused) -> String {
-    nwfilter::document::diag::render(&refused.diagnostics, false)
+    nwfilter::document::diag::render(&refused.diagnostics)
 }
 
 fn word(verdict: &Verdict) -> &'static str {

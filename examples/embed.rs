@@ -32,7 +32,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         |what| arguments.next().ok_or(format!("usage: embed DEVICE MAC ADDRESS ({what} is missing)"));
     let (device, mac, address) = (next("DEVICE")?, next("MAC")?, next("ADDRESS")?);
 
-    let (filter, _) = read(&Source::new("web-only.xml", WEB)).map_err(|faults| render(&faults, false))?;
+    let (filter, _) = read(&Source::new("web-only.xml", WEB)).map_err(|faults| render(&faults))?;
     let mut vars = Vars::default();
     vars.push("MAC", mac);
     vars.push("IP", address);

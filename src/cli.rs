@@ -18,7 +18,7 @@ mod trace;
 mod whole;
 
 use crate::document::catalog::Library;
-use crate::document::diag::{Code, Diagnostic, lines, render};
+use crate::document::diag::{Code, Diagnostic, lines, render, render_in_color};
 use crate::document::mac::Mac;
 use crate::program::compile::HostToGuest;
 use crate::service::config::Config;
@@ -244,7 +244,7 @@ fn library(directory: &Path) -> Result<Library, Failure> {
 
 /// Prints diagnostics where people look for them.
 fn show(diagnostics: &[Diagnostic]) {
-    let text = render(diagnostics, io::stderr().is_terminal());
+    let text = if io::stderr().is_terminal() { render_in_color(diagnostics) } else { render(diagnostics) };
     let _ = io::stderr().write_all(text.as_bytes());
 }
 

@@ -230,7 +230,7 @@ fn all_bad_attributes_are_reported_in_the_documents_order() {
     let faults = read_text(&document.replace("drop", "dorp")).unwrap_err();
     assert_eq!(faults.len(), 5);
     assert_eq!(principal(&faults).help.as_deref(), Some("did you mean 'drop'?"));
-    let shown = render(&faults, false);
+    let shown = render(&faults);
     let (dscp, flags) = (shown.find("dscp has"), shown.find("flags has"));
     assert!(flags.unwrap() < dscp.unwrap(), "people read in the order of the document:\n{shown}");
 }

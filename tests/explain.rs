@@ -13,7 +13,9 @@ use nwfilter::document::vars::Vars;
 use nwfilter::program::Direction;
 use nwfilter::program::eval::{Connection, Frame, Tracking};
 use nwfilter::program::ir::CtDirection;
-use nwfilter::report::explain::{Explainer, Explanation, FrameSpec, PcapFrames, Station, Unreadable};
+use nwfilter::report::explain::{
+    Explainer, Explanation, FrameSpec, PcapFrames, Rejects, Station, Unreadable,
+};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -34,14 +36,19 @@ fn vars(pairs: &[(&str, &str)]) -> Vars {
 fn clean_traffic() -> Explainer {
     let library = Library::standard();
     let vars = vars(&[("MAC", "52:54:00:00:00:01"), ("IP", "10.0.0.1")]);
-    Explainer::new(&|name| library.get(name), "clean-traffic", &vars, true).unwrap()
+    Explainer::new(&|name| library.get(name), "clean-traffic", &vars, Rejects::Answer).unwrap()
 }
 
 fn of(text: &str, bindings: &[(&str, &str)]) -> Explainer {
     let (filter, _) = read(&Source::new("f.xml", text)).unwrap();
     let filter = std::sync::Arc::new(filter);
-    Explainer::new(&|name| (name == filter.name).then(|| filter.clone()), &filter.name, &vars(bindings), true)
-        .unwrap()
+    Explainer::new(
+        &|name| (name == filter.name).then(|| filter.clone()),
+        &filter.name,
+        &vars(bindings),
+        Rejects::Answer,
+    )
+    .unwrap()
 }
 
 fn explain(explainer: &Explainer, direction: Direction, bytes: &[u8]) -> Explanation {
@@ -175,8 +182,9 @@ fn a_daemon_shows_what_an_interface_is_filtered_by() {
     let mut library = Library::default();
     bound.documents.iter().for_each(|(name, text)| library.add(&Source::new(name.as_str(), text.as_str())));
     assert_eq!(bound.filter.as_deref(), Some("clean-traffic"), "{:?}", state.blocked("vnet0"));
+    let rejects = bound.rejects();
     let vars = Vars(bound.vars);
-    let explainer = Explainer::new(&|name| library.get(name), "clean-traffic", &vars, bound.reject).unwrap();
+    let explainer = Explainer::new(&|name| library.get(name), "clean-traffic", &vars, rejects).unwrap();
     let bytes = sketched(FrameSpec::Udp("10.0.0.9:1>10.0.0.2:2".into()));
     let there = explain(&explainer, Direction::Out, &bytes);
     assert_eq!(there, explain(&clean_traffic(), Direction::Out, &bytes));

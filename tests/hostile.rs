@@ -1,7 +1,7 @@
 //! Documents made to hurt: each is refused, and fast.
 
 use nwfilter::document::binding;
-use nwfilter::document::diag::{Diagnostic, principal, render};
+use nwfilter::document::diag::{Diagnostic, principal, render, render_in_color};
 use nwfilter::document::filter::read::{ENTRIES, read};
 use nwfilter::document::filter::validate::validate;
 use nwfilter::document::span::Source;
@@ -24,7 +24,7 @@ fn refused(name: &str, text: &str) -> Vec<Diagnostic> {
     let faults = read(&source).expect_err(name);
     assert!(validate(&source).is_err(), "{name}");
     assert!(binding::read(&source).is_err(), "{name}");
-    assert!(!render(&faults, true).is_empty());
+    assert!(!render_in_color(&faults).is_empty());
     let took = processor_time() - began;
     assert!(took < FAST, "{name} took {took:?}");
     faults
@@ -144,8 +144,8 @@ fn no_piece_of_a_document_makes_reading_panic() {
                  6f8ed4b55335</uuid><rule action='drop' direction='in'><tcp match='no' srcipaddr='$A[1]' flags='SYN/&amp;'/>\
                  </rule><filterref filter='x'><parameter name='A' value='1'/></filterref></filter>";
     for end in (0..whole.len()).filter(|end| whole.is_char_boundary(*end)) {
-        let _ = read(&Source::new("cut.xml", &whole[..end])).map_err(|faults| render(&faults, false));
+        let _ = read(&Source::new("cut.xml", &whole[..end])).map_err(|faults| render(&faults));
         let without = format!("{}{}", &whole[..end], whole[end..].chars().skip(1).collect::<String>());
-        let _ = read(&Source::new("hole.xml", without)).map_err(|faults| render(&faults, false));
+        let _ = read(&Source::new("hole.xml", without)).map_err(|faults| render(&faults));
     }
 }

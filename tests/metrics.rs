@@ -5,7 +5,7 @@ mod tool;
 
 use nwfilter::engine::StateGauges;
 use nwfilter::ruleset::bypass::BypassCount;
-use nwfilter::service::metrics::{Counters, Dropped};
+use nwfilter::service::metrics::{CountedOutcome, Counters, Dropped};
 use std::time::Duration;
 
 fn check(counters: &Counters, census: &StateGauges, dropped: &[Dropped], expected: &[(&str, f64)]) {
@@ -31,12 +31,13 @@ fn what_never_happened_is_there_as_zero() {
 #[test]
 fn commits_are_counted_and_timed_by_their_outcome() {
     let counters = Counters::default();
-    for (micros, refused) in [(90, false), (700, false), (40_000, true), (3_000_000, false)] {
-        counters.commit(Duration::from_micros(micros), refused);
+    use CountedOutcome::{Done, Refused};
+    for (micros, outcome) in [(90, Done), (700, Done), (40_000, Refused), (3_000_000, Done)] {
+        counters.commit(Duration::from_micros(micros), outcome);
     }
-    counters.heal(true);
-    counters.heal(false);
-    counters.heal(false);
+    counters.healed();
+    counters.not_healed();
+    counters.not_healed();
     counters.heard(7);
     check(
         &counters,
@@ -62,9 +63,9 @@ fn commits_are_counted_and_timed_by_their_outcome() {
 #[test]
 fn a_call_that_never_failed_has_no_errors() {
     let counters = Counters::default();
-    counters.call("define-filter", true);
-    counters.call("define-filter", false);
-    counters.call("status", false);
+    counters.call("define-filter", CountedOutcome::Refused);
+    counters.call("define-filter", CountedOutcome::Done);
+    counters.call("status", CountedOutcome::Done);
     check(
         &counters,
         &StateGauges::default(),

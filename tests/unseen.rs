@@ -5,7 +5,7 @@ use nwfilter::document::vars::Vars;
 use nwfilter::guest::link::Load;
 use nwfilter::guest::link::Orientation;
 use nwfilter::program::compile::Capabilities;
-use nwfilter::ruleset::bypass::{BypassCount, Finding, Flow, Look, Watch, counted_anew};
+use nwfilter::ruleset::bypass::{BypassCount, Finding, Flow, Look, Watch, reset_by};
 use nwfilter::ruleset::counters::{Count, Ways};
 use nwfilter::ruleset::firewall::{Attachment, BoundInterface, Firewall, Policy, Rules};
 use nwfilter::ruleset::layout::TrafficCounting;
@@ -104,7 +104,7 @@ impl Model {
 
     fn rebind(&mut self) {
         self.seen = Ways::default();
-        self.watch.begin_anew([INDEX], self.now);
+        self.watch.note_reset([INDEX], self.now);
     }
 }
 
@@ -265,7 +265,7 @@ fn only_a_newly_bound_link_is_recounted() {
         vars: Vars::default(),
     };
     let recounted = |old: &Firewall, new: &Firewall| {
-        counted_anew(&plan(&old.ruleset(), &new.ruleset())).collect::<BTreeSet<_>>()
+        reset_by(&plan(&old.ruleset(), &new.ruleset())).collect::<BTreeSet<_>>()
     };
     let one = empty.bind(member(1)).unwrap();
     let two = one.bind(member(2)).unwrap();

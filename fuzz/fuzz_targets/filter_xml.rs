@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use nwfilter::document::diag::{principal, render};
+use nwfilter::document::diag::{principal, render, render_in_color};
 use nwfilter::document::filter::{read::read, validate::validate, write::write};
 use nwfilter::document::span::Source;
 
@@ -11,7 +11,7 @@ fuzz_target!(|text: &str| {
     let _ = validate(&source);
     match read(&source) {
         Ok((filter, warnings)) => {
-            let _ = render(&warnings, false);
+            let _ = render(&warnings);
             let printed = write(&filter);
             let (again, _) = read(&Source::new("printed.xml", printed.as_str())).expect("what is printed is read");
             // A line break in a comment prints as libvirt prints it, and reads as a blank.
@@ -20,7 +20,7 @@ fuzz_target!(|text: &str| {
             }
         }
         Err(faults) => {
-            let _ = render(&faults, true);
+            let _ = render_in_color(&faults);
             let _ = principal(&faults);
         }
     }

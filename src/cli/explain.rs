@@ -11,7 +11,7 @@ use crate::program::Direction;
 use crate::program::compile::{HOST_MARK, HostToGuest};
 use crate::program::eval::{Connection, Frame, Port, Tracking};
 use crate::program::ir::CtDirection;
-use crate::report::explain::{Bound, Explainer, FrameSpec, PcapFrames, Station};
+use crate::report::explain::{Bound, Explainer, FrameSpec, PcapFrames, Rejects, Station};
 use clap::{Args, ValueEnum};
 use std::fs;
 use std::path::PathBuf;
@@ -138,7 +138,7 @@ fn named(arguments: &ExplainArgs) -> Result<(Explainer, Vars, HostToGuest), Fail
         vars.push("MAC", mac.to_string());
     }
     super::print::complete(&library, &filter.filter, &vars)?;
-    let explainer = Explainer::new(&|name| library.get(name), &filter.filter, &vars, true);
+    let explainer = Explainer::new(&|name| library.get(name), &filter.filter, &vars, Rejects::Answer);
     let explainer = explainer.map_err(|faults| with_faults_of(library.faults, faults))?;
     Ok((explainer, vars, HostToGuest::Pass))
 }
@@ -159,9 +159,10 @@ fn bound(dev: &str) -> Result<(Explainer, Vars, HostToGuest), Failure> {
     for (name, text) in &bound.documents {
         library.add(&crate::document::span::Source::new(name.as_str(), text.as_str()));
     }
+    let rejects = bound.rejects();
     let vars = Vars(bound.vars);
     let lookup = |name: &str| -> Option<Arc<Filter>> { library.get(name) };
-    Ok((Explainer::new(&lookup, root, &vars, bound.reject)?, vars, bound.host_to_guest))
+    Ok((Explainer::new(&lookup, root, &vars, rejects)?, vars, bound.host_to_guest))
 }
 
 /// The frame, and whether it begins a connection.

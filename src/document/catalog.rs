@@ -182,6 +182,7 @@ fn documents(directory: &Path) -> io::Result<Vec<PathBuf>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::document::standard::PackagedCopy;
 
     #[test]
     fn every_file_of_the_standard_filters_is_shipped_and_whole() {
@@ -219,7 +220,7 @@ mod tests {
     fn a_directorys_record_counts_for_that_directory_alone() {
         let (directory, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let mut record = Record::new(directory.path());
-        record.delete("allow-ipv6", false);
+        record.delete("allow-ipv6", PackagedCopy::Absent);
         fs::write(state.path().join(RECORD), record.write()).unwrap();
         let load = |directory: &Path| Library::load_recorded(directory, state.path()).unwrap();
         assert!(load(directory.path()).get("allow-ipv6").is_none());

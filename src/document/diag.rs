@@ -247,8 +247,16 @@ pub fn lines(diagnostics: &[Diagnostic]) -> String {
 
 /// The diagnostics for people, in the order of the document: file, line, column, the text underlined,
 /// what was expected, and a way out.
-pub fn render(diagnostics: &[Diagnostic], color: bool) -> String {
-    let renderer = if color { Renderer::styled() } else { Renderer::plain() };
+pub fn render(diagnostics: &[Diagnostic]) -> String {
+    rendered_by(&Renderer::plain(), diagnostics)
+}
+
+/// The same in a terminal's colors.
+pub fn render_in_color(diagnostics: &[Diagnostic]) -> String {
+    rendered_by(&Renderer::styled(), diagnostics)
+}
+
+fn rendered_by(renderer: &Renderer, diagnostics: &[Diagnostic]) -> String {
     let sorted = in_order(diagnostics);
     let mut text = String::new();
     for diagnostic in sorted.iter().take(SHOWN) {
@@ -366,7 +374,7 @@ mod tests {
 
     #[test]
     fn a_fault_is_shown_with_its_line_underlined() {
-        let shown = render(&[at(27..31).help("did you mean 'drop'?")], false);
+        let shown = render(&[at(27..31).help("did you mean 'drop'?")]);
         expect![[r#"
             error: no such action
              --> a.xml:3:11
@@ -389,7 +397,7 @@ mod tests {
 
     #[test]
     fn an_element_of_many_lines_is_shown_by_its_first() {
-        let shown = render(&[at(11..34)], false);
+        let shown = render(&[at(11..34)]);
         expect![[r#"
             error: no such action
              --> a.xml:2:3
@@ -406,7 +414,7 @@ mod tests {
         let source =
             Source::new("a.xml", format!("\n{}<rule/>{}", "ä ".repeat(500_000), " ".repeat(500_000)));
         let place = Place { source, span: Span::new(1_500_002..1_500_006) };
-        let shown = render(&[Diagnostic::error(Code::XML_ERROR, "no").at(place, "expected more")], false);
+        let shown = render(&[Diagnostic::error(Code::XML_ERROR, "no").at(place, "expected more")]);
         assert!(shown.contains("a.xml:2:1000002"), "{shown}");
         assert!(shown.contains("^^^^ expected more") && shown.len() < 1000, "{shown}");
     }
@@ -414,9 +422,9 @@ mod tests {
     #[test]
     fn every_span_can_be_shown() {
         for span in [0..0, 44..44, 45..45, 500..900, 8..9, 9..9] {
-            assert!(render(&[at(span.clone())], false).contains("no such action"), "{span:?}");
+            assert!(render(&[at(span.clone())]).contains("no such action"), "{span:?}");
         }
-        assert!(render(&vec![at(0..1); 101], true).ends_with("and 1 more\n"));
+        assert!(render_in_color(&vec![at(0..1); 101]).ends_with("and 1 more\n"));
     }
 
     #[test]

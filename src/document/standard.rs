@@ -10,7 +10,7 @@
 
 mod choice;
 
-pub use choice::{Choice, ChoiceRecord, Found, Taken};
+pub use choice::{Choice, ChoiceRecord, Found, PackagedCopy, Taken};
 
 use crate::document::filter::read;
 use crate::document::span::Source;
@@ -100,16 +100,17 @@ impl Record {
     }
 
     /// A client defined this filter, and this is its file.
-    pub fn define(&mut self, name: &str, text: &str, packaged: bool) {
-        self.choose(name, Choice::File(text.into()), packaged);
+    pub fn define(&mut self, name: &str, text: &str, copy: PackagedCopy) {
+        self.choose(name, Choice::File(text.into()), copy);
     }
 
     /// A client deleted this filter.
-    pub fn delete(&mut self, name: &str, packaged: bool) {
-        self.choose(name, Choice::Deleted, packaged);
+    pub fn delete(&mut self, name: &str, copy: PackagedCopy) {
+        self.choose(name, Choice::Deleted, copy);
     }
 
-    fn choose(&mut self, name: &str, choice: Choice, packaged: bool) {
+    fn choose(&mut self, name: &str, choice: Choice, copy: PackagedCopy) {
+        let packaged = copy == PackagedCopy::Present;
         let file_due = packaged && self.filters.get(name).is_some_and(|before| before.file_due);
         self.filters.insert(name.into(), ChoiceRecord { choice, packaged, file_due, passed_over: None });
     }

@@ -25,6 +25,13 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Whether a guest's addresses are learned on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum LearnerState {
+    Learns,
+    Gone,
+}
+
 /// A guest and its learner.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct LearnerEntry {
@@ -281,10 +288,17 @@ impl State {
             let Some(guest) = new.or(old).map(|entry| entry.guest) else { return };
             let same_guest = |entry: &&Arc<LearnerEntry>| entry.guest == guest;
             if let Some(old) = old.filter(|entry| !same_guest(entry)) {
-                lines.push_str(&self.ended(old.guest, index, old.learner.table(), &empty, false));
+                lines.push_str(&self.ended(
+                    old.guest,
+                    index,
+                    old.learner.table(),
+                    &empty,
+                    LearnerState::Gone,
+                ));
             }
             let (before, after) = (table(old.filter(same_guest)), table(new));
-            lines.push_str(&self.ended(guest, index, &before, &after, new.is_some()));
+            let learner = if new.is_some() { LearnerState::Learns } else { LearnerState::Gone };
+            lines.push_str(&self.ended(guest, index, &before, &after, learner));
             let is_new = |(address, learned): &(Ipv4Addr, &Learned)| {
                 before.get(*address) != Some(*learned) && !remembers(guest, index, *address, learned)
             };
@@ -340,12 +354,12 @@ impl State {
         index: u32,
         before: &GuestLeases,
         after: &GuestLeases,
-        goes_on: bool,
+        learner: LearnerState,
     ) -> String {
         let kept = |address: Ipv4Addr| {
             let is_remembered =
                 || self.remembered.get(&(guest, 0)).is_some_and(|table| table.get(address).is_some());
-            after.get(address).is_some() || !goes_on && is_remembered()
+            after.get(address).is_some() || learner == LearnerState::Gone && is_remembered()
         };
         let gone = before.iter().filter(|(address, _)| !kept(*address));
         gone.map(|(address, learned)| file::ended(guest, index, address, learned.how)).collect()

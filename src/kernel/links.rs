@@ -31,10 +31,19 @@ pub struct Links {
     dump: Option<Dump>,
 }
 
+/// Why a dump is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DumpReason {
+    /// Messages were lost, or none came yet.
+    Loss,
+    /// A matter of routine.
+    Routine,
+}
+
 /// A dump under way. What a notice said after the dump began is newer than the dump's own entry.
 #[derive(Debug)]
 struct Dump {
-    lost: bool,
+    reason: DumpReason,
     begun: bool,
     fresh: BTreeMap<u32, Option<Link>>,
 }
@@ -45,10 +54,11 @@ impl Links {
         self.known.values()
     }
 
-    /// A dump was asked for: because messages were lost (or none came yet), or as a matter of routine.
-    pub fn dump_asked(&mut self, lost: bool) {
-        let lost = lost || self.dump.as_ref().is_some_and(|dump| dump.lost);
-        self.dump = Some(Dump { lost, begun: false, fresh: BTreeMap::new() });
+    /// A dump was asked for. One that repairs a loss does so even if a routine dump replaces it.
+    pub fn dump_asked(&mut self, reason: DumpReason) {
+        let repairs = self.dump.as_ref().is_some_and(|dump| dump.reason == DumpReason::Loss);
+        let reason = if repairs { DumpReason::Loss } else { reason };
+        self.dump = Some(Dump { reason, begun: false, fresh: BTreeMap::new() });
     }
 
     /// The dump holds this link.
@@ -68,7 +78,7 @@ impl Links {
     }
 
     /// The kernel says that a link is there, as it is now.
-    pub fn told_new(&mut self, link: Link) -> Vec<LinkEvent> {
+    pub fn on_new_link(&mut self, link: Link) -> Vec<LinkEvent> {
         if self.hold(link.index, Some(&link)) {
             return Vec::new();
         }
@@ -77,7 +87,7 @@ impl Links {
     }
 
     /// The kernel says that a link is gone.
-    pub fn told_gone(&mut self, index: u32) -> Vec<LinkEvent> {
+    pub fn on_deleted_link(&mut self, index: u32) -> Vec<LinkEvent> {
         if self.hold(index, None) {
             return Vec::new();
         }
@@ -90,7 +100,7 @@ impl Links {
         if dump.begun {
             dump.fresh.insert(index, link.cloned());
         }
-        dump.lost
+        dump.reason == DumpReason::Loss
     }
 }
 
@@ -136,15 +146,15 @@ mod tests {
         Link { index, name: name.into(), kind: LinkKind::Tap, master: None, mac: None, up: true }
     }
 
-    fn dumped(links: &mut Links, lost: bool, all: &[Link]) -> Vec<LinkEvent> {
-        links.dump_asked(lost);
+    fn dumped(links: &mut Links, reason: DumpReason, all: &[Link]) -> Vec<LinkEvent> {
+        links.dump_asked(reason);
         all.iter().for_each(|link| links.dumped(link.clone()));
         links.dump_ended()
     }
 
     fn knowing(all: &[Link]) -> Links {
         let mut links = Links::default();
-        assert_eq!(dumped(&mut links, true, all).len(), all.len());
+        assert_eq!(dumped(&mut links, DumpReason::Loss, all).len(), all.len());
         links
     }
 
@@ -152,16 +162,17 @@ mod tests {
     fn a_rename_is_a_change_and_an_equal_notice_is_nothing() {
         let mut links = knowing(&[link(5, "vnet0")]);
         let change = Changed { old: link(5, "vnet0"), new: link(5, "guest") };
-        assert_eq!(links.told_new(link(5, "guest")), [change]);
-        assert_eq!(links.told_new(link(5, "guest")), []);
-        assert_eq!(links.told_gone(5), [Gone(link(5, "guest"))]);
-        assert_eq!(links.told_gone(5), []);
+        assert_eq!(links.on_new_link(link(5, "guest")), [change]);
+        assert_eq!(links.on_new_link(link(5, "guest")), []);
+        assert_eq!(links.on_deleted_link(5), [Gone(link(5, "guest"))]);
+        assert_eq!(links.on_deleted_link(5), []);
     }
 
     #[test]
     fn what_was_lost_comes_as_one_step_with_deletions_first() {
         let mut links = knowing(&[link(1, "keep"), link(5, "vnet0"), link(7, "old")]);
-        let events = dumped(&mut links, true, &[link(1, "keep"), link(6, "vnet0"), link(7, "new")]);
+        let events =
+            dumped(&mut links, DumpReason::Loss, &[link(1, "keep"), link(6, "vnet0"), link(7, "new")]);
         let change = Changed { old: link(7, "old"), new: link(7, "new") };
         assert_eq!(events, [Gone(link(5, "vnet0")), change, Appeared(link(6, "vnet0"))]);
     }
@@ -170,16 +181,16 @@ mod tests {
     fn an_index_used_again_is_another_link() {
         let bridge = Link { kind: LinkKind::Bridge, ..link(5, "vnet0") };
         let mut links = knowing(&[link(5, "vnet0")]);
-        assert_eq!(links.told_new(bridge.clone()), [Gone(link(5, "vnet0")), Appeared(bridge)]);
+        assert_eq!(links.on_new_link(bridge.clone()), [Gone(link(5, "vnet0")), Appeared(bridge)]);
     }
 
     #[test]
     fn a_routine_dump_neither_delays_nor_overrules_a_notice() {
         let mut links = knowing(&[link(1, "a"), link(2, "b")]);
-        links.dump_asked(false);
+        links.dump_asked(DumpReason::Routine);
         links.dumped(link(1, "a"));
-        assert_eq!(links.told_new(link(3, "c")), [Appeared(link(3, "c"))]);
-        assert_eq!(links.told_gone(2), [Gone(link(2, "b"))]);
+        assert_eq!(links.on_new_link(link(3, "c")), [Appeared(link(3, "c"))]);
+        assert_eq!(links.on_deleted_link(2), [Gone(link(2, "b"))]);
         links.dumped(link(2, "b"));
         assert_eq!(links.dump_ended(), []);
         assert_eq!(links.iter().map(|link| link.index).collect::<Vec<_>>(), [1, 3]);
@@ -188,8 +199,8 @@ mod tests {
     #[test]
     fn a_notice_from_before_the_dump_yields_to_it() {
         let mut links = knowing(&[link(1, "a")]);
-        links.dump_asked(true);
-        assert_eq!(links.told_new(link(1, "stale")), []);
+        links.dump_asked(DumpReason::Loss);
+        assert_eq!(links.on_new_link(link(1, "stale")), []);
         links.dumped(link(1, "fresh"));
         assert_eq!(links.dump_ended(), [Changed { old: link(1, "a"), new: link(1, "fresh") }]);
     }
@@ -197,9 +208,9 @@ mod tests {
     #[test]
     fn a_routine_dump_after_a_loss_still_repairs_it() {
         let mut links = knowing(&[link(1, "a")]);
-        links.dump_asked(true);
+        links.dump_asked(DumpReason::Loss);
         links.dumped(link(1, "a"));
-        links.dump_asked(false);
+        links.dump_asked(DumpReason::Routine);
         links.dumped(link(2, "b"));
         assert_eq!(links.dump_ended(), [Gone(link(1, "a")), Appeared(link(2, "b"))]);
     }

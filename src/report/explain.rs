@@ -134,16 +134,32 @@ pub struct Bound {
     pub host_to_guest: HostToGuest,
 }
 
+/// What a rule that rejects does at the hooks of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rejects {
+    /// It answers.
+    Answer,
+    /// It drops: the kernel cannot answer there.
+    Drop,
+}
+
+impl Bound {
+    /// What its rules that reject do.
+    pub fn rejects(&self) -> Rejects {
+        if self.reject { Rejects::Answer } else { Rejects::Drop }
+    }
+}
+
 impl Explainer {
     /// For a filter of the library, bound with these variables.
     pub fn new(
         library: FilterLookup<'_>,
         root: &str,
         vars: &Vars,
-        reject: bool,
+        rejects: Rejects,
     ) -> Result<Explainer, Vec<Diagnostic>> {
         let resolved = resolve(library, root, vars, Mode::Fold)?;
-        let features = Capabilities { reject, ..Capabilities::ALL };
+        let features = Capabilities { reject: rejects == Rejects::Answer, ..Capabilities::ALL };
         // Rules that count are never made into one.
         let program =
             compile(&resolved, &Options { features, counters: true, host_to_guest: HostToGuest::Pass })?;

@@ -24,12 +24,12 @@ const FRAMES: usize = 256;
 const NO_ADDRESSES: &str = "00:00:00:00:00:00 > 00:00:00:00:00:00, ";
 
 /// Our rules by what tells each from all others, with the filter's rule that it was made of.
-type Rules = BTreeMap<(Family, u64), Option<String>>;
+type KnownRules = BTreeMap<(Family, u64), Option<String>>;
 
 /// Joins the steps.
 #[derive(Debug, Default)]
 pub struct Joiner {
-    rules: Rules,
+    rules: KnownRules,
     frames: VecDeque<TracedFrame>,
 }
 
@@ -91,7 +91,7 @@ impl TracedFrame {
     }
 
     /// Where in our tables the frame is, and the filter's rule that it met there.
-    fn note_rule(&mut self, step: &Traced, rules: &Rules) {
+    fn note_rule(&mut self, step: &Traced, rules: &KnownRules) {
         if let Some(program) = layout::prefix_of(&step.chain) {
             self.chain = step.chain[program.len() + 1..].to_owned();
             self.program = Some(program.to_owned());

@@ -117,7 +117,7 @@ const QUEUED: u64 = 4096;
 const CALM: u32 = 6;
 
 /// The interfaces whose frames are counted from nothing once this is done.
-pub fn counted_anew(plan: &Plan) -> impl Iterator<Item = u32> {
+pub fn reset_by(plan: &Plan) -> impl Iterator<Item = u32> {
     let steps = plan.prepare.iter().chain(&plan.switch);
     let added = steps.filter_map(|step| match &step.change {
         TableOperation::AddElements(set, _, elements) if [TRAFFIC_IN, TRAFFIC_OUT].contains(&&**set) => {
@@ -130,7 +130,7 @@ pub fn counted_anew(plan: &Plan) -> impl Iterator<Item = u32> {
 
 impl Watch {
     /// Notes that the counters of these interfaces were reset by now.
-    pub fn begin_anew(&mut self, indexes: impl IntoIterator<Item = u32>, now: Duration) {
+    pub fn note_reset(&mut self, indexes: impl IntoIterator<Item = u32>, now: Duration) {
         self.reset.extend(indexes.into_iter().map(|index| (index, now)));
     }
 

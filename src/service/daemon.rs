@@ -97,8 +97,8 @@ struct Daemon {
 
 /// Does what the command line asks for: runs the daemon until it is stopped, unless it asks for something smaller.
 pub fn run(options: &Options) -> Result<(), Failure> {
-    let config = Config::load(options)
-        .map_err(|fault| Failure::Config(crate::document::diag::render(&[fault], false)))?;
+    let config =
+        Config::load(options).map_err(|fault| Failure::Config(crate::document::diag::render(&[fault])))?;
     if options.check_config {
         return start::check(&config);
     }

@@ -29,7 +29,7 @@ pub struct Level(reload::Handle<LevelFilter, Registry>);
 pub fn start(level: impl Into<LevelFilter>) -> io::Result<Level> {
     let (level, handle) = reload::Layer::new(level.into());
     let journal = journal_reads(io::stderr().as_fd()).then(journal).flatten();
-    let output = journal.unwrap_or_else(|| text(io::stderr().is_terminal()));
+    let output = journal.unwrap_or_else(|| text(LogReader::of_stderr()));
     let subscriber = tracing_subscriber::registry().with(level).with(output);
     subscriber.try_init().map_err(io::Error::other)?;
     Ok(Level(handle))
@@ -68,11 +68,26 @@ fn journal() -> Option<Output> {
     Some(Box::new(Whole(layer)))
 }
 
-/// Lines without a time, which the collector adds, unless they go to a terminal.
-fn text(person: bool) -> Output {
-    let format =
-        fmt::layer().with_writer(io::stderr).with_ansi(person).with_target(false).fmt_fields(OneLine);
-    if person { Box::new(format) } else { Box::new(format.without_time()) }
+/// What reads the lines.
+enum LogReader {
+    /// A person, in colors.
+    Terminal,
+    /// A collector of logs, which adds the time.
+    Collector,
+}
+
+impl LogReader {
+    fn of_stderr() -> LogReader {
+        if io::stderr().is_terminal() { LogReader::Terminal } else { LogReader::Collector }
+    }
+}
+
+fn text(reader: LogReader) -> Output {
+    let format = fmt::layer().with_writer(io::stderr).with_target(false).fmt_fields(OneLine);
+    match reader {
+        LogReader::Terminal => Box::new(format.with_ansi(true)),
+        LogReader::Collector => Box::new(format.with_ansi(false).without_time()),
+    }
 }
 
 /// Whether this descriptor is the one that `JOURNAL_STREAM` names: systemd connected it to the journal, and it has

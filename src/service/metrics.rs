@@ -60,6 +60,21 @@ pub fn dropped(status: &Status) -> Vec<Dropped> {
     status.interfaces.iter().flat_map(of).collect()
 }
 
+/// What a change or a call came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CountedOutcome {
+    /// It was done.
+    Done,
+    /// It was refused.
+    Refused,
+}
+
+impl<T, E> From<&Result<T, E>> for CountedOutcome {
+    fn from(result: &Result<T, E>) -> CountedOutcome {
+        if result.is_ok() { CountedOutcome::Done } else { CountedOutcome::Refused }
+    }
+}
+
 type Label = [(&'static str, &'static str); 1];
 
 /// Upper bounds of durations in seconds: from one set element to a whole new rule set.
@@ -83,23 +98,32 @@ impl Default for Counters {
 
 impl Counters {
     /// A change of rules was taken by the kernel, or refused.
-    pub fn commit(&self, took: Duration, refused: bool) {
+    pub fn commit(&self, took: Duration, outcome: CountedOutcome) {
         self.commits.inc();
-        self.refused.inc_by(refused.into());
+        if outcome == CountedOutcome::Refused {
+            self.refused.inc();
+        }
         self.took.observe(took.as_secs_f64());
     }
 
-    /// What another program did to our rules was undone, or could not be.
-    pub fn heal(&self, restored: bool) {
-        self.heals.inc_by(restored.into());
-        self.not_healed.inc_by((!restored).into());
+    /// What another program did to our rules was undone.
+    pub fn healed(&self) {
+        self.heals.inc();
+    }
+
+    /// What another program did to our rules could not be undone.
+    pub fn not_healed(&self) {
+        self.not_healed.inc();
     }
 
     /// A client was answered.
-    pub fn call(&self, procedure: &'static str, refused: bool) {
+    pub fn call(&self, procedure: &'static str, outcome: CountedOutcome) {
         let label = [("procedure", procedure)];
         self.calls.get_or_create(&label).inc();
-        self.errors.get_or_create(&label).inc_by(refused.into());
+        let errors = self.errors.get_or_create(&label);
+        if outcome == CountedOutcome::Refused {
+            errors.inc();
+        }
     }
 
     /// Guests' frames gave learners an observation.

@@ -8,7 +8,7 @@ use nwfilter::engine::{State, StateGauges};
 use nwfilter::ruleset::bypass::BypassCount;
 use nwfilter::ruleset::firewall::{Firewall, Policy};
 use nwfilter::ruleset::nft::probe::Features;
-use nwfilter::service::metrics::{Counters, Dropped};
+use nwfilter::service::metrics::{CountedOutcome, Counters, Dropped};
 use std::fs;
 use std::time::Duration;
 
@@ -50,8 +50,8 @@ fn every_set_and_chain_is_in_the_reference() {
 /// The names as Prometheus sees them.
 fn metrics() -> Vec<String> {
     let counters = Counters::default();
-    counters.commit(Duration::from_millis(1), true);
-    counters.call("NwfilterLookupByName", true);
+    counters.commit(Duration::from_millis(1), CountedOutcome::Refused);
+    counters.call("NwfilterLookupByName", CountedOutcome::Refused);
     let dropped = [Dropped {
         interface: "vnet0".into(),
         filter: "clean-traffic".into(),

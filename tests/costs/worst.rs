@@ -106,7 +106,7 @@ pub fn read_all(text: &str) -> usize {
         binding::validate::validate(&source),
     ];
     let faults = reported.into_iter().filter_map(Result::err);
-    let length = |faults: Vec<_>| render(&faults, false).len() + documents::error(&faults).message.len();
+    let length = |faults: Vec<_>| render(&faults).len() + documents::error(&faults).message.len();
     let strict = [
         documents::read_filter(text, Validation::Schema).err(),
         documents::read_binding(text, Validation::Schema).err(),

@@ -3,7 +3,7 @@
 use crate::boundary::{Boundaries, Fate};
 use crate::host::{Conn, Daemon, Host, eventually, refused};
 use crate::lab::in_fresh_netns;
-use nwfilter::document::standard::{self, Found, RECORD, Record, STANDARD};
+use nwfilter::document::standard::{self, Found, PackagedCopy, RECORD, Record, STANDARD};
 use nwfilter::service::rpc::client::Failure;
 use rustix::fs::{CWD, Mode, mkfifoat};
 use std::fs;
@@ -135,7 +135,7 @@ const HAD: [Had; 4] = [
     ("an edited file", |host| host.write_filter("allow-arp", EDITED)),
     ("a package's file, passed over for an edited one", |host| passed_over(host, |_| {})),
     ("a package's file, passed over for a deletion", |host| {
-        passed_over(host, |record| record.delete("allow-arp", false));
+        passed_over(host, |record| record.delete("allow-arp", PackagedCopy::Absent));
     }),
 ];
 

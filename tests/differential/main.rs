@@ -18,7 +18,7 @@ use lab::Way;
 use nwfilter::program::Direction;
 use nwfilter::program::eval::Frame;
 use nwfilter::report::audit::audit;
-use nwfilter::report::explain::Explainer;
+use nwfilter::report::explain::{Explainer, Rejects};
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 
@@ -114,7 +114,7 @@ fn rules_that_no_frame_is_left_for_match_no_frame() {
         let library = subject.library();
         let lookup = |name: &str| library.get(name);
         let (Ok(explainer), Ok(reported)) =
-            (Explainer::new(&lookup, "f0", &subject.vars, true), audit(&lookup, "f0"))
+            (Explainer::new(&lookup, "f0", &subject.vars, Rejects::Answer), audit(&lookup, "f0"))
         else {
             continue;
         };

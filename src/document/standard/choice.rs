@@ -61,6 +61,22 @@ pub enum Taken {
     Nothing,
 }
 
+/// Whether libvirt's packages have a copy of a standard filter on this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PackagedCopy {
+    /// A package that has it is installed.
+    Present,
+    /// None is.
+    Absent,
+}
+
+impl PackagedCopy {
+    /// By the copy, where it is there.
+    pub fn of(copy: Option<&str>) -> PackagedCopy {
+        if copy.is_some() { PackagedCopy::Present } else { PackagedCopy::Absent }
+    }
+}
+
 /// What is in force, and what to record from now on, given the packaged copy where there is one.
 pub(super) fn settle(
     entry: Option<&ChoiceRecord>,
@@ -71,7 +87,7 @@ pub(super) fn settle(
         (Found::Unreadable, _) => return (Taken::File, entry.cloned()),
         (Found::Text(text), Some(entry)) => with_file(text, entry, packaged),
         (Found::Text(text), None) => (Choice::File(text.into()), None),
-        (Found::Nothing, Some(entry)) => (without_file(entry, packaged.is_some()), None),
+        (Found::Nothing, Some(entry)) => (without_file(entry, PackagedCopy::of(packaged)), None),
         (Found::Nothing, None) if packaged.is_some() => (Choice::Deleted, None),
         (Found::Nothing, None) => (Choice::Standard, None),
     };
@@ -97,9 +113,9 @@ fn with_file(text: &str, entry: &ChoiceRecord, packaged: Option<&str>) -> (Choic
 }
 
 /// A file that is gone was deleted, unless libvirt's package went with it.
-fn without_file(entry: &ChoiceRecord, packaged: bool) -> Choice {
+fn without_file(entry: &ChoiceRecord, copy: PackagedCopy) -> Choice {
     match &entry.choice {
-        Choice::File(text) if entry.packaged && !packaged => Choice::Kept(text.clone()),
+        Choice::File(text) if entry.packaged && copy == PackagedCopy::Absent => Choice::Kept(text.clone()),
         Choice::File(_) => Choice::Deleted,
         choice => choice.clone(),
     }
@@ -288,9 +304,9 @@ mod tests {
             assert_eq!(record.settle("allow-ipv6", Found::Nothing, packaged), Taken::Standard);
         }
         let mut defined = record.clone();
-        defined.define("allow-ipv6", EDITED, true);
+        defined.define("allow-ipv6", EDITED, PackagedCopy::Present);
         assert_eq!(defined.settle("allow-ipv6", Found::Text(STOCK), Some(STOCK)), kept(EDITED));
-        record.delete("allow-ipv6", true);
+        record.delete("allow-ipv6", PackagedCopy::Present);
         assert_eq!(record.settle("allow-ipv6", Found::Text(STOCK), Some(STOCK)), Taken::Nothing);
     }
 
@@ -334,7 +350,7 @@ mod tests {
             (Some(EDITED), true, Taken::File),
         ]);
         let mut record = Record::new(Path::new("/filters"));
-        record.delete("allow-ipv6", false);
+        record.delete("allow-ipv6", PackagedCopy::Absent);
         assert_eq!(record.settle("allow-ipv6", Found::Text(STOCK), Some(STOCK)), Taken::Nothing);
     }
 

@@ -6,7 +6,7 @@
 
 #![allow(unsafe_code)]
 
-use super::Links;
+use super::{DumpReason, Links};
 use crate::document::mac::Mac;
 use crate::guest::link::{Link, LinkEvent, LinkKind, MacvtapMode};
 use netlink_packet_route::link::{LinkExtentMask, LinkFlags, LinkHeader, LinkLayerType, LinkMessage};
@@ -101,7 +101,7 @@ pub async fn watch(resync: Duration, events: Sender<Vec<LinkEvent>>) -> io::Resu
 pub fn snapshot() -> io::Result<Vec<Link>> {
     let mut listener = Listener::open(0)?;
     let mut links = Links::default();
-    listener.ask(&mut links, true)?;
+    listener.ask(&mut links, DumpReason::Loss)?;
     while links.dump.is_some() {
         listener.step(&mut links)?;
     }
@@ -132,7 +132,7 @@ async fn follow(
     let listener = Listener::open(1 << (GROUP_LINK - 1))?;
     // SAFETY: the listener owns its socket, never replaces it, and always names it.
     let mut listener = unsafe { AsyncFd::register(listener) }?;
-    listener.get_mut().ask(links, true)?;
+    listener.get_mut().ask(links, DumpReason::Loss)?;
     let mut closed = pin!(events.closed());
     let mut timer = interval_at(Instant::now() + resync, resync);
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -143,7 +143,7 @@ async fn follow(
         match next.await? {
             Next::Closed => return Ok(()),
             Next::Due => {
-                listener.get_mut().ask(links, false)?;
+                listener.get_mut().ask(links, DumpReason::Routine)?;
                 continue;
             }
             Next::Readable => {}
@@ -224,8 +224,8 @@ impl Listener {
         Ok(Listener { socket, sequence: 0, buffer: Vec::with_capacity(LONGEST) })
     }
 
-    fn ask(&mut self, links: &mut Links, lost: bool) -> io::Result<()> {
-        links.dump_asked(lost);
+    fn ask(&mut self, links: &mut Links, reason: DumpReason) -> io::Result<()> {
+        links.dump_asked(reason);
         let mut link = LinkMessage::default();
         link.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
         self.ask_for_dump(RouteNetlinkMessage::GetLink(link))
@@ -271,11 +271,11 @@ impl Listener {
         let notices = read(self.receive()?)?;
         for notice in notices {
             match notice {
-                Notice::New(link) => events.extend(links.told_new(link)),
-                Notice::Gone(index) => events.extend(links.told_gone(index)),
+                Notice::New(link) => events.extend(links.on_new_link(link)),
+                Notice::Gone(index) => events.extend(links.on_deleted_link(index)),
                 Notice::Dumped(of, link) if of == self.sequence => links.dumped(link),
                 Notice::Ended(of) if of == self.sequence => events.extend(links.dump_ended()),
-                Notice::Torn(of) if of == self.sequence => self.ask(links, false)?,
+                Notice::Torn(of) if of == self.sequence => self.ask(links, DumpReason::Routine)?,
                 Notice::Refused(errno) => return Err(io::Error::from_raw_os_error(errno)),
                 Notice::Dumped(..) | Notice::Ended(_) | Notice::Torn(_) => {}
             }

@@ -139,11 +139,11 @@ pub fn unread(library: FilterLookup<'_>, root: &str, given: &Given) -> Vec<Unrea
     let Ok(lacking) = missing(library, root, &given.params.vars) else { return Vec::new() };
     let mut tree = Tree { library, reads: BTreeMap::new() };
     let reads = tree.reads(root);
-    let learns = is_address(&lacking);
+    let learns = Learns::of(&lacking);
     let mut found = control(given, root, learns);
     found.extend(foreign_mac(given));
     // Where more is missing than an address, nothing is bound.
-    let lacking: &[&str] = if learns { &[IP] } else { &[] };
+    let lacking = learns.variables();
     let own = given.params.vars.0.keys().map(String::as_str);
     let own = own.filter(|name| *name != MAC && !reads.contains(*name) && !is_controlling(name, learns));
     let mut own: Vec<&str> = own.collect();
@@ -157,7 +157,7 @@ pub fn unread(library: FilterLookup<'_>, root: &str, given: &Given) -> Vec<Unrea
         let opens = reads.contains(name) || CONTROL.contains(&&**name) || meant(name, lacking).is_some();
         Unread { fault: fault.clone(), risk: if opens { Risk::Opens } else { Risk::Lost } }
     });
-    let below = tree.of_references(if learns { Risk::Opens } else { Risk::Lost });
+    let below = tree.of_references(learns.risk());
     found.into_iter().chain(dropped).chain(below).collect()
 }
 
@@ -171,6 +171,36 @@ pub fn unread_references(library: FilterLookup<'_>, root: &str) -> Vec<Unread> {
     tree.of_references(Risk::Lost)
 }
 
+/// What is found out of a guest, since its rules lack it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Learns {
+    /// Its address.
+    Address,
+    /// Nothing: the rules lack nothing, or more than an address, and then nothing is bound.
+    Nothing,
+}
+
+impl Learns {
+    fn of(lacking: &[Access]) -> Learns {
+        if is_address(lacking) { Learns::Address } else { Learns::Nothing }
+    }
+
+    fn variables(self) -> &'static [&'static str] {
+        match self {
+            Learns::Address => &[IP],
+            Learns::Nothing => &[],
+        }
+    }
+
+    /// What a parameter risks that comes to nothing: it may be what was to keep the guest from another address.
+    fn risk(self) -> Risk {
+        match self {
+            Learns::Address => Risk::Opens,
+            Learns::Nothing => Risk::Lost,
+        }
+    }
+}
+
 fn is_address(lacking: &[Access]) -> bool {
     *lacking == [Access { name: IP.into(), index: Index::Iterator(0) }]
 }
@@ -181,20 +211,24 @@ fn is_learned(lacking: &[Access], vars: &Vars) -> bool {
 }
 
 /// Whether a variable is about learning and was looked at as that.
-fn is_controlling(name: &str, learns: bool) -> bool {
-    [learning::MODE, learning::LIMIT].contains(&name) || learns && name == learning::SERVERS
+fn is_controlling(name: &str, learns: Learns) -> bool {
+    [learning::MODE, learning::LIMIT].contains(&name)
+        || learns == Learns::Address && name == learning::SERVERS
 }
 
 /// Control variables that say nothing, and those that nothing reads.
-fn control(given: &Given, root: &str, learns: bool) -> Vec<Unread> {
+fn control(given: &Given, root: &str, learns: Learns) -> Vec<Unread> {
     let vars = &given.params.vars;
     if let Err(fault) = Wanted::of(vars) {
-        let risk = if learns { Risk::Opens } else { Risk::Lost };
+        let risk = learns.risk();
         let fault = given.at(fault.variable, meaningless(root, &fault), "means nothing");
         return vec![Unread { fault, risk }];
     }
+    if learns == Learns::Address {
+        return Vec::new();
+    }
     let named = [learning::MODE, learning::LIMIT].into_iter().filter(|name| vars.values(name).is_some());
-    let idle = named.filter(|_| !learns).map(|name| {
+    let idle = named.map(|name| {
         let fault =
             Diagnostic::warning(format!("'{name}' has no effect: no address is learned for this binding"));
         Unread { fault: given.at(name, fault, "not needed"), risk: Risk::Idle }

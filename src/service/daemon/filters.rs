@@ -7,7 +7,7 @@ use crate::document::catalog::packaged_copy;
 use crate::document::diag::{Diagnostic, Severity};
 use crate::document::filter::{Filter, read, write};
 use crate::document::span::Source;
-use crate::document::standard::{self, Found, RECORD, Record, STANDARD, Taken, is_standard};
+use crate::document::standard::{self, Found, PackagedCopy, RECORD, Record, STANDARD, Taken, is_standard};
 use crate::service::config::Config;
 use crate::service::store::files::{Disk, RealDisk};
 use crate::service::store::{Document, Fault, Staged, Store};
@@ -102,14 +102,14 @@ impl Filters {
     /// Writes a filter's file, and records that a standard filter has one. What was written can be put back.
     pub(super) fn stage_save(&self, name: &str, text: &str) -> Result<Vec<Staged>, Fault> {
         let file = self.directory.stage_save(name, text)?;
-        self.stage_record(name, file, |record, packaged| record.define(name, text, packaged))
+        self.stage_record(name, file, |record, copy| record.define(name, text, copy))
     }
 
     /// Deletes a filter's file, and records that a standard filter is deleted, whether it had one or not. What was there can be
     /// put back.
     pub(super) fn stage_delete(&self, name: &str) -> Result<Vec<Staged>, Fault> {
         let file = self.directory.stage_delete(name)?;
-        self.stage_record(name, file, |record, packaged| record.delete(name, packaged))
+        self.stage_record(name, file, |record, copy| record.delete(name, copy))
     }
 
     /// Records a choice once its file is on the disk, and never before: a record that says more than the directory would have a
@@ -118,7 +118,7 @@ impl Filters {
         &self,
         name: &str,
         file: Staged,
-        choose: impl FnOnce(&mut Record, bool),
+        choose: impl FnOnce(&mut Record, PackagedCopy),
     ) -> Result<Vec<Staged>, Fault> {
         let Some(standard) = self.standard_of(name) else { return Ok(vec![file]) };
         match file.sync().and_then(|()| standard.stage(name, choose)) {
@@ -175,9 +175,9 @@ impl Standard {
     }
 
     /// Records the choice of a client about a filter.
-    fn stage(&self, name: &str, choose: impl FnOnce(&mut Record, bool)) -> Result<Staged, Fault> {
+    fn stage(&self, name: &str, choose: impl FnOnce(&mut Record, PackagedCopy)) -> Result<Staged, Fault> {
         let mut record = self.record()?;
-        choose(&mut record, packaged_copy(&self.directory, name).is_some());
+        choose(&mut record, PackagedCopy::of(packaged_copy(&self.directory, name).as_deref()));
         self.state.stage_put(RECORD, &record.write())
     }
 }

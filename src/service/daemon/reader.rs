@@ -128,7 +128,7 @@ impl Telling {
     }
 
     fn reply(&mut self, call: Call, view: &View, answer: Result<Reply, Error>) {
-        view.counters.call(call.request.name(), answer.is_err());
+        view.counters.call(call.request.name(), (&answer).into());
         if let Err(refused) = &answer {
             self.refusals.tell(&call, refused);
         }

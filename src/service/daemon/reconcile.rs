@@ -6,7 +6,7 @@ use crate::guest::link::{Link, LinkEvent};
 use crate::kernel::apply::{self, Retire, Stage};
 use crate::program::ir::Ruleset;
 use crate::program::ir::observed::Observed;
-use crate::ruleset::bypass::counted_anew;
+use crate::ruleset::bypass::reset_by;
 use crate::ruleset::from_kernel::recall;
 use crate::ruleset::ipset;
 use crate::ruleset::layout;
@@ -180,12 +180,12 @@ impl Core {
         let began = Instant::now();
         match self.reconcile().await {
             Ok(true) => {
-                self.counters.heal(true);
+                self.counters.healed();
                 warn!(by = who, took = ?began.elapsed(), "rules were changed by another program and are restored")
             }
             Ok(false) => {}
             Err(failure) => {
-                self.counters.heal(false);
+                self.counters.not_healed();
                 error!(by = who, reason = %failure, "rules were changed by another program and are not restored for now: the changed rules count; it is tried again");
                 self.kernel_state = KernelState::Diverged;
                 self.cleanup_due = Some(Instant::now() + AGAIN);
@@ -203,11 +203,11 @@ impl Core {
         self.know_ipsets(&plan);
         let retire = if moves { Retire::BeforeAnswer } else { Retire::AfterAnswer };
         let began = Instant::now();
-        let counted_anew: Vec<u32> = counted_anew(&plan).collect();
+        let reset: Vec<u32> = reset_by(&plan).collect();
         let outcome = self.kernel.submit(plan, retire).await;
-        self.watch.begin_anew(counted_anew, self.now());
-        self.counters.commit(began.elapsed(), !matches!(outcome, Ok(Ok(_))));
+        self.watch.note_reset(reset, self.now());
         let outcome = outcome.unwrap_or_else(|_| Err(apply::Refused::gone()));
+        self.counters.commit(began.elapsed(), (&outcome).into());
         let leftovers = match &outcome {
             Ok(applied) => &applied.retire_failures,
             Err(refused) => &refused.retire_failures,

@@ -43,7 +43,7 @@ impl Daemon {
     }
 
     fn reply(&mut self, call: Call, answer: Result<Reply, Error>) {
-        self.core.counters.call(call.request.name(), answer.is_err());
+        self.core.counters.call(call.request.name(), (&answer).into());
         if let Err(refused) = &answer {
             self.refusals.tell(&call, refused);
         }

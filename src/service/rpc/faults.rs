@@ -94,7 +94,7 @@ fn cut(text: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::document::diag::render;
+    use crate::document::diag::render_in_color;
 
     fn sent(faults: &[Diagnostic]) -> Result<Vec<Diagnostic>, Malformed> {
         let mut to = Writer::default();
@@ -117,7 +117,7 @@ mod tests {
         faults.push(at(&long, 9_000..9_001));
         faults.push(Diagnostic::warning("without a place"));
         let read = sent(&faults).unwrap();
-        assert_eq!(render(&read, true), render(&faults, true));
+        assert_eq!(render_in_color(&read), render_in_color(&faults));
         assert_eq!(read[0], faults[7], "in the order in which they are shown");
     }
 
