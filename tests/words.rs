@@ -119,6 +119,26 @@ fn sources_and_documents_keep_to_plain_words() {
     assert!(wrong.is_empty(), "{wrong}");
 }
 
+/// Code with its names as words: split at underscores and before capitals.
+fn names(code: &str) -> String {
+    let mut words = String::new();
+    for c in code.chars() {
+        if c.is_ascii_uppercase() && words.ends_with(|last: char| last.is_ascii_lowercase()) {
+            words.push(' ');
+        }
+        words.push(if c == '_' { ' ' } else { c });
+    }
+    words
+}
+
+#[test]
+fn names_in_sources_keep_to_plain_words() {
+    let texts = texts(&["src"]);
+    assert!(texts.len() > 100, "only {} files were read", texts.len());
+    let wrong: String = texts.iter().map(|(file, text)| faults(file, &names(text))).collect();
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
 #[test]
 fn tests_keep_to_plain_words_in_names_as_well() {
     let texts =
@@ -140,6 +160,8 @@ fn tests_keep_to_plain_words_in_names_as_well() {
 fn a_forbidden_word_is_found_as_a_word() {
     assert_eq!(found_in("/// Whoever `can not` wait").len(), 2);
     assert_eq!(found_in("the history of the machine cannot help").len(), 0);
+    assert_eq!(found_in(&names("fn is_told(&self) -> ShutState")).len(), 3);
+    assert_eq!(found_in(&names("libc::SYS_shutdown, TheKind")).len(), 0);
 }
 
 /// A function's name has fewer letters than this.

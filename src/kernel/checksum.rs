@@ -71,7 +71,7 @@ impl Guard {
         let Earlier { pinned, listed, former } = Earlier::find(&loaded, pin)?;
         let program = match (pinned, listed, is_in_bpf_fs(pin)) {
             (Some(pinned), ..) => pinned,
-            (None, listed, true) => pin_anew(listed.unwrap_or(loaded), pin)?,
+            (None, listed, true) => replace_pin(listed.unwrap_or(loaded), pin)?,
             (None, Some(listed), false) => listed,
             (None, None, false) if call::all().next().is_some() => loaded,
             (None, None, false) => {
@@ -175,7 +175,7 @@ fn load() -> Result<OwnedFd, String> {
     call::load(NAME, &code).map_err(|error| format!("the kernel refuses the program: {error}"))
 }
 
-fn pin_anew(program: OwnedFd, pin: &Path) -> Result<OwnedFd, String> {
+fn replace_pin(program: OwnedFd, pin: &Path) -> Result<OwnedFd, String> {
     let said = |error: io::Error| format!("{}: {error}", pin.display());
     match std::fs::remove_file(pin) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(said(error)),

@@ -84,12 +84,12 @@ impl Addresses {
     /// Rewrites the journal where most of it is history.
     pub(super) fn compact_journal(&mut self, book: &Book, needed: usize, now: Duration) {
         if self.journal.is_long(needed) && !self.is_refused(now) {
-            self.write_anew(book, now);
+            self.rewrite(book, now);
         }
     }
 
     /// Rewrites the journal with just this.
-    pub(super) fn write_anew(&mut self, book: &Book, now: Duration) {
+    pub(super) fn rewrite(&mut self, book: &Book, now: Duration) {
         let outcome = self.journal.rewrite(&file::write(book));
         if outcome.is_ok() {
             self.owed.clear();

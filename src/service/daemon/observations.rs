@@ -81,7 +81,7 @@ impl Core {
         let (book, now) = (self.state.book(), self.now());
         let (known, _) = file::read(&file::write(&book), self.host.time(), learning::MOST);
         if said != Some(&known) {
-            self.addresses.write_anew(&book, now);
+            self.addresses.rewrite(&book, now);
         }
     }
 }
