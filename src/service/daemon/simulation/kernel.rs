@@ -3,7 +3,7 @@
 //! A packet may walk the rules that were in force when it came, until the daemon has waited for it. So the tables of every moment
 //! since the last wait are kept, and no chain that one of them leads to may lose its rules, and no set that is read there may go.
 
-use super::machine::{Mutation, Shared, boundary};
+use super::machine::{Machine, Mutation, Shared, boundary};
 use crate::kernel::apply::{Applied, Batch, Nftables, Refused, Retire, Wait, Worker};
 use crate::program::ir::digest::rule as digest;
 use crate::program::ir::observed::{Observed, ObservedChain, ObservedRule, ObservedSet, ObservedTable};
@@ -42,6 +42,16 @@ struct Moment {
     tables: Ruleset,
     /// Interfaces that are gone since, and their packets with them. Others may have their indexes.
     gone: BTreeSet<u32>,
+}
+
+impl Moment {
+    fn of(machine: &Machine) -> Moment {
+        let tables = machine.tables.now.clone();
+        let bound = tables.tables.values().filter_map(|table| table.sets.get(layout::BOUND));
+        let bound = bound.flat_map(|set| set.elements.keys()).filter_map(|key| layout::index_of(key));
+        let gone = bound.filter(|index| !machine.links.contains_key(index)).collect();
+        Moment { tables, gone }
+    }
 }
 
 impl Tables {
@@ -214,7 +224,7 @@ impl Nftables for Kernel {
                 return vec![refused(number, step, error)];
             }
         }
-        after.under_way.push(Moment { tables: machine.tables.now.clone(), gone: BTreeSet::new() });
+        after.under_way.push(Moment::of(&machine));
         machine.note(|| {
             batch
                 .steps
