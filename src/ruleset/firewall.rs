@@ -232,7 +232,8 @@ impl Firewall {
             next.remove_interface(&member, attach_point);
         }
         // A group that cannot be folded stays shared, so there is nothing to refuse.
-        let _ = next.arrange([(left, OrdSet::new())].into());
+        let arranged = next.arrange([(left, OrdSet::new())].into());
+        debug_assert!(arranged.is_ok(), "an interface cannot be unbound: {arranged:?}");
         next
     }
 

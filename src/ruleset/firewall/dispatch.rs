@@ -168,6 +168,10 @@ impl Firewall {
             dispatch_target.own_program().into_iter().for_each(|prefix| self.count(*hooks, prefix));
         }
         left.iter().for_each(|(hooks, prefix)| self.uncount(*hooks, prefix));
+        debug_assert!(
+            layout::is_dispatched(self.table(hooks), index),
+            "interface {index} has no dispatch entry"
+        );
     }
 
     /// Removes an interface from the tables that had it as this member.

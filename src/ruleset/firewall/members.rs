@@ -38,7 +38,8 @@ impl BoundInterfaces {
     pub fn remove(&mut self, index: u32) -> Option<Arc<BoundInterface>> {
         let member = self.by_index.remove(&index)?;
         if let Some(indexes) = self.by_name.get_mut(&member.name) {
-            indexes.remove(&index);
+            let had = indexes.remove(&index);
+            debug_assert!(had.is_some(), "interface {index} has no entry under its name");
             if indexes.is_empty() {
                 self.by_name.remove(&member.name);
             }
