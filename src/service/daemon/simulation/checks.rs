@@ -1,8 +1,9 @@
 //! What must hold of a run: during an event, after it, and at rest.
 
+use super::events::What;
 use super::machine::Ability;
 use super::reference::{PROBES, Verdicts, Wanted, filter, verdicts};
-use super::run::{Run, What};
+use super::run::Run;
 use crate::document::filter::write;
 use crate::guest::link::Link;
 use crate::program::ir::{Family, Ruleset};

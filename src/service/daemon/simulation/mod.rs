@@ -5,13 +5,16 @@
 
 mod checks;
 mod disk;
+mod events;
 mod kernel;
 mod machine;
 mod reference;
 mod run;
+mod under_way;
 
+use events::Event;
 use machine::Mutation;
-use run::{Event, Outcome, logged, run};
+use run::{Outcome, logged, run};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
