@@ -272,8 +272,9 @@ impl Failure {
         Failure::Faults(vec![Diagnostic::error(Code::INVALID_ARG, error.to_string())])
     }
 
-    fn host(what: &dyn std::fmt::Display, error: &dyn std::error::Error) -> Failure {
-        Failure::Host(format!("{what}: {error}"))
+    fn host(what: &dyn std::fmt::Display, error: &(dyn std::error::Error + 'static)) -> Failure {
+        let step = if is_denied(error) { "; run this command as root" } else { "" };
+        Failure::Host(format!("{what}: {}{step}", reason(error)))
     }
 
     /// The failure of a change that was taken back; where that failed as well, both are reported.
@@ -292,6 +293,26 @@ impl std::fmt::Display for Failure {
     }
 }
 
+/// What an error says, then each cause that it does not repeat.
+fn reason(error: &(dyn std::error::Error + 'static)) -> String {
+    causes(error).skip(1).map(ToString::to_string).fold(error.to_string(), |text, cause| {
+        if text.contains(&cause) { text } else { format!("{text}: {cause}") }
+    })
+}
+
+/// Whether the system refused this for want of rights.
+fn is_denied(error: &(dyn std::error::Error + 'static)) -> bool {
+    let of_the_system = |cause: &(dyn std::error::Error + 'static)| cause.downcast_ref().map(io::Error::kind);
+    causes(error).filter_map(of_the_system).any(|kind| kind == io::ErrorKind::PermissionDenied)
+}
+
+/// An error, then its causes.
+fn causes<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |cause| cause.source())
+}
+
 impl From<Vec<Diagnostic>> for Failure {
     fn from(faults: Vec<Diagnostic>) -> Failure {
         Failure::Faults(faults)
@@ -301,6 +322,26 @@ impl From<Vec<Diagnostic>> for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::service::store::Fault;
+
+    fn refused(kind: io::ErrorKind) -> String {
+        let fault = Fault::Io { doing: "open", path: "/run/x.lock".into(), source: kind.into() };
+        Failure::host(&"status files", &fault).to_string()
+    }
+
+    #[test]
+    fn a_host_failure_reports_its_cause() {
+        let message = refused(io::ErrorKind::ReadOnlyFilesystem);
+        assert_eq!(message, "status files: /run/x.lock: open: read-only filesystem or storage medium");
+    }
+
+    #[test]
+    fn a_want_of_rights_names_root() {
+        let message = refused(io::ErrorKind::PermissionDenied);
+        assert_eq!(message, "status files: /run/x.lock: open: permission denied; run this command as root");
+        let plain = Failure::host(&"netfilter", &io::Error::from(io::ErrorKind::PermissionDenied));
+        assert_eq!(plain.to_string(), "netfilter: permission denied; run this command as root");
+    }
 
     #[test]
     fn a_failed_rollback_reports_both_failures() {
