@@ -50,6 +50,8 @@ pub(crate) struct Worker<K, W> {
     ownership: Ownership,
     retire_failures: Vec<Refusal>,
     deferred: Deferred<W>,
+    /// Whether packets of an interface that stays bound may be in chains that no longer lead it.
+    redirected: bool,
 }
 
 impl<'a> Batch<'a> {
@@ -60,7 +62,13 @@ impl<'a> Batch<'a> {
 
 impl<K: Nftables, W: Wait> Worker<K, W> {
     pub(crate) fn new(kernel: K, ownership: Ownership, wait: W) -> Worker<K, W> {
-        Worker { kernel, ownership, retire_failures: Vec::new(), deferred: Deferred::new(wait) }
+        Worker {
+            kernel,
+            ownership,
+            retire_failures: Vec::new(),
+            deferred: Deferred::new(wait),
+            redirected: false,
+        }
     }
 
     /// Takes jobs until no handle is left that could send any.
@@ -157,7 +165,7 @@ impl<K: Nftables, W: Wait> Worker<K, W> {
         if !refusals.is_empty() {
             return Err(Refused { stage: Stage::Pause, refusals, retire_failures: Vec::new() });
         }
-        self.kernel.wait_for_packets_under_way();
+        self.wait();
         self.kernel.let_waiting_go(&pause.links).map_err(|error| {
             self.take_away(&pause.undo);
             Refused::unsent("packets that wait for a neighbour's address", error.to_string())
@@ -177,6 +185,11 @@ impl<K: Nftables, W: Wait> Worker<K, W> {
         self.send_plan(plan)
     }
 
+    fn wait(&mut self) {
+        self.kernel.wait_for_packets_under_way();
+        self.redirected = false;
+    }
+
     fn send_plan(&mut self, plan: &Plan) -> Result<(), Refused> {
         let existing = self.existing(plan);
         let made = made_tables(plan, existing.as_ref());
@@ -190,7 +203,12 @@ impl<K: Nftables, W: Wait> Worker<K, W> {
         if !refusals.is_empty() {
             return Err(refused(Stage::Prepare, refusals, vec![]));
         }
+        // An interface that another change has led elsewhere may have packets in what goes with the last one that is unbound.
+        if self.redirected && plan.switch.iter().any(deletes_chain) {
+            self.wait();
+        }
         let refusals = self.kernel.commit(&switch);
+        self.redirected |= refusals.is_empty() && redirects(&plan.switch);
         if !refusals.is_empty() {
             let retire_failures = self.send(&removal_of(&plan.prepare, &made));
             return Err(refused(Stage::Switch, refusals, retire_failures));
@@ -204,7 +222,7 @@ impl<K: Nftables, W: Wait> Worker<K, W> {
         if earlier.is_empty() && steps.is_empty() {
             return;
         }
-        self.kernel.wait_for_packets_under_way();
+        self.wait();
         self.take_away(&earlier);
         self.take_away(steps);
     }
@@ -227,6 +245,18 @@ impl<K: Nftables, W: Wait> Worker<K, W> {
             Some(BTreeMap::new())
         }
     }
+}
+
+fn deletes_chain(step: &Step) -> bool {
+    matches!(step.change, TableOperation::DeleteChain(_))
+}
+
+/// Whether steps lead an interface elsewhere that stays bound.
+fn redirects(steps: &[Step]) -> bool {
+    let fills = steps.iter().any(|step| matches!(step.change, TableOperation::AddElements(..)));
+    let empties = steps.iter().any(|step| matches!(step.change, TableOperation::DeleteElements(..)));
+    let refills = steps.iter().any(|step| matches!(step.change, TableOperation::AddRule(..)));
+    refills || fills && empties
 }
 
 fn makes_table(step: &Step) -> bool {
