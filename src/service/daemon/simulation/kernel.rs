@@ -294,6 +294,8 @@ impl Tables {
         match step.change.clone() {
             TableOperation::AddTable => {}
             TableOperation::DeleteTable => {
+                // Its hooks go at once. What a new table has under the same names is another's.
+                self.under_way.iter_mut().for_each(|moment| drop(moment.tables.tables.remove(&family)));
                 self.now.tables.remove(&family);
                 self.owned.remove(&family);
             }
