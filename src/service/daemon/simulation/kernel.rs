@@ -72,6 +72,14 @@ impl Tables {
         self.under_way.clear();
     }
 
+    /// The hooks of a table go with it, at once. What a new one has under the same names is another's.
+    fn forget_deleted(&mut self, steps: &[Step]) {
+        let deleted = steps.iter().filter(|step| step.change == TableOperation::DeleteTable);
+        for family in deleted.map(|step| step.family) {
+            self.under_way.iter_mut().for_each(|moment| drop(moment.tables.tables.remove(&family)));
+        }
+    }
+
     pub fn forget_under_way(&mut self) {
         self.under_way.clear();
     }
@@ -205,6 +213,7 @@ impl Nftables for Kernel {
             }
         }
         after.under_way.push(Moment::of(&machine));
+        after.forget_deleted(batch.steps);
         machine.note(|| {
             batch
                 .steps
@@ -294,8 +303,6 @@ impl Tables {
         match step.change.clone() {
             TableOperation::AddTable => {}
             TableOperation::DeleteTable => {
-                // Its hooks go at once. What a new table has under the same names is another's.
-                self.under_way.iter_mut().for_each(|moment| drop(moment.tables.tables.remove(&family)));
                 self.now.tables.remove(&family);
                 self.owned.remove(&family);
             }
