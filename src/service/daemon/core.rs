@@ -196,7 +196,7 @@ impl Core {
         self.unguard(&left);
         self.listen();
         self.kernel_state = KernelState::Diverged;
-        self.cleanup_due = Some(Instant::now() + AGAIN);
+        self.settle_within(AGAIN);
     }
 
     /// Reads the filters again.

@@ -168,10 +168,11 @@ impl Core {
 
     /// Takes the kernel back to the rules of the state, where a change that was refused has left it half way.
     pub(super) async fn rollback_kernel(&mut self) {
-        let needed = self.kernel_state == KernelState::Diverged || std::mem::take(&mut self.has_leftovers);
-        if needed && let Err(failure) = self.reconcile().await {
+        if self.kernel_state == KernelState::Diverged
+            && let Err(failure) = self.reconcile().await
+        {
             error!(reason = %failure, "rules of a refused change stay in force for now: the kernel refused the undo, too; it is tried again");
-            self.cleanup_due = Some(Instant::now() + AGAIN);
+            self.settle_within(AGAIN);
         }
     }
 
@@ -188,7 +189,7 @@ impl Core {
                 self.counters.not_healed();
                 error!(by = who, reason = %failure, "rules were changed by another program and are not restored for now: the changed rules count; it is tried again");
                 self.kernel_state = KernelState::Diverged;
-                self.cleanup_due = Some(Instant::now() + AGAIN);
+                self.settle_within(AGAIN);
             }
         }
     }
@@ -217,10 +218,13 @@ impl Core {
         Ok(if moves { applied.retire_failures } else { Vec::new() })
     }
 
-    /// Waits until what was put off is deleted, and notes what the kernel refused to delete.
+    /// Waits until what was put off is deleted. Where the kernel refused to delete something, it holds more than the state says.
     pub(super) async fn finish_deferred(&mut self) {
         if let Ok(Ok(applied)) = self.kernel.submit(Plan::default(), Retire::BeforeAnswer).await {
             self.note_leftovers(&applied.retire_failures);
+        }
+        if std::mem::take(&mut self.has_leftovers) {
+            self.kernel_state = KernelState::Diverged;
         }
     }
 
@@ -229,7 +233,7 @@ impl Core {
         for refusal in leftovers {
             warn!(%refusal, "obsolete rules not deleted: it is tried again");
             self.has_leftovers = true;
-            self.cleanup_due = Some(Instant::now() + AGAIN);
+            self.settle_within(AGAIN);
         }
     }
 }

@@ -97,7 +97,7 @@ impl Core {
             let left = std::mem::replace(&mut self.state, change.next);
             trail::tell(&left, &self.state);
             self.unguard(&left);
-            self.cleanup_due.get_or_insert(Instant::now() + TIDY);
+            self.settle_within(TIDY);
         }
         self.listen();
         outcome.map(|()| change.reply)
@@ -178,9 +178,14 @@ impl Core {
     /// What the disk did not take, or did not give back, is tried again.
     fn remember_to_settle(&mut self) {
         if self.is_owing() {
-            let again = Instant::now() + SOON;
-            self.cleanup_due = Some(self.cleanup_due.map_or(again, |cleanup_due| cleanup_due.min(again)));
+            self.settle_within(SOON);
         }
+    }
+
+    /// Puts right what could not be after this time, if not before.
+    pub(super) fn settle_within(&mut self, wait: Duration) {
+        let again = Instant::now() + wait;
+        self.cleanup_due = Some(self.cleanup_due.map_or(again, |cleanup_due| cleanup_due.min(again)));
     }
 
     /// Takes kernel and disk back to the state, where a change that was refused has left them half way.
@@ -235,9 +240,7 @@ impl Core {
             }
         }
     }
-}
 
-impl Core {
     /// The last resort for an interface that could not even be blocked.
     fn set_down(&self, link: &Link) {
         match self.host.set_down(link.index) {

@@ -4,7 +4,7 @@
 //! since the last wait are kept, and no chain that one of them leads to may lose its rules, and no set that is read there may go.
 
 use super::machine::{Mutation, Shared, boundary};
-use super::under_way::{Moment, lost_under_way, sets_of, targets};
+use super::under_way::{Moment, bound, lost_under_way, sets_of, targets};
 use crate::kernel::apply::{Applied, Batch, Nftables, Refused, Retire, Wait, Worker};
 use crate::program::ir::digest::rule as digest;
 use crate::program::ir::observed::{Observed, ObservedChain, ObservedRule, ObservedSet, ObservedTable};
@@ -78,6 +78,13 @@ impl Tables {
         for family in deleted.map(|step| step.family) {
             self.under_way.iter_mut().for_each(|moment| drop(moment.tables.tables.remove(&family)));
         }
+    }
+
+    /// For an interface that is bound no longer, the old rules are as good as none, also when it is bound again later.
+    fn forget_unbound(&mut self, before: &Ruleset) {
+        let still: BTreeSet<u32> = bound(&self.now).collect();
+        let unbound: Vec<u32> = bound(before).filter(|index| !still.contains(index)).collect();
+        self.under_way.iter_mut().for_each(|moment| moment.gone.extend(&unbound));
     }
 
     pub fn forget_under_way(&mut self) {
@@ -214,6 +221,7 @@ impl Nftables for Kernel {
         }
         after.under_way.push(Moment::of(&machine));
         after.forget_deleted(batch.steps);
+        after.forget_unbound(&machine.tables.now);
         machine.note(|| {
             batch
                 .steps

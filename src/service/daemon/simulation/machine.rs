@@ -34,11 +34,20 @@ pub(super) enum DiskFault {
     Unsynced,
 }
 
+/// Batches that the kernel will refuse.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Refusing {
+    /// It takes so many before.
+    pub after: u32,
+    /// It refuses so many, one after the other.
+    pub times: u32,
+    pub errno: i32,
+}
+
 /// What will go wrong, and when.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Faults {
-    /// Batches until one is refused, and with which error.
-    pub refusal: Option<(u32, i32)>,
+    pub refusal: Option<Refusing>,
     /// Boundaries until the process dies.
     pub crash: Option<u32>,
     pub disk: Option<DiskFault>,
@@ -153,18 +162,18 @@ impl Machine {
 
     /// The error of this batch, if it is to be refused.
     pub fn refusal(&mut self) -> Option<i32> {
-        match self.faults.refusal.as_mut()? {
-            (0, errno) => {
-                let errno = *errno;
-                self.faults.refusal = None;
-                self.count("a batch refused");
-                Some(errno)
-            }
-            (left, _) => {
-                *left -= 1;
-                None
-            }
+        let refusing = self.faults.refusal.as_mut()?;
+        if refusing.after > 0 {
+            refusing.after -= 1;
+            return None;
         }
+        let errno = refusing.errno;
+        refusing.times -= 1;
+        if refusing.times == 0 {
+            self.faults.refusal = None;
+        }
+        self.count("a batch refused");
+        Some(errno)
     }
 
     pub fn named(&self, name: &str) -> Option<&Link> {

@@ -96,6 +96,14 @@ fn no_order_of_faults_breaks_a_promise() {
     assert_quiet(1, |events| events >= 5000);
 }
 
+/// Seeds that found a fault of the daemon once.
+#[test]
+fn what_was_found_once_stays_mended() {
+    for seed in [103, 112, 180, 193, 262, 397, 720, 894, 1010, 1012, 1099, 1165, 1227, 1393, 1473, 5462] {
+        assert_eq!(run(seed, &Event::of_seed(seed, LENGTH), None).violation, None, "seed {seed}");
+    }
+}
+
 /// `make simulate SEED=1 STEPS=1000000`.
 #[test]
 #[ignore = "as long as asked for"]

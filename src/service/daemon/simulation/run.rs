@@ -3,7 +3,7 @@
 use super::disk::SimulatedDisk;
 use super::events::{Event, PORTS, What, binding_text, filter_name, filter_text, port_name};
 use super::kernel::{Simulated, refusal_numbers};
-use super::machine::{Crash, DiskFault, Machine, Mutation, Shared, errno};
+use super::machine::{Crash, DiskFault, Machine, Mutation, Refusing, Shared, errno};
 use super::reference::{Reference, Wanted};
 use crate::document::filter::write;
 use crate::engine::api::Request;
@@ -382,9 +382,9 @@ impl Run {
                 self.meddled = true;
             }
             What::RefuseSoon { batches, error } => {
-                let numbers = refusal_numbers();
-                machine.faults.refusal =
-                    Some((u32::from(*batches), numbers[usize::from(*error) % numbers.len()]));
+                let (numbers, error) = (refusal_numbers(), usize::from(*error));
+                let (errno, times) = (numbers[error % numbers.len()], 1 + error as u32 % 3);
+                machine.faults.refusal = Some(Refusing { after: u32::from(*batches), times, errno });
             }
             What::CrashSoon { boundaries } => machine.faults.crash = Some(u32::from(*boundaries)),
             What::BreakDisk { how } => {

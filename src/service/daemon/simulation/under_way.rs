@@ -12,18 +12,22 @@ use std::collections::BTreeSet;
 #[derive(Clone, Debug)]
 pub(super) struct Moment {
     pub(super) tables: Ruleset,
-    /// Interfaces that are gone since, and their packets with them. Others may have their indexes.
+    /// Interfaces that are gone or were unbound since, and their packets with them. Others may have their indexes.
     pub(super) gone: BTreeSet<u32>,
 }
 
 impl Moment {
     pub(super) fn of(machine: &Machine) -> Moment {
         let tables = machine.tables.now.clone();
-        let bound = tables.tables.values().filter_map(|table| table.sets.get(layout::BOUND));
-        let bound = bound.flat_map(|set| set.elements.keys()).filter_map(|key| layout::index_of(key));
-        let gone = bound.filter(|index| !machine.links.contains_key(index)).collect();
+        let gone = bound(&tables).filter(|index| !machine.links.contains_key(index)).collect();
         Moment { tables, gone }
     }
+}
+
+/// The interfaces that are bound in some table.
+pub(super) fn bound(tables: &Ruleset) -> impl Iterator<Item = u32> {
+    let sets = tables.tables.values().filter_map(|table| table.sets.get(layout::BOUND));
+    sets.flat_map(|set| set.elements.keys()).filter_map(|key| layout::index_of(key))
 }
 
 pub(super) fn targets(rule: &Rule) -> Vec<Name> {
