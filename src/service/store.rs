@@ -13,13 +13,12 @@ pub use staged::Staged;
 
 use crate::document::xml::decode;
 use files::{Directory, Disk, RealDisk};
-use rustix::fs::OFlags;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{DirBuilder, File, TryLockError};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -199,7 +198,7 @@ impl Lock {
         if let Some(parent) = path.parent() {
             DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(&io)?;
         }
-        let file = append(path, 0o600)?;
+        let file = files::append(path, 0o600).map_err(not_opened(path))?;
         match file.try_lock() {
             Ok(()) => Ok(Lock { _file: file }),
             Err(TryLockError::WouldBlock) => Err(Fault::Locked(path.into())),
@@ -219,34 +218,18 @@ fn stand(staged: Staged) -> Result<bool, Fault> {
     Ok(replaces)
 }
 
-/// Opens a file at its end for reading and writing, and makes it where it is missing. Follows no link and never blocks: what
-/// lies in its place is not trusted.
-fn append(path: &Path, mode: u32) -> Result<File, Fault> {
-    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
-    let mut options = File::options();
-    options.read(true).append(true).create(true).mode(mode).custom_flags(flags);
-    match options.open(path).and_then(only_regular) {
-        Err(error) if is_odd(&error) => Err(Fault::NotAFile(path.into())),
-        opened => opened.map_err(fault("open", path)),
-    }
+/// Why a file was not opened.
+fn not_opened(path: &Path) -> impl Fn(io::Error) -> Fault + use<> {
+    let io = fault("open", path);
+    let path = path.to_owned();
+    move |error| if files::is_odd(&error) { Fault::NotAFile(path.clone()) } else { io(error) }
 }
 
 /// Replaces what a file holds. It is written in place: others may watch it.
 pub fn overwrite(path: &Path, text: &str) -> Result<(), Fault> {
-    let mut file = append(path, 0o644)?;
+    let mut file = files::append(path, 0o644).map_err(not_opened(path))?;
     let written = file.set_len(0).and_then(|()| file.write_all(text.as_bytes()));
     written.map_err(fault("write", path))
-}
-
-fn only_regular(file: File) -> io::Result<File> {
-    if file.metadata()?.is_file() { Ok(file) } else { Err(ErrorKind::IsADirectory.into()) }
-}
-
-/// Whether something else than a file is there.
-fn is_odd(error: &io::Error) -> bool {
-    let number = error.raw_os_error();
-    error.kind() == ErrorKind::IsADirectory
-        || matches!(number, Some(libc::ELOOP | libc::ENXIO | libc::ENODEV))
 }
 
 /// Gives what cannot be read another name beside its own, so that nothing of it is lost. Where it is now.

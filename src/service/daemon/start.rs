@@ -21,8 +21,8 @@ use crate::service::rpc::listen::Permissions;
 use crate::service::rpc::session::Keepalive;
 use crate::service::rpc::{Limits, Listeners};
 use crate::service::store::files::Disk;
-use crate::service::store::journal::Journal;
-use crate::service::store::{BINDINGS, Document, Fault, LIMIT, LOCK, Lock, Store, overwrite, put_aside};
+use crate::service::store::journal::{self, Journal};
+use crate::service::store::{BINDINGS, Document, Fault, LOCK, Lock, Store, overwrite, put_aside};
 use crate::service::systemd;
 use caps::CapSet;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -109,7 +109,7 @@ fn addresses(config: &Config, disk: Rc<dyn Disk>, now: Duration) -> Learned {
     let (journal, mut text) = journal(&disk, &config.state_dir.join(ADDRESSES));
     let foreign = text.is_empty();
     if foreign {
-        text = disk.text(&config.runtime_dir.join(LIBVIRT_LEASES), LIMIT);
+        text = disk.text(&config.runtime_dir.join(LIBVIRT_LEASES), journal::LIMIT);
     }
     let (book, skipped) = lease::file::read(&text, now, learning::MOST);
     skipped.iter().take(SKIPPED).for_each(|skipped| warn!(file = ADDRESSES, "{skipped}"));

@@ -1,10 +1,10 @@
 //! The file operations that documents and journals are made of, so that a model of a disk can stand for one.
 
-use super::{LIMIT, UNFINISHED, only_regular};
+use super::{LIMIT, UNFINISHED};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
 use std::ffi::{OsStr, OsString};
 use std::fmt::Debug;
-use std::fs::{DirBuilder, File};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -76,22 +76,17 @@ impl Disk for RealDisk {
         Ok(Rc::new(RealDirectory { path: path.into(), open }))
     }
 
-    /// Follows no link and never blocks: what lies in the directory is not trusted.
     fn lines(&self, path: &Path, limit: u64) -> io::Result<(Box<dyn Lines>, String)> {
         if let Some(parent) = path.parent() {
             DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
         }
-        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
-        let mut options = File::options();
-        options.read(true).append(true).create(true).mode(0o600).custom_flags(flags);
-        let mut file = options.open(path).and_then(only_regular)?;
+        let mut file = append(path, 0o600)?;
         let text = text_of(&mut file, limit)?;
         Ok((Box::new(file), text))
     }
 
     fn text(&self, path: &Path, limit: u64) -> String {
-        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
-        let file = File::options().read(true).custom_flags(flags).open(path).and_then(only_regular);
+        let file = open_regular(File::options().read(true), path);
         file.and_then(|mut file| text_of(&mut file, limit)).unwrap_or_default()
     }
 
@@ -177,6 +172,28 @@ impl Lines for File {
         self.set_len(end)?;
         self.sync_data()
     }
+}
+
+/// Opens a file at its end for reading and writing, and makes it where it is missing.
+pub(super) fn append(path: &Path, mode: u32) -> io::Result<File> {
+    open_regular(File::options().read(true).append(true).create(true).mode(mode), path)
+}
+
+/// Follows no link and never blocks: what lies in a file's place is not trusted.
+fn open_regular(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+    options.custom_flags(flags).open(path).and_then(only_regular)
+}
+
+fn only_regular(file: File) -> io::Result<File> {
+    if file.metadata()?.is_file() { Ok(file) } else { Err(ErrorKind::IsADirectory.into()) }
+}
+
+/// Whether something else than a file is there.
+pub(super) fn is_odd(error: &io::Error) -> bool {
+    let number = error.raw_os_error();
+    error.kind() == ErrorKind::IsADirectory
+        || matches!(number, Some(libc::ELOOP | libc::ENXIO | libc::ENODEV))
 }
 
 fn text_of(file: &mut File, limit: u64) -> io::Result<String> {

@@ -5,7 +5,7 @@
 //! file that cannot be written to is read, and written to as soon as it can be.
 
 use super::files::{Disk, Lines, RealDisk};
-use super::{Fault, fault, is_odd};
+use super::{Fault, fault, not_opened};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -30,7 +30,7 @@ pub struct Appended {
 }
 
 /// More than any journal should hold: one that is larger is read to here.
-const LIMIT: u64 = 64 << 20;
+pub const LIMIT: u64 = 64 << 20;
 
 /// A journal with this many lines is not worth rewriting.
 const FEW: usize = 1000;
@@ -43,10 +43,7 @@ impl Journal {
 
     /// The same on another disk.
     pub fn open_on(disk: Rc<dyn Disk>, path: &Path) -> Result<(Journal, String), Fault> {
-        let (mut file, text) = disk.lines(path, LIMIT).map_err(|error| match is_odd(&error) {
-            true => Fault::NotAFile(path.into()),
-            false => fault("open", path)(error),
-        })?;
+        let (mut file, text) = disk.lines(path, LIMIT).map_err(not_opened(path))?;
         if !text.is_empty() && !text.ends_with('\n') {
             file.append("\n").map_err(fault("open", path))?;
         }
